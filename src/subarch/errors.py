@@ -1,0 +1,45 @@
+"""The exceptions a user of `subarch` can catch. Each message says what was wrong, where, and what to do.
+
+    SubarchError                anything this package refuses
+    ├── InvalidArchitecture     a shape no encoder can have (H not divisible by A, a negative depth, ...)
+    ├── InvalidSpace            a search space that is empty or malformed
+    ├── InvalidConfig           an unknown key or an impossible value in a configuration
+    ├── InvalidCorpus           text that cannot be used: missing, binary, too small
+    ├── InvalidTeacher          a teacher folder that is missing, truncated or unsafe to load
+    ├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
+    └── TrainingDiverged        the loss of a trial became NaN or infinite
+"""
+
+from __future__ import annotations
+
+
+class SubarchError(Exception):
+    """Base of every error raised on purpose."""
+
+
+class InvalidArchitecture(SubarchError, ValueError):
+    """A ⟨D, A, H, I⟩ that no BERT-like encoder can have."""
+
+
+class InvalidSpace(SubarchError, ValueError):
+    """A search space that is empty or malformed."""
+
+
+class InvalidConfig(SubarchError, ValueError):
+    """A configuration with an unknown key or an impossible value."""
+
+
+class InvalidCorpus(SubarchError, ValueError):
+    """Text that cannot be used: missing, binary, not UTF-8, or too small."""
+
+
+class InvalidTeacher(SubarchError, ValueError):
+    """A teacher folder that is missing, truncated or unsafe to load."""
+
+
+class InvalidStudy(SubarchError, ValueError):
+    """A run folder or study that is corrupt, in use, or written by another version."""
+
+
+class TrainingDiverged(SubarchError, ArithmeticError):
+    """The loss of a trial became NaN or infinite."""
