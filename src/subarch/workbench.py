@@ -1,0 +1,178 @@
+"""All that one process needs to train a candidate: teacher, data, targets, and where candidates start from.
+
+Opening a workbench is idempotent: what the run folder already holds (packed corpus, cached targets, the
+teacher's anatomy) is opened, what is missing is computed and stored. So the coordinator opens it once, with
+progress, and every worker opens it again within seconds.
+
+    >>> bench = Workbench.open(config, run)
+    >>> trial = bench.train(Architecture.parse("2-12-384-512"), Settings(100, 2e-3, 64))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from subarch.architecture import Architecture
+from subarch.config import ExtractConfig
+from subarch.corpus import Corpus, build, train_tokenizer
+from subarch.errors import InvalidCorpus, InvalidStudy, TrainingDiverged
+from subarch.estimate import Signal, estimate, segments_needed
+from subarch.inherit import Anatomy, inherit
+from subarch.model import Blueprint, Student
+from subarch.packed import Segments
+from subarch.readers import read
+from subarch.scoring import Task
+from subarch.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal
+from subarch.teacher import Teacher
+from subarch.trial import Settings, Trial
+
+CALIBRATION = 64
+"""Segments on which the teacher's anatomy is taken."""
+TOKENIZER_TEXTS = 200_000
+"""Documents a tokenizer is trained on, where there is no teacher."""
+
+Report = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is (0: unknown)."""
+
+
+def _silent(what: str, done: int, total: int) -> None: ...
+
+
+@dataclass
+class Workbench:
+    """See the module. `teacher` is None for masked-LM from scratch, `anatomy` where nothing is inherited."""
+
+    config: ExtractConfig
+    run: Path
+    teacher: Teacher | None
+    tokenizer: Any
+    corpus: Corpus
+    blueprint: Blueprint
+    signal: Signal
+    anatomy: Anatomy | None
+
+    @classmethod
+    def open(cls, config: ExtractConfig, run: Path, report: Report = _silent) -> Workbench:
+        """Load or compute everything.
+
+        Raises:
+            InvalidTeacher, InvalidCorpus: see `Teacher.load`, `corpus.build` and `Task.read`.
+        """
+        task = Task.read(config.task) if config.task is not None else None
+        teacher = Teacher.load(config.teacher) if config.teacher is not None else None
+        tokenizer = teacher.tokenizer if teacher is not None else _own_tokenizer(config, run)
+        corpus = build(
+            config.corpus,
+            tokenizer,
+            run / "corpus",
+            text_column=config.text_column,
+            progress=lambda done, unit: report(f"reading the corpus ({unit})", done, 0),
+        )
+        max_length = min(config.max_length, teacher.recipe.max_length) if teacher is not None else config.max_length
+        train = _shuffled(corpus.segments("train", max_length - 2))
+        heldout = _shuffled(corpus.segments("heldout", max_length - 2))[: config.heldout]
+        if len(heldout) < 2:
+            raise InvalidCorpus(f"{config.corpus}: {len(heldout)} held-out sequences; give more text")
+        needed = max(segments_needed(config.steps, size) for size in config.batch_size)
+        targets = TargetCache(
+            run / "targets", f"{corpus.content_hash} {max_length}", lambda d, t: report("teacher targets", d, t)
+        )
+        masked_lm = config.error in ("mlm", "logits")
+        signal: Signal
+        if masked_lm:
+            source = teacher if config.error == "logits" else None
+            signal = MaskedLMSignal(tokenizer, train, heldout, max_length, needed, source, targets)
+        else:
+            assert teacher is not None  # the configuration's own check
+            signal = EmbeddingSignal(teacher, train, heldout, needed, targets)
+            if task is not None:
+                signal = TaskSignal(signal, task)
+        if teacher is not None:
+            blueprint = Blueprint.of_teacher(teacher, masked_lm)
+        else:
+            blueprint = Blueprint.of_tokenizer(tokenizer)
+        anatomy = None
+        if config.initialise == "inherit":
+            assert teacher is not None
+            report("the teacher's anatomy", 0, 0)
+            anatomy = Anatomy.cached(run / "anatomy.safetensors", teacher, train[:CALIBRATION])
+        return cls(config, run, teacher, tokenizer, corpus, blueprint, signal, anatomy)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Everything a trial's error depends on, besides the candidate and its settings."""
+        names = ("error", "max_length", "heldout", "initialise", "threads_per_worker")
+        return {name: getattr(self.config, name) for name in names} | {
+            "teacher": self.teacher.fingerprint if self.teacher is not None else None,
+            "corpus": self.corpus.content_hash,
+            "task": self.signal.task.fingerprint if isinstance(self.signal, TaskSignal) else None,
+        }
+
+    def student(self, architecture: Architecture, seed: int = 0) -> Student:
+        """An untrained candidate, inherited or from scratch as configured."""
+        torch.manual_seed(seed)
+        if self.anatomy is None:
+            return Student(architecture, self.blueprint)
+        assert self.teacher is not None
+        return inherit(architecture, self.blueprint, self.teacher, self.anatomy)
+
+    def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
+        """Train one candidate; a diverged one comes back as a failed trial. `weights` is where they are saved."""
+        student = self.student(architecture, settings.seed)
+        threads = torch.get_num_threads()
+        try:
+            result = estimate(student, self.signal, settings)
+        except TrainingDiverged as error:
+            return Trial(architecture, settings, None, (), 0.0, threads, str(error))
+        if weights is not None:
+            save_weights(student, weights)
+        return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
+
+
+def save_weights(student: Student, path: Path) -> None:
+    """Write a student's weights atomically; tied tensors are stored once."""
+    state = {name: tensor.detach().contiguous() for name, tensor in student.named_parameters()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file(state, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_weights(student: Student, path: Path) -> Student:
+    """Read what `save_weights` wrote into a student of the same architecture."""
+    missing, unexpected = student.load_state_dict(load_file(path), strict=False)
+    absent = set(missing) - set(student.tied_names)
+    if absent or unexpected:
+        raise InvalidStudy(f"{path}: its weights are of another architecture; delete the file to train it again")
+    return student
+
+
+def _shuffled(segments: Segments) -> Segments:
+    """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
+    order = np.random.default_rng(0).permutation(len(segments))
+    return Segments(segments.tokens, segments.offset[order], segments.size[order])
+
+
+def _own_tokenizer(config: ExtractConfig, run: Path) -> Any:
+    """A BPE trained on the corpus, kept in the run folder."""
+    from transformers import AutoTokenizer
+
+    folder = run / "tokenizer"
+    if not folder.is_dir():
+        texts = (document.text for document in islice(read(config.corpus, config.text_column), TOKENIZER_TEXTS))
+        temporary = run / f"tokenizer.{os.getpid()}.tmp"
+        train_tokenizer(texts, config.vocabulary_size).save_pretrained(temporary)
+        temporary.rename(folder)
+    return AutoTokenizer.from_pretrained(folder)

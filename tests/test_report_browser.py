@@ -1,0 +1,157 @@
+"""The report in a real browser, Debian's Chromium: it renders without a complaint, answers a hover, sorts, is inert."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import report_fixture
+from subarch.report import RunData, formats, render
+
+EXAMPLE = report_fixture.example()
+WINNER = EXAMPLE.selection["winner"]
+CHROMIUM = shutil.which("chromium")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no `chromium` on the PATH: install Debian's package to run"
+)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@contextmanager
+def opened(browser: Any, folder: Path, run: RunData, **context: Any) -> Iterator[Any]:
+    """The report of a run in a fresh page; leaving asserts that nothing was complained of or asked for."""
+    file = folder / "report.html"
+    file.write_text(render(run), encoding="utf-8")
+    session = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
+    session.set_default_timeout(10_000)
+    page = session.new_page()
+    trouble: list[str] = []
+    page.on("console", lambda message: trouble.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: trouble.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.on("request", lambda request: None if local(request.url) else trouble.append(f"request: {request.url}"))
+    page.goto(file.as_uri())
+    page.wait_for_selector("#plot-curves .legend")
+    yield page
+    session.close()
+    assert trouble == []
+
+
+def local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+def hover(page: Any, selector: str) -> str:
+    marker = page.locator(selector)
+    marker.scroll_into_view_if_needed()
+    box = marker.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.wait_for_selector(".hoverlayer .hovertext")
+    return str(page.locator(".hoverlayer .hovertext").text_content()).replace(formats.SPACE, " ")
+
+
+def test_hovering_the_winner_shows_its_figures(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, EXAMPLE) as page:
+        text = hover(page, "#plot-frontier .scatterlayer .trace:last-child .points path")
+    assert formats.shape(WINNER["architecture"]) in text
+    assert f"error {WINNER['error']:.4f}" in text
+    assert f"{WINNER['latency_ms']:.2f} ms (IQR" in text
+    assert "learning rate 0.0003" in text
+
+
+def test_clicking_a_header_sorts_both_ways(browser: Any, tmp_path: Path) -> None:
+    run = copy.deepcopy(EXAMPLE)
+    rows = run.selection["candidates"]
+    rows[3].update(latency_ms=None, latency_iqr_ms=None)  # what is missing comes last, whichever way
+    columns = {
+        "Parameters": {row["architecture"]: row["parameters"] for row in rows},
+        "Latency (ms)": {row["architecture"]: row["latency_ms"] for row in rows},
+        "⟨D, A, H, I⟩": {row["architecture"]: [int(part) for part in row["architecture"].split("-")] for row in rows},
+    }
+    with opened(browser, tmp_path, run) as page:
+        for column, values in columns.items():
+            known = [value for value in values.values() if value is not None]
+            header = page.locator("table.sortable thead th", has=page.get_by_role("button", name=column, exact=True))
+            assert header.get_attribute("aria-sort") == "none"
+            for descending, state in ((False, "ascending"), (True, "descending"), (False, "ascending")):
+                header.get_by_role("button").click()
+                names = page.locator("table.sortable tbody th").all_inner_texts()
+                expected = sorted(known, reverse=descending) + [None] * (len(values) - len(known))
+                assert [values[name] for name in names] == expected
+                assert header.get_attribute("aria-sort") == state
+                assert page.locator("table.sortable thead th:not([aria-sort=none])").count() == 1
+
+
+def test_hostile_strings_are_inert_and_shown_literally(browser: Any, tmp_path: Path) -> None:
+    run = report_fixture.hostile()
+    with opened(browser, tmp_path, run) as page:
+        text = hover(page, "#plot-frontier .scatterlayer .trace:last-child .points path")
+        assert run.selection["winner"]["architecture"] in text
+        legend = page.locator("#plot-curves .legendtext").all_text_contents()
+        assert set(legend) == {row["architecture"] for row in run.selection["candidates"]}
+        shown = page.locator("body").inner_text()
+        assert [string for string in report_fixture.HOSTILE if string not in shown] == []
+        assert page.locator("img, a[href^=javascript]").count() == 0
+        assert page.locator("script").count() == 3
+
+
+def test_infeasible_report_renders(browser: Any, tmp_path: Path) -> None:
+    run = report_fixture.infeasible()
+    with opened(browser, tmp_path, run) as page:
+        assert page.locator("h1").inner_text().startswith("No candidate meets the limits")
+        assert "Nearest" in page.locator("#plot-frontier .legend").text_content()
+
+
+def test_a_plot_can_be_saved_and_offers_no_upload(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, EXAMPLE) as page:
+        page.locator("#plot-frontier").hover()
+        buttons = page.locator("#plot-frontier .modebar-btn")
+        titles = [button.get_attribute("data-title") for button in buttons.all()]
+        assert titles == ["Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"]
+        with page.expect_download() as download:
+            buttons.first.click()
+        assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+
+
+def test_legend_hides_every_trial_of_a_candidate(browser: Any, tmp_path: Path) -> None:
+    with opened(browser, tmp_path, EXAMPLE) as page:
+        lines = page.locator("#plot-curves .scatterlayer .trace")
+        before = lines.count()
+        page.locator("#plot-curves .legendtoggle").first.click()
+        expect()(lines).to_have_count(before - len(report_fixture.THETA))
+
+
+def test_narrow_dark_and_copying(browser: Any, tmp_path: Path) -> None:
+    allowed = ["clipboard-read", "clipboard-write"]
+    narrow = {"width": 390, "height": 844}
+    with opened(browser, tmp_path, EXAMPLE, viewport=narrow, color_scheme="light", permissions=allowed) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        title = page.locator("#plot-w .xtitle")
+        expect()(title).to_have_css("fill", "rgb(85, 96, 109)")
+        page.emulate_media(color_scheme="dark")
+        expect()(title).to_have_css("fill", "rgb(163, 173, 185)")
+        page.locator("#copy").click()
+        expect()(page.locator("#copied")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == EXAMPLE.command
+
+
+def expect() -> Any:
+    """Playwright's retrying assertions; imported late, so that the module can be collected without Playwright."""
+    from playwright.sync_api import expect
+
+    return expect
