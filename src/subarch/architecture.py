@@ -110,7 +110,7 @@ class Architecture:
     def parse(cls, text: str) -> Architecture:
         """Read `D-A-H-I`, as in `4-8-1024-768`."""
         parts = text.strip().split("-")
-        if len(parts) != 4 or not all(part.isascii() and part.isdigit() for part in parts):
+        if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
             raise InvalidArchitecture(
                 f"{text!r} is not an architecture; write depth-heads-hidden-intermediate, 4-8-1024-768"
             )

@@ -18,14 +18,13 @@ from __future__ import annotations
 
 import difflib
 import math
-import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
-from subarch.errors import InvalidConfig
+from subarch.errors import InvalidConfig, show
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -197,10 +196,10 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> ExtractConfig:
     values = (_read(path) if path else {}) | given
     for key in values:
         if key not in ExtractConfig.model_fields:
-            name = key if isinstance(key, str) else _SHORT.repr(key)
+            name = key if isinstance(key, str) else show(key)
             nearest = difflib.get_close_matches(name.replace("-", "_"), ExtractConfig.model_fields, n=1, cutoff=0)[0]
             raise InvalidConfig(
-                f"{_origin(name, given, path)}: unknown key {_SHORT.repr(key)}; the nearest known key is {nearest!r}"
+                f"{_origin(name, given, path)}: unknown key {show(key)}; the nearest known key is {nearest!r}"
             )
     try:
         return ExtractConfig.model_validate(values)
@@ -244,7 +243,7 @@ def _read(path: Path) -> dict[Any, Any]:
         return {}
     if not isinstance(data, dict):
         raise InvalidConfig(
-            f"{path}: needs a mapping of keys to values, as `subarch config` prints; found {_SHORT.repr(data)}"
+            f"{path}: needs a mapping of keys to values, as `subarch config` prints; found {show(data)}"
         )
     return data
 
@@ -255,7 +254,7 @@ def _describe(problem: Any, given: Mapping[str, Any], path: Path | None) -> str:
         return f"{path or 'configuration'}: {message}"
     key, *rest = problem["loc"]
     item = "".join(f"[{index}]" for index in rest if isinstance(index, int))
-    value = "" if problem["type"] == "missing" else f" = {_SHORT.repr(problem['input'])}"
+    value = "" if problem["type"] == "missing" else f" = {show(problem['input'])}"
     return f"{_origin(key, given, path)}: {key}{item}{value}: {message}"
 
 
@@ -263,14 +262,3 @@ def _origin(key: str, given: Mapping[str, Any], path: Path | None) -> str:
     if key in given:
         return f"--{key.replace('_', '-')}"
     return str(path or "configuration")
-
-
-class _Short(reprlib.Repr):
-    """Short text for a value of any size, depth or number of digits."""
-
-    def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to print a number of more than 4300 digits
-        return repr(x) if x.bit_length() <= 128 else f"<a number of {x.bit_length()} bits>"
-
-
-_SHORT = _Short()

@@ -1,16 +1,19 @@
 """The exceptions a user of `subarch` can catch. Each message says what was wrong, where, and what to do.
 
-    SubarchError                anything this package refuses
-    ├── InvalidArchitecture     a shape no encoder can have (H not divisible by A, a negative depth, ...)
-    ├── InvalidSpace            a search space that is empty or malformed
-    ├── InvalidConfig           an unknown key or an impossible value in a configuration
-    ├── InvalidCorpus           text that cannot be used: missing, binary, too small
-    ├── InvalidTeacher          a teacher folder that is missing, truncated or unsafe to load
-    ├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
-    └── TrainingDiverged        the loss of a trial became NaN or infinite
+SubarchError                anything this package refuses
+├── InvalidArchitecture     a shape no encoder can have (H not divisible by A, a negative depth, ...)
+├── InvalidSpace            a search space that is empty or malformed
+├── InvalidConfig           an unknown key or an impossible value in a configuration
+├── InvalidCorpus           text that cannot be used: missing, binary, too small
+├── InvalidTeacher          a teacher folder that is missing, truncated or unsafe to load
+├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
+└── TrainingDiverged        the loss of a trial became NaN or infinite
 """
 
 from __future__ import annotations
+
+import reprlib
+from typing import Any
 
 
 class SubarchError(Exception):
@@ -43,3 +46,17 @@ class InvalidStudy(SubarchError, ValueError):
 
 class TrainingDiverged(SubarchError, ArithmeticError):
     """The loss of a trial became NaN or infinite."""
+
+
+def show(value: Any) -> str:
+    """Short text of a refused value, whatever its size, depth or number of digits, for a message."""
+    return _SHORT.repr(value)
+
+
+class _Short(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to print a number of more than 4300 digits
+        return repr(x) if x.bit_length() <= 128 else f"<a number of {x.bit_length()} bits>"
+
+
+_SHORT = _Short()

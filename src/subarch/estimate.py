@@ -143,7 +143,7 @@ def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
 
 
 def batches(lengths: NDArray[np.int64], settings: Settings) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """(epoch, rows) for each step: bucket after bucket of fifty batches, in each of them the sequences sorted by length.
+    """(epoch, rows) for each step: bucket after bucket of fifty batches, sorted by length in each.
 
     The seed shuffles inside the buckets, so that every run reads the same text in the same rough order, and a short
     run reads a prefix of what a long one does. The last, incomplete batch of an epoch is dropped, unless it is the

@@ -66,15 +66,15 @@ class Anatomy:
             state = {name: value for name, value in vars(anatomy).items() if isinstance(value, Tensor)}
             state["keep"] = torch.tensor(anatomy.keep, dtype=torch.int64)
             for name in ("before", "after"):
-                state[name] = torch.stack(getattr(anatomy, name))
+                state[name] = torch.stack(getattr(anatomy, name)).float()
             temporary = path.with_suffix(f".{os.getpid()}.tmp")
             save_file({name: value.contiguous() for name, value in state.items()}, temporary)
             os.replace(temporary, path)
         state = load_file(path)
         return cls(
             keep=state.pop("keep").tolist(),
-            before=list(state.pop("before")),
-            after=list(state.pop("after")),
+            before=list(state.pop("before").double()),
+            after=list(state.pop("after").double()),
             **state,
         )
 
@@ -135,11 +135,12 @@ def _rank_layers(teacher: Teacher, ids: Tensor, mask: Tensor) -> list[int]:
     """Layers from most to least worth keeping, by greedy removal."""
     encoder = teacher.encoder
     layers = encoder.encoder.layer
+    model = teacher.model
 
     def embed(kept: Sequence[int]) -> Tensor:
         encoder.encoder.layer = nn.ModuleList(layers[index] for index in kept)
-        hidden = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
-        return teacher.finish(hidden, mask)
+        embedding: Tensor = model(ids, mask)
+        return embedding
 
     try:
         whole = embed(range(len(layers)))
@@ -182,16 +183,23 @@ def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, 
         for half in (1, 2):
             _fit_norm(own_norms[2 * position + half], norms[2 * index + half], anatomy, 2 * index + half, rotate)
     if student.projection is not None:
-        start = rotate.T
-        if (
-            teacher.width != width
-        ):  # the teacher's own dense maps follow: start from the first of them, untouched by tanh
-            start = next(m for m in teacher.dense.modules() if isinstance(m, nn.Linear)).weight.double() @ rotate.T
-        _copy(student.projection.weight, start)
-        student.projection.bias.zero_()
+        weight, bias = _composed(teacher)
+        _copy(student.projection.weight, weight @ rotate.T)
+        _copy(student.projection.bias, bias)
     if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:
         student.head.load_state_dict(teacher.head.state_dict())
     return student
+
+
+def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:
+    """The teacher's dense maps after pooling as one linear map (width, K) and its bias; a tanh between is left out."""
+    width = teacher.encoder.config.hidden_size
+    weight, bias = torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    for linear in teacher.dense.modules():
+        if isinstance(linear, nn.Linear):
+            weight, bias = linear.weight.double() @ weight, linear.weight.double() @ bias
+            bias = bias if linear.bias is None else bias + linear.bias.double()
+    return weight, bias
 
 
 def _norms(encoder: Any) -> list[nn.Module]:
@@ -293,7 +301,7 @@ def _inherit_attention(own: Any, source: Any, energy: Tensor, rotate: Tensor) ->
 
 
 def _truncate(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Two (r, m) and (r, n) factors of the form leftᵀ·right, cut to at most `rank` rows with the least squared error."""
+    """Two (r, m) and (r, n) factors of leftᵀ·right, cut to at most `rank` rows with the least squared error."""
     if len(left) <= rank:
         return left, right
     q_left, r_left = torch.linalg.qr(left.T)

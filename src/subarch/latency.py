@@ -8,7 +8,7 @@ with arbitrary ones and share every tensor of equal name and shape: a space of h
 A runtime turns a model into a call; whatever can be called can be measured.
 
     >>> runtime = TorchRuntime(threads=2)
-    >>> calls = {name: runtime.prepare(model, batch=1, length=32) for name, model in models.items()}
+    >>> calls = {name: runtime.prepare(model, vocabulary, batch=1, length=32) for name, model in models.items()}
     >>> measure(calls)["2-12-384-512"].median_ms
 """
 
@@ -44,11 +44,11 @@ class Latency:
 
 
 class Runtime(Protocol):
-    """Prepares a model to be timed: each call is one forward pass of `batch` sequences of `length` tokens."""
+    """Prepares a module of (ids, mask) to be timed: each call is one pass over `batch` sequences of `length` tokens."""
 
     name: str
 
-    def prepare(self, model: Student, batch: int, length: int) -> Call: ...
+    def prepare(self, model: nn.Module, vocabulary: int, batch: int, length: int) -> Call: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class TorchRuntime:
     threads: int
     name: str = "torch"
 
-    def prepare(self, model: Student, batch: int, length: int) -> Call:
+    def prepare(self, model: nn.Module, vocabulary: int, batch: int, length: int) -> Call:
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(5, model.encoder.config.vocab_size, (batch, length), generator=generator)
+        ids = torch.randint(5, vocabulary, (batch, length), generator=generator)
         mask = torch.ones_like(ids)
         model.eval()
 
@@ -74,9 +74,9 @@ class TorchRuntime:
 
 
 def measure(
-    calls: Mapping[str, Call], rounds: int = ROUNDS, on_round: Callable[[int], None] = lambda done: None
+    calls: Mapping[str, Call], rounds: int = ROUNDS, on_round: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Latency]:
-    """Time all calls in turn; the first round only warms up. `on_round` hears how many rounds are done."""
+    """Time all calls in turn; the first round only warms up. `on_round` hears the rounds done and their total."""
     threads = torch.get_num_threads()
     times: dict[str, list[float]] = {name: [] for name in calls}
     for done in range(rounds + 1):
@@ -86,7 +86,7 @@ def measure(
                 start = time.perf_counter_ns()
                 call()  # the processor's operations are synchronous: nothing is left running when it returns
                 times[name].append((time.perf_counter_ns() - start) / 1e6)
-        on_round(done + 1)
+        on_round(done + 1, rounds + 1)
     torch.set_num_threads(threads)
     quartiles = {name: np.percentile(values, [25, 50, 75]) for name, values in times.items()}
     return {name: Latency(float(q[1]), float(q[0]), float(q[2]), rounds * PASSES) for name, q in quartiles.items()}

@@ -30,6 +30,7 @@ _LEGACY_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+_ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
 _ACTIVATIONS = {
     "torch.nn.modules.linear.Identity": "identity",
     "torch.nn.modules.activation.Tanh": "tanh",
@@ -52,52 +53,56 @@ class Recipe:
     lower_case: bool = False
 
     @classmethod
-    def read(cls, folder: Path, positions: int = 512) -> Recipe:
+    def read(cls, folder: Path, positions: int = 512, tokens: int = 512) -> Recipe:
         """The recipe of a folder; a plain Hugging Face folder means mean pooling, as in sentence-transformers.
+
+        `positions` is what the encoder can take, `tokens` the tokenizer's limit, which holds where the folder itself
+        names none.
 
         Raises:
             InvalidTeacher: a module, pooling mode or activation that a stock student could not reproduce.
         """
         if not (folder / "modules.json").is_file():
-            return cls(max_length=positions)
-        recipe: dict[str, Any] = {"max_length": positions, "dense": ()}
-        for module in read_json(folder / "modules.json"):
-            kind, path = str(module["type"]).rsplit(".", 1)[-1], str(module["path"])
+            return cls(max_length=min(positions, tokens))
+        recipe: dict[str, Any] = {"dense": ()}
+        modules = _modules(folder / "modules.json")
+        for kind, path in modules:
             if kind == "Transformer":
                 settings = _optional(folder / path / "sentence_bert_config.json")
-                recipe["max_length"] = min(positions, settings.get("max_seq_length") or positions)
+                recipe["max_length"] = min(positions, settings.get("max_seq_length") or tokens)
                 recipe["lower_case"] = bool(settings.get("do_lower_case", False))
             elif kind == "Pooling":
                 recipe["pooling"] = _pooling(folder / path / "config.json")
             elif kind == "Dense":
                 recipe["dense"] += ((path, _activation(folder / path / "config.json")),)
-            elif kind == "Normalize":
-                recipe["normalize"] = True
             else:
-                raise InvalidTeacher(
-                    f"{folder / 'modules.json'}: module {kind} is not supported; "
-                    "use a teacher made of Transformer, Pooling, Dense and Normalize"
-                )
+                recipe["normalize"] = True
         settings = _optional(folder / "config_sentence_transformers.json")
         if name := settings.get("default_prompt_name"):
-            recipe["prefix"] = (settings.get("prompts") or {}).get(name) or ""
+            prompts = settings.get("prompts") or {}
+            if name not in prompts:
+                raise InvalidTeacher(f"{folder}: its default prompt {name!r} is not among its prompts {sorted(prompts)}")
+            recipe["prefix"] = prompts[name] or ""
         return cls(**recipe)
 
 
-def read_json(path: Path) -> Any:
-    """Parse a JSON file of a teacher folder.
+def read_json(path: Path, expected: type = dict) -> Any:
+    """Parse a JSON file of a teacher folder, an object unless told otherwise.
 
     Raises:
-        InvalidTeacher: missing or not JSON.
+        InvalidTeacher: missing, not JSON, or JSON of another kind.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidTeacher(f"{path}: missing; the teacher folder is incomplete, copy it again") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # besides bad syntax: not UTF-8, numbers of 5000 digits, deep nesting
         raise InvalidTeacher(
             f"{path}: not valid JSON ({error}); the teacher folder is damaged, copy it again"
         ) from error
+    if not isinstance(value, expected):
+        raise InvalidTeacher(f"{path}: holds a {type(value).__name__}, not a {expected.__name__}; copy it again")
+    return value
 
 
 def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
@@ -112,6 +117,25 @@ def _optional(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
+def _modules(path: Path) -> list[tuple[str, str]]:
+    """(kind, folder) of each module, in the only order that a student can follow."""
+    modules = []
+    for module in read_json(path, list):
+        if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("type", "path")):
+            raise InvalidTeacher(f"{path}: {module!r} names no type and path; the teacher folder is damaged")
+        library, _, kind = module["type"].rpartition(".")
+        # A class of another library may have a stock name, and its own code.
+        if library.split(".")[0] != "sentence_transformers" or kind not in _ORDER:
+            raise InvalidTeacher(
+                f"{path}: module {module['type']} is not supported; use a teacher made of {', '.join(_ORDER)}"
+            )
+        modules.append((kind, module["path"]))
+    kinds = [kind for kind, _ in modules]
+    if kinds != sorted(kinds, key=_ORDER.index) or [kinds.count(kind) for kind in _ORDER[:2]] != [1, 1]:
+        raise InvalidTeacher(f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_ORDER)}")
+    return modules
+
+
 def _pooling(path: Path) -> str:
     settings = read_json(path)
     modes = settings.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if settings.get(key)]
@@ -124,7 +148,10 @@ def _pooling(path: Path) -> str:
 
 
 def _activation(path: Path) -> str:
-    name = str(read_json(path).get("activation_function", "torch.nn.modules.activation.Tanh"))
+    settings = read_json(path)
+    if settings.get("use_residual") or settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
+        raise InvalidTeacher(f"{path}: a Dense module that is residual or maps single tokens is not supported")
+    name = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
     if name not in _ACTIVATIONS:
         raise InvalidTeacher(f"{path}: activation {name} is not supported; known: {', '.join(_ACTIVATIONS)}")
     return _ACTIVATIONS[name]

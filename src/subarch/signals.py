@@ -113,8 +113,8 @@ def text_embedder(model: Forward, teacher: Teacher) -> Callable[[list[str]], NDA
 class MaskedLMSignal:
     """Masked-LM cross-entropy, or the paper's distillation where a teacher with a masked-LM head is given.
 
-    Masks are a function of the segment and the epoch alone, so the teacher's output at the masked positions can be cached:
-    its last hidden states there (H numbers) rather than its logits (V numbers); its head turns one into the other.
+    Masks are a function of the segment and the epoch alone, so the teacher's output there can be cached:
+    its last hidden states at the masked positions (H numbers) rather than its logits (V numbers); its head turns one into the other.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class MaskedLMSignal:
         return batch, where, torch.cat(labels)
 
     def _choose(self, part: str, row: int, epoch: int) -> tuple[NDArray[np.int64], np.random.Generator]:
-        """Masked positions of a sequence, never its special tokens and at least one, and the generator to go on with."""
+        """Masked positions of a sequence (no special tokens, at least one), and the generator to go on with."""
         generator = np.random.default_rng([part == "train", epoch, row])
         count = min(int(self._segments(part).size[row]), self.recipe.max_length - 2)
         chosen = np.flatnonzero(generator.random(count) < MASKED)

@@ -11,6 +11,7 @@ under two seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -28,9 +29,13 @@ from subarch.architecture import (
     operations,
     projection_parameters,
 )
-from subarch.errors import InvalidSpace
+from subarch.errors import InvalidSpace, show
 
 AXES = ("depth", "heads", "hidden", "intermediate")
+
+# Within these the operations of a candidate fit an int64 at any length up to 4096, and a space fits in memory
+LARGEST = {"depth": 1_000, "heads": 65_536, "hidden": 65_536, "intermediate": 1_000_000}
+COMBINATIONS = 10_000_000
 
 PRESETS: dict[str, dict[str, list[int]]] = {
     # arXiv 2010.10499, section 3: 300 candidates remain
@@ -102,14 +107,20 @@ class SearchSpace:
             least = 0 if axis == "depth" else 1
             if not isinstance(values, (list, tuple)) or not values:
                 raise InvalidSpace(
-                    f"space {self.name!r}: {axis} must be a non-empty list of whole numbers, not {values!r}"
+                    f"space {self.name!r}: {axis} must be a non-empty list of whole numbers, not {show(values)}"
                 )
             for value in values:
-                if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 1_000_000:
+                if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST[axis]:
                     raise InvalidSpace(
-                        f"space {self.name!r}: {axis} holds {value!r}; whole numbers from {least} to 1000000 are allowed"
+                        f"space {self.name!r}: {axis} holds {show(value)}; "
+                        f"whole numbers from {least} to {LARGEST[axis]} are allowed"
                     )
             object.__setattr__(self, axis, tuple(sorted(set(values))))
+        combinations = math.prod(len(getattr(self, axis)) for axis in AXES)
+        if combinations > COMBINATIONS:
+            raise InvalidSpace(
+                f"space {self.name!r} has {combinations} combinations; at most {COMBINATIONS} are allowed"
+            )
         if not len(self):
             raise InvalidSpace(
                 f"space {self.name!r} is empty: no hidden size of {list(self.hidden)} is divisible by "
@@ -128,7 +139,16 @@ class SearchSpace:
             raise InvalidSpace(f"{source}: neither a preset ({', '.join(PRESETS)}) nor a YAML file")
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
+        # On a malformed number, date or tag PyYAML lets the error of int(), datetime() or a look-up through
+        except (
+            yaml.YAMLError,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            RecursionError,
+            TypeError,
+            ValueError,
+        ) as error:
             raise InvalidSpace(f"{path}: not a YAML file: {error}") from error
         return cls.from_dict(data, path.stem)
 
@@ -136,7 +156,7 @@ class SearchSpace:
     def from_dict(cls, data: Any, name: str = "custom") -> SearchSpace:
         """Axes from a mapping; missing and unknown keys are refused."""
         if not isinstance(data, dict) or set(data) != set(AXES):
-            found = sorted(map(str, data)) if isinstance(data, dict) else type(data).__name__
+            found = sorted(map(show, data)) if isinstance(data, dict) else type(data).__name__
             raise InvalidSpace(f"space {name!r}: needs exactly the keys {', '.join(AXES)}; found {found}")
         return cls(**data, name=name)
 

@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers.utils import logging
 
 from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidTeacher
@@ -96,7 +97,8 @@ class Teacher:
             )
         recipe = Recipe.read(folder, _usable_positions(encoder))
         if recipe.lower_case:
-            from tokenizers.normalizers import Lowercase, Sequence as Chain
+            from tokenizers.normalizers import Lowercase
+            from tokenizers.normalizers import Sequence as Chain
 
             backend = tokenizer.backend_tokenizer
             backend.normalizer = Chain([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
@@ -136,18 +138,27 @@ class Teacher:
         """Token lists without special tokens -> a padded batch, with the prefix and the special tokens."""
         return assemble(segments, self.tokenizer, self.recipe)
 
-    def finish(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Last hidden states (n, length, H) -> embeddings (n, width) as the folder defines them."""
-        embedding: Tensor = self.dense(pool(hidden, mask, self.recipe.pooling))
-        return nn.functional.normalize(embedding, dim=-1) if self.recipe.normalize else embedding
+    @property
+    def model(self) -> SentenceModel:
+        """The teacher as one module: ids and mask to embeddings as the folder defines them."""
+        return SentenceModel(self.encoder, self.recipe.pooling, self.dense, self.recipe.normalize).eval()
 
     def embed(self, segments: Tokens) -> Tensor:
         """(n, width) embeddings of token lists without special tokens, in the order given."""
+        return embed(self.model, segments, self.tokenizer, self.recipe)
 
-        def forward(ids: Tensor, mask: Tensor) -> Tensor:
-            return self.finish(self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask)
 
-        return embed(forward, segments, self.tokenizer, self.recipe)
+class SentenceModel(nn.Module):
+    """(n, length) ids and mask -> (n, width) embeddings."""
+
+    def __init__(self, encoder: Any, pooling: str, dense: nn.Module, normalize: bool) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.dense, self.normalize = encoder, pooling, dense, normalize
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        embedding: Tensor = self.dense(pool(hidden, mask, self.pooling))
+        return nn.functional.normalize(embedding, dim=-1) if self.normalize else embedding
 
 
 @torch.inference_mode()
@@ -212,7 +223,7 @@ def _resolve(source: str | Path) -> Path:
             f"{source}: no such folder; give a folder with config.json and model.safetensors, or a hub name"
         )
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         # The patterns leave pickled weights and code behind.
@@ -223,11 +234,10 @@ def _resolve(source: str | Path) -> Path:
 
 def _load(auto: Any, folder: Path, **options: Any) -> Any:
     from safetensors import SafetensorError
-    from transformers.utils import logging
 
     # The load report lists the pooler, which is left behind on purpose; what is missing is checked below.
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
+    logging.set_verbosity(logging.ERROR)
     logging.disable_progress_bar()
     try:
         model, report = auto.from_pretrained(

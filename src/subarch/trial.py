@@ -44,6 +44,21 @@ class Trial:
     def key(self) -> tuple[Architecture, Settings]:
         return self.architecture, self.settings
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Trial:
+        """What `to_dict` gave."""
+        settings = Settings(steps=data["steps"], seed=data["seed"], **data["hyperparameters"])
+        return cls(
+            Architecture.parse(data["architecture"]),
+            settings,
+            data["error"],
+            tuple(Point(*point) for point in data["curve"]),
+            data["seconds"],
+            data["threads"],
+            data["reason"],
+            data["number"],
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON: the record later tools and the report read."""
         settings = asdict(self.settings)

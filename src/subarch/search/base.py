@@ -68,6 +68,8 @@ class Strategy(Protocol):
     """Ask for rows, tell their errors. What is asked and concluded does not depend on the order of the tells."""
 
     name: str
+    rows: NDArray[np.int64]
+    """The rows that may be asked for, at most."""
 
     def ask(self) -> int | None:
         """The row to train next; None: nothing to hand out at the moment (ask again after a tell, unless `done`)."""

@@ -1,0 +1,317 @@
+"""The stages in order: candidates, objectives, selection, hand-over, report. Each reads and writes the run folder.
+
+>>> selection = extract(config, Path("runs/mine"))
+>>> selection["winner"]["architecture"]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+
+from subarch.architecture import Architecture, Inputs
+from subarch.conclude import Latencies, Question, conclude, thetas
+from subarch.config import ExtractConfig, load
+from subarch.doctor import machine, usable_cores, versions
+from subarch.errors import InvalidConfig, InvalidStudy
+from subarch.handover import hand_over
+from subarch.latency import TorchRuntime, measure, untrained
+from subarch.model import Blueprint, Student
+from subarch.report import RunData, render
+from subarch.runs import RunFolder
+from subarch.sentence import Recipe
+from subarch.signals import TaskSignal
+from subarch.space import SearchSpace
+from subarch.study import Study, sqlite
+from subarch.teacher import Teacher
+from subarch.trial import Trial
+from subarch.workbench import Workbench, load_weights
+from subarch.workers import Workers, weights_path
+
+MOST_MEASURED = 2_000
+"""Candidates whose latency is measured one by one; larger spaces need operations as their cost."""
+
+Report = Callable[[str, float, float], None]
+"""Called with what is being done, how much of it is done, and how much there is (0: unknown)."""
+
+
+def _silent(what: str, done: float, total: float) -> None: ...
+
+
+def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: Report = _silent) -> dict[str, Any]:
+    """Find the optimal architecture; everything is left in the run folder `path`, the selection is returned.
+
+    Stopped at any instant, it goes on with `resume` where it was: finished trials, targets and latencies are kept.
+
+    Raises:
+        SubarchError: see `errors`; whatever was finished before is kept.
+    """
+    with RunFolder.create(path, config, resume) as run:
+        run.write("environment", environment())
+        bench = _prepare(run, config, report)
+        basis = run.read("basis")
+        latencies = _latencies(run, config, basis, bench.teacher, report) if config.cost == "latency" else None
+        study = _open_study(run, config, basis)
+        with Workers(config, path, config.workers or max(1, usable_cores() // config.threads_per_worker)) as workers:
+            if config.keep is not None and basis["reference_error"] is None:
+                basis["reference_error"] = _train_maximum_point(config, basis, study, workers)
+                run.write("basis", basis)
+            question = Question.pose(config, basis, latencies)
+            _search(question, study, workers, report)
+        return _finish(run, question, basis, latencies, study.trials())
+
+
+def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = _silent) -> dict[str, Any]:
+    """Select again from a finished run, for another objective or limit, or for this machine; nothing is trained.
+
+    `changes` are configuration keys of the objective, its limits and the latency measurement.
+
+    Raises:
+        SubarchError: see `errors`.
+    """
+    with RunFolder.open(path) as run:
+        config = load(path / "config.yaml", changes)
+        basis = run.read("basis")
+        latencies: Latencies | None = None
+        if config.cost == "latency":
+            teacher = None
+            if remeasure or not run.has("latency") or run.read("latency")["settings"] != _measured_as(config):
+                (path / "latency.json").unlink(missing_ok=True)
+                teacher = Teacher.load(config.teacher) if config.teacher is not None else None
+            latencies = _latencies(run, config, basis, teacher, report)
+        question = Question.pose(config, basis, latencies)
+        return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials())
+
+
+def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> Path:
+    """Write `report.html` from the artifacts of a run, with a final table of any columns where there is one."""
+    run = RunFolder.open(path)
+    if comparison is not None:
+        run.write("comparison", comparison)
+    data = run.read("conclusion")
+    page = render(
+        RunData(
+            name=path.name,
+            command=f"subarch extract --config {path}/config.yaml --run {path}-again",
+            selection=run.read("selection"),
+            trials=data["trials"],
+            order=data["order"],
+            config=run.config.model_dump(mode="json"),
+            environment=run.read("environment"),
+            comparison=run.read("comparison") if run.has("comparison") else None,
+        )
+    )
+    run.write_text("report.html", page)
+    return path / "report.html"
+
+
+def load_selected(path: Path, architecture: Architecture) -> Student:
+    """A trained candidate of a run, by its best trial.
+
+    Raises:
+        InvalidStudy: it was not trained, or its weights are gone.
+    """
+    run = RunFolder.open(path)
+    rows = [row for row in run.read("selection")["candidates"] if row["architecture"] == str(architecture)]
+    if not rows:
+        raise InvalidStudy(f"{path}: {architecture} was not trained in this run")
+    trials = map(Trial.from_dict, run.read("conclusion")["trials"])
+    return _trained(run, run.read("basis"), next(trial for trial in trials if trial.number == rows[0]["trial"]))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git state and machine, as recorded beside every run."""
+    git = subprocess.run(
+        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {"versions": versions(), "git": git.stdout.strip() or None, "machine": machine()}
+
+
+def _prepare(run: RunFolder, config: ExtractConfig, report: Report) -> Workbench:
+    """Corpus, targets and anatomy; basis.json says what all candidates share and are measured against."""
+    start = time.perf_counter()
+    bench = Workbench.open(config, run.path, report)
+    teacher, inputs = bench.teacher, bench.blueprint.inputs
+    reference: float | None = None
+    if isinstance(bench.signal, TaskSignal) and teacher is not None:
+        reference = 1 - bench.signal.score(teacher.model)
+    elif config.error == "embedding":
+        reference = 0.0
+    if not run.has("basis"):
+        bench.tokenizer.save_pretrained(run.path / "tokenizer")
+        recipe = teacher.recipe if teacher is not None else Recipe(max_length=config.max_length)
+        described = None
+        if teacher is not None:
+            shape = teacher.architecture
+            described = {
+                "name": f"{teacher.folder.name} ({shape})",
+                "architecture": str(shape),
+                "parameters": shape.parameters(inputs).total,
+                "operations": shape.operations(inputs, config.latency_length),
+            }
+        run.write(
+            "basis",
+            {
+                "inputs": asdict(inputs),
+                "blueprint": asdict(bench.blueprint),
+                "recipe": asdict(recipe),
+                "teacher": described,
+                "reference_error": reference,
+                "identity": bench.identity,
+                "seconds": time.perf_counter() - start,
+            },
+        )
+    return bench
+
+
+def _latencies(
+    run: RunFolder, config: ExtractConfig, basis: dict[str, Any], teacher: Teacher | None, report: Report
+) -> Latencies:
+    """Measured once per run; read back afterwards, so that a resumed run decides on the same figures."""
+    if run.has("latency"):
+        latencies: Latencies = run.read("latency")
+        return latencies
+    space = SearchSpace.load(config.space)
+    if len(space) > MOST_MEASURED:
+        raise InvalidConfig(
+            f"cost latency: measuring {len(space)} candidates one by one takes too long (limit {MOST_MEASURED}); "
+            "set cost to operations, or make the space smaller"
+        )
+    start = time.perf_counter()
+    blueprint = _blueprint(basis)
+    models: dict[str, torch.nn.Module] = dict(untrained(space, lambda architecture: Student(architecture, blueprint)))
+    if teacher is not None:
+        models["teacher"] = teacher.model
+    runtime = TorchRuntime(config.latency_threads or usable_cores())
+    vocabulary = blueprint.inputs.vocabulary
+    calls = {
+        name: runtime.prepare(model, vocabulary, config.latency_batch, config.latency_length)
+        for name, model in models.items()
+    }
+    measured = {
+        name: asdict(latency) for name, latency in measure(calls, on_round=partial(report, "measuring latency")).items()
+    }
+    run.write(
+        "latency",
+        {
+            "settings": _measured_as(config),
+            "machine": machine(),
+            "teacher": measured.pop("teacher", None),
+            "candidates": measured,
+            "seconds": time.perf_counter() - start,
+        },
+    )
+    return _latencies(run, config, basis, teacher, report)
+
+
+def _measured_as(config: ExtractConfig) -> dict[str, Any]:
+    return {
+        "runtime": config.runtime,
+        "batch": config.latency_batch,
+        "length": config.latency_length,
+        "threads": config.latency_threads or usable_cores(),
+    }
+
+
+def _blueprint(basis: dict[str, Any]) -> Blueprint:
+    return Blueprint(**basis["blueprint"] | {"inputs": Inputs(**basis["blueprint"]["inputs"])})
+
+
+def _open_study(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> Study:
+    # The path is part of the name where many runs share one database.
+    return Study.open(config.storage or sqlite(run.path / "study.db"), str(run.path.resolve()), basis["identity"])
+
+
+def _train_maximum_point(config: ExtractConfig, basis: dict[str, Any], study: Study, workers: Workers) -> float:
+    """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
+    costs = SearchSpace.load(config.space).costs(Inputs(**basis["inputs"]), config.latency_length)
+    known = {trial.key: trial for trial in study.trials()}
+    errors = []
+    for setting in thetas(config):
+        trial = known.get((costs.maximum_point, setting))
+        if trial is None:
+            workers.submit(costs.maximum_point, setting)
+            trial = next(iter(workers.next()))
+            study.record(trial)
+        if trial.error is not None:
+            errors.append(trial.error)
+    if not errors:
+        raise InvalidStudy(f"the maximum point {costs.maximum_point} failed to train, so `keep` has no reference")
+    return min(errors)
+
+
+def _search(question: Question, study: Study, workers: Workers, report: Report) -> None:
+    """Train what the strategy asks for, over all of Θ, and tell it the least error; nothing is trained twice."""
+    strategy, costs, settings = question.strategy, question.costs, thetas(question.config)
+    known = {trial.key: trial for trial in study.trials()}
+    row_of = {costs.architecture(int(row)): int(row) for row in strategy.rows}
+    results: dict[int, list[Trial]] = {}
+    # Time left is judged by operations: a trial costs about its operations and something fixed.
+    weight = costs.operations + 0.1 * costs.operations.max() + 1
+    done, total = 0.0, float(weight[strategy.rows].sum())
+
+    def settle(trial: Trial) -> None:
+        nonlocal done
+        row = row_of[trial.architecture]
+        results.setdefault(row, []).append(trial)
+        if len(results[row]) == len(settings):
+            errors = [t.error for t in results[row] if t.error is not None and _comparable(question, t.error)]
+            strategy.tell(row, min(errors)) if errors else strategy.fail(row)
+            done += float(weight[row])
+        report(f"training candidates, last {trial.architecture}", done, total)
+
+    report("training candidates", done, total)
+    while not strategy.done:
+        while workers.free > 0 and (row := strategy.ask()) is not None:
+            for setting in settings:
+                key = (costs.architecture(row), setting)
+                if key in known:
+                    settle(known[key])
+                else:
+                    workers.submit(*key)
+        if not strategy.done and workers.free < workers.count:
+            for trial in workers.next():
+                study.record(trial)
+                settle(trial)
+
+
+def _comparable(question: Question, error: float) -> bool:
+    """W divides by the error: one of 0 cannot be told to a strategy that maximises W."""
+    return question.objective.name != "w" or error > 0
+
+
+def _finish(
+    run: RunFolder, question: Question, basis: dict[str, Any], latencies: Latencies | None, trials: Sequence[Trial]
+) -> dict[str, Any]:
+    """Write the selection, the chosen model and the report."""
+    selection, order = conclude(question, basis, latencies, trials)
+    run.write("selection", selection)
+    run.write("conclusion", {"trials": [trial.to_dict() for trial in trials], "order": order})
+    if selection["winner"] is not None:
+        trial = next(t for t in trials if t.number == selection["winner"]["trial"])
+        student = _trained(run, basis, trial)
+        tokenizer = AutoTokenizer.from_pretrained(run.path / "tokenizer")
+        hand_over(student, tokenizer, _recipe(basis), run.path / "selected")
+    write_report(run.path)
+    return selection
+
+
+def _trained(run: RunFolder, basis: dict[str, Any], trial: Trial) -> Student:
+    student = Student(trial.architecture, _blueprint(basis))
+    return load_weights(student, weights_path(run.path, trial.architecture, trial.settings))
+
+
+def _recipe(basis: dict[str, Any]) -> Recipe:
+    recipe = basis["recipe"]
+    return Recipe(**recipe | {"dense": tuple(map(tuple, recipe["dense"]))})

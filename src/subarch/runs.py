@@ -1,0 +1,135 @@
+"""The run folder: what each stage leaves behind, written so that a kill at any instant leaves the old or the new file.
+
+config.yaml         the resolved configuration
+environment.json    versions, git state and machine
+basis.json          what all candidates share, and what they are measured against
+latency.json        measured latencies
+study.db            every finished trial (see docs/study.md)
+weights/            trained weights by trial
+selection.json      the choice, the frontier, the runners-up and why they lost
+selected/           the chosen model as it stands after the search, in stock format
+report.html         the page to look at
+
+>>> with RunFolder.create(Path("runs/mine"), config, resume=False) as folder:
+...     folder.write("basis", {...})
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from subarch.config import ExtractConfig, dump, load
+from subarch.errors import InvalidStudy
+
+FORMAT = 1
+FREE = {"workers"}
+"""Configuration keys that change nothing but speed, and may differ when a run is resumed."""
+
+
+class RunFolder:
+    """A locked run folder. Use `create` or `open`, as context managers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+
+    @classmethod
+    def create(cls, path: Path, config: ExtractConfig, resume: bool) -> RunFolder:
+        """A new run, or with `resume` the one that is there.
+
+        Raises:
+            InvalidStudy: a run is there and `resume` was not asked for, or it has another configuration or format.
+        """
+        if not (path / "config.yaml").is_file():
+            if path.is_dir() and any(path.iterdir()):
+                raise InvalidStudy(f"{path}: is not empty and not a run folder; choose another with --run")
+            path.mkdir(parents=True, exist_ok=True)
+            folder = cls(path)
+            folder.write("format", FORMAT)
+            folder.write_text("config.yaml", dump(config))
+            return folder
+        if not resume:
+            raise InvalidStudy(
+                f"{path}: holds a run already; add --resume to go on with it, or choose another with --run"
+            )
+        folder = cls.open(path)
+        ours, theirs = config.model_dump(), folder.config.model_dump()
+        changed = [key for key in ours if key not in FREE and ours[key] != theirs[key]]
+        if changed:
+            raise InvalidStudy(
+                f"{path}: was started with another {', '.join(changed)} ({changed[0]} = {theirs[changed[0]]!r}); "
+                "resume it as it was, or choose a new folder with --run"
+            )
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run that is there.
+
+        Raises:
+            InvalidStudy: no run, or one of another format.
+        """
+        if not (path / "config.yaml").is_file():
+            raise InvalidStudy(f"{path}: no run folder (it has no config.yaml)")
+        folder = cls(path)
+        if (found := folder.read("format")) != FORMAT:
+            raise InvalidStudy(f"{path}: a run of format {found}, this version reads {FORMAT}; start a new one")
+        return folder
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InvalidStudy(f"{self.path}: another process is working in this run; wait for it to end") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    @property
+    def config(self) -> ExtractConfig:
+        return load(self.path / "config.yaml", {})
+
+    def has(self, name: str) -> bool:
+        return (self.path / f"{name}.json").is_file()
+
+    def read(self, name: str) -> Any:
+        """An artifact by name.
+
+        Raises:
+            InvalidStudy: missing or damaged.
+        """
+        path = self.path / f"{name}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InvalidStudy(
+                f"{path}: missing; finish the run first: subarch extract --run {self.path} --resume"
+            ) from error
+        except ValueError as error:
+            raise InvalidStudy(f"{path}: damaged ({error}); delete it and resume the run") from error
+
+    def write(self, name: str, value: Any) -> None:
+        self.write_text(f"{name}.json", json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file atomically.
+
+        Raises:
+            InvalidStudy: the disk is full or read-only.
+        """
+        path = self.path / name
+        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InvalidStudy(f"{path}: cannot be written: {error}; what was finished before is kept") from error
