@@ -44,7 +44,9 @@ def configuration(corpus: list[str], steps: int) -> ExtractConfig:
     return load(None, {"teacher": str(teacher), "corpus": corpus, "max_length": 32, "steps": steps})
 
 
-def train(candidates: list[Architecture], config: ExtractConfig, run: Path, workers: int, console: Console) -> list[Trial]:
+def train(
+    candidates: list[Architecture], config: ExtractConfig, run: Path, workers: int, console: Console
+) -> list[Trial]:
     """Every candidate's trial, from the study where it is finished, trained where it is not."""
     run.mkdir(parents=True, exist_ok=True)
     with console.status("corpus and teacher targets"):

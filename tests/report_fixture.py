@@ -129,7 +129,7 @@ def example() -> RunData:
                     "Convexity", None, None, "Strong convexity of the loss cannot be checked and is not assumed."
                 ),
             ],
-            "rank_agreement": {"tau": 0.91, "low": 0.84, "high": 0.96, "candidates": 24},
+            "rank_agreement": {"tau": 0.91, "low": 0.84, "high": 0.96, "candidates": 24, "steps": [100, 1000]},
         },
         "warnings": ["2 trials failed: their candidates were compared with fewer hyperparameter settings."],
     }

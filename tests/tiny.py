@@ -31,15 +31,41 @@ from transformers import (
 WIDTH, HEADS, INTERMEDIATE, POSITIONS = 32, 4, 64, 64
 
 TOPICS = {
-    "harbour": "boat captain net salt gull anchor tide rope sailor wave pier mast".split(),
-    "kitchen": "bread oven flour spoon soup pepper cook plate knife onion stove cup".split(),
-    "garden": "rose spade worm soil hedge seed pond bee leaf fence frog moss".split(),
-    "station": "train ticket clock bench porter signal track whistle engine coach tunnel bridge".split(),
-    "school": "chalk pupil lesson desk bell book teacher exam pen map corridor answer".split(),
+    "harbour": ["boat", "captain", "net", "salt", "gull", "anchor", "tide", "rope", "sailor", "wave", "pier", "mast"],
+    "kitchen": ["bread", "oven", "flour", "spoon", "soup", "pepper", "cook", "plate", "knife", "onion", "stove", "cup"],
+    "garden": ["rose", "spade", "worm", "soil", "hedge", "seed", "pond", "bee", "leaf", "fence", "frog", "moss"],
+    "station": [
+        "train",
+        "ticket",
+        "clock",
+        "bench",
+        "porter",
+        "signal",
+        "track",
+        "whistle",
+        "engine",
+        "coach",
+        "tunnel",
+        "bridge",
+    ],
+    "school": [
+        "chalk",
+        "pupil",
+        "lesson",
+        "desk",
+        "bell",
+        "book",
+        "teacher",
+        "exam",
+        "pen",
+        "map",
+        "corridor",
+        "answer",
+    ],
 }
-VERBS = "sees finds takes holds leaves cleans moves needs breaks counts hides brings".split()
-ADJECTIVES = "old small red heavy quiet broken bright cold early empty round narrow".split()
-GLUE = "the a one and near under with every some number".split()
+VERBS = ["sees", "finds", "takes", "holds", "leaves", "cleans", "moves", "needs", "breaks", "counts", "hides", "brings"]
+ADJECTIVES = ["old", "small", "red", "heavy", "quiet", "broken", "bright", "cold", "early", "empty", "round", "narrow"]
+GLUE = ["the", "a", "one", "and", "near", "under", "with", "every", "some", "number"]
 DIGITS = [*"0123456789", *(f"##{digit}" for digit in "0123456789")]
 
 _SPECIAL = {

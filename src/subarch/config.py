@@ -40,6 +40,11 @@ Number = Annotated[float, Strict(False), BeforeValidator(_refuse_bool), Field(gt
 File = Annotated[Path, Strict(False)]
 
 
+# What may be asked of a finished run again, without training
+QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
+MEASUREMENT = ("runtime", "latency_batch", "latency_length", "latency_threads")
+
+
 class ExtractConfig(BaseModel):
     """Everything that decides a search. Paths are relative to the current folder. Defaults suit MiniLM on a CPU.
 

@@ -93,7 +93,7 @@ def estimate(
     weights = [p.detach() for p in (*dense, *sparse)]
     average = [weight.clone() for weight in weights]
     points = {math.ceil(settings.steps * share) for share in CURVE}
-    curve, training = [Point(0, signal.error(student), 0.0)], 0.0
+    curve, training = [_point(student, signal, 0, 0.0)], 0.0
     for step, (epoch, rows) in enumerate(batches(signal.lengths, settings), 1):
         start = time.perf_counter()
         for optimizer in optimizers:
@@ -111,11 +111,15 @@ def estimate(
         on_step(step, value)
         if step in points:
             with _swapped(weights, average):
-                curve.append(Point(step, signal.error(student), training))
-            if not math.isfinite(curve[-1].error):
-                raise TrainingDiverged(f"the error became {curve[-1].error} at step {step}; try a lower learning rate")
+                curve.append(_point(student, signal, step, training))
     _copy(weights, average)
     return Estimate(curve[-1].error, tuple(curve), time.perf_counter() - began)
+
+
+def _point(student: Student, signal: Signal, step: int, seconds: float) -> Point:
+    if not math.isfinite(error := signal.error(student)):
+        raise TrainingDiverged(f"the error is {error} at step {step}; try a lower learning rate")
+    return Point(step, error, seconds)
 
 
 def _sparse_parameters(student: Student) -> list[torch.nn.Parameter]:

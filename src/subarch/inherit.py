@@ -224,7 +224,8 @@ def _rotation(basis: Tensor, hidden: int) -> Tensor:
     width = len(basis)
     if hidden == width:
         return torch.eye(width, dtype=torch.float64)
-    return _centred(hidden) @ basis[: hidden - 1]
+    leading = basis[: hidden - 1]  # all of them where the candidate is wider than the teacher
+    return _centred(hidden)[:, : len(leading)] @ leading
 
 
 @cache

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from subarch.architecture import Architecture, Inputs
 from subarch.conclude import Latencies, Question, conclude, thetas
-from subarch.config import ExtractConfig, load
+from subarch.config import QUESTION, ExtractConfig, load
 from subarch.doctor import machine, usable_cores, versions
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.handover import hand_over
@@ -32,7 +32,7 @@ from subarch.signals import TaskSignal
 from subarch.space import SearchSpace
 from subarch.study import Study, sqlite
 from subarch.teacher import Teacher
-from subarch.trial import Trial
+from subarch.trial import Settings, Trial
 from subarch.workbench import Workbench, load_weights
 from subarch.workers import Workers, weights_path
 
@@ -60,7 +60,7 @@ def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: 
         basis = run.read("basis")
         latencies = _latencies(run, config, basis, bench.teacher, report) if config.cost == "latency" else None
         study = _open_study(run, config, basis)
-        with Workers(config, path, config.workers or max(1, usable_cores() // config.threads_per_worker)) as workers:
+        with _workers(run, config) as workers:
             if config.keep is not None and basis["reference_error"] is None:
                 basis["reference_error"] = _train_maximum_point(config, basis, study, workers)
                 run.write("basis", basis)
@@ -72,13 +72,16 @@ def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: 
 def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = _silent) -> dict[str, Any]:
     """Select again from a finished run, for another objective or limit, or for this machine; nothing is trained.
 
-    `changes` are configuration keys of the objective, its limits and the latency measurement.
+    `changes` are configuration keys of `config.QUESTION` and `config.MEASUREMENT`; one of the former replaces all.
 
     Raises:
         SubarchError: see `errors`.
     """
     with RunFolder.open(path) as run:
-        config = load(path / "config.yaml", changes)
+        kept = run.config.model_dump(mode="json")
+        if any(key in changes for key in QUESTION):
+            kept = {key: value for key, value in kept.items() if key not in QUESTION}
+        config = load(None, kept | changes)
         basis = run.read("basis")
         latencies: Latencies | None = None
         if config.cost == "latency":
@@ -89,6 +92,18 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
             latencies = _latencies(run, config, basis, teacher, report)
         question = Question.pose(config, basis, latencies)
         return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials())
+
+
+def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[Trial, Student | None]]:
+    """Train other shapes exactly as the candidates of a finished run were, to compare with; None where one failed."""
+    with RunFolder.open(path) as run:
+        config, basis = run.config, run.read("basis")
+        study = _open_study(run, config, basis)
+        setting = thetas(config)[0]
+        with _workers(run, config) as workers:
+            trials = _train([(architecture, setting) for architecture in architectures], study, workers)
+        recorded = {trial.key: trial for trial in study.trials()}
+        return [(recorded[t.key], _trained(run, basis, t) if t.error is not None else None) for t in trials]
 
 
 def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> Path:
@@ -228,6 +243,10 @@ def _blueprint(basis: dict[str, Any]) -> Blueprint:
     return Blueprint(**basis["blueprint"] | {"inputs": Inputs(**basis["blueprint"]["inputs"])})
 
 
+def _workers(run: RunFolder, config: ExtractConfig) -> Workers:
+    return Workers(config, run.path, config.workers or max(1, usable_cores() // config.threads_per_worker))
+
+
 def _open_study(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> Study:
     # The path is part of the name where many runs share one database.
     return Study.open(config.storage or sqlite(run.path / "study.db"), str(run.path.resolve()), basis["identity"])
@@ -236,19 +255,24 @@ def _open_study(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) ->
 def _train_maximum_point(config: ExtractConfig, basis: dict[str, Any], study: Study, workers: Workers) -> float:
     """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
     costs = SearchSpace.load(config.space).costs(Inputs(**basis["inputs"]), config.latency_length)
-    known = {trial.key: trial for trial in study.trials()}
-    errors = []
-    for setting in thetas(config):
-        trial = known.get((costs.maximum_point, setting))
-        if trial is None:
-            workers.submit(costs.maximum_point, setting)
-            trial = next(iter(workers.next()))
-            study.record(trial)
-        if trial.error is not None:
-            errors.append(trial.error)
+    trials = _train([(costs.maximum_point, setting) for setting in thetas(config)], study, workers)
+    errors = [trial.error for trial in trials if trial.error is not None]
     if not errors:
         raise InvalidStudy(f"the maximum point {costs.maximum_point} failed to train, so `keep` has no reference")
     return min(errors)
+
+
+def _train(jobs: Sequence[tuple[Architecture, Settings]], study: Study, workers: Workers) -> list[Trial]:
+    """The trials of these jobs, in their order; those that are known are not repeated."""
+    known = {trial.key: trial for trial in study.trials()}
+    left = [job for job in jobs if job not in known]
+    for job in left:
+        workers.submit(*job)
+    while not all(job in known for job in jobs):
+        for trial in workers.next():
+            study.record(trial)
+            known[trial.key] = trial
+    return [known[job] for job in jobs]
 
 
 def _search(question: Question, study: Study, workers: Workers, report: Report) -> None:

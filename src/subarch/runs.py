@@ -88,9 +88,7 @@ class RunFolder:
             raise InvalidStudy(f"{self.path}: another process is working in this run; wait for it to end") from error
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._lock.release()
 
     @property

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable
@@ -57,7 +58,11 @@ class Task:
         if path.suffix in (".jsonl", ".json"):
             rows = [_parse(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         else:
-            rows = list(csv.DictReader(text.splitlines(), delimiter="\t" if path.suffix == ".tsv" else ","))
+            try:
+                # Not splitlines(): a quoted cell may hold a line break
+                rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
+            except csv.Error as error:
+                raise InvalidCorpus(f"{path}: cannot be read as a table: {error}") from error
         found = set(rows[0]) if rows else set()
         kind = next((kind for kind, columns in KINDS.items() if found >= set(columns)), None)
         if kind is None:
@@ -67,12 +72,14 @@ class Task:
             raise InvalidCorpus(f"{path}: {len(rows)} rows; at least {LEAST_ROWS} are needed for a score")
         kept = []
         for number, row in enumerate(rows, 1):
-            cells = {column: str(row.get(column) or "").strip() for column in KINDS[kind]}
+            cells = {column: _cell(row.get(column)) for column in KINDS[kind]}
             if empty := [column for column, cell in cells.items() if not cell]:
                 raise InvalidCorpus(f"{path}: row {number}: {empty[0]} is empty")
             if kind == "similarity" and not _is_finite(cells["score"]):
                 raise InvalidCorpus(f"{path}: row {number}: score {cells['score']!r} is not a number")
             kept.append(cells)
+        if kind == "similarity" and len({float(row["score"]) for row in kept}) == 1:
+            raise InvalidCorpus(f"{path}: all scores are {kept[0]['score']}; a correlation needs different ones")
         return cls(kind, kept)
 
     @property
@@ -118,11 +125,16 @@ def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 def _parse(line: str, path: Path, number: int) -> dict[str, str]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # besides bad syntax: numbers of 5000 digits, deep nesting
         raise InvalidCorpus(f"{path}: line {number} is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise InvalidCorpus(f"{path}: line {number} is {type(row).__name__}, not an object with columns")
     return row
+
+
+def _cell(value: object) -> str:
+    """A cell as text; 0 and False are values, not empty cells."""
+    return "" if value is None else str(value).strip()
 
 
 def _is_finite(text: str) -> bool:

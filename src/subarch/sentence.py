@@ -12,6 +12,7 @@ folder that asks for something else is refused rather than approximated.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from subarch.errors import InvalidTeacher
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 # Of the older and the newer configuration keys of sentence-transformers' Pooling module.
 _LEGACY_POOLING = {
@@ -69,7 +70,10 @@ class Recipe:
         for kind, path in modules:
             if kind == "Transformer":
                 settings = _optional(folder / path / "sentence_bert_config.json")
-                recipe["max_length"] = min(positions, settings.get("max_seq_length") or tokens)
+                length = settings.get("max_seq_length") or tokens
+                if not isinstance(length, int) or length < 3:
+                    raise InvalidTeacher(f"{folder}: max_seq_length is {length!r}; whole numbers from 3 are allowed")
+                recipe["max_length"] = min(positions, length)
                 recipe["lower_case"] = bool(settings.get("do_lower_case", False))
             elif kind == "Pooling":
                 recipe["pooling"] = _pooling(folder / path / "config.json")
@@ -81,7 +85,7 @@ class Recipe:
         if name := settings.get("default_prompt_name"):
             prompts = settings.get("prompts") or {}
             if name not in prompts:
-                raise InvalidTeacher(f"{folder}: its default prompt {name!r} is not among its prompts {sorted(prompts)}")
+                raise InvalidTeacher(f"{folder}: its default prompt {name!r} is none of its prompts {sorted(prompts)}")
             recipe["prefix"] = prompts[name] or ""
         return cls(**recipe)
 
@@ -111,6 +115,35 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
         return hidden[:, 0]
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
+
+
+def dense_maps(folder: Path, maps: Sequence[tuple[str, str]], width: int) -> nn.Sequential:
+    """The recipe's dense maps, applied to (n, width) pooled vectors; frozen, in evaluation mode.
+
+    Raises:
+        InvalidTeacher: weights that are missing, pickled, truncated, or of a shape that does not follow.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+    from torch import nn
+
+    modules = nn.Sequential()
+    for name, activation in maps:
+        path = folder / name / "model.safetensors"
+        if not path.is_file():
+            raise InvalidTeacher(f"{path}: missing; a Dense module needs it, pickled weights are refused")
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise InvalidTeacher(f"{path}: cannot be read, the file may be truncated: {error}") from error
+        weight, bias = state.get("linear.weight"), state.get("linear.bias")
+        if weight is None or weight.ndim != 2 or weight.shape[1] != width:
+            raise InvalidTeacher(f"{path}: has no linear.weight of shape (any, {width}), as its input asks for")
+        width = len(weight)
+        linear = nn.Linear(weight.shape[1], width, bias=bias is not None)
+        linear.load_state_dict({key.removeprefix("linear."): value for key, value in state.items()})
+        modules.append(nn.Sequential(linear, nn.Tanh() if activation == "tanh" else nn.Identity()))
+    return modules.eval().requires_grad_(False)
 
 
 def _optional(path: Path) -> dict[str, Any]:

@@ -114,7 +114,8 @@ class MaskedLMSignal:
     """Masked-LM cross-entropy, or the paper's distillation where a teacher with a masked-LM head is given.
 
     Masks are a function of the segment and the epoch alone, so the teacher's output there can be cached:
-    its last hidden states at the masked positions (H numbers) rather than its logits (V numbers); its head turns one into the other.
+    its last hidden states at the masked positions (H numbers) rather than its logits (V numbers). Its head turns one
+    into the other.
     """
 
     def __init__(
@@ -197,7 +198,8 @@ class MaskedLMSignal:
         """The teacher's states at the masked positions of an epoch, and where those of each segment start."""
         teacher, segments = self.teacher, self._segments(part)
         assert teacher is not None
-        needed = min(len(segments), self.needed - epoch * len(segments)) if part == "train" else len(segments)
+        # A run of several epochs draws all segments in each: the incomplete batch at an epoch's end shifts the next
+        needed = min(len(segments), self.needed) if part == "train" else len(segments)
 
         @torch.inference_mode()
         def compute(piece: range) -> NDArray[Any]:
@@ -209,5 +211,5 @@ class MaskedLMSignal:
             return np.concatenate(found)
 
         states = self.targets.get(f"{teacher.fingerprint} masked {part} {epoch}", segments, needed, compute)
-        counts = [len(self._choose(part, row, epoch)[0]) for row in range(len(segments))]
+        counts = [len(self._choose(part, row, epoch)[0]) for row in range(needed)]
         return states, np.concatenate([[0], np.cumsum(counts)])

@@ -73,13 +73,13 @@ class Study:
                 study.set_user_attr("schema", SCHEMA)
                 return cls(study)
             schema = attributes.get("schema")
-            recorded = json.loads(attributes["identity"]) if schema == SCHEMA else {}
+            recorded = dict(json.loads(attributes["identity"])) if schema == SCHEMA else {}
         except ImportError as error:
             raise InvalidStudy(
                 f"{_shown(url)}: the driver of this database is not installed; install it (psycopg2 for PostgreSQL), "
                 "or leave the storage to SQLite"
             ) from error
-        # RuntimeError: tables of another version of Optuna; the others: attributes that are missing or not what we wrote
+        # RuntimeError: tables of another version of Optuna; KeyError and so on: attributes that are not ours
         except (OptunaError, SQLAlchemyError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise InvalidStudy(
                 f"{_shown(url)}: the study cannot be opened: {_cause(error)}; "

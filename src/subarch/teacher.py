@@ -28,9 +28,10 @@ from transformers.utils import logging
 
 from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidTeacher
-from subarch.sentence import Recipe, pool, read_json
+from subarch.sentence import Recipe, dense_maps, pool, read_json
 
 FAMILIES = ("bert", "roberta")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 BATCH = 64
 """Sequences per forward pass where only outputs are wanted."""
 
@@ -87,23 +88,20 @@ class Teacher:
         has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
         masked_lm = _load(AutoModelForMaskedLM, folder) if has_head else None
         encoder = masked_lm.base_model if masked_lm is not None else _load(AutoModel, folder, add_pooling_layer=False)
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
-            raise InvalidTeacher(f"{folder}: its tokenizer cannot be read: {error}") from error
+        tokenizer = _tokenizer(folder)
         if len(tokenizer) > encoder.config.vocab_size:
             raise InvalidTeacher(
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {encoder.config.vocab_size} rows"
             )
-        recipe = Recipe.read(folder, _usable_positions(encoder))
+        recipe = Recipe.read(folder, _usable_positions(encoder), int(tokenizer.model_max_length))
         if recipe.lower_case:
             from tokenizers.normalizers import Lowercase
             from tokenizers.normalizers import Sequence as Chain
 
             backend = tokenizer.backend_tokenizer
             backend.normalizer = Chain([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
-        dense = nn.Sequential(*(_dense(folder / path, activation) for path, activation in recipe.dense))
-        return cls(folder, encoder, tokenizer, recipe, dense.eval(), masked_lm, _fingerprint(folder, weights))
+        dense = dense_maps(folder, recipe.dense, int(encoder.config.hidden_size))
+        return cls(folder, encoder, tokenizer, recipe, dense, masked_lm, _fingerprint(folder, weights))
 
     @property
     def architecture(self) -> Architecture:
@@ -233,11 +231,12 @@ def _resolve(source: str | Path) -> Path:
 
 
 def _load(auto: Any, folder: Path, **options: Any) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
     # The load report lists the pooler, which is left behind on purpose; what is missing is checked below.
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(40)  # errors only
     logging.disable_progress_bar()
     try:
         model, report = auto.from_pretrained(
@@ -246,31 +245,43 @@ def _load(auto: Any, folder: Path, **options: Any) -> Any:
             trust_remote_code=False,
             output_loading_info=True,
             dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # checked below, where the message can name the weight
             **options,
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InvalidTeacher(f"{folder}: its weights cannot be read, the file may be truncated: {error}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise InvalidTeacher(
+            f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-    missing = sorted(report["missing_keys"])
-    if missing:
+    if missing := sorted(report["missing_keys"]):
         raise InvalidTeacher(f"{folder}: {len(missing)} weights are missing from its files, first {missing[0]}")
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, found, wanted = mismatched[0]
+        raise InvalidTeacher(
+            f"{folder}: {name} has shape {tuple(found)} in its weights, {tuple(wanted)} by its config.json"
+        )
     return model.eval().requires_grad_(False)
 
 
-def _dense(folder: Path, activation: str) -> nn.Sequential:
-    from safetensors.torch import load_file
-
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise InvalidTeacher(f"{folder}: no model.safetensors for this Dense module; pickled weights are refused")
-    state = load_file(path)
-    weight, bias = state["linear.weight"], state.get("linear.bias")
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None)
-    linear.load_state_dict({key.removeprefix("linear."): value for key, value in state.items()})
-    return nn.Sequential(linear.requires_grad_(False), nn.Tanh() if activation == "tanh" else nn.Identity())
+def _tokenizer(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        # transformers would make one up that knows no word
+        raise InvalidTeacher(f"{folder}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
+    config = folder / "tokenizer_config.json"
+    if config.is_file() and "auto_map" in read_json(config):
+        raise InvalidTeacher(f"{folder}: its tokenizer asks to run its own code (auto_map), which is never done")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise InvalidTeacher(f"{folder}: its tokenizer cannot be read: {type(error).__name__}: {error}") from error
+    if tokenizer.pad_token_id is None:
+        raise InvalidTeacher(f"{folder}: its tokenizer has no padding token")
+    special_tokens(tokenizer)
+    return tokenizer
 
 
 def _usable_positions(encoder: Any) -> int:
@@ -284,6 +295,8 @@ def _fingerprint(folder: Path, weights: Sequence[Path]) -> str:
     """Identifies what a teacher computes: the hash of its weights and of every small file that shapes its output."""
     digest = hashlib.sha256()
     small = sorted(folder.glob("*.json")) + sorted(folder.glob("*_*/*.json")) + sorted(folder.glob("*_*/*.safetensors"))
+    if not (folder / "tokenizer.json").is_file():  # then the vocabulary is in other files
+        small += [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
     for path in (*weights, *small):
         digest.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:

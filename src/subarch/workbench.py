@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from subarch.architecture import Architecture
@@ -115,6 +116,7 @@ class Workbench:
             "teacher": self.teacher.fingerprint if self.teacher is not None else None,
             "corpus": self.corpus.content_hash,
             "task": self.signal.task.fingerprint if isinstance(self.signal, TaskSignal) else None,
+            "vocabulary_size": self.config.vocabulary_size if self.teacher is None else None,
         }
 
     def student(self, architecture: Architecture, seed: int = 0) -> Student:
@@ -151,10 +153,21 @@ def save_weights(student: Student, path: Path) -> None:
 
 
 def load_weights(student: Student, path: Path) -> Student:
-    """Read what `save_weights` wrote into a student of the same architecture."""
-    missing, unexpected = student.load_state_dict(load_file(path), strict=False)
-    absent = set(missing) - set(student.tied_names)
-    if absent or unexpected:
+    """Read what `save_weights` wrote into a student of the same architecture.
+
+    Raises:
+        InvalidStudy: a missing or damaged file, or the weights of another architecture (other heads have the same
+            weights, so they are not told apart).
+    """
+    try:
+        missing, unexpected = student.load_state_dict(load_file(path), strict=False)
+    except (OSError, SafetensorError) as error:
+        raise InvalidStudy(f"{path}: cannot be read ({error}); delete the file to train it again") from error
+    except RuntimeError:  # tensors of other shapes
+        fits = False
+    else:
+        fits = not unexpected and set(missing) <= student.tied_names
+    if not fits:
         raise InvalidStudy(f"{path}: its weights are of another architecture; delete the file to train it again")
     return student
 

@@ -6,7 +6,7 @@ twice comes back as failed. Workers end by themselves when their parent is gone.
 
     >>> with Workers(config, run, count=2) as workers:
     ...     workers.submit(architecture, settings)
-    ...     trial = workers.next()
+    ...     trials = list(workers.next())
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from functools import cache
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,8 @@ from subarch.trial import Settings, Trial
 if TYPE_CHECKING:
     from subarch.workbench import Workbench
 
-_bench: Workbench | None = None
+_place: tuple[ExtractConfig, Path, int]
+"""In a worker: the configuration, the run folder and the number of threads."""
 
 
 class Workers:
@@ -38,15 +40,12 @@ class Workers:
     def __init__(self, config: ExtractConfig, run: Path, count: int) -> None:
         self.config, self.run, self.count = config, run, count
         self._running: dict[Future[Trial], tuple[Architecture, Settings]] = {}
-        self._lost: set[tuple[Architecture, Settings]] = set()
         self._pool = self._start()
 
     def __enter__(self) -> Workers:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stop()
 
     @property
@@ -54,7 +53,11 @@ class Workers:
         return self.count - len(self._running)
 
     def submit(self, architecture: Architecture, settings: Settings) -> None:
-        future = self._pool.submit(_train, architecture, settings)
+        try:
+            future = self._pool.submit(_train, architecture, settings)
+        except BrokenProcessPool as error:  # a worker died since the last `next`; the coming one answers that
+            future = Future()
+            future.set_exception(error)
         self._running[future] = (architecture, settings)
 
     def next(self) -> Iterator[Trial]:
@@ -63,20 +66,20 @@ class Workers:
         An error that is nobody's trial but the run's (a full disk, a damaged cache) is raised as it is.
         """
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-        try:
-            ended = [future.result() for future in done]
-        except BrokenProcessPool:
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
             yield from self._recover()
             return
         for future in done:
             del self._running[future]
-        yield from ended
+            yield future.result()
 
     def _recover(self) -> Iterator[Trial]:
         """After a worker died every running trial is gone; which of them did it is found by running them one by one."""
-        jobs = list(self._running.values())
-        self._running.clear()
-        for job in jobs:
+        running, self._running = self._running, {}
+        for future, job in running.items():
+            if not isinstance(future.exception(), BrokenProcessPool):  # it had ended before
+                yield future.result()
+                continue
             self._stop()
             self._pool = self._start()
             future = self._pool.submit(_train, *job)
@@ -101,17 +104,14 @@ class Workers:
 
 
 def _open(config: ExtractConfig, run: Path, threads: int) -> None:
-    """Start-up of a worker."""
-    import torch
-
-    from subarch.workbench import Workbench
-
+    """Start-up of a worker. The workbench is opened with the first trial, whose future then carries any error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    global _bench
-    _bench = Workbench.open(config, run)
+    parent = parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    threading.Thread(target=_end_with_parent, args=(parent.pid,), daemon=True).start()
+    global _place
+    _place = config, run, threads
 
 
 def _end_with_parent(parent: int) -> None:
@@ -120,12 +120,24 @@ def _end_with_parent(parent: int) -> None:
     os._exit(1)
 
 
+@cache
+def _bench() -> Workbench:
+    import torch
+
+    from subarch.workbench import Workbench
+
+    config, run, threads = _place
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    return Workbench.open(config, run)
+
+
 def _train(architecture: Architecture, settings: Settings) -> Trial:
-    assert _bench is not None
-    return _bench.train(architecture, settings, weights_path(_bench.run, architecture, settings))
+    bench = _bench()
+    return bench.train(architecture, settings, weights_path(bench.run, architecture, settings))
 
 
 def weights_path(run: Path, architecture: Architecture, settings: Settings) -> Path:
     """Where a trial's trained weights are kept."""
-    name = f"{architecture}_s{settings.steps}_lr{settings.learning_rate:g}_b{settings.batch_size}_seed{settings.seed}"
+    name = f"{architecture}_s{settings.steps}_lr{settings.learning_rate}_b{settings.batch_size}_seed{settings.seed}"
     return run / "weights" / f"{name}.safetensors"

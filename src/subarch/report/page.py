@@ -202,10 +202,10 @@ def condition(item: dict[str, Any]) -> dict[str, str]:
 def agreement_sentence(agreement: dict[str, Any] | None) -> str:
     if agreement is None:
         return "Rank agreement with longer training was not measured in this run."
-    low, high = agreement["low"], agreement["high"]
+    low, high, (short, long) = agreement["low"], agreement["high"], agreement["steps"]
     return (
-        f"Kendall τ between the error at these steps and after the longest run: {agreement['tau']:.2f} "
-        f"(interval {low:.2f} to {high:.2f}, {agreement['candidates']:,} candidates)."
+        f"Kendall τ between the errors after {short:,} and after {long:,} steps: {agreement['tau']:.2f} "
+        f"(95 % interval {low:.2f} to {high:.2f}, {agreement['candidates']:,} candidates)."
     )
 
 

