@@ -30,42 +30,19 @@ from transformers import (
 
 WIDTH, HEADS, INTERMEDIATE, POSITIONS = 32, 4, 64, 64
 
-TOPICS = {
-    "harbour": ["boat", "captain", "net", "salt", "gull", "anchor", "tide", "rope", "sailor", "wave", "pier", "mast"],
-    "kitchen": ["bread", "oven", "flour", "spoon", "soup", "pepper", "cook", "plate", "knife", "onion", "stove", "cup"],
-    "garden": ["rose", "spade", "worm", "soil", "hedge", "seed", "pond", "bee", "leaf", "fence", "frog", "moss"],
-    "station": [
-        "train",
-        "ticket",
-        "clock",
-        "bench",
-        "porter",
-        "signal",
-        "track",
-        "whistle",
-        "engine",
-        "coach",
-        "tunnel",
-        "bridge",
-    ],
-    "school": [
-        "chalk",
-        "pupil",
-        "lesson",
-        "desk",
-        "bell",
-        "book",
-        "teacher",
-        "exam",
-        "pen",
-        "map",
-        "corridor",
-        "answer",
-    ],
+_WORDS = {
+    "harbour": "boat captain net salt gull anchor tide rope sailor wave pier mast",
+    "kitchen": "bread oven flour spoon soup pepper cook plate knife onion stove cup",
+    "garden": "rose spade worm soil hedge seed pond bee leaf fence frog moss",
+    "station": "train ticket clock bench porter signal track whistle engine coach tunnel bridge",
+    "school": "chalk pupil lesson desk bell book teacher exam pen map corridor answer",
+    "verbs": "sees finds takes holds leaves cleans moves needs breaks counts hides brings",
+    "adjectives": "old small red heavy quiet broken bright cold early empty round narrow",
+    "articles": "the a one",
+    "others": "and near under with every some number",
 }
-VERBS = ["sees", "finds", "takes", "holds", "leaves", "cleans", "moves", "needs", "breaks", "counts", "hides", "brings"]
-ADJECTIVES = ["old", "small", "red", "heavy", "quiet", "broken", "bright", "cold", "early", "empty", "round", "narrow"]
-GLUE = ["the", "a", "one", "and", "near", "under", "with", "every", "some", "number"]
+TOPICS = ("harbour", "kitchen", "garden", "station", "school")
+WORDS = {name: words.split() for name, words in _WORDS.items()}
 DIGITS = [*"0123456789", *(f"##{digit}" for digit in "0123456789")]
 
 _SPECIAL = {
@@ -78,8 +55,8 @@ _ST = "sentence_transformers.models"
 def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     """A WordPiece over the words of `tiny_corpus`, single digits and their continuations; lower-cases."""
     special = _SPECIAL[family]
-    topics = [word for name, words in TOPICS.items() for word in (name, *words)]
-    words = dict.fromkeys([*special.values(), *DIGITS, *GLUE, *VERBS, *ADJECTIVES, *topics, ".", ",", ":"])
+    listed = [word for words in WORDS.values() for word in words]
+    words = [*special.values(), *DIGITS, *TOPICS, *listed, ".", ",", ":"]
     inner = Tokenizer(models.WordPiece({word: n for n, word in enumerate(words)}, unk_token=special["unk"]))
     inner.normalizer = normalizers.BertNormalizer(lowercase=True)
     inner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -103,6 +80,8 @@ def tiny_teacher(
     modules: bool = True,
     pooling: str = "mean",
     seed: int = 0,
+    width: int = WIDTH,
+    heads: int = HEADS,
 ) -> Path:
     """Write a random teacher into `folder` and return it.
 
@@ -112,8 +91,8 @@ def tiny_teacher(
     shape = {
         "vocab_size": len(tokenizer),
         "num_hidden_layers": layers,
-        "hidden_size": WIDTH,
-        "num_attention_heads": HEADS,
+        "hidden_size": width,
+        "num_attention_heads": heads,
         "intermediate_size": INTERMEDIATE,
         "pad_token_id": tokenizer.pad_token_id,
     }
@@ -140,11 +119,11 @@ def tiny_teacher(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if modules:
-        add_modules(folder, pooling)
+        add_modules(folder, pooling, width)
     return folder
 
 
-def add_modules(folder: Path, pooling: str = "mean") -> None:
+def add_modules(folder: Path, pooling: str = "mean", width: int = WIDTH) -> None:
     """The sentence-transformers layout around a plain folder: Transformer, Pooling, Normalize."""
     kinds = {"": "Transformer", "1_Pooling": "Pooling", "2_Normalize": "Normalize"}
     listed = [
@@ -156,7 +135,7 @@ def add_modules(folder: Path, pooling: str = "mean") -> None:
     write_json(
         folder / "1_Pooling" / "config.json",
         {
-            "word_embedding_dimension": WIDTH,
+            "word_embedding_dimension": width,
             "pooling_mode_cls_token": pooling == "cls",
             "pooling_mode_mean_tokens": pooling == "mean",
             "pooling_mode_max_tokens": False,
@@ -176,12 +155,12 @@ def tiny_sentences(count: int = 200, seed: int = 0) -> list[str]:
     source = random.Random(seed)
     sentences = []
     for n in range(count):
-        topic = source.choice(list(TOPICS))
+        topic = source.choice(TOPICS)
         clauses = []
         for _ in range(source.randint(1, 3)):
-            first, second = source.sample(TOPICS[topic], 2)
-            adjective, verb = source.choice(ADJECTIVES), source.choice(VERBS)
-            clauses.append(f"the {adjective} {first} {verb} {source.choice(GLUE[:3])} {second}")
+            first, second = source.sample(WORDS[topic], 2)
+            adjective, verb, article = (source.choice(WORDS[name]) for name in ("adjectives", "verbs", "articles"))
+            clauses.append(f"the {adjective} {first} {verb} {article} {second}")
         # The number makes the sentence distinct, whatever the draw
         sentences.append(f"{topic} number {n}: " + " and ".join(clauses) + ".")
     return sentences

@@ -263,7 +263,7 @@ def _table(selection: dict[str, Any], run: Path) -> None:
     for warning in selection["warnings"]:
         errors.print(f"[yellow]warning[/]: {warning}", highlight=False)
     if selection["winner"] is None:
-        errors.print(f"[bold]No candidate meets the limits.[/] {selection['nearest']['sentence']}", highlight=False)
+        errors.print(selection["nearest"]["sentence"], highlight=False)
     else:
         console.print(f"selected {winner['architecture']}: {run / 'selected'}", highlight=False, soft_wrap=True)
     console.print(f"report: {run / 'report.html'}", highlight=False, soft_wrap=True)

@@ -180,7 +180,7 @@ def conclude(
             "hyperparameters": [_theta(setting) for setting in settings],
         },
         "gap": gap,
-        "gap_sentence": _gap_sentence(gap, len(question.strategy.rows), int(question.affordable.sum()), len(costs)),
+        "gap_sentence": _gap_sentence(gap, question, best),
         "maximum_point": str(costs.maximum_point),
         "teacher": basis["teacher"] | {"latency_ms": teacher_ms} if basis["teacher"] else None,
         "cost_kind": config.cost,
@@ -246,7 +246,8 @@ def _closest(
         found, row = chosen.nearest, candidates[chosen.nearest.index]
     else:
         costs = question.costs
-        found = nearest(question.objective, costs.parameters, question.cost, cost_unit=question.cost_unit)
+        names = [str(costs.architecture(row)) for row in range(len(costs))]
+        found = nearest(question.objective, costs.parameters, question.cost, None, question.cost_unit, names)
         row = _row(costs.architecture(found.index), question, latencies)
     limits = {_limit_name(question) if name == "max_cost" else name: value for name, value in found.limits.items()}
     return {"row": row, "limits": limits, "sentence": found.sentence}
@@ -291,25 +292,25 @@ def _gap(question: Question, best: dict[Architecture, Trial]) -> dict[str, Any] 
     return finite | {"architecture": None if gap.row is None else str(question.costs.architecture(gap.row))}
 
 
-def _gap_sentence(gap: dict[str, Any] | None, planned: int, affordable: int, size: int) -> str:
-    if planned == affordable:
-        return (
-            f"All {affordable} candidates that meet the known limits (of {size}) were asked for: nothing was skipped."
-        )
-    skipped = f"{affordable - planned} of the {affordable} candidates that meet the known limits were skipped. "
+def _gap_sentence(gap: dict[str, Any] | None, question: Question, best: dict[Architecture, Trial]) -> str:
+    affordable = int(question.affordable.sum())
+    if not affordable:
+        return f"None of the {len(question.costs)} candidates meets the limits known beforehand: nothing was trained."
+    skipped = affordable - sum(bool(question.affordable[row]) for row in question.rows(best))
+    if not skipped:
+        return f"All {affordable} candidates that meet the limits known beforehand were trained: nothing was skipped."
+    text = f"{skipped} of the {affordable} candidates that meet the limits known beforehand were not trained. "
     if gap is None:
-        return skipped + "Nothing bounds what they might offer."
+        return text + "Nothing bounds what they might offer."
     if gap["architecture"] is None:
-        text = "If cost orders error, none of them can meet the limits."
+        text += "If cost orders error, none of them can meet the limits."
     elif gap["absolute"]:
-        text = (
-            f"If cost orders error, {gap['architecture']} could be better by {gap['absolute']:.4g}, and none by more."
-        )
+        text += f"If cost orders error, {gap['architecture']} may be better by {gap['absolute']:.4g}, and none by more."
     else:
-        text = "If cost orders error, none of them is better than the best."
+        text += "If cost orders error, none of them is better than the best."
     if gap["violations"]:
         text += f" But {gap['violations']} trained neighbours break that order, so this is no guarantee here."
-    return skipped + text
+    return text
 
 
 def _agreement(best: dict[Architecture, Trial], trials: Sequence[Trial]) -> dict[str, Any] | None:

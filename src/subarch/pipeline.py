@@ -56,9 +56,8 @@ def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: 
     """
     with RunFolder.create(path, config, resume) as run:
         run.write("environment", environment())
-        bench = _prepare(run, config, report)
-        basis = run.read("basis")
-        latencies = _latencies(run, config, basis, bench.teacher, report) if config.cost == "latency" else None
+        basis = _prepare(run, config, report)
+        latencies = _latencies(run, config, basis, report) if config.cost == "latency" else None
         study = _open_study(run, config, basis)
         with _workers(run, config) as workers:
             if config.keep is not None and basis["reference_error"] is None:
@@ -83,13 +82,9 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
             kept = {key: value for key, value in kept.items() if key not in QUESTION}
         config = load(None, kept | changes)
         basis = run.read("basis")
-        latencies: Latencies | None = None
-        if config.cost == "latency":
-            teacher = None
-            if remeasure or not run.has("latency") or run.read("latency")["settings"] != _measured_as(config):
-                (path / "latency.json").unlink(missing_ok=True)
-                teacher = Teacher.load(config.teacher) if config.teacher is not None else None
-            latencies = _latencies(run, config, basis, teacher, report)
+        if remeasure:
+            (path / "latency.json").unlink(missing_ok=True)
+        latencies = _latencies(run, config, basis, report) if config.cost == "latency" else None
         question = Question.pose(config, basis, latencies)
         return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials())
 
@@ -153,50 +148,49 @@ def environment() -> dict[str, Any]:
     return {"versions": versions(), "git": git.stdout.strip() or None, "machine": machine()}
 
 
-def _prepare(run: RunFolder, config: ExtractConfig, report: Report) -> Workbench:
+def _prepare(run: RunFolder, config: ExtractConfig, report: Report) -> dict[str, Any]:
     """Corpus, targets and anatomy; basis.json says what all candidates share and are measured against."""
     start = time.perf_counter()
     bench = Workbench.open(config, run.path, report)
-    teacher, inputs = bench.teacher, bench.blueprint.inputs
-    reference: float | None = None
-    if isinstance(bench.signal, TaskSignal) and teacher is not None:
-        reference = 1 - bench.signal.score(teacher.model)
-    elif config.error == "embedding":
-        reference = 0.0
-    if not run.has("basis"):
-        bench.tokenizer.save_pretrained(run.path / "tokenizer")
-        recipe = teacher.recipe if teacher is not None else Recipe(max_length=config.max_length)
-        described = None
-        if teacher is not None:
-            shape = teacher.architecture
-            described = {
-                "name": f"{teacher.folder.name} ({shape})",
-                "architecture": str(shape),
-                "parameters": shape.parameters(inputs).total,
-                "operations": shape.operations(inputs, config.latency_length),
-            }
-        run.write(
-            "basis",
-            {
-                "inputs": asdict(inputs),
-                "blueprint": asdict(bench.blueprint),
-                "recipe": asdict(recipe),
-                "teacher": described,
-                "reference_error": reference,
-                "identity": bench.identity,
-                "seconds": time.perf_counter() - start,
-            },
-        )
-    return bench
+    if run.has("basis"):
+        basis: dict[str, Any] = run.read("basis")
+        return basis | {"identity": bench.identity}
+    bench.tokenizer.save_pretrained(run.path / "tokenizer")
+    basis = {
+        "inputs": asdict(bench.blueprint.inputs),
+        "blueprint": asdict(bench.blueprint),
+        "recipe": asdict(bench.teacher.recipe if bench.teacher else Recipe(max_length=config.max_length)),
+        "teacher": None,
+        "reference_error": 0.0 if config.error == "embedding" else None,
+        "identity": bench.identity,
+    }
+    if bench.teacher is not None:
+        shape, inputs = bench.teacher.architecture, bench.blueprint.inputs
+        basis["teacher"] = {
+            "name": f"{bench.teacher.folder.resolve().name} ({shape})",
+            "architecture": str(shape),
+            "parameters": shape.parameters(inputs).total,
+            "operations": shape.operations(inputs, config.latency_length),
+        }
+        if isinstance(bench.signal, TaskSignal):
+            basis["reference_error"] = 1 - bench.signal.score(bench.teacher.model)
+    basis["seconds"] = time.perf_counter() - start
+    run.write("basis", basis)
+    return basis
 
 
-def _latencies(
-    run: RunFolder, config: ExtractConfig, basis: dict[str, Any], teacher: Teacher | None, report: Report
-) -> Latencies:
-    """Measured once per run; read back afterwards, so that a resumed run decides on the same figures."""
-    if run.has("latency"):
-        latencies: Latencies = run.read("latency")
-        return latencies
+def _latencies(run: RunFolder, config: ExtractConfig, basis: dict[str, Any], report: Report) -> Latencies:
+    """Measured once per run and setting; read back afterwards, so that a resumed run decides on the same figures."""
+    threads = config.latency_threads or usable_cores()
+    settings = {
+        "runtime": config.runtime,
+        "batch": config.latency_batch,
+        "length": config.latency_length,
+        "threads": threads,
+    }
+    if run.has("latency") and run.read("latency")["settings"] == settings:
+        known: Latencies = run.read("latency")
+        return known
     space = SearchSpace.load(config.space)
     if len(space) > MOST_MEASURED:
         raise InvalidConfig(
@@ -206,10 +200,9 @@ def _latencies(
     start = time.perf_counter()
     blueprint = _blueprint(basis)
     models: dict[str, torch.nn.Module] = dict(untrained(space, lambda architecture: Student(architecture, blueprint)))
-    if teacher is not None:
-        models["teacher"] = teacher.model
-    runtime = TorchRuntime(config.latency_threads or usable_cores())
-    vocabulary = blueprint.inputs.vocabulary
+    if config.teacher is not None:
+        models["teacher"] = Teacher.load(config.teacher).model
+    runtime, vocabulary = TorchRuntime(threads), blueprint.inputs.vocabulary
     calls = {
         name: runtime.prepare(model, vocabulary, config.latency_batch, config.latency_length)
         for name, model in models.items()
@@ -217,26 +210,15 @@ def _latencies(
     measured = {
         name: asdict(latency) for name, latency in measure(calls, on_round=partial(report, "measuring latency")).items()
     }
-    run.write(
-        "latency",
-        {
-            "settings": _measured_as(config),
-            "machine": machine(),
-            "teacher": measured.pop("teacher", None),
-            "candidates": measured,
-            "seconds": time.perf_counter() - start,
-        },
-    )
-    return _latencies(run, config, basis, teacher, report)
-
-
-def _measured_as(config: ExtractConfig) -> dict[str, Any]:
-    return {
-        "runtime": config.runtime,
-        "batch": config.latency_batch,
-        "length": config.latency_length,
-        "threads": config.latency_threads or usable_cores(),
+    latencies = {
+        "settings": settings,
+        "machine": machine(),
+        "teacher": measured.pop("teacher", None),
+        "candidates": measured,
+        "seconds": time.perf_counter() - start,
     }
+    run.write("latency", latencies)
+    return latencies
 
 
 def _blueprint(basis: dict[str, Any]) -> Blueprint:

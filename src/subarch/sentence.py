@@ -83,10 +83,10 @@ class Recipe:
                 recipe["normalize"] = True
         settings = _optional(folder / "config_sentence_transformers.json")
         if name := settings.get("default_prompt_name"):
-            prompts = settings.get("prompts") or {}
-            if name not in prompts:
-                raise InvalidTeacher(f"{folder}: its default prompt {name!r} is none of its prompts {sorted(prompts)}")
-            recipe["prefix"] = prompts[name] or ""
+            prompts = settings.get("prompts")
+            if not isinstance(prompts, dict) or not isinstance(prompts.get(str(name)), str):
+                raise InvalidTeacher(f"{folder}: its default prompt {name!r} is not among its prompts {prompts!r}")
+            recipe["prefix"] = prompts[str(name)]
         return cls(**recipe)
 
 
@@ -100,6 +100,8 @@ def read_json(path: Path, expected: type = dict) -> Any:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidTeacher(f"{path}: missing; the teacher folder is incomplete, copy it again") from error
+    except OSError as error:
+        raise InvalidTeacher(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # besides bad syntax: not UTF-8, numbers of 5000 digits, deep nesting
         raise InvalidTeacher(
             f"{path}: not valid JSON ({error}); the teacher folder is damaged, copy it again"
@@ -162,6 +164,8 @@ def _modules(path: Path) -> list[tuple[str, str]]:
             raise InvalidTeacher(
                 f"{path}: module {module['type']} is not supported; use a teacher made of {', '.join(_ORDER)}"
             )
+        if Path(module["path"]).is_absolute() or ".." in Path(module["path"]).parts:
+            raise InvalidTeacher(f"{path}: module {kind} lies outside the folder, in {module['path']}")
         modules.append((kind, module["path"]))
     kinds = [kind for kind, _ in modules]
     if kinds != sorted(kinds, key=_ORDER.index) or [kinds.count(kind) for kind in _ORDER[:2]] != [1, 1]:
@@ -172,7 +176,7 @@ def _modules(path: Path) -> list[tuple[str, str]]:
 def _pooling(path: Path) -> str:
     settings = read_json(path)
     modes = settings.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if settings.get(key)]
-    modes = [modes] if isinstance(modes, str) else list(modes)
+    modes = modes if isinstance(modes, list) else [modes]
     if modes not in (["mean"], ["cls"]):
         raise InvalidTeacher(f"{path}: pooling {modes} is not supported; use a teacher that pools by 'mean' or 'cls'")
     if settings.get("include_prompt") is False:

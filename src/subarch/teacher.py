@@ -204,9 +204,12 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
         folder.mkdir(parents=True, exist_ok=True)
         array = compute()
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.tmp")
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, array)
-        os.replace(temporary, path)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, array)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
     result: NDArray[Any] = np.load(path, mmap_mode="r")
     return result
 
