@@ -28,7 +28,7 @@ from subarch.trial import Settings, Trial
 from subarch.workbench import Workbench
 from subarch.workers import Workers
 
-STEPS, FACTOR = 40, 10
+STEPS, FACTOR = 25, 10
 CANDIDATES = [
     *(Architecture(0, 0, hidden, 0) for hidden in (256, 384)),
     *(Architecture(d, h // 32, h, i) for d, h, i in product((1, 2, 3, 4), (256, 384), (256, 768, 1536))),

@@ -113,7 +113,7 @@ def _read(folder: Path) -> Recipe | None:
 
 
 @given(st.sampled_from(FILES), json_values, st.booleans())
-@settings(max_examples=200)
+@settings(max_examples=120)
 def test_whatever_a_file_holds_it_is_read_or_refused(
     tmp_path_factory: pytest.TempPathFactory, name: str, value: Any, merged: bool
 ) -> None:

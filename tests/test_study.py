@@ -444,3 +444,6 @@ def test_optuna_reads_the_documented_record(tmp_path: Path) -> None:
     assert json.loads(theirs.user_attrs["identity"]) == IDENTITY
     assert theirs.direction == optuna.study.StudyDirection.MINIMIZE
     assert os.listdir(tmp_path) == ["study.db"]  # no journal left
+    page = (Path(__file__).parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
+    for name in (*best.params, *best.user_attrs, *theirs.user_attrs):
+        assert f"`{name}`" in page

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -65,11 +67,11 @@ def _root(
 @app.command()
 def space(
     preset: Annotated[str, Option(help="paper, minilm, demo, or a YAML file with the four axes.")] = "minilm",
-    vocabulary: Annotated[int, Option(help="Rows of the token embedding.")] = 30522,
-    positions: Annotated[int, Option(help="Rows of the position embedding (RoBERTa: 514).")] = 512,
-    token_types: Annotated[int, Option(help="Rows of the token-type embedding (RoBERTa: 1).")] = 2,
-    output: Annotated[int, Option(help="Width of the sentence embedding; 0: none is mapped to.")] = 0,
-    length: Annotated[int, Option(help="Tokens per sequence that operations are counted at.")] = 128,
+    vocabulary: Annotated[int, Option(help="Rows of the token embedding.", min=1, max=10**7)] = 30522,
+    positions: Annotated[int, Option(help="Rows of the position embedding (RoBERTa: 514).", min=1, max=4096)] = 512,
+    token_types: Annotated[int, Option(help="Rows of the token-type embedding (RoBERTa: 1).", min=1, max=100)] = 2,
+    output: Annotated[int, Option(help="Width of the sentence embedding; 0: none is mapped to.", min=0, max=65536)] = 0,
+    length: Annotated[int, Option(help="Tokens per sequence that operations are counted at.", min=1, max=4096)] = 128,
     as_json: AsJson = False,
 ) -> None:
     """List a search space with exact costs, in order of cost, and check AB^nC on it."""
@@ -163,6 +165,8 @@ def _extract(
     from subarch.config import load
     from subarch.runs import RunFolder
 
+    if resume and run is None:
+        raise typer.BadParameter("--resume needs the folder to go on with, in --run")
     path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     given = {key: value for key, value in options.items() if value not in (None, [], ())}
     if resume and config is None and not given:
@@ -171,9 +175,9 @@ def _extract(
         settings = load(path / "config.yaml", given)
     else:
         settings = load(config, given)
-    from subarch.pipeline import extract  # after the configuration: torch takes seconds to import
+    with _progress("subarch", "extract", "--run", str(path), "--resume") as report:
+        from subarch.pipeline import extract  # after the configuration: torch takes seconds to import
 
-    with _progress(f"subarch extract --run {path} --resume") as report:
         selection = extract(settings, path, resume=resume, report=report)
     _show(selection, path, as_json)
 
@@ -188,10 +192,10 @@ def _select(
 
     An objective or limit given here replaces all of the run's; without any, the run's are kept.
     """
-    from subarch.pipeline import select
-
     changes = {key: value for key, value in options.items() if value is not None}
-    with _progress(f"subarch select {run}") as report:
+    with _progress("subarch", "select", str(run)) as report:
+        from subarch.pipeline import select
+
         selection = select(run, changes, remeasure=remeasure, report=report)
     _show(selection, run, as_json)
 
@@ -210,26 +214,27 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Extract a faster encoder of all-MiniLM-L6-v2 for the documentation of installed packages, on this machine."""
-    from subarch.demo import demonstrate
+    with _progress("subarch", "demo", "--run", str(run)) as progress:
+        from subarch.demo import demonstrate
 
-    with _progress(f"subarch demo --run {run}") as progress:
         comparison, page = demonstrate(run, progress)
     if as_json:
         print(json.dumps({"comparison": comparison, "report": str(page)}))
         return
-    table = Table(title="same training for every row but the teacher")
-    for column in comparison[0]:
-        table.add_column(column, justify="left" if column == "model" else "right")
+    table = Table(title="same training for every row but the teacher; latencies in ms, batch 1", box=SIMPLE)
+    columns = [column for column in comparison[0] if column != "ms IQR"]  # in the report
+    for column in columns:
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for row in comparison:
-        table.add_row(*(_cell(value) for value in row.values()))
+        table.add_row(*(_cell(row[column]) for column in columns))
     Console().print(table)
     print(f"report: {page}")
 
 
 def _cell(value: object) -> str:
     if isinstance(value, float):
-        return f"{value:.4f}" if abs(value) < 1 else f"{value:.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
 
 
 def _show(selection: dict[str, Any], run: Path, as_json: bool) -> None:
@@ -265,13 +270,13 @@ def _table(selection: dict[str, Any], run: Path) -> None:
     if selection["winner"] is None:
         errors.print(selection["nearest"]["sentence"], highlight=False)
     else:
-        console.print(f"selected {winner['architecture']}: {run / 'selected'}", highlight=False, soft_wrap=True)
-    console.print(f"report: {run / 'report.html'}", highlight=False, soft_wrap=True)
+        print(f"selected {winner['architecture']}: {run / 'selected'}")
+    print(f"report: {run / 'report.html'}")
 
 
 @contextmanager
-def _progress(resume: str) -> Iterator[Callable[[str, float, float], None]]:
-    """A progress bar with time left, on standard error; Ctrl-C ends with the command that goes on."""
+def _progress(*resume: str) -> Iterator[Callable[[str, float, float], None]]:
+    """A progress bar with time left, on standard error; Ctrl-C ends with the command that goes on, `resume`."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
@@ -290,7 +295,8 @@ def _progress(resume: str) -> Iterator[Callable[[str, float, float], None]]:
             yield report
         except KeyboardInterrupt:
             progress.stop()
-            errors.print(f"Stopped. What was finished is kept; go on with: {resume}", highlight=False, soft_wrap=True)
+            message = f"Stopped. What was finished is kept; go on with: {shlex.join(resume)}"
+            errors.print(message, markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(STOPPED) from None
 
 

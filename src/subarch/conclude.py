@@ -2,138 +2,31 @@
 
 Nothing here trains or measures: the same trials can be concluded from again under another objective or limit.
 
-    >>> conclusion = conclude(run.config, basis, latencies, study.trials())
-    >>> conclusion.selection["winner"]["architecture"]
+    >>> selection, order = conclude(question, basis, latencies, study.trials())
+    >>> selection["winner"]["architecture"]
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from itertools import product
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from subarch import abnc
-from subarch.architecture import Architecture, Inputs
-from subarch.config import ExtractConfig
-from subarch.errors import InvalidConfig
-from subarch.objectives import Objective, w_coefficient, w_warning
-from subarch.search import Problem, Strategy, make
+from subarch.architecture import Architecture
+from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
+from subarch.objectives import w_coefficient, w_warning
+from subarch.question import Latencies, Question, best_trials, thetas
 from subarch.search.base import gap_under_total_order
-from subarch.selection import CostUnit, Selection, nearest, select
-from subarch.space import Costs, SearchSpace
+from subarch.selection import Selection, nearest, select
 from subarch.trial import Settings, Trial
 
 VERSION = 1
 MOST_ROWS = 5_000
 """Candidates drawn in the report; of larger spaces only the trained ones are."""
-
-Latencies = dict[str, Any]
-"""latency.json: {"candidates": {name: {median_ms, q1_ms, q3_ms, passes}}, "teacher": {...} | None, "seconds", ...}."""
-
-
-def thetas(config: ExtractConfig) -> list[Settings]:
-    """Θ as configured: the product of learning rates and batch sizes."""
-    return [
-        Settings(config.steps, rate, size, config.seed)
-        for rate, size in product(config.learning_rate, config.batch_size)
-    ]
-
-
-@dataclass(frozen=True)
-class Question:
-    """The space with its costs, the objective and the strategy: all that is asked before any trial is looked at."""
-
-    config: ExtractConfig
-    inputs: Inputs
-    space: SearchSpace
-    costs: Costs
-    problem: Problem
-    strategy: Strategy
-
-    @property
-    def cost(self) -> NDArray[np.float64]:
-        """(N,) i(ξ) in `cost_unit`, in the order of `costs`."""
-        return self.problem.cost
-
-    @property
-    def objective(self) -> Objective:
-        return self.problem.objective
-
-    @property
-    def affordable(self) -> NDArray[np.bool_]:
-        return self.problem.affordable
-
-    @property
-    def cost_unit(self) -> CostUnit:
-        return "ms" if self.config.cost == "latency" else "multiply-adds"
-
-    def rows(self, best: dict[Architecture, Trial]) -> dict[int, Trial]:
-        """The trials of candidates of this space, by row, ascending."""
-        found = {str(architecture): trial for architecture, trial in best.items()}
-        names = (str(self.costs.architecture(row)) for row in range(len(self.costs)))
-        return {row: found[name] for row, name in enumerate(names) if name in found}
-
-    @classmethod
-    def pose(cls, config: ExtractConfig, basis: dict[str, Any], latencies: Latencies | None) -> Question:
-        """`basis` is basis.json; `latencies` is latency.json where latency is the cost.
-
-        Raises:
-            InvalidConfig: a quality floor without anything it could be a share of.
-        """
-        inputs, space = Inputs(**basis["inputs"]), SearchSpace.load(config.space)
-        costs = space.costs(inputs, config.latency_length)
-        cost = costs.operations.astype(np.float64)
-        if latencies is not None:
-            rows = range(len(costs))
-            cost = np.array([latencies["candidates"][str(costs.architecture(row))]["median_ms"] for row in rows])
-        limit = config.max_latency_ms
-        if config.max_latency_ratio is not None and latencies is not None:
-            limit = config.max_latency_ratio * latencies["teacher"]["median_ms"]
-        objective = Objective(
-            config.objective,
-            parameters_maximum=float(costs.parameters.max()),
-            cost_maximum=float(cost.max()),
-            max_cost=limit,
-            max_parameters=config.max_parameters,
-            max_error=_floor(config, basis["reference_error"]),
-        )
-        problem = Problem(costs.parameters, cost, objective)
-        return cls(config, inputs, space, costs, problem, make(config.strategy, problem, config.epsilon))
-
-
-def _floor(config: ExtractConfig, reference: float | None) -> float | None:
-    """The largest error that keeps the configured share of the reference's quality.
-
-    Quality is 1 - e for a bounded error (cosine similarity to the teacher, the task's score), and exp(-e), the
-    geometric mean probability of the right token, for a cross-entropy. (Ours; the paper has no floor.)
-    """
-    if config.keep is None:
-        return None
-    if reference is None:
-        raise InvalidConfig("keep: there is no reference quality in this run to keep a share of")
-    if config.error in ("mlm", "logits"):
-        return reference - math.log(config.keep)
-    floor = 1 - config.keep * (1 - reference)
-    if floor <= 0:
-        raise InvalidConfig("keep 1.0: only the teacher itself is as good as the teacher; ask for less")
-    return floor
-
-
-def best_trials(trials: Sequence[Trial], settings: Sequence[Settings]) -> dict[Architecture, Trial]:
-    """Of each architecture the finished trial of least error over Θ (the first such)."""
-    best: dict[Architecture, Trial] = {}
-    for trial in trials:
-        if trial.error is None or trial.settings not in settings:
-            continue
-        held = best.get(trial.architecture)
-        if held is None or held.error is None or trial.error < held.error:
-            best[trial.architecture] = trial
-    return best
 
 
 def conclude(
@@ -143,11 +36,18 @@ def conclude(
 
     Raises:
         InvalidConfig: W was asked for and a candidate's error is 0.
+        TrainingDiverged: candidates can be afforded, and the training of every one failed.
+        InvalidStudy: candidates can be afforded, and none was trained yet.
     """
     config, costs, objective = question.config, question.costs, question.objective
     settings = thetas(config)
     best = best_trials(trials, settings)
     candidates = _candidates(question, latencies, best)
+    failures = [trial for trial in trials if trial.error is None and trial.settings in settings]
+    if not candidates and question.affordable.any():
+        if failures:
+            raise TrainingDiverged(f"all {len(failures)} trials failed, the first one because: {failures[0].reason}")
+        raise InvalidStudy("no candidate has been trained yet: resume the run first")
     chosen = _select(question, candidates)
     closest = _closest(question, latencies, candidates, chosen)
     for position, candidate in enumerate(candidates):
@@ -156,7 +56,6 @@ def conclude(
     winner = candidates[chosen.winner] if chosen is not None and chosen.winner is not None else None
     gap = _gap(question, best)
     conditions = abnc.check(question.space, question.inputs, config.latency_length)
-    failed = sum(trial.error is None and trial.settings in settings for trial in trials)
     teacher_ms = latencies["teacher"]["median_ms"] if latencies and latencies["teacher"] else None
     selection = {
         "version": VERSION,
@@ -197,7 +96,7 @@ def conclude(
         },
         "warnings": [
             *([warning] if (warning := w_warning(objective.name, config.error)) else []),
-            *([f"{failed} trials failed; the table of trials gives their reasons."] if failed else []),
+            *([f"{len(failures)} trials failed; the table of trials gives their reasons."] if failures else []),
         ],
     }
     return selection, _order(question, {candidate["architecture"]: candidate for candidate in candidates})
@@ -295,7 +194,7 @@ def _gap(question: Question, best: dict[Architecture, Trial]) -> dict[str, Any] 
 def _gap_sentence(gap: dict[str, Any] | None, question: Question, best: dict[Architecture, Trial]) -> str:
     affordable = int(question.affordable.sum())
     if not affordable:
-        return f"None of the {len(question.costs)} candidates meets the limits known beforehand: nothing was trained."
+        return f"None of the {len(question.costs)} candidates meets the limits known beforehand."
     skipped = affordable - sum(bool(question.affordable[row]) for row in question.rows(best))
     if not skipped:
         return f"All {affordable} candidates that meet the limits known beforehand were trained: nothing was skipped."

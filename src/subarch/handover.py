@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from transformers.utils import logging
 
 from subarch.model import Student
 from subarch.sentence import Recipe
@@ -26,12 +27,19 @@ def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) ->
     """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    student.model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    if not student.masked_lm:
-        _write_modules(student, recipe, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        student.model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if not student.masked_lm:
+            _write_modules(student, recipe, partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _write_modules(student: Student, recipe: Recipe, folder: Path) -> None:

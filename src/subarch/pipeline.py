@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -18,13 +20,14 @@ import torch
 from transformers import AutoTokenizer
 
 from subarch.architecture import Architecture, Inputs
-from subarch.conclude import Latencies, Question, conclude, thetas
+from subarch.conclude import conclude
 from subarch.config import QUESTION, ExtractConfig, load
 from subarch.doctor import machine, usable_cores, versions
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.handover import hand_over
 from subarch.latency import TorchRuntime, measure, untrained
 from subarch.model import Blueprint, Student
+from subarch.question import Latencies, Question, thetas
 from subarch.report import RunData, render
 from subarch.runs import RunFolder
 from subarch.sentence import Recipe
@@ -54,18 +57,26 @@ def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: 
     Raises:
         SubarchError: see `errors`; whatever was finished before is kept.
     """
+    space = SearchSpace.load(config.space)
     with RunFolder.create(path, config, resume) as run:
         run.write("environment", environment())
+        if not run.has("space"):
+            run.write("space", space.to_dict())
+        elif run.read("space") != space.to_dict():
+            raise InvalidStudy(
+                f"{config.space}: is not the space that {path} was started with ({path / 'space.json'}); "
+                "restore it, or choose a new folder with --run"
+            )
         basis = _prepare(run, config, report)
-        latencies = _latencies(run, config, basis, report) if config.cost == "latency" else None
+        latencies = _latencies(run, config, space, basis, report) if config.cost == "latency" else None
         study = _open_study(run, config, basis)
         with _workers(run, config) as workers:
             if config.keep is not None and basis["reference_error"] is None:
-                basis["reference_error"] = _train_maximum_point(config, basis, study, workers)
+                basis["reference_error"] = _train_maximum_point(config, space, basis, study, workers)
                 run.write("basis", basis)
-            question = Question.pose(config, basis, latencies)
+            question = Question.pose(config, space, basis, latencies)
             _search(question, study, workers, report)
-        return _finish(run, question, basis, latencies, study.trials())
+            return _finish(run, question, basis, latencies, study.trials(), workers)
 
 
 def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = _silent) -> dict[str, Any]:
@@ -81,11 +92,10 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         if any(key in changes for key in QUESTION):
             kept = {key: value for key, value in kept.items() if key not in QUESTION}
         config = load(None, kept | changes)
-        basis = run.read("basis")
-        if remeasure:
-            (path / "latency.json").unlink(missing_ok=True)
-        latencies = _latencies(run, config, basis, report) if config.cost == "latency" else None
-        question = Question.pose(config, basis, latencies)
+        # The axes as they were, even where the file that named them is gone
+        basis, space = run.read("basis"), SearchSpace.from_dict(run.read("space"), Path(config.space).stem)
+        latencies = _latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
+        question = Question.pose(config, space, basis, latencies)
         return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials())
 
 
@@ -110,7 +120,7 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
     page = render(
         RunData(
             name=path.name,
-            command=f"subarch extract --config {path}/config.yaml --run {path}-again",
+            command=shlex.join(["subarch", "extract", "--config", f"{path}/config.yaml", "--run", f"{path}-again"]),
             selection=run.read("selection"),
             trials=data["trials"],
             order=data["order"],
@@ -155,7 +165,8 @@ def _prepare(run: RunFolder, config: ExtractConfig, report: Report) -> dict[str,
     if run.has("basis"):
         basis: dict[str, Any] = run.read("basis")
         return basis | {"identity": bench.identity}
-    bench.tokenizer.save_pretrained(run.path / "tokenizer")
+    if bench.teacher is not None:  # without one it is there already
+        bench.tokenizer.save_pretrained(run.path / "tokenizer")
     basis = {
         "inputs": asdict(bench.blueprint.inputs),
         "blueprint": asdict(bench.blueprint),
@@ -179,30 +190,37 @@ def _prepare(run: RunFolder, config: ExtractConfig, report: Report) -> dict[str,
     return basis
 
 
-def _latencies(run: RunFolder, config: ExtractConfig, basis: dict[str, Any], report: Report) -> Latencies:
+def _latencies(
+    run: RunFolder,
+    config: ExtractConfig,
+    space: SearchSpace,
+    basis: dict[str, Any],
+    report: Report,
+    remeasure: bool = False,
+) -> Latencies:
     """Measured once per run and setting; read back afterwards, so that a resumed run decides on the same figures."""
-    threads = config.latency_threads or usable_cores()
-    settings = {
-        "runtime": config.runtime,
-        "batch": config.latency_batch,
-        "length": config.latency_length,
-        "threads": threads,
-    }
-    if run.has("latency") and run.read("latency")["settings"] == settings:
-        known: Latencies = run.read("latency")
+    settings = _conditions(config)
+    own = settings == _conditions(run.config)
+    name = "latency" if own else "_".join(("latency", *map(str, settings.values())))
+    if not remeasure and run.has(name) and run.read(name)["settings"] == settings:
+        known: Latencies = run.read(name)
         return known
-    space = SearchSpace.load(config.space)
+    blueprint = _blueprint(basis)
+    # RoBERTa counts positions from pad_token_id + 1
+    usable = blueprint.inputs.positions
+    usable -= blueprint.settings["pad_token_id"] + 1 if blueprint.family == "roberta" else 0
+    if config.latency_length > usable:
+        raise InvalidConfig(f"latency_length {config.latency_length}: these encoders read at most {usable} tokens")
     if len(space) > MOST_MEASURED:
         raise InvalidConfig(
             f"cost latency: measuring {len(space)} candidates one by one takes too long (limit {MOST_MEASURED}); "
             "set cost to operations, or make the space smaller"
         )
     start = time.perf_counter()
-    blueprint = _blueprint(basis)
     models: dict[str, torch.nn.Module] = dict(untrained(space, lambda architecture: Student(architecture, blueprint)))
     if config.teacher is not None:
         models["teacher"] = Teacher.load(config.teacher).model
-    runtime, vocabulary = TorchRuntime(threads), blueprint.inputs.vocabulary
+    runtime, vocabulary = TorchRuntime(settings["threads"]), blueprint.inputs.vocabulary
     calls = {
         name: runtime.prepare(model, vocabulary, config.latency_batch, config.latency_length)
         for name, model in models.items()
@@ -217,8 +235,17 @@ def _latencies(run: RunFolder, config: ExtractConfig, basis: dict[str, Any], rep
         "candidates": measured,
         "seconds": time.perf_counter() - start,
     }
-    run.write("latency", latencies)
+    run.write(name, latencies)
     return latencies
+
+
+def _conditions(config: ExtractConfig) -> dict[str, Any]:
+    return {
+        "runtime": config.runtime,
+        "batch": config.latency_batch,
+        "length": config.latency_length,
+        "threads": config.latency_threads or usable_cores(),
+    }
 
 
 def _blueprint(basis: dict[str, Any]) -> Blueprint:
@@ -230,13 +257,17 @@ def _workers(run: RunFolder, config: ExtractConfig) -> Workers:
 
 
 def _open_study(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> Study:
-    # The path is part of the name where many runs share one database.
-    return Study.open(config.storage or sqlite(run.path / "study.db"), str(run.path.resolve()), basis["identity"])
+    # The path tells runs apart that share one database. It is written down, since a folder may be moved.
+    if not run.has("study"):
+        run.write("study", str(run.path.resolve()))
+    return Study.open(config.storage or sqlite(run.path / "study.db"), run.read("study"), basis["identity"])
 
 
-def _train_maximum_point(config: ExtractConfig, basis: dict[str, Any], study: Study, workers: Workers) -> float:
+def _train_maximum_point(
+    config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], study: Study, workers: Workers
+) -> float:
     """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
-    costs = SearchSpace.load(config.space).costs(Inputs(**basis["inputs"]), config.latency_length)
+    costs = space.costs(Inputs(**basis["inputs"]), config.latency_length)
     trials = _train([(costs.maximum_point, setting) for setting in thetas(config)], study, workers)
     errors = [trial.error for trial in trials if trial.error is not None]
     if not errors:
@@ -298,17 +329,27 @@ def _comparable(question: Question, error: float) -> bool:
 
 
 def _finish(
-    run: RunFolder, question: Question, basis: dict[str, Any], latencies: Latencies | None, trials: Sequence[Trial]
+    run: RunFolder,
+    question: Question,
+    basis: dict[str, Any],
+    latencies: Latencies | None,
+    trials: Sequence[Trial],
+    workers: Workers | None = None,
 ) -> dict[str, Any]:
-    """Write the selection, the chosen model and the report."""
+    """Write the selection, the chosen model and the report. With workers, weights that are gone are trained again."""
     selection, order = conclude(question, basis, latencies, trials)
     run.write("selection", selection)
     run.write("conclusion", {"trials": [trial.to_dict() for trial in trials], "order": order})
     if selection["winner"] is not None:
         trial = next(t for t in trials if t.number == selection["winner"]["trial"])
+        if workers is not None and not weights_path(run.path, trial.architecture, trial.settings).is_file():
+            workers.submit(*trial.key)
+            list(workers.next())  # the study has this trial already, bit for bit
         student = _trained(run, basis, trial)
         tokenizer = AutoTokenizer.from_pretrained(run.path / "tokenizer")
         hand_over(student, tokenizer, _recipe(basis), run.path / "selected")
+    else:
+        shutil.rmtree(run.path / "selected", ignore_errors=True)  # nobody's any more
     write_report(run.path)
     return selection
 

@@ -3,8 +3,9 @@
 config.yaml         the resolved configuration
 environment.json    versions, git state and machine
 basis.json          what all candidates share, and what they are measured against
-latency.json        measured latencies
-study.db            every finished trial (see docs/study.md)
+space.json          the axes of the search space, as they were at the start
+latency.json        measured latencies; latency_*.json: those of later questions, under other conditions
+study.db            every finished trial (see docs/study.md); study.json: the study's name in it
 weights/            trained weights by trial
 selection.json      the choice, the frontier, the runners-up and why they lost
 selected/           the chosen model as it stands after the search, in stock format
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from subarch.config import ExtractConfig, dump, load
 from subarch.errors import InvalidStudy
@@ -32,7 +34,7 @@ FREE = {"workers"}
 
 
 class RunFolder:
-    """A locked run folder. Use `create` or `open`, as context managers."""
+    """A run folder. Use `create` or `open`. As a context manager it is locked and answers failures of the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -46,9 +48,13 @@ class RunFolder:
             InvalidStudy: a run is there and `resume` was not asked for, or it has another configuration or format.
         """
         if not (path / "config.yaml").is_file():
-            if path.is_dir() and any(path.iterdir()):
+            # A start that was killed has left hidden files and format.json, but not yet a configuration
+            if path.is_dir() and any(p.name != "format.json" and p.name[0] != "." for p in path.iterdir()):
                 raise InvalidStudy(f"{path}: is not empty and not a run folder; choose another with --run")
-            path.mkdir(parents=True, exist_ok=True)
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidStudy(f"{path}: cannot be made: {error}; choose another with --run") from error
             folder = cls(path)
             folder.write("format", FORMAT)
             folder.write_text("config.yaml", dump(config))
@@ -86,10 +92,18 @@ class RunFolder:
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise InvalidStudy(f"{self.path}: another process is working in this run; wait for it to end") from error
+        except OSError as error:
+            raise InvalidStudy(f"{self.path}: cannot be written in: {error}") from error
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self._lock.release()
+        # Wherever it happens, in a worker too: safetensors wraps what the system says
+        if isinstance(error, (OSError, SafetensorError)):
+            raise InvalidStudy(
+                f"{self.path}: stopped by {type(error).__name__}: {error}; what was finished before is kept: "
+                "set right what is wrong (a full disk?), then resume"
+            ) from error
 
     @property
     def config(self) -> ExtractConfig:

@@ -132,6 +132,8 @@ class MaskedLMSignal:
         self.recipe = Recipe(max_length=max_length)
         self.needed, self.targets = needed, targets
         self._states: dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.int64]]] = {}
+        # Asked for first: a teacher without one is refused before anything is computed
+        self._head = teacher.head if teacher is not None else None
         if teacher is not None:
             self._teacher_states("heldout", np.arange(1), 0)
             for epoch in range(-(-needed // len(train))):
@@ -154,10 +156,10 @@ class MaskedLMSignal:
         batch, where, labels = self._masked(part, rows, epoch)
         logits = student.head(student.hidden(batch.ids, batch.mask)[where])
         cross_entropy = masked_lm(logits, labels)
-        if self.teacher is None:
+        if self._head is None:
             return cross_entropy
         with torch.inference_mode():
-            theirs = self.teacher.head(self._teacher_states(part, rows, epoch))
+            theirs = self._head(self._teacher_states(part, rows, epoch))
         return KL_WEIGHT * distillation(logits, theirs.clone(), TEMPERATURE) + MLM_WEIGHT * cross_entropy
 
     def _masked(self, part: str, rows: Sequence[int] | NDArray[np.int64], epoch: int) -> tuple[Batch, Tensor, Tensor]:

@@ -100,6 +100,7 @@ class Teacher:
 
             backend = tokenizer.backend_tokenizer
             backend.normalizer = Chain([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+        _check_prefix(folder, tokenizer, recipe.prefix)
         dense = dense_maps(folder, recipe.dense, int(encoder.config.hidden_size))
         return cls(folder, encoder, tokenizer, recipe, dense, masked_lm, _fingerprint(folder, weights))
 
@@ -285,6 +286,16 @@ def _tokenizer(folder: Path) -> Any:
         raise InvalidTeacher(f"{folder}: its tokenizer has no padding token")
     special_tokens(tokenizer)
     return tokenizer
+
+
+def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
+    """Texts are tokenized without the prefix, which is right only where it does not run into their first word."""
+    whole, prefix_alone, text_alone = tokenizer([prefix + "the", prefix, "the"], add_special_tokens=False)["input_ids"]
+    if whole != prefix_alone + text_alone:
+        raise InvalidTeacher(
+            f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, which is not supported; "
+            "use a teacher without a default prompt, or with one that ends in white space"
+        )
 
 
 def _usable_positions(encoder: Any) -> int:

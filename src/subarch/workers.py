@@ -76,25 +76,25 @@ class Workers:
     def _recover(self) -> Iterator[Trial]:
         """After a worker died every running trial is gone; which of them did it is found by running them one by one."""
         running, self._running = self._running, {}
+        self._renew()
         for future, job in running.items():
-            if not isinstance(future.exception(), BrokenProcessPool):  # it had ended before
-                yield future.result()
-                continue
-            self._stop()
-            self._pool = self._start()
-            future = self._pool.submit(_train, *job)
             try:
+                if isinstance(future.exception(), BrokenProcessPool):  # the others had ended before
+                    future = self._pool.submit(_train, *job)
                 yield future.result()
             except BrokenProcessPool:
                 threads = self.config.threads_per_worker
                 yield Trial(*job, None, (), 0.0, threads, "its worker process died twice, killed or out of memory")
-        self._stop()
-        self._pool = self._start()
+                self._renew()
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
             self.count, get_context("spawn"), _open, (self.config, self.run, self.config.threads_per_worker)
         )
+
+    def _renew(self) -> None:
+        self._stop()
+        self._pool = self._start()
 
     def _stop(self) -> None:
         processes = list((self._pool._processes or {}).values())

@@ -13,6 +13,7 @@ writes every number; markup, style and behaviour lie beside them as `report.html
 
 from __future__ import annotations
 
-from subarch.report.page import RunData, render
+from subarch.report.data import RunData
+from subarch.report.page import render
 
 __all__ = ["RunData", "render"]

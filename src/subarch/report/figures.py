@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from subarch.report import formats
 from subarch.report.axes import (
@@ -25,9 +25,7 @@ from subarch.report.axes import (
     padded_axis,
     ramp,
 )
-
-if TYPE_CHECKING:
-    from subarch.report.page import RunData
+from subarch.report.data import RunData
 
 Row = dict[str, Any]
 

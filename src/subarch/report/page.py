@@ -14,12 +14,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from subarch.report import figures, formats, tables
+from subarch.report.data import RunData
 
 HERE = Path(__file__).parent
 
@@ -32,25 +32,6 @@ LIMITS = {
     "max_error": ("error at most", 4, True, ""),
     "keep": ("quality kept at least", 4, False, ""),
 }
-
-
-@dataclass(frozen=True)
-class RunData:
-    """Everything the report shows, as read from a run folder.
-
-    `selection` is selection.json; `trials` are all trials of the study; `order` are the candidates of the space in
-    order of cost, as {"architecture", "parameters", "cost", "trained", "grid", "error", "w"}; `comparison` are the rows
-    of the final table, with any columns; `command` reproduces the run.
-    """
-
-    name: str
-    command: str
-    selection: dict[str, Any]
-    trials: list[dict[str, Any]]
-    order: list[dict[str, Any]]
-    config: dict[str, Any]
-    environment: dict[str, Any]
-    comparison: list[dict[str, Any]] | None
 
 
 def render(run: RunData) -> str:

@@ -1,0 +1,94 @@
+"""What is inheriting worth? One shape from scratch and inherited, and the start at several hidden sizes.
+
+    python benchmarks/inheritance.py --out runs/rank-agreement
+
+Trains 2-12-384-512 for 300 steps of 64 sequences on the prose in ../shared/data/corpora and scores it on the STS-B
+development set (../shared/data/tasks/STS-B, of which nothing is trained on), beside the teacher all-MiniLM-L6-v2. Then,
+without any training, the distance to the teacher of candidates that inherit at smaller hidden sizes. The run
+folder shares its corpus and targets with `rank_agreement.py`. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from rank_agreement import configuration
+from subarch.architecture import Architecture
+from subarch.estimate import estimate
+from subarch.model import Student
+from subarch.scoring import Task
+from subarch.signals import text_embedder
+from subarch.trial import Settings
+from subarch.workbench import Workbench
+
+SHAPE = Architecture(2, 12, 384, 512)
+WIDTHS = (384, 256, 192, 128)
+
+
+def sts_b(path: Path) -> Task:
+    """The development set as the GLUE download has it."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    return Task(
+        "similarity",
+        [{"text_a": row["sentence1"], "text_b": row["sentence2"], "score": row["score"]} for row in rows],
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
+    parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
+    parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B/dev.tsv"))
+    parser.add_argument("--steps", type=int, default=300)
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    config = configuration(arguments.corpus, arguments.steps)
+    bench = Workbench.open(config, arguments.out)
+    assert bench.teacher is not None
+    task, teacher = sts_b(arguments.sts), bench.teacher
+    result: dict[str, object] = {
+        "steps": arguments.steps,
+        "teacher_spearman": task.scores(text_embedder(teacher.model, teacher))["spearman"],
+    }
+
+    table = Table(title=f"{SHAPE}, held-out cosine distance by step, then STS-B dev Spearman")
+    for start in ("scratch", "inherited"):
+        student = Student(SHAPE, bench.blueprint) if start == "scratch" else bench.student(SHAPE)
+        settings = Settings(arguments.steps, config.learning_rate[0], config.batch_size[0])
+        with console.status(f"training, {start}"):
+            trained = estimate(student, bench.signal, settings)
+        if not table.columns:
+            for column in ("start", *(str(point.step) for point in trained.curve), "Spearman", "seconds"):
+                table.add_column(column, justify="right")
+        score = task.scores(text_embedder(student, teacher))["spearman"]
+        curve = {str(point.step): round(point.error, 4) for point in trained.curve}
+        table.add_row(start, *(f"{error:.4f}" for error in curve.values()), f"{score:.4f}", f"{trained.seconds:.0f}")
+        result[start] = {"curve": curve, "spearman": round(score, 4)}
+    console.print(table)
+
+    starts = Table(title="distance to the teacher before any training, all 6 layers, I = 1536")
+    for column in ("H", "inherited", "scratch"):
+        starts.add_column(column, justify="right")
+    untrained = {}
+    for width in WIDTHS:
+        shape = Architecture(6, width // 32, width, 1536)
+        inherited, scratch = (
+            bench.signal.error(bench.student(shape).eval()),
+            bench.signal.error(Student(shape, bench.blueprint).eval()),
+        )
+        starts.add_row(str(width), f"{inherited:.4f}", f"{scratch:.4f}")
+        untrained[width] = [round(inherited, 4), round(scratch, 4)]
+    console.print(starts)
+    print(json.dumps(result | {"untrained": untrained}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,435 @@
+"""The signals: errors equal a direct computation with the stock models, masks repeat, targets are computed once."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax
+
+from subarch import signals
+from subarch.architecture import Architecture
+from subarch.corpus import build
+from subarch.errors import InvalidTeacher
+from subarch.estimate import batches, segments_needed
+from subarch.inherit import Anatomy, inherit
+from subarch.model import Blueprint, Student
+from subarch.packed import Segments
+from subarch.scoring import Task, retrieval
+from subarch.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal, text_embedder
+from subarch.teacher import Teacher
+from subarch.trial import Settings
+from tiny import tiny_corpus, tiny_sentences, tiny_teacher
+
+LENGTH = 24
+SHAPE = Architecture(1, 2, 16, 24)
+
+
+class World:
+    """A tiny teacher, its corpus in segments, and its targets."""
+
+    def __init__(self, folder: Path, family: str = "bert", masked_lm: bool = False, **options: Any) -> None:
+        self.folder = folder
+        self.teacher = Teacher.load(
+            tiny_teacher(folder / "teacher", family=family, masked_lm=masked_lm, modules=not masked_lm, **options)
+        )
+        corpus = build([tiny_corpus(folder / "corpus.txt")], self.teacher.tokenizer, folder / "corpus")
+        self.train = corpus.segments("train", LENGTH - 2)
+        self.heldout = corpus.segments("heldout", LENGTH - 2)
+        self.blueprint = Blueprint.of_teacher(self.teacher, masked_lm)
+
+    def cache(self, name: str = "targets") -> TargetCache:
+        return TargetCache(self.folder / name, "corpus", lambda done, total: None)
+
+    def masked(self, teacher: bool, train: Segments | None = None, needed: int = 64, **options: Any) -> MaskedLMSignal:
+        return MaskedLMSignal(
+            self.teacher.tokenizer,
+            self.train if train is None else train,
+            options.get("heldout", self.heldout),
+            LENGTH,
+            needed,
+            self.teacher if teacher else None,
+            self.cache(options.get("cache", "targets")),
+        )
+
+    def student(self, shape: Architecture = SHAPE) -> Student:
+        torch.manual_seed(0)
+        return Student(shape, self.blueprint).eval()
+
+    def copy(self) -> Student:
+        """The teacher itself, as a student."""
+        anatomy = Anatomy.examine(self.teacher, self.train[:16])
+        return inherit(self.teacher.architecture, self.blueprint, self.teacher, anatomy).eval()
+
+
+@pytest.fixture(scope="module")
+def sentence(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("sentence"))
+
+
+@pytest.fixture(scope="module", params=["bert", "roberta"])
+def masked(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp(request.param), request.param, masked_lm=True)
+
+
+def one_by_one(forward: Callable[[Tensor, Tensor], Tensor], segments: Segments, tokenizer: Any) -> Tensor:
+    """Embeddings without any padding or batching."""
+    found = []
+    for segment in segments:
+        ids = torch.tensor([[tokenizer.cls_token_id, *segment.tolist(), tokenizer.sep_token_id]])
+        with torch.inference_mode():
+            found.append(forward(ids, torch.ones_like(ids)))
+    return torch.cat(found)
+
+
+def distance(a: Tensor, b: Tensor) -> float:
+    a, b = a.double(), b.double()
+    return float((1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))).mean())
+
+
+# Embedding
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_embedding_error_is_the_mean_cosine_distance(tmp_path: Path, pooling: str) -> None:
+    world = World(tmp_path, pooling=pooling)
+    signal = EmbeddingSignal(world.teacher, world.train, world.heldout, 64, world.cache())
+    for shape in (SHAPE, Architecture(0, 0, 32, 0)):  # with and without a map to the teacher's width
+        student = world.student(shape)
+        own = one_by_one(student, world.heldout, world.teacher.tokenizer)
+        theirs = one_by_one(world.teacher.model, world.heldout, world.teacher.tokenizer)
+        error = signal.error(student)
+        assert error == pytest.approx(distance(own, theirs.half()), abs=1e-5)
+        # Targets are kept in 16 bits. That turns a vector by at most 2^-11, and a cosine changes by no more than that.
+        assert error == pytest.approx(distance(own, theirs), abs=2**-11)
+        assert 0.1 < error < 1.9
+
+
+def test_the_teacher_is_at_distance_zero_from_itself(sentence: World) -> None:
+    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache())
+    # Near zero the distance is half the squared angle: (2^-11)² / 2 = 1.2e-7 for targets in 16 bits
+    assert abs(signal.error(sentence.copy())) < 2.0**-23
+
+
+def test_the_embedding_loss_is_that_of_the_rows_asked_for(sentence: World) -> None:
+    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache())
+    student, rows = sentence.student(), np.array([40, 3, 17, 3])
+    loss = signal.loss(student, rows, 0)
+    chosen = [sentence.train[row] for row in rows]
+    own = one_by_one(student, chosen, sentence.teacher.tokenizer)  # type: ignore[arg-type]
+    theirs = one_by_one(sentence.teacher.model, chosen, sentence.teacher.tokenizer)  # type: ignore[arg-type]
+    assert loss.item() == pytest.approx(distance(own, theirs.half()), abs=1e-5)
+    assert signal.loss(student, rows, 5).item() == loss.item()  # an epoch is no matter here
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.projection.parameters())  # type: ignore[union-attr]
+    assert list(signal.lengths) == [len(segment) for segment in sentence.train]
+
+
+# Targets on disk
+
+
+def tripled(calls: list[range]) -> Callable[[range], NDArray[np.int64]]:
+    def compute(piece: range) -> NDArray[np.int64]:
+        calls.append(piece)
+        return np.array([[3 * number] for number in piece])
+
+    return compute
+
+
+def segments_of(count: int) -> Segments:
+    return Segments(np.zeros(count, np.int32), np.arange(count), np.ones(count, np.int64))
+
+
+def test_targets_are_computed_once_shard_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "SHARD", 16)
+    calls: list[range] = []
+    told: list[tuple[int, int]] = []
+    cache = TargetCache(tmp_path / "targets", "key", lambda done, total: told.append((done, total)))
+    first = cache.get("x", segments_of(100), 20, tripled(calls))
+    assert calls == [range(0, 16), range(16, 32)]
+    assert told == [(16, 32), (32, 32)]
+    assert first.tolist() == [[3 * number] for number in range(32)]
+    before = {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()}
+    # a longer search adds to what a shorter one left
+    more = cache.get("x", segments_of(100), 1000, tripled(calls))
+    assert calls[2:] == [range(at, min(at + 16, 100)) for at in range(32, 100, 16)]
+    assert more.tolist() == [[3 * number] for number in range(100)]
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    count = len(calls)
+    cache.get("x", segments_of(100), 50, tripled(calls))
+    TargetCache(tmp_path / "targets", "key", lambda done, total: None).get("x", segments_of(100), 100, tripled(calls))
+    assert len(calls) == count
+    cache.get("y", segments_of(100), 1, tripled(calls))
+    TargetCache(tmp_path / "targets", "other", lambda done, total: None).get("x", segments_of(100), 1, tripled(calls))
+    assert len(calls) == count + 2
+    assert {path.suffix for path in cache.folder.iterdir()} == {".npy"}
+
+
+def test_a_computation_that_fails_leaves_the_shards_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "SHARD", 16)
+    cache = TargetCache(tmp_path, "key", lambda done, total: None)
+    calls: list[range] = []
+
+    def fail(piece: range) -> NDArray[np.int64]:
+        if piece.start == 32:
+            raise KeyboardInterrupt
+        return tripled(calls)(piece)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.get("x", segments_of(100), 100, fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", lambda file, array: (file.write(b"half of"), 1 / 0))
+        with pytest.raises(ZeroDivisionError):
+            cache.get("x", segments_of(100), 100, tripled(calls))
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npy", ".npy"]
+    calls.clear()
+    assert cache.get("x", segments_of(100), 100, tripled(calls)).shape == (100, 1)
+    assert [piece.start for piece in calls] == [32, 48, 64, 80, 96]
+
+
+def _slowly(folder: Path, barrier: Any, answers: Any) -> None:
+    def compute(piece: range) -> NDArray[np.int64]:
+        barrier.wait(20)  # both have found nothing, and compute
+        time.sleep(0.01)
+        return np.array([[3 * number] for number in piece])
+
+    got = TargetCache(folder, "key", lambda done, total: None).get("x", segments_of(50), 50, compute)
+    answers.put(got.sum())
+
+
+def test_two_processes_may_compute_the_same_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "SHARD", 16)
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(2), context.SimpleQueue()
+    processes = [context.Process(target=_slowly, args=(tmp_path / "t", barrier, answers)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(), answers.get()] == [3 * sum(range(50))] * 2
+    for process in processes:
+        process.join()
+    assert sorted(path.suffix for path in (tmp_path / "t").iterdir()) == [".npy"] * 4
+
+
+# Masks
+
+
+def flat(world: World, count: int, length: int) -> Segments:
+    """Segments of one length, of random tokens of which none is special."""
+    source = np.random.default_rng(0)
+    tokens = source.integers(5, len(world.teacher.tokenizer), count * length).astype(np.int32)
+    return Segments(tokens, np.arange(0, count * length, length), np.full(count, length))
+
+
+def plan(signal: MaskedLMSignal, part: str, epoch: int, rows: range) -> tuple[Tensor, Tensor, Tensor]:
+    batch, where, labels = signal._masked(part, rows, epoch)
+    return batch.ids, where, labels
+
+
+def test_masks_depend_on_the_segment_the_epoch_and_the_part_alone(masked: World) -> None:
+    pool = flat(masked, 40, 20)
+    signal = masked.masked(False, pool, heldout=pool)
+    ids, where, labels = plan(signal, "train", 0, range(40))
+    again = masked.masked(False, pool, heldout=pool)
+    for a, b in zip(plan(again, "train", 0, range(40)), (ids, where, labels), strict=True):
+        assert torch.equal(a, b)
+    # in another batch
+    alone = plan(again, "train", 0, range(7, 8))
+    assert torch.equal(alone[0][0], ids[7])
+    assert torch.equal(alone[1][0], where[7])
+    for part, epoch in (("train", 1), ("heldout", 0)):
+        same = (plan(signal, part, epoch, range(40))[1] == where).all(dim=1)
+        assert same.sum() <= 1, (part, epoch)
+
+
+def test_masks_follow_devlin(masked: World) -> None:
+    tokenizer, count, length = masked.teacher.tokenizer, 400, 22
+    signal = masked.masked(False, flat(masked, count, length))
+    ids, where, labels = plan(signal, "train", 0, range(count))
+    tokens = torch.from_numpy(signal.train.tokens.reshape(count, length)).long()
+    assert ids.shape == (count, length + 2)
+    assert not where[:, 0].any()
+    assert not where[:, -1].any()
+    assert (ids[:, 0] == tokenizer.cls_token_id).all()
+    assert (ids[:, -1] == tokenizer.sep_token_id).all()
+    assert torch.equal(labels, tokens[where[:, 1:-1]])
+    assert torch.equal(ids[:, 1:-1][~where[:, 1:-1]], tokens[~where[:, 1:-1]])
+    assert where.any(dim=1).all()
+    # 8800 tokens: a standard deviation is 0.004 of the tokens; a sequence without any (2.8 %) gets one: + 0.001
+    assert where[:, 1:-1].double().mean().item() == pytest.approx(0.1513, abs=0.012)
+    shown = ids[where]
+    n = len(shown)
+    is_mask, is_same = shown == tokenizer.mask_token_id, shown == labels
+    # about 1300 masked tokens: standard deviations 0.011, 0.008, 0.008
+    assert is_mask.sum().item() / n == pytest.approx(0.8, abs=0.04)
+    assert is_same.sum().item() / n == pytest.approx(0.1 + 0.1 / len(tokenizer), abs=0.03)
+    assert (~is_mask & ~is_same).sum().item() / n == pytest.approx(0.1, abs=0.03)
+    assert len(shown[~is_mask & ~is_same].unique()) > 40  # random ones, not some one
+
+
+def test_the_shortest_sequence_has_a_mask_too(masked: World) -> None:
+    signal = masked.masked(False, flat(masked, 50, 1))
+    _, where, _ = plan(signal, "train", 0, range(50))
+    assert where.tolist() == [[False, True, False]] * 50
+
+
+def test_padding_is_never_masked_and_long_sequences_are_cut(masked: World) -> None:
+    tokens = np.arange(5, 5 + 60, dtype=np.int32)
+    pool = Segments(tokens, np.array([0, 0, 0]), np.array([60, 3, 12]))
+    signal = masked.masked(False, pool)
+    for epoch in range(30):
+        batch, where, labels = signal._masked("train", range(3), epoch)
+        assert batch.ids.shape == (3, LENGTH)
+        assert not (where & (batch.mask == 0)).any()
+        assert not where[0, LENGTH - 1 :].any()
+        assert not where[1, 4:].any()
+        assert len(labels) == where.sum()
+
+
+# Masked-LM and distillation
+
+
+def stock_loss(model: Any, signal: MaskedLMSignal, part: str, rows: NDArray[np.int64], epoch: int) -> float:
+    batch, where, labels = signal._masked(part, rows, epoch)
+    everywhere = torch.full_like(batch.ids, -100)
+    everywhere[where] = labels
+    with torch.inference_mode():
+        return float(model(input_ids=batch.ids, attention_mask=batch.mask, labels=everywhere).loss)
+
+
+def test_the_masked_lm_loss_is_that_of_the_stock_model(masked: World) -> None:
+    signal, student = masked.masked(False), masked.student()
+    for rows, epoch in ((np.array([5, 0, 33]), 0), (np.arange(16), 2)):
+        loss = signal.loss(student, rows, epoch)
+        assert loss.item() == pytest.approx(stock_loss(student.model, signal, "train", rows, epoch), abs=1e-5)
+    assert 2 <= len(signal.heldout) <= 64
+    expected = stock_loss(student.model, signal, "heldout", np.arange(len(signal.heldout)), 0)
+    assert signal.error(student) == pytest.approx(expected, abs=1e-5)
+    assert list(signal.lengths) == [len(segment) for segment in masked.train]
+
+
+def test_an_error_over_many_batches_weighs_each_by_its_sequences(masked: World) -> None:
+    signal, student = masked.masked(False, heldout=masked.train[:100]), masked.student()
+    order = np.argsort(signal.heldout.size, kind="stable")
+    first, second = (stock_loss(student.model, signal, "heldout", rows, 0) for rows in (order[:64], order[64:]))
+    assert signal.error(student) == pytest.approx((64 * first + 36 * second) / 100, abs=1e-5)
+
+
+def direct_logits(teacher: Teacher, signal: MaskedLMSignal, part: str, rows: Any, epoch: int) -> Tensor:
+    batch, where, _ = signal._masked(part, rows, epoch)
+    with torch.inference_mode():
+        logits: Tensor = teacher.masked_lm(input_ids=batch.ids, attention_mask=batch.mask).logits
+    return logits[where].clone()
+
+
+def test_cached_hidden_states_give_the_teachers_logits(masked: World) -> None:
+    signal = masked.masked(True)
+    for part, rows, epoch in (("train", np.array([9, 2, 60, 2]), 0), ("heldout", np.arange(5), 0)):
+        cached = signal._teacher_states(part, rows, epoch)
+        with torch.inference_mode():
+            logits = masked.teacher.head(cached)
+        expected = direct_logits(masked.teacher, signal, part, rows, epoch)
+        # States in 16 bits are off by a relative 2^-11 each; the head adds up and does not amplify that much
+        assert (logits - expected).abs().max() < 2**-9 * expected.abs().max()
+        assert expected.std() > 0.5
+
+
+def test_the_distillation_loss_is_the_papers(masked: World) -> None:
+    signal, student, rows = masked.masked(True), masked.student(), np.array([9, 2, 60, 31])
+    batch, where, labels = signal._masked("train", rows, 0)
+    teacher = direct_logits(masked.teacher, signal, "train", rows, 0)
+    with torch.inference_mode():
+        own = student.model(input_ids=batch.ids, attention_mask=batch.mask).logits[where]
+    p, q = log_softmax(teacher / 2, -1), log_softmax(own / 2, -1)
+    kl = (p.exp() * (p - q)).sum(-1).mean()
+    expected = 0.5 * 4 * kl + 0.1 * cross_entropy(own, labels)
+    loss = signal.loss(student, rows, 0)
+    assert loss.item() == pytest.approx(expected.item(), rel=2e-3)
+    loss.backward()
+    assert student.encoder.embeddings.word_embeddings.weight.grad.abs().sum() > 0
+
+
+def test_for_the_teacher_itself_only_the_cross_entropy_is_left(masked: World) -> None:
+    signal = masked.masked(True)
+    expected = 0.1 * stock_loss(masked.teacher.masked_lm, signal, "heldout", np.arange(len(signal.heldout)), 0)
+    error = signal.error(masked.copy())
+    # KL goes with the square of what 16 bits lose
+    assert error == pytest.approx(expected, abs=1e-4)
+    assert signal.error(masked.student()) > 2 * error
+
+
+def test_states_are_there_for_every_batch_of_several_epochs(masked: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    # 36 of 100 segments are left over in each epoch, so 5 steps take 5 epochs and not the 3.2 that 5 · 64 rows would
+    # be; the last epochs must not find the teacher's states missing.
+    monkeypatch.setattr(signals, "SHARD", 8)
+    monkeypatch.setattr("subarch.estimate.BUCKET", 5)
+    theta = Settings(5, 1e-3, 64)
+    needed = segments_needed(theta.steps, theta.batch_size)
+    assert needed == 320
+    signal = masked.masked(True, masked.train[:100], needed, cache="epochs")
+    student = masked.student()
+    seen = []
+    for epoch, rows in batches(signal.lengths, theta):
+        seen.append(epoch)
+        _, where, _ = signal._masked("train", rows, epoch)
+        assert len(signal._teacher_states("train", rows, epoch)) == where.sum()
+        assert signal.loss(student, rows, epoch).item() > 0
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_what_a_run_does_not_need_is_not_computed(masked: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "SHARD", 8)
+    masked.masked(True, needed=20, cache="few")
+    # 24 of the segments, and the held-out ones
+    assert len(list((masked.folder / "few").iterdir())) == 3 + -(-len(masked.heldout) // 8)
+
+
+def test_a_teacher_without_a_head_is_refused(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    with pytest.raises(InvalidTeacher, match="no masked-LM head"):
+        world.masked(True)
+    assert not (tmp_path / "targets").exists()  # before anything is computed
+
+
+# Task
+
+
+def write_task(path: Path) -> Path:
+    rows = [{"query": line.split(":")[0], "document": line.split(":")[1]} for line in tiny_sentences(30)]
+    path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    return path
+
+
+def test_the_task_error_is_what_is_missing_to_a_perfect_score(sentence: World, tmp_path: Path) -> None:
+    task = Task.read(write_task(tmp_path / "task.jsonl"))
+    training = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache())
+    signal, student = TaskSignal(training, task), sentence.student()
+    tokenizer = sentence.teacher.tokenizer
+    vectors = []
+    for column in ("query", "document"):
+        ids = [np.array(tokenizer(row[column], add_special_tokens=False)["input_ids"]) for row in task.rows]
+        vectors.append(one_by_one(student, ids, tokenizer).numpy())  # type: ignore[arg-type]
+    assert signal.error(student) == pytest.approx(1 - retrieval(*vectors)["mrr"], abs=1e-9)
+    assert 0 < signal.error(student) < 1
+    assert signal.score(sentence.teacher.model) == pytest.approx(1 - signal.error(sentence.copy()), abs=1e-9)
+    rows = np.array([4, 1])
+    assert signal.loss(student, rows, 0).item() == training.loss(student, rows, 0).item()
+    assert signal.lengths is training.lengths
+
+
+def test_the_text_embedder_is_the_teachers_own(sentence: World) -> None:
+    texts = [*tiny_sentences(5), " ".join(tiny_sentences(20))]  # the last is longer than the teacher reads
+    tokenizer = sentence.teacher.tokenizer
+    found = text_embedder(sentence.teacher.model, sentence.teacher)(texts)
+    ids = tokenizer(texts, truncation=True, max_length=64, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        expected = sentence.teacher.model(ids["input_ids"], ids["attention_mask"])
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)

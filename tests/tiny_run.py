@@ -1,0 +1,91 @@
+"""Whole runs in a second: a tiny space, and a stand-in for the worker processes that trains in this one.
+
+Starting a process that imports torch takes longer than all the training of a tiny run. Tests that are not about
+processes therefore replace `Workers` by `OneProcess`; `test_pipeline` shows that both give the same errors, bit for
+bit.
+
+    >>> monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
+    >>> selection = extract(tiny_config(tmp_path), tmp_path / "run")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from subarch.architecture import Architecture
+from subarch.config import ExtractConfig, load
+from subarch.trial import Settings, Trial
+from subarch.workbench import Workbench
+from subarch.workers import weights_path
+from tiny import tiny_corpus, tiny_teacher
+
+AXES = {"depth": [0, 1, 2, 3], "heads": [4], "hidden": [16, 32], "intermediate": [16, 64]}
+"""14 candidates, from static embeddings to the tiny teacher's own shape."""
+
+QUICK: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": [16],
+    "max_length": 16,
+    "latency_length": 8,
+    "latency_threads": 1,
+    "epsilon": 3,
+    "cost": "operations",
+}
+
+
+class OneProcess:
+    """Has the methods of `Workers`; trains one candidate at a time, in this process, when it is waited for."""
+
+    submitted = 0
+    """Trainings asked of any instance so far."""
+
+    def __init__(self, config: ExtractConfig, run: Path, count: int) -> None:
+        self.config, self.run, self.count = config, run, 1
+        self._waiting: list[tuple[Architecture, Settings]] = []
+        self._bench: Workbench | None = None
+
+    def __enter__(self) -> OneProcess:
+        self._deterministic = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        torch.use_deterministic_algorithms(self._deterministic)
+
+    @property
+    def free(self) -> int:
+        return self.count - len(self._waiting)
+
+    def submit(self, architecture: Architecture, settings: Settings) -> None:
+        OneProcess.submitted += 1
+        self._waiting.append((architecture, settings))
+
+    def next(self) -> Iterator[Trial]:
+        torch.set_num_threads(self.config.threads_per_worker)
+        self._bench = self._bench or Workbench.open(self.config, self.run)
+        while self._waiting:
+            job = self._waiting.pop(0)
+            yield self._bench.train(*job, weights_path(self.run, *job))
+
+
+def tiny_options(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Options of a run over `AXES`, with a teacher, a corpus and a space file made in `folder`; None leaves one out."""
+    made = {"teacher": folder / "teacher", "corpus": folder / "corpus.txt", "space": folder / "space.yaml"}
+    if not made["teacher"].is_dir():
+        tiny_teacher(made["teacher"])
+    if not made["corpus"].is_file():
+        tiny_corpus(made["corpus"])
+    if not made["space"].is_file():
+        made["space"].write_text(yaml.safe_dump(AXES), encoding="utf-8")
+    options = {"teacher": str(made["teacher"]), "corpus": [str(made["corpus"])], "space": str(made["space"])}
+    return {key: value for key, value in (options | QUICK | changes).items() if value is not None}
+
+
+def tiny_config(folder: Path, **changes: Any) -> ExtractConfig:
+    """The configuration of `tiny_options`."""
+    return load(None, tiny_options(folder, **changes))
