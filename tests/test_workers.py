@@ -30,7 +30,8 @@ THETA = Settings(6, 5e-3, 8)
 
 def drive(pool: Workers, candidates: list[Architecture], settings: Settings = THETA) -> list[Trial]:
     """As the search does: keep the workers busy, collect what ends."""
-    left, ended = list(candidates), []
+    left = list(candidates)
+    ended: list[Trial] = []
     while left or pool.free < pool.count:
         while left and pool.free:
             pool.submit(left.pop(0), settings)
@@ -67,11 +68,11 @@ def _mark(name: str) -> bool:
 
 
 def _stand_in(architecture: Architecture, settings: Settings) -> Trial:
-    """Depth 2 kills its worker once, depth 3 always, depth 9 takes for ever; the others give their depth as error."""
+    """Depth 2 kills its worker once, depth 3 always, depth 9 takes a minute; the others give their depth as error."""
     if architecture.depth == 3 or (architecture.depth == 2 and _mark(str(architecture))):
         os.kill(os.getpid(), signal.SIGKILL)
     if architecture.depth == 9:
-        time.sleep(600)
+        time.sleep(60)
     return Trial(architecture, settings, float(architecture.depth), (), os.getpid(), workers._place[2])
 
 
@@ -263,7 +264,8 @@ def _killed_while_training(architecture: Architecture, settings: Settings) -> Tr
     """The first time the process dies in the third step."""
     if _mark("killed"):
         bench: Any = workers._bench()
-        loss, steps = bench.signal.loss, []
+        loss = bench.signal.loss
+        steps: list[None] = []
 
         def deadly(*arguments: Any) -> Any:
             steps.append(None)

@@ -29,6 +29,7 @@ AXES = {"depth": [0, 1, 2, 3], "heads": [4], "hidden": [16, 32], "intermediate":
 
 QUICK: dict[str, Any] = {
     "steps": 6,
+    "learning_rate": [2e-3],
     "batch_size": [16],
     "max_length": 16,
     "latency_length": 8,

@@ -293,8 +293,8 @@ def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
     whole, prefix_alone, text_alone = tokenizer([prefix + "the", prefix, "the"], add_special_tokens=False)["input_ids"]
     if whole != prefix_alone + text_alone:
         raise InvalidTeacher(
-            f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, which is not supported; "
-            "use a teacher without a default prompt, or with one that ends in white space"
+            f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, "
+            "which is not supported; use a teacher without a default prompt"
         )
 
 
