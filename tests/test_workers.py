@@ -39,7 +39,7 @@ def drive(pool: Workers, candidates: list[Architecture], settings: Settings = TH
     return ended
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 20) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = 40) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -134,7 +134,7 @@ def test_nothing_is_left_behind_though_work_was_going_on(tmp_path: Path) -> None
         pids = pids_of(pool)
         assert len(pids) == 2
         assert not any(gone([pid]) for pid in pids)
-    wait_for(lambda: gone(pids), 5)
+    wait_for(lambda: gone(pids))
 
 
 PARENT = """
@@ -177,7 +177,7 @@ def family(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]
 def test_workers_end_when_their_parent_is_killed(family: tuple[subprocess.Popen[bytes], list[int]]) -> None:
     parent, pids = family
     parent.kill()
-    wait_for(lambda: gone(pids), 5)
+    wait_for(lambda: gone(pids))
 
 
 def test_ctrl_c_is_the_parents_alone(tmp_path: Path, family: tuple[subprocess.Popen[bytes], list[int]]) -> None:
@@ -188,8 +188,8 @@ def test_ctrl_c_is_the_parents_alone(tmp_path: Path, family: tuple[subprocess.Po
     assert parent.poll() is None
     assert not any(gone([pid]) for pid in pids)
     os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to all of them
-    parent.wait(20)
-    wait_for(lambda: gone(pids), 5)
+    parent.wait(60)
+    wait_for(lambda: gone(pids))
     error = (tmp_path / "err.txt").read_text(encoding="utf-8")
     # one trace, the parent's, and no complaint about anything that leaked
     assert error.count("Traceback") == 1

@@ -109,7 +109,7 @@ class ExtractConfig(BaseModel):
         64, ge=8, le=512, description="Tokens per sequence in training and in the error; longer text is cut"
     )
     heldout: int = Field(
-        512, ge=1, le=10**9, description="Sequences of the fixed held-out sample that the error is measured on"
+        512, ge=2, le=10**9, description="Sequences of the fixed held-out sample that the error is measured on"
     )
     vocabulary_size: int = Field(
         8192,
@@ -133,7 +133,7 @@ class ExtractConfig(BaseModel):
         1, ge=1, le=10**4, description="Threads of each worker; errors are repeatable for a fixed number"
     )
     seed: int = Field(
-        0, ge=0, le=2**32 - 1, description="Seed of the split, the order of the data and the random weights"
+        0, ge=0, le=2**32 - 1, description="Seed of the order of the data and of random weights"
     )
     storage: str | None = Field(
         None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"

@@ -356,7 +356,7 @@ def _finish(
 
 def _trained(run: RunFolder, basis: dict[str, Any], trial: Trial) -> Student:
     student = Student(trial.architecture, _blueprint(basis))
-    return load_weights(student, weights_path(run.path, trial.architecture, trial.settings))
+    return load_weights(student, weights_path(run.path, trial.architecture, trial.settings)).eval()
 
 
 def _recipe(basis: dict[str, Any]) -> Recipe:

