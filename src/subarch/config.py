@@ -132,9 +132,7 @@ class ExtractConfig(BaseModel):
     threads_per_worker: int = Field(
         1, ge=1, le=10**4, description="Threads of each worker; errors are repeatable for a fixed number"
     )
-    seed: int = Field(
-        0, ge=0, le=2**32 - 1, description="Seed of the order of the data and of random weights"
-    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the order of the data and of random weights")
     storage: str | None = Field(
         None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"
     )

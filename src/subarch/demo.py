@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +29,7 @@ from subarch.pipeline import extract, load_selected, train_also, write_report
 from subarch.scoring import retrieval
 from subarch.signals import text_embedder
 from subarch.teacher import Teacher
+from subarch.workbench import Report, silent
 
 PACKAGES = ("networkx", "numpy", "optuna", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
 BYTES = 4_000_000
@@ -44,8 +44,6 @@ SETTINGS: dict[str, Any] = {
     "steps": 50,
 }
 
-Report = Callable[[str, float, float], None]
-
 
 def teacher_folder() -> Path:
     """The model folder inside the installed package.
@@ -59,7 +57,7 @@ def teacher_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def demonstrate(path: Path, report: Report = lambda what, done, total: None) -> tuple[list[dict[str, Any]], Path]:
+def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any]], Path]:
     """Run the demo in the run folder `path`; go on with it where it was stopped. Its data lie beside it.
 
     Returns the comparison, one dict per model, and the path of the report.

@@ -8,48 +8,31 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import AutoTokenizer
 
 from subarch.architecture import Architecture, Inputs
 from subarch.conclude import conclude
 from subarch.config import QUESTION, ExtractConfig, load
-from subarch.doctor import machine, usable_cores, versions
-from subarch.errors import InvalidConfig, InvalidStudy
+from subarch.doctor import usable_cores
+from subarch.errors import InvalidStudy
 from subarch.handover import hand_over
-from subarch.latency import TorchRuntime, measure, untrained
-from subarch.model import Blueprint, Student
+from subarch.model import Student
+from subarch.prepare import blueprint_of, environment, make_basis, measure_latencies, recipe_of
 from subarch.question import Latencies, Question, thetas
 from subarch.report import RunData, render
 from subarch.runs import RunFolder
-from subarch.sentence import Recipe
-from subarch.signals import TaskSignal
 from subarch.space import SearchSpace
 from subarch.study import Study, sqlite
-from subarch.teacher import Teacher
 from subarch.trial import Settings, Trial
-from subarch.workbench import Workbench, load_weights
+from subarch.workbench import Report, load_weights, silent
 from subarch.workers import Workers, weights_path
 
-MOST_MEASURED = 2_000
-"""Candidates whose latency is measured one by one; larger spaces need operations as their cost."""
 
-Report = Callable[[str, float, float], None]
-"""Called with what is being done, how much of it is done, and how much there is (0: unknown)."""
-
-
-def _silent(what: str, done: float, total: float) -> None: ...
-
-
-def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: Report = _silent) -> dict[str, Any]:
+def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: Report = silent) -> dict[str, Any]:
     """Find the optimal architecture; everything is left in the run folder `path`, the selection is returned.
 
     Stopped at any instant, it goes on with `resume` where it was: finished trials, targets and latencies are kept.
@@ -67,8 +50,8 @@ def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: 
                 f"{config.space}: is not the space that {path} was started with ({path / 'space.json'}); "
                 "restore it, or choose a new folder with --run"
             )
-        basis = _prepare(run, config, report)
-        latencies = _latencies(run, config, space, basis, report) if config.cost == "latency" else None
+        basis = make_basis(run, config, report)
+        latencies = measure_latencies(run, config, space, basis, report) if config.cost == "latency" else None
         study = _open_study(run, config, basis)
         with _workers(run, config) as workers:
             if config.keep is not None and basis["reference_error"] is None:
@@ -79,7 +62,7 @@ def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: 
             return _finish(run, question, basis, latencies, study.trials(), workers)
 
 
-def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = _silent) -> dict[str, Any]:
+def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = silent) -> dict[str, Any]:
     """Select again from a finished run, for another objective or limit, or for this machine; nothing is trained.
 
     `changes` are configuration keys of `config.QUESTION` and `config.MEASUREMENT`; one of the former replaces all.
@@ -94,7 +77,9 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         config = load(None, kept | changes)
         # The axes as they were, even where the file that named them is gone
         basis, space = run.read("basis"), SearchSpace.from_dict(run.read("space"), Path(config.space).stem)
-        latencies = _latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
+        latencies = (
+            measure_latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
+        )
         question = Question.pose(config, space, basis, latencies)
         return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials())
 
@@ -145,111 +130,6 @@ def load_selected(path: Path, architecture: Architecture) -> Student:
         raise InvalidStudy(f"{path}: {architecture} was not trained in this run")
     trials = map(Trial.from_dict, run.read("conclusion")["trials"])
     return _trained(run, run.read("basis"), next(trial for trial in trials if trial.number == rows[0]["trial"]))
-
-
-def environment() -> dict[str, Any]:
-    """Versions, git state and machine, as recorded beside every run."""
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {"versions": versions(), "git": git.stdout.strip() or None, "machine": machine()}
-
-
-def _prepare(run: RunFolder, config: ExtractConfig, report: Report) -> dict[str, Any]:
-    """Corpus, targets and anatomy; basis.json says what all candidates share and are measured against."""
-    start = time.perf_counter()
-    bench = Workbench.open(config, run.path, report)
-    if run.has("basis"):
-        basis: dict[str, Any] = run.read("basis")
-        return basis | {"identity": bench.identity}
-    if bench.teacher is not None:  # without one it is there already
-        bench.tokenizer.save_pretrained(run.path / "tokenizer")
-    basis = {
-        "inputs": asdict(bench.blueprint.inputs),
-        "blueprint": asdict(bench.blueprint),
-        "recipe": asdict(bench.teacher.recipe if bench.teacher else Recipe(max_length=config.max_length)),
-        "teacher": None,
-        "reference_error": 0.0 if config.error == "embedding" else None,
-        "identity": bench.identity,
-    }
-    if bench.teacher is not None:
-        shape, inputs = bench.teacher.architecture, bench.blueprint.inputs
-        basis["teacher"] = {
-            "name": f"{bench.teacher.folder.resolve().name} ({shape})",
-            "architecture": str(shape),
-            "parameters": shape.parameters(inputs).total,
-            "operations": shape.operations(inputs, config.latency_length),
-        }
-        if isinstance(bench.signal, TaskSignal):
-            basis["reference_error"] = 1 - bench.signal.score(bench.teacher.model)
-    basis["seconds"] = time.perf_counter() - start
-    run.write("basis", basis)
-    return basis
-
-
-def _latencies(
-    run: RunFolder,
-    config: ExtractConfig,
-    space: SearchSpace,
-    basis: dict[str, Any],
-    report: Report,
-    remeasure: bool = False,
-) -> Latencies:
-    """Measured once per run and setting; read back afterwards, so that a resumed run decides on the same figures."""
-    settings = _conditions(config)
-    own = settings == _conditions(run.config)
-    name = "latency" if own else "_".join(("latency", *map(str, settings.values())))
-    if not remeasure and run.has(name) and run.read(name)["settings"] == settings:
-        known: Latencies = run.read(name)
-        return known
-    blueprint = _blueprint(basis)
-    # RoBERTa counts positions from pad_token_id + 1
-    usable = blueprint.inputs.positions
-    usable -= blueprint.settings["pad_token_id"] + 1 if blueprint.family == "roberta" else 0
-    if config.latency_length > usable:
-        raise InvalidConfig(f"latency_length {config.latency_length}: these encoders read at most {usable} tokens")
-    if len(space) > MOST_MEASURED:
-        raise InvalidConfig(
-            f"cost latency: measuring {len(space)} candidates one by one takes too long (limit {MOST_MEASURED}); "
-            "set cost to operations, or make the space smaller"
-        )
-    start = time.perf_counter()
-    models: dict[str, torch.nn.Module] = dict(untrained(space, lambda architecture: Student(architecture, blueprint)))
-    if config.teacher is not None:
-        models["teacher"] = Teacher.load(config.teacher).model
-    runtime, vocabulary = TorchRuntime(settings["threads"]), blueprint.inputs.vocabulary
-    calls = {
-        name: runtime.prepare(model, vocabulary, config.latency_batch, config.latency_length)
-        for name, model in models.items()
-    }
-    measured = {
-        name: asdict(latency) for name, latency in measure(calls, on_round=partial(report, "measuring latency")).items()
-    }
-    latencies = {
-        "settings": settings,
-        "machine": machine(),
-        "teacher": measured.pop("teacher", None),
-        "candidates": measured,
-        "seconds": time.perf_counter() - start,
-    }
-    run.write(name, latencies)
-    return latencies
-
-
-def _conditions(config: ExtractConfig) -> dict[str, Any]:
-    return {
-        "runtime": config.runtime,
-        "batch": config.latency_batch,
-        "length": config.latency_length,
-        "threads": config.latency_threads or usable_cores(),
-    }
-
-
-def _blueprint(basis: dict[str, Any]) -> Blueprint:
-    return Blueprint(**basis["blueprint"] | {"inputs": Inputs(**basis["blueprint"]["inputs"])})
 
 
 def _workers(run: RunFolder, config: ExtractConfig) -> Workers:
@@ -347,7 +227,7 @@ def _finish(
             list(workers.next())  # the study has this trial already, bit for bit
         student = _trained(run, basis, trial)
         tokenizer = AutoTokenizer.from_pretrained(run.path / "tokenizer")
-        hand_over(student, tokenizer, _recipe(basis), run.path / "selected")
+        hand_over(student, tokenizer, recipe_of(basis), run.path / "selected")
     else:
         shutil.rmtree(run.path / "selected", ignore_errors=True)  # nobody's any more
     write_report(run.path)
@@ -355,10 +235,5 @@ def _finish(
 
 
 def _trained(run: RunFolder, basis: dict[str, Any], trial: Trial) -> Student:
-    student = Student(trial.architecture, _blueprint(basis))
+    student = Student(trial.architecture, blueprint_of(basis))
     return load_weights(student, weights_path(run.path, trial.architecture, trial.settings)).eval()
-
-
-def _recipe(basis: dict[str, Any]) -> Recipe:
-    recipe = basis["recipe"]
-    return Recipe(**recipe | {"dense": tuple(map(tuple, recipe["dense"]))})

@@ -41,11 +41,12 @@ CALIBRATION = 64
 TOKENIZER_TEXTS = 200_000
 """Documents a tokenizer is trained on, where there is no teacher."""
 
-Report = Callable[[str, int, int], None]
+Report = Callable[[str, float, float], None]
 """Called with what is being done, how much of it is done, and how much there is (0: unknown)."""
 
 
-def _silent(what: str, done: int, total: int) -> None: ...
+def silent(what: str, done: float, total: float) -> None:
+    """Hears and says nothing."""
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Workbench:
     anatomy: Anatomy | None
 
     @classmethod
-    def open(cls, config: ExtractConfig, run: Path, report: Report = _silent) -> Workbench:
+    def open(cls, config: ExtractConfig, run: Path, report: Report = silent) -> Workbench:
         """Load or compute everything.
 
         Raises:

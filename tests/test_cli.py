@@ -1,0 +1,431 @@
+"""The command line: every option reaches the configuration, JSON is pure, exit codes are as documented."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import typer
+import yaml
+
+import subarch
+from subarch import cli
+from subarch.config import MEASUREMENT, QUESTION, ExtractConfig, load
+from subarch.errors import InvalidTeacher
+from subarch.pipeline import extract
+from subarch.runs import RunFolder
+from tiny_run import AXES, OneProcess, tiny_config, tiny_options
+
+COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select")
+
+# A value for each key that is not its default, and allowed together with the others
+VALUES: dict[str, Any] = {
+    "teacher": "some/teacher",
+    "corpus": ["one.txt", "two words.txt"],
+    "text_column": "body",
+    "space": "demo",
+    "error": "task",
+    "task": "task.jsonl",
+    "objective": "latency",
+    "max_latency_ms": 4.5,
+    "max_latency_ratio": 0.25,
+    "max_parameters": 123,
+    "keep": 0.5,
+    "strategy": "exhaustive",
+    "epsilon": 7,
+    "cost": "operations",
+    "steps": 11,
+    "learning_rate": [1e-4, 5e-5],
+    "batch_size": [8, 16],
+    "max_length": 24,
+    "heldout": 33,
+    "vocabulary_size": 400,
+    "initialise": "scratch",
+    "latency_batch": 2,
+    "latency_length": 16,
+    "latency_threads": 1,
+    "runtime": "torch",
+    "workers": 3,
+    "threads_per_worker": 2,
+    "seed": 9,
+    "storage": "sqlite:///x.db",
+}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run a command in this process, as the installed script does; messages come as one line."""
+
+    def command(*words: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["subarch", *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = int(left.code or 0)
+        out, err = capsys.readouterr()
+        return Outcome(code, out, " ".join(err.split()))
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("cli")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subarch.pipeline.Workers", OneProcess)
+        extract(tiny_config(folder, epsilon=13), folder / "run")
+        yield folder / "run"
+
+
+def options(command: str) -> dict[str, Any]:
+    found: Any = typer.main.get_command(cli.app)
+    return {parameter.name: parameter for parameter in found.commands[command].params if parameter.name != "help"}
+
+
+# The surface
+
+
+def test_the_options_of_extract_are_the_keys_of_the_configuration() -> None:
+    found = options("extract")
+    assert set(found) == {*ExtractConfig.model_fields, "run", "config", "resume", "as_json"}
+    assert set(VALUES) == set(ExtractConfig.model_fields)
+    for key in ExtractConfig.model_fields:
+        assert found[key].opts == [f"--{key.replace('_', '-')}"]
+        assert found[key].multiple == isinstance(VALUES[key], list)
+        assert found[key].default in (None, [], ())  # what was not given must not override a file
+
+
+def test_the_options_of_select_are_what_may_be_asked_later() -> None:
+    assert set(options("select")) == {*QUESTION, *MEASUREMENT, "run", "remeasure", "as_json"}
+
+
+@pytest.mark.parametrize("key", sorted(VALUES))
+def test_every_option_reaches_the_configuration(
+    call: Call, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[ExtractConfig] = []
+
+    def noting(config: ExtractConfig, path: Path, **rest: Any) -> dict[str, Any]:
+        seen.append(config)
+        raise InvalidTeacher("far enough")
+
+    monkeypatch.setattr("subarch.pipeline.extract", noting)
+    needed: dict[str, Any] = {"teacher": "t", "corpus": ["c"]}
+    if key == "task":
+        needed["error"] = "task"
+    elif key == "error":
+        needed["task"] = "t.jsonl"
+    elif key == "objective":
+        needed["keep"] = 0.5
+    elif key == "keep":
+        needed["objective"] = "latency"
+    elif key == "vocabulary_size":
+        needed = {"corpus": ["c"], "error": "mlm", "initialise": "scratch"}
+    given = needed | {key: VALUES[key]}
+    words = [
+        word
+        for name, value in given.items()
+        for item in (value if isinstance(value, list) else [value])
+        for word in (f"--{name.replace('_', '-')}", item)
+    ]
+    assert call("extract", "--run", tmp_path / "run", *words).code == 1
+    assert seen == [load(None, given)]
+    if key not in needed and VALUES[key] != ExtractConfig.model_fields[key].get_default():
+        assert seen != [load(None, needed)]
+    # and the same from a file, which an option overrides
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(given | {"seed": 4}))
+    call("extract", "--run", tmp_path / "run", "--config", tmp_path / "c.yaml", "--seed", "5")
+    assert seen[1] == load(None, given | {"seed": 5})
+
+
+HELP = """
+import contextlib, io, sys, time
+from subarch.cli import main
+for words in ([], *([name] for name in sys.argv[1].split(","))):
+    sys.argv = ["subarch", *words, "--help"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        main()
+    print(len(out.getvalue()))
+    print(out.getvalue())
+heavy = {"torch", "transformers", "pandas", "scipy", "sklearn", "optuna", "plotly"} & set(sys.modules)
+sys.exit(f"imported {heavy}" if heavy else 0)
+"""
+
+
+def test_help_answers_everywhere_and_imports_nothing_heavy() -> None:
+    words = [sys.executable, "-c", HELP, ",".join(COMMANDS)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=_wide())
+    assert done.returncode == 0, done.stderr
+    assert all(int(line) > 200 for line in done.stdout.splitlines() if line.isdigit())
+    for key in ExtractConfig.model_fields:
+        assert f"--{key.replace('_', '-')}" in done.stdout
+    assert "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no candidate meets the limits, 130" in " ".join(
+        done.stdout.split()
+    )
+
+
+def _wide() -> dict[str, str]:
+    import os
+
+    return os.environ | {"COLUMNS": "300", "TERMINAL_WIDTH": "300"}
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == (0, f"subarch {subarch.__version__}\n", "")
+
+
+# Commands that train nothing
+
+
+def test_space_lists_the_paper(call: Call) -> None:
+    listing = json.loads(call("space", "--preset", "paper", "--json").out)
+    assert len(listing["candidates"]) == 300
+    assert listing["maximum_point"] == "12-4-1024-3072"
+    assert listing["depth"] == [2, 4, 6, 8, 10, 12]
+    operations = [row["operations"] for row in listing["candidates"]]
+    assert operations == sorted(operations)
+    shown = call("space", "--preset", "paper")
+    assert (shown.code, shown.err) == (0, "")
+    assert "260 more" in shown.out
+    assert listing["abnc"].split()[0] in shown.out
+
+
+def test_space_reads_a_file_and_its_options(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(AXES))
+    words = ("--vocabulary", 100, "--positions", 20, "--token-types", 1, "--output", 32, "--length", 10)
+    listing = json.loads(call("space", "--preset", tmp_path / "s.yaml", *words, "--json").out)
+    static = next(row for row in listing["candidates"] if row["architecture"] == "0-0-16-0")
+    assert static["embedding_parameters"] == (100 + 20 + 1 + 2) * 16
+    assert static["projection_parameters"] == 17 * 32
+    assert listing["space"] == "s"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("space", "--length", "0"),
+        ("space", "--length", "100000000000"),
+        ("space", "--vocabulary", "-5"),
+        ("space", "--output", "-1"),
+        ("doctor", "--seconds", "0"),
+        ("nonsense",),
+        ("extract", "--no-such-option", "1"),
+        ("extract", "--steps", "many"),
+        ("extract", "--resume"),
+        ("select",),
+        ("report",),
+    ],
+)
+def test_wrong_usage_is_two(call: Call, words: tuple[str, ...]) -> None:
+    outcome = call(*words)
+    assert (outcome.code, outcome.out) == (2, "")
+    assert "Usage: subarch" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_doctor_tells_json(call: Call) -> None:
+    outcome = call("doctor", "--seconds", "0.1", "--json")
+    found = json.loads(outcome.out)
+    assert outcome.code == 0
+    assert found["versions"]["subarch"] == subarch.__version__
+    shown = call("doctor", "--seconds", "0.1")
+    assert set(found) - {"warnings"} <= set(shown.out.split())
+
+
+def test_config_prints_what_loads_back(call: Call, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(call("config").out)
+    assert load(path, {}) == load(None, {"teacher": "path/to/teacher", "corpus": ["path/to/text"]})
+    path.write_text("teacher: t\ncorpus: [a, b]\nsteps: 7\n")
+    completed = call("config", path)
+    assert completed.code == 0
+    (tmp_path / "d.yaml").write_text(completed.out)
+    assert load(tmp_path / "d.yaml", {}) == load(path, {})
+    path.write_text("teacher: t\ncorpus: [a]\nstep: 7\n")
+    refused = call("config", path)
+    assert (refused.code, refused.out) == (1, "")
+    assert refused.err == f"InvalidConfig: {path}: unknown key 'step'; the nearest known key is 'steps'"
+
+
+# Refusals are one message and exit code 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("extract",), "InvalidConfig: configuration: corpus: Field required"),
+        (("extract", "--corpus", "c"), "teacher is missing"),
+        (("extract", "--corpus", "c", "--teacher", "t", "--objective", "fast"), "--objective: objective = 'fast'"),
+        (("extract", "--corpus", "c", "--teacher", "t", "--space", "nowhere.yaml"), "InvalidSpace: nowhere.yaml"),
+        (("extract", "--config", "none.yaml"), "InvalidConfig: none.yaml: cannot be read"),
+        (("extract", "--run", "nothing", "--resume"), "InvalidStudy: nothing: no run folder"),
+        (("extract", "--run", "nothing", "--resume", "--workers", "2"), "nothing/config.yaml: cannot be read"),
+        (("select", "nothing"), "InvalidStudy: nothing: no run folder"),
+        (("report", "[bold]nothing[/bold]"), "InvalidStudy: [bold]nothing[/bold]: no run folder"),
+        (("space", "--preset", "[/nothing]"), "InvalidSpace: [/nothing]: neither a preset"),
+    ],
+)
+def test_what_is_refused_says_why(
+    call: Call, words: tuple[str, ...], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    outcome = call(*words)
+    assert (outcome.code, outcome.out) == (1, "")
+    assert message in outcome.err
+    assert "Traceback" not in outcome.err
+    assert list(tmp_path.iterdir()) == []
+
+
+# A run
+
+
+def test_a_run_is_shown_as_a_table_or_as_json(call: Call, finished: Path) -> None:
+    recorded = json.loads((finished / "selection.json").read_text())
+    printed = call("extract", "--run", finished, "--resume", "--json")
+    assert printed.code == 0
+    assert json.loads(printed.out) == recorded
+    shown = call("extract", "--run", finished, "--resume")
+    assert shown.code == 0
+    lines = shown.out.splitlines()
+    assert f"selected {recorded['winner']['architecture']}: {finished / 'selected'}" in lines
+    assert f"report: {finished / 'report.html'}" in lines
+    (chosen,) = [line for line in lines if "→" in line]
+    assert recorded["winner"]["architecture"] in chosen
+    assert sum("│" in line for line in lines) == len(recorded["frontier"])
+    assert recorded["gap_sentence"] in " ".join(shown.out.split())
+
+
+def test_resuming_with_another_setting_is_refused_by_name(call: Call, finished: Path) -> None:
+    refused = call("extract", "--run", finished, "--resume", "--steps", 7)
+    assert refused.code == 1
+    assert "was started with another steps (steps = 6)" in refused.err
+    again = call("extract", "--run", finished, "--teacher", "t", "--corpus", "c")
+    assert again.code == 1
+    assert "holds a run already; add --resume" in again.err
+
+
+def test_a_later_question_and_the_first_one_again(call: Call, finished: Path) -> None:
+    before = (finished / "selection.json").read_bytes()
+    wide = call("select", finished, "--cost", "operations", "--max-parameters", 20_000, "--json")
+    assert wide.code == 0
+    assert json.loads(wide.out)["objective"]["max_parameters"] == 20_000
+    assert json.loads(wide.out)["winner"]["architecture"] == "0-0-32-0"
+    asked = call("select", finished, "--objective", "w", "--cost", "operations")
+    assert "warning: W presumes an error bounded away from 0" in asked.err
+    assert call("select", finished).code == 0
+    assert (finished / "selection.json").read_bytes() == before
+
+
+def test_limits_that_nobody_meets_are_three_and_name_the_nearest(call: Call, finished: Path) -> None:
+    words = ("select", finished, "--cost", "operations", "--max-parameters", "5")
+    shown = call(*words)
+    assert shown.code == 3
+    assert "no candidate meets the limits; 0-0-32-0 comes nearest" in shown.err
+    assert "selected" not in shown.out
+    printed = call(*words, "--json")
+    assert printed.code == 3
+    assert json.loads(printed.out)["nearest"]["row"]["architecture"] == "0-0-32-0"
+    assert call("select", finished).code == 0
+
+
+def test_the_report_is_written_again(call: Call, finished: Path) -> None:
+    (finished / "report.html").unlink()
+    assert call("report", finished) == (0, f"{finished / 'report.html'}\n", "")
+    assert "3-4-32-64" in (finished / "report.html").read_text()
+
+
+def test_paths_are_printed_as_they_are(call: Call, finished: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "[bold]it[/bold] [/x]"
+    finished.rename(odd)
+    try:
+        shown = call("select", odd)
+        assert shown.code == 0
+        assert f"report: {odd / 'report.html'}" in shown.out.splitlines()
+    finally:
+        odd.rename(finished)
+
+
+@pytest.mark.parametrize(
+    ("target", "words", "resume"),
+    [
+        (
+            "subarch.pipeline.extract",
+            ("extract", "--corpus", "c", "--teacher", "t", "--run"),
+            "extract --run {} --resume",
+        ),
+        ("subarch.pipeline.select", ("select",), "select {}"),
+        ("subarch.demo.demonstrate", ("demo", "--run"), "demo --run {}"),
+    ],
+)
+def test_ctrl_c_is_130_and_says_how_to_go_on(
+    call: Call, target: str, words: tuple[str, ...], resume: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(target, interrupted)
+    path = "runs/with [red] and space"
+    outcome = call(*words, path)
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err.endswith(f"go on with: subarch {resume.format(shlex.quote(path))}")
+
+
+def test_the_demo_prints_its_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {"model": "teacher", "distance": 0.0, "ms": 12.3456, "parameters": 22_000_000},
+        {"model": "selected 1-2-8-8", "distance": 0.12345, "ms": 4.0, "parameters": 1_234_567},
+    ]
+    monkeypatch.setattr("subarch.demo.demonstrate", lambda path, report: (rows, path / "report.html"))
+    shown = call("demo", "--run", "somewhere")
+    assert shown.code == 0
+    assert all(text in shown.out for text in ("0.1235", "12.35", "1,234,567", "report: somewhere/report.html"))
+    printed = call("demo", "--run", "somewhere", "--json")
+    assert json.loads(printed.out) == {"comparison": rows, "report": "somewhere/report.html"}
+
+
+def test_progress_takes_whatever_stages_say(capsys: pytest.CaptureFixture[str]) -> None:
+    with cli._progress("subarch") as report:
+        report("reading [bold", 0, 0)
+        report("reading [bold", 5, 0)
+        report("training, last 1", 0, 10)
+        report("training, last 2", 10.0, 10.0)
+        report("reading [bold", 6, 0)
+    assert "training, last 2" in capsys.readouterr().err
+
+
+def test_a_run_without_a_name_gets_one_by_the_time(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
+    words = [
+        word
+        for key, value in tiny_options(tmp_path, max_parameters=1).items()
+        for item in (value if isinstance(value, list) else [value])
+        for word in (f"--{key.replace('_', '-')}", item)
+    ]
+    outcome = call("extract", *words)
+    assert outcome.code == 3
+    (run,) = (tmp_path / "runs").iterdir()
+    assert abs(time.mktime(time.strptime(run.name, "%Y%m%d-%H%M%S")) - time.time()) < 3600
+    assert RunFolder.open(run).config == tiny_config(tmp_path, max_parameters=1)
+    with contextlib.suppress(StopIteration):
+        assert not next((tmp_path / "runs" / run.name / "weights").iterdir())
