@@ -108,7 +108,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "learning_rate": st.lists(positive, min_size=1, max_size=3, unique=True),
     "batch_size": st.lists(st.integers(1, 10**6), min_size=1, max_size=3, unique=True),
     "max_length": st.integers(8, 512),
-    "heldout": st.integers(1, 10**9),
+    "heldout": st.integers(2, 10**9),
     "vocabulary_size": st.integers(300, 10**6),
     "initialise": choice("initialise"),
     "latency_batch": st.integers(1, 10**6),

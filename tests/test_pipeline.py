@@ -37,6 +37,7 @@ from subarch.errors import (
     TrainingDiverged,
 )
 from subarch.pipeline import extract, load_selected, select, train_also, write_report
+from subarch.prepare import environment
 from subarch.runs import RunFolder
 from subarch.space import SearchSpace
 from tiny import tiny_sentences, tiny_teacher
@@ -178,6 +179,14 @@ def test_the_selection_names_what_was_decided_and_on_what(finished: Path, config
     assert all(seconds > 0 for seconds in ledger.values())
 
 
+def test_the_environment_is_recorded_with_git_or_without(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded_then = read(finished, "environment")
+    assert set(recorded_then) == {"versions", "git", "machine"}
+    assert recorded_then["versions"]["subarch"] == subarch.__version__
+    monkeypatch.setenv("PATH", "")
+    assert environment()["git"] is None
+
+
 def test_a_failing_theta_stops_nothing_and_is_told(finished: Path) -> None:
     found = read(finished, "conclusion")["trials"]
     failed = [trial for trial in found if trial["state"] == "failed"]
@@ -253,7 +262,7 @@ def test_other_shapes_are_trained_as_the_candidates_were(small_copy: Path) -> No
 def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
     finished: Path, config: ExtractConfig, tmp_path: Path
 ) -> None:
-    """Two workers, then one, then this process: the errors are those of the run that trained in this process alone."""
+    """Two workers, then one, then one: the errors are those of the run that trained in this process, bit for bit."""
     run = tmp_path / "interrupted"
     RunFolder.create(run, config, resume=False)
     shutil.copy(finished / "latency.json", run)  # measured figures never come out the same again
@@ -282,7 +291,10 @@ def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
     assert psutil.wait_procs(workers, timeout=10)[1] == []  # they notice that their parent is gone
     assert stopped < recorded(run) < 16
 
-    extract(config, run, resume=True)
+    with launched("extract", "--run", run, "--resume", "--workers", 1, "--json") as process:
+        printed, said = process.communicate(timeout=600)
+    assert process.returncode == 0, said
+    assert json.loads(printed) == read(run)
     assert decided(run) == decided(finished)
     assert trials(run) == trials(finished)  # no trial twice, and every curve bit for bit
     assert {path.name for path in (run / "weights").iterdir()} == {

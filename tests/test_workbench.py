@@ -265,5 +265,6 @@ def test_a_teacher_without_a_head_is_refused_before_anything_is_computed(made: P
 
 
 def test_too_little_to_measure_on_is_refused(made: Path, tmp_path: Path) -> None:
+    few = tiny_corpus(tmp_path / "few.txt", documents=25, seed=1)  # of which the hash holds out one
     with pytest.raises(InvalidCorpus, match="1 held-out sequences; give more text"):
-        Workbench.open(config(made, heldout=1), tmp_path)
+        Workbench.open(config(made, corpus=[str(few)]), tmp_path)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from dataclasses import asdict
@@ -35,13 +36,11 @@ MOST_MEASURED = 2_000
 
 def environment() -> dict[str, Any]:
     """Versions, git state and machine, as recorded beside every run."""
-    git = subprocess.run(
-        ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return {"versions": versions(), "git": git.stdout.strip() or None, "machine": machine()}
+    state = None
+    if git := shutil.which("git"):
+        words = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        state = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or None
+    return {"versions": versions(), "git": state, "machine": machine()}
 
 
 def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> dict[str, Any]:
