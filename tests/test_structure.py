@@ -30,10 +30,11 @@ ALLOWED: dict[str, str] = {
     # leaves
     "errors": "",
     "architecture": "errors",
-    "space": "errors architecture",
+    "yamlfile": "errors",
+    "space": "errors architecture yamlfile",
     "objectives": "errors architecture space",
     "losses": "errors architecture",
-    "config": "errors",
+    "config": "errors yamlfile",
     "doctor": "errors subarch",
     "sentence": "errors",
     "readers": "errors",

@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from subarch.errors import InvalidConfig, show
+from subarch.yamlfile import read_yaml
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -223,25 +224,7 @@ def dump(config: ExtractConfig) -> str:
 
 
 def _read(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise InvalidConfig(f"{path}: cannot be read as UTF-8 text: {error}") from error
-    try:
-        data = yaml.safe_load(text)
-    # On a malformed number, date or tag PyYAML lets the error of int(), datetime() or a look-up through
-    except (
-        yaml.YAMLError,
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
-        raise InvalidConfig(f"{path}: not a YAML file: {error}") from error
+    data = read_yaml(path, InvalidConfig)
     if data is None:
         return {}
     if not isinstance(data, dict):

@@ -30,6 +30,7 @@ from subarch.architecture import (
     projection_parameters,
 )
 from subarch.errors import InvalidSpace, show
+from subarch.yamlfile import read_yaml
 
 AXES = ("depth", "heads", "hidden", "intermediate")
 
@@ -132,25 +133,10 @@ class SearchSpace:
         """A preset by name, or a YAML file that maps depth, heads, hidden and intermediate to lists."""
         if str(source) in PRESETS:
             return cls.from_dict(PRESETS[str(source)], str(source))
-        import yaml
-
         path = Path(source)
         if not path.is_file():
             raise InvalidSpace(f"{source}: neither a preset ({', '.join(PRESETS)}) nor a YAML file")
-        try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8"))
-        # On a malformed number, date or tag PyYAML lets the error of int(), datetime() or a look-up through
-        except (
-            yaml.YAMLError,
-            ArithmeticError,
-            AttributeError,
-            LookupError,
-            RecursionError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise InvalidSpace(f"{path}: not a YAML file: {error}") from error
-        return cls.from_dict(data, path.stem)
+        return cls.from_dict(read_yaml(path, InvalidSpace), path.stem)
 
     @classmethod
     def from_dict(cls, data: Any, name: str = "custom") -> SearchSpace:
