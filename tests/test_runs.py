@@ -26,13 +26,16 @@ def configured(**changes: Any) -> ExtractConfig:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "run", configured(), resume=False)
+    """A run that has come to something: without a basis it would just be started again."""
+    folder = RunFolder.create(tmp_path / "run", configured(), resume=False)
+    folder.write("basis", {})
+    return folder
 
 
 def test_a_new_run_holds_its_configuration(run: RunFolder) -> None:
     assert run.config == configured()
     assert RunFolder.open(run.path).config == configured()
-    assert sorted(os.listdir(run.path)) == ["config.yaml", "format.json"]
+    assert sorted(os.listdir(run.path)) == [".lock", "basis.json", "config.yaml", "format.json"]
 
 
 def test_a_run_that_is_there_is_not_started_again(run: RunFolder) -> None:
@@ -182,6 +185,7 @@ def test_what_is_no_json_leaves_the_old_file(run: RunFolder) -> None:
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     run.write("thing", 1)
+    before = sorted(os.listdir(run.path))
 
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -192,7 +196,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(run: RunFolder, monkeypatc
             with pytest.raises(InvalidStudy, match=r"thing.json: cannot be written: .*No space left.*is kept"):
                 run.write("thing", 2)
         assert run.read("thing") == 1
-        assert sorted(os.listdir(run.path)) == ["config.yaml", "format.json", "thing.json"]
+        assert sorted(os.listdir(run.path)) == before
 
 
 def test_a_file_is_old_or_new_but_never_half(run: RunFolder) -> None:
@@ -245,3 +249,13 @@ def test_the_format_is_written_before_the_configuration(tmp_path: Path, monkeypa
     RunFolder.create(tmp_path / "run", configured(), resume=False)
     assert written == ["format.json", "config.yaml"]
     assert json.loads((tmp_path / "run" / "format.json").read_text()) == 1
+
+
+def test_a_start_that_finished_nothing_is_no_reason_to_insist(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", configured(), resume=False)
+    other = configured(steps=7)
+    assert RunFolder.create(tmp_path / "run", other, resume=False).config == other
+    with RunFolder.open(tmp_path / "run") as run:
+        run.write("basis", {})
+    with pytest.raises(InvalidStudy, match="holds a run already"):
+        RunFolder.create(tmp_path / "run", other, resume=False)

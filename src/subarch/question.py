@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import product
 from typing import Any
 
@@ -68,9 +68,14 @@ class Question:
 
     def rows(self, best: dict[Architecture, Trial]) -> dict[int, Trial]:
         """The trials of candidates of this space, by row, ascending."""
-        found = {str(architecture): trial for architecture, trial in best.items()}
-        names = (str(self.costs.architecture(row)) for row in range(len(self.costs)))
-        return {row: found[name] for row, name in enumerate(names) if name in found}
+        found = {}
+        for architecture, trial in best.items():
+            work = architecture.operations(self.inputs, self.config.latency_length)
+            first, last = np.searchsorted(self.costs.operations, [work, work + 1])  # the order is that of operations
+            same = np.flatnonzero((self.costs.table[first:last] == astuple(architecture)).all(axis=1))
+            if len(same):
+                found[int(first + same[0])] = trial
+        return dict(sorted(found.items()))
 
     @classmethod
     def pose(

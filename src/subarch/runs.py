@@ -55,15 +55,14 @@ class RunFolder:
                 path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise InvalidStudy(f"{path}: cannot be made: {error}; choose another with --run") from error
-            folder = cls(path)
-            folder.write("format", FORMAT)
-            folder.write_text("config.yaml", dump(config))
-            return folder
+            return cls(path)._start(config)
+        folder = cls.open(path)
+        if not folder.has("basis") and not (path / "study.db").is_file():
+            return folder._start(config)  # nothing was finished: a mistyped teacher, say; no reason to insist on it
         if not resume:
             raise InvalidStudy(
                 f"{path}: holds a run already; add --resume to go on with it, or choose another with --run"
             )
-        folder = cls.open(path)
         ours, theirs = config.model_dump(), folder.config.model_dump()
         changed = [key for key in ours if key not in FREE and ours[key] != theirs[key]]
         if changed:
@@ -72,6 +71,13 @@ class RunFolder:
                 "resume it as it was, or choose a new folder with --run"
             )
         return folder
+
+    def _start(self, config: ExtractConfig) -> RunFolder:
+        with self:  # not under the feet of a process that has only begun
+            (self.path / "space.json").unlink(missing_ok=True)
+            self.write("format", FORMAT)
+            self.write_text("config.yaml", dump(config))
+        return self
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -16,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -203,11 +204,12 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
     if not path.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        array = compute()
+        content = BytesIO()  # np.save to a file does not notice when the disk refuses the last bytes
+        np.save(content, compute())
         handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.save(file, array)
+                file.write(content.getbuffer())
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ progress, and every worker opens it again within seconds.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ class Workbench:
         if config.initialise == "inherit":
             assert teacher is not None
             report("the teacher's anatomy", 0, 0)
-            anatomy = Anatomy.cached(run / "anatomy.safetensors", teacher, train[:CALIBRATION])
+            of = hashlib.sha256(f"{targets.key} {teacher.fingerprint}".encode()).hexdigest()[:16]
+            anatomy = Anatomy.cached(run / f"anatomy-{of}.safetensors", teacher, train[:CALIBRATION])
         return cls(config, run, teacher, tokenizer, corpus, blueprint, signal, anatomy)
 
     @property
