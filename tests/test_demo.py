@@ -25,7 +25,7 @@ from subarch.teacher import Teacher
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess
 
-COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sentences/s", "parameters"]
+COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "params"]
 PACKAGES = ("filelock", "packaging", "pluggy")
 REAL_SETTINGS, REAL_SHAPES, real_teacher_folder = demo.SETTINGS, demo.HAND_PICKED, demo.teacher_folder
 
@@ -86,9 +86,9 @@ def test_the_table_compares_the_selected_with_the_teacher_and_the_hand_picked(
     assert 0 < outsider["distance"] < 2
     inputs = Teacher.load(folder / "teacher").inputs(output=32)
     for row, name in zip(rows, ("3-4-32-64", winner["architecture"], "1-2-8-16", "2-4-16-16"), strict=True):
-        assert row["parameters"] == Architecture.parse(name).parameters(inputs).total
+        assert row["params"] == Architecture.parse(name).parameters(inputs).total
         assert 0 < row["ms"] < 1000
-        assert row["sentences/s"] > 32 / 1000
+        assert row["sent./s"] > 32 / 1000
         assert 0 < row["MRR"] <= 1
         assert row["MRR"] / 10 <= row["recall@10"] <= 1
     assert page == folder / "run" / "report.html"
@@ -123,7 +123,7 @@ def test_a_demo_shown_again_trains_and_reads_nothing_again(
     asked, written = OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns
     rows, _ = demo.demonstrate(folder / "run")
     assert (OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns) == (asked, written)
-    same = ("model", "distance", "recall@10", "MRR", "parameters")
+    same = ("model", "distance", "recall@10", "MRR", "params")
     assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in shown[0]]
 
 

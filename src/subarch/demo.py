@@ -108,8 +108,8 @@ def compare(
                 "MRR": scores["mrr"],
                 "ms": times[1][name].median_ms,
                 "ms IQR": f"{times[1][name].q1_ms:.2f}–{times[1][name].q3_ms:.2f}",
-                "sentences/s": 32_000 / times[32][name].median_ms,
-                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "sent./s": 32_000 / times[32][name].median_ms,
+                "params": sum(parameter.numel() for parameter in model.parameters()),
             }
         )
     return rows
