@@ -221,7 +221,8 @@ def demo(
     if as_json:
         print(json.dumps({"comparison": comparison, "report": str(page)}))
         return
-    table = Table(title="same training for every row but the teacher; latencies in ms, batch 1", box=SIMPLE, pad_edge=False, padding=0)
+    title = "same training for every row but the teacher; latencies in ms, batch 1"
+    table = Table(title=title, box=SIMPLE, pad_edge=False, padding=0)
     columns = [column for column in comparison[0] if column != "ms IQR"]  # in the report
     for column in columns:
         table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
