@@ -173,20 +173,6 @@ def test_segments_against_brute_force(tmp_path: Path, tokenizer: PreTrainedToken
     assert [list(ids) for ids in corpus.train[2:4]] == [list(corpus.train[2]), list(corpus.train[3])]
 
 
-def test_blocks(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
-    corpus = build([write(tmp_path / "a.txt", sentences(50))], tokenizer, tmp_path / "corpus")
-    flat = np.concatenate(list(corpus.train))
-    blocks = corpus.blocks("train", 16)
-    assert blocks.shape == (len(flat) // 16, 16)
-    assert np.array_equal(blocks.ravel(), flat[: blocks.size])
-    assert np.shares_memory(blocks, corpus.train.tokens)
-    with pytest.raises(InvalidCorpus, match="too few for one block"):
-        corpus.blocks("heldout", 10**6)
-    for cut in (corpus.blocks, corpus.segments):
-        with pytest.raises(InvalidConfig):
-            cut("train", 0)
-
-
 def test_reopening_and_rebuilding(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: Any) -> None:
     path, folder = write(tmp_path / "a.txt", sentences(50)), tmp_path / "deep" / "corpus"
     first = build([path], tokenizer, folder)

@@ -52,6 +52,21 @@ class Toy:
         return float(self.distance(student, np.arange(8)))
 
 
+class Recording(Toy):
+    """Keeps the weights that each step starts from, and its loss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.losses: list[float] = []
+        self.weights: list[list[Tensor]] = []
+
+    def loss(self, student: Student, rows: NDArray[np.int64], epoch: int) -> Tensor:
+        self.weights.append([p.detach().double().clone() for p in student.parameters()])
+        loss = super().loss(student, rows, epoch)
+        self.losses.append(loss.item())
+        return loss
+
+
 def fresh(architecture: Architecture = SHAPE, blueprint: Blueprint = BERT) -> Student:
     torch.manual_seed(0)
     return Student(architecture, blueprint)
@@ -214,14 +229,10 @@ def test_the_average_stays_in_the_student() -> None:
 def test_the_average_is_the_polynomial_decay_one() -> None:
     # Shamir and Zhang, arXiv 1212.1824, section 4: the weight of step k of t is proportional to k^η at large k; here
     # exactly (η+1)/(k+η) · prod over later j of (j-1)/(j+η), by their recursion with η = 4.
-    student = fresh()
-    history: list[list[Tensor]] = []
-    estimate(
-        student,
-        Toy(),
-        Settings(12, 5e-3, 8),
-        lambda step, loss: history.append([p.detach().double().clone() for p in student.parameters()]),
-    )
+    student, recording = fresh(), Recording()
+    estimate(student, Toy(), Settings(12, 5e-3, 8))
+    estimate(fresh(), recording, Settings(13, 5e-3, 8))
+    history = recording.weights[1:]  # what step k + 1 starts from is what step k left
     shares = [5 / (k + 4) * math.prod((j - 1) / (j + 4) for j in range(k + 1, 13)) for k in range(1, 13)]
     assert sum(shares) == pytest.approx(1)
     for number, weight in enumerate(student.parameters()):
@@ -231,10 +242,10 @@ def test_the_average_is_the_polynomial_decay_one() -> None:
 
 def test_evaluating_does_not_disturb_the_training() -> None:
     # 7 steps are measured after 1, 2, 4 and 7 of them, 70 steps after 4, 7, 18, 35 and 70
-    losses: dict[int, list[float]] = {7: [], 70: []}
-    for steps, found in losses.items():
-        estimate(fresh(), Toy(), Settings(steps, 5e-3, 8), lambda step, loss, found=found: found.append(loss))  # type: ignore[misc]
-    assert losses[7] == losses[70][:7]
+    short, long = Recording(), Recording()
+    estimate(fresh(), short, Settings(7, 5e-3, 8))
+    estimate(fresh(), long, Settings(70, 5e-3, 8))
+    assert short.losses == long.losses[:7]
 
 
 def test_token_embeddings_learn_by_sparse_updates() -> None:
@@ -329,8 +340,7 @@ def test_dropout_is_off() -> None:
     student = fresh()
     assert student.encoder.config.hidden_dropout_prob == 0.1
     untouched = copy.deepcopy(student).eval()
-    losses: list[float] = []
-    estimate(student, Toy(), Settings(1, 1e-3, 8), lambda step, loss: losses.append(loss))
-    toy = Toy()
+    recording, toy = Recording(), Toy()
+    estimate(student, recording, Settings(1, 1e-3, 8))
     ((_, rows),) = batches(toy.lengths, Settings(1, 1e-3, 8))
-    assert losses == [toy.loss(untouched, rows, 0).item()]
+    assert recording.losses == [toy.loss(untouched, rows, 0).item()]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subarch.errors import InvalidConfig
-from subarch.objectives import Objective, Table, dominators, frontier, w_coefficient, w_warning
+from subarch.objectives import Objective, dominators, frontier, w_coefficient, w_warning
 
 P = np.array([10, 20, 20, 30, 40], dtype=np.int64)
 COST = np.array([1.0, 2.0, 2.5, 4.0, 5.0])
@@ -114,22 +114,6 @@ def test_without_a_bound_on_the_error_nothing_is_claimed() -> None:
     assert objective("latency", max_error=0.2).bound(P, COST, unknown).tolist() == COST.tolist()
     with pytest.raises(ValueError, match="row 1: the least error"):
         objective("w").bound(P, COST, [0.1, math.nan, 0.1, 0.1, 0.1])
-
-
-def test_a_table_holds_untrained_candidates_as_nan() -> None:
-    assert Table(P, COST, np.array([0.1, math.nan, 0.2, 0.3, math.nan])).trained.tolist() == [
-        True,
-        False,
-        True,
-        True,
-        False,
-    ]
-    with pytest.raises(ValueError, match="row 1: the error inf"):
-        Table(P, COST, np.array([0.1, math.inf, 0.2, 0.3, 0.4]))
-    with pytest.raises(ValueError, match="row 2: the cost nan"):
-        Table(P, np.array([1.0, 2.0, math.nan, 3.0, 4.0]), ERROR)
-    with pytest.raises(ValueError, match="error has shape"):
-        Table(P, COST, ERROR[1:])
 
 
 # --- dominance --------------------------------------------------------------------------------------------------------

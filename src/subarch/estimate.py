@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,7 +67,6 @@ def estimate(
     student: Student,
     signal: Signal,
     settings: Settings,
-    on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> Estimate:
     """Train `student` in place for s steps of AdamW; return its error and curve, leave the averaged weights in it.
 
@@ -108,7 +107,6 @@ def estimate(
             optimizer.step()
         torch._foreach_lerp_(average, weights, (AVERAGING + 1) / (step + AVERAGING))
         training += time.perf_counter() - start
-        on_step(step, value)
         if step in points:
             with _swapped(weights, average):
                 curve.append(_point(student, signal, step, training))

@@ -33,31 +33,6 @@ UNBOUNDED_ERRORS = ("mlm", "logits")
 """Both hold a masked-LM cross-entropy, which stays well above 0."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Table:
-    """Candidates as columns of length N, in the order of `space.Costs`; an error of NaN means "not trained", here only.
-
-    `parameters` is p(ξ); `cost` is i(ξ), a measured latency in ms or a number of multiply-adds; `error` is e(ξ).
-
-    Raises:
-        ValueError: columns of unequal length, a negative or non-finite cost, an infinite error.
-    """
-
-    parameters: NDArray[np.int64]
-    cost: Floats
-    error: Floats
-
-    def __post_init__(self) -> None:
-        checked_costs(self.parameters, self.cost)
-        if np.shape(self.error) != np.shape(self.cost):
-            raise ValueError(f"error has shape {np.shape(self.error)}, cost has {np.shape(self.cost)}")
-        refuse(np.isinf(self.error), "the error", self.error, "must be finite, or NaN where nothing was trained")
-
-    @property
-    def trained(self) -> Mask:
-        return ~np.isnan(self.error)
-
-
 @dataclass(frozen=True, slots=True)
 class Objective:
     """What to minimise, under limits that go with any objective.

@@ -2,7 +2,7 @@
 
 The folder holds `train.npy` and `heldout.npy` (int32, the documents of a split end to end, without special tokens),
 `train.offsets.npy` and `heldout.offsets.npy` (int64, where each document begins, then the end) and `corpus.json`
-(what it was made of). Plain .npy and not Arrow: both map into memory, but segments and blocks are views of one flat
+(what it was made of). Plain .npy and not Arrow: both map into memory, but segments are views of one flat
 array, and any NumPy reads it. int32, because torch's embedding takes it as it is.
 
 The folder appears by a rename once complete, so a build that is killed leaves no half corpus.
@@ -103,22 +103,6 @@ class Corpus:
         size = np.minimum(length, np.repeat(documents.offset + documents.size, pieces) - offset)
         kept = (number == 0) | (size >= min(CRUMB, length))
         return Segments(documents.tokens, offset[kept], size[kept])
-
-    def blocks(self, part: Part, length: int) -> NDArray[np.int32]:
-        """(M, length) view: the documents end to end, without separators, cut into full blocks; the rest is left.
-
-        Raises:
-            InvalidCorpus: the split has not enough tokens for one block.
-        """
-        tokens: NDArray[np.int32] = getattr(self, part).tokens
-        require(length >= 1, f"blocks of {length} tokens cannot be cut; the length must be at least 1")
-        if len(tokens) < length:
-            raise InvalidCorpus(
-                f"{self.folder}: the {part} split has {len(tokens)} tokens, too few for one block of {length}; "
-                "give more text or a smaller length"
-            )
-        count = len(tokens) // length
-        return tokens[: count * length].reshape(count, length)
 
 
 def pack(
