@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import subprocess
 import sys
@@ -16,19 +15,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from documents import WORDS, records, sentences, write
 from subarch import corpus as corpus_module
 from subarch import packed
 from subarch.corpus import Corpus, build, hold_out, train_tokenizer
 from subarch.errors import InvalidConfig, InvalidCorpus
-
-TEXT = "the quick brown fox jumps over a lazy dog while seven small grey cats sleep under one old wooden table"
-WORDS = TEXT.split()
-
-
-def sentences(count: int, seed: int = 0, words: int = 8) -> list[str]:
-    """Distinct sentences: the number in each makes it so."""
-    source = random.Random(seed)
-    return [f"number{seed}x{n} " + " ".join(source.choices(WORDS, k=words)) for n in range(count)]
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +34,6 @@ def tokenizer() -> PreTrainedTokenizerFast:
     )
     fast = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[UNK]", pad_token="[PAD]", mask_token="[MASK]")
     return fast
-
-
-def write(path: Path, lines: list[str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def records(path: Path, rows: list[tuple[str, str | None]]) -> Path:
-    return write(path, [json.dumps({"text": text, "group": group}) for text, group in rows])
 
 
 def decoded(corpus: Corpus, part: str, tokenizer: PreTrainedTokenizerFast) -> set[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import random
 import resource
 import subprocess
 import sys
@@ -15,29 +14,15 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerFast
 
+from documents import sentences, write
 from subarch import packed
 from subarch.corpus import Corpus, build, train_tokenizer
 from subarch.errors import InvalidCorpus
-
-TEXT = "the quick brown fox jumps over a lazy dog while seven small grey cats sleep under one old wooden table"
-WORDS = TEXT.split()
-
-
-def sentences(count: int, seed: int = 0, words: int = 8) -> list[str]:
-    """Distinct sentences: the number in each makes it so."""
-    source = random.Random(seed)
-    return [f"number{seed}x{n} " + " ".join(source.choices(WORDS, k=words)) for n in range(count)]
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(sentences(100), 300)
-
-
-def write(path: Path, lines: list[str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
 
 
 @pytest.mark.parametrize("missing", ["train.npy", "heldout.offsets.npy", "corpus.json"])

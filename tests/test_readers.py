@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import random
 import subprocess
 import sys
 import tracemalloc
@@ -19,31 +18,13 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from documents import records, sentences, write
 from subarch.errors import InvalidCorpus
 from subarch.readers import LONGEST, Document, clean, identity, read
-
-TEXT = "the quick brown fox jumps over a lazy dog while seven small grey cats sleep under one old wooden table"
-WORDS = TEXT.split()
-
-
-def sentences(count: int, seed: int = 0, words: int = 8) -> list[str]:
-    """Distinct sentences: the number in each makes it so."""
-    source = random.Random(seed)
-    return [f"number{seed}x{n} " + " ".join(source.choices(WORDS, k=words)) for n in range(count)]
 
 
 def texts(sources: Any, **options: Any) -> list[str]:
     return [document.text for document in read(sources, **options)]
-
-
-def write(path: Path, lines: list[str]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
-
-
-def records(path: Path, rows: list[tuple[str, str | None]]) -> Path:
-    return write(path, [json.dumps({"text": text, "group": group}) for text, group in rows])
 
 
 def test_every_container_gives_the_same_documents(tmp_path: Path) -> None:
