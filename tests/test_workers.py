@@ -103,11 +103,17 @@ def test_each_candidate_comes_back_once_from_a_process_of_its_own(tmp_path: Path
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_a_candidate_that_kills_its_worker_twice_fails_and_the_others_do_not(tmp_path: Path) -> None:
-    candidates = [shape(1), shape(3), shape(2), shape(4), shape(5)]
-    with Workers(unused_config(), tmp_path, 2) as pool:
-        ended = drive(pool, candidates)
-    assert sorted(trial.architecture for trial in ended) == sorted(candidates)
+@pytest.mark.parametrize(
+    # Beside another that dies, the one that dies once would fail too if it is cut down before it gets there.
+    ("count", "depths"),
+    [(1, [1, 3, 2, 4]), (2, [1, 3, 4, 5])],
+)
+def test_a_candidate_that_kills_its_worker_twice_fails_and_the_others_do_not(
+    tmp_path: Path, count: int, depths: list[int]
+) -> None:
+    with Workers(unused_config(), tmp_path, count) as pool:
+        ended = drive(pool, [shape(depth) for depth in depths])
+    assert sorted(trial.architecture.depth for trial in ended) == sorted(depths)
     for trial in ended:
         if trial.architecture.depth == 3:
             assert (trial.error, trial.threads) == (None, 3)
