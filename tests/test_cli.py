@@ -21,10 +21,12 @@ from subarch import cli
 from subarch.config import MEASUREMENT, QUESTION, ExtractConfig, load
 from subarch.errors import InvalidTeacher
 from subarch.pipeline import extract
+from subarch.pretrain_config import LOSSES, PretrainConfig
 from subarch.runs import RunFolder
+from subarch.screen import progress
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
-COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select")
+COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select", "pretrain")
 
 # A value for each key that is not its default, and allowed together with the others
 VALUES: dict[str, Any] = {
@@ -57,6 +59,57 @@ VALUES: dict[str, Any] = {
     "threads_per_worker": 2,
     "seed": 9,
     "storage": "sqlite:///x.db",
+}
+
+# The same of pretraining
+PRETRAIN_VALUES: dict[str, Any] = {
+    "architecture": "2-2-32-64",
+    "teacher": "some/teacher",
+    "corpus": ["one.txt", "two words.txt"],
+    "text_column": "body",
+    "streaming": True,
+    **{f"loss_{name}": 0.25 for name in LOSSES},
+    "temperature": 3.0,
+    "top_k": 8,
+    "maskings": 2,
+    "whole_word": True,
+    "vocabulary_size": 400,
+    "max_length": 24,
+    "batch_tokens": 4096,
+    "micro_tokens": 512,
+    "steps": 11,
+    "minutes": 1.5,
+    "learning_rate": 1e-3,
+    "warm_up": 0.1,
+    "weight_decay": 0.0,
+    "clip": 0.0,
+    "optimizer": "sgd",
+    "dropout": 0.1,
+    "freeze_embeddings": True,
+    "precision": "bf16",
+    "compile": True,
+    "initialise": "scratch",
+    "targets": "live",
+    "heldout": 33,
+    "evaluations": 3,
+    "patience": 2,
+    "threads": 1,
+    "seed": 9,
+}
+
+TRAINED: dict[str, Any] = {
+    "architecture": "2-2-32-64",
+    "losses": {"embedding": 1.0, "relations": 0.25},
+    "heldout": [
+        {"step": 0, "seconds": 0.1, "embedding": 0.75, "relations": 2.5, "loss": 1.375},
+        {"step": 50, "seconds": 3.0, "embedding": 0.4, "relations": 1.5, "loss": 0.775},
+        {"step": 1200, "seconds": 90.0, "embedding": 0.125, "relations": 1.25, "loss": 0.4375},
+    ],
+    "steps": 1200,
+    "tokens": 1_234_567,
+    "seconds": 90.0,
+    "tokens_per_second": 13717.4,
+    "padding": 0.0234,
 }
 
 
@@ -114,6 +167,16 @@ def test_the_options_of_extract_are_the_keys_of_the_configuration() -> None:
         assert found[key].default in (None, [], ())  # what was not given must not override a file
 
 
+def test_the_options_of_pretrain_are_the_keys_of_its_configuration() -> None:
+    found = options("pretrain")
+    assert set(found) == {*PretrainConfig.model_fields, "run", "config", "restart", "as_json"}
+    assert set(PRETRAIN_VALUES) == set(PretrainConfig.model_fields)
+    for key in PretrainConfig.model_fields:
+        assert found[key].opts == [f"--{key.replace('_', '-')}"]
+        assert found[key].multiple == isinstance(PRETRAIN_VALUES[key], list)
+        assert found[key].default in (None, [], ())
+
+
 def test_the_options_of_select_are_what_may_be_asked_later() -> None:
     assert set(options("select")) == {*QUESTION, *MEASUREMENT, "run", "remeasure", "as_json"}
 
@@ -157,6 +220,103 @@ def test_every_option_reaches_the_configuration(
     assert seen[1] == load(None, given | {"seed": 5})
 
 
+class Pretrainings(NamedTuple):
+    """What the stand-ins for `subarch.pretrain` were called with."""
+
+    configured: list[tuple[Path, Path | None, dict[str, Any]]]
+    trained: list[tuple[Path, Any, bool]]
+
+
+@pytest.fixture
+def pretrainings(monkeypatch: pytest.MonkeyPatch) -> Pretrainings:
+    seen = Pretrainings([], [])
+
+    def configure(run: Path, file: Path | None, given: dict[str, Any]) -> str:
+        seen.configured.append((run, file, given))
+        return "settings"
+
+    def pretrain(run: Path, config: Any, restart: bool, report: Any) -> dict[str, Any]:
+        seen.trained.append((run, config, restart))
+        report("pretraining, loss 0.5", 3, 10)
+        return TRAINED
+
+    monkeypatch.setattr("subarch.pretrain.configure", configure)
+    monkeypatch.setattr("subarch.pretrain.pretrain", pretrain)
+    return seen
+
+
+@pytest.mark.parametrize("key", sorted(PRETRAIN_VALUES))
+def test_every_option_reaches_the_configuration_of_pretraining(
+    call: Call, pretrainings: Pretrainings, key: str
+) -> None:
+    value = PRETRAIN_VALUES[key]
+    flag = f"--{key.replace('_', '-')}"
+    items = value if isinstance(value, list) else [value]
+    words = [flag] if value is True else [word for item in items for word in (flag, item)]
+    assert call("pretrain", "runs/x", *words).code == 0
+    expected = Path(value) if key == "teacher" else value
+    assert pretrainings.configured == [(Path("runs/x"), None, {key: expected})]
+    assert pretrainings.trained == [(Path("runs/x"), "settings", False)]
+    assert expected != PretrainConfig.model_fields[key].get_default()
+    if value is True:
+        call("pretrain", "runs/x", f"--no-{key.replace('_', '-')}")
+        assert pretrainings.configured[1][2] == {key: False}  # over a file that says otherwise
+
+
+def test_pretraining_shows_what_came_of_it(call: Call, pretrainings: Pretrainings) -> None:
+    shown = call("pretrain", "runs/[x]", "--config", "c.yaml", "--restart")
+    assert shown.code == 0
+    assert pretrainings.configured == [(Path("runs/[x]"), Path("c.yaml"), {})]
+    assert pretrainings.trained == [(Path("runs/[x]"), "settings", True)]
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert ["embedding", "1", "0.750", "0.125"] in lines
+    assert ["relations", "0.25", "2.50", "1.25"] in lines
+    assert ["all,", "weighted", "1.38", "0.438"] in lines
+    assert "1,200 steps, 1,234,567 tokens, 1.5 minutes, 13,717 tokens/s, 2.3% padding" in shown.out.splitlines()
+    assert shown.out.endswith("trained 2-2-32-64: runs/[x]/pretrained\n")
+    assert "pretraining, loss 0.5" in shown.err
+    printed = call("pretrain", "runs/x", "--json")
+    assert json.loads(printed.out) == TRAINED
+
+
+def test_of_many_processes_the_first_alone_speaks(
+    call: Call, pretrainings: Pretrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    for words in ((), ("--json",)):
+        assert call("pretrain", "runs/x", *words) == (0, "", "")
+    monkeypatch.setenv("RANK", "0")
+    assert json.loads(call("pretrain", "runs/x", "--json").out) == TRAINED
+    assert len(pretrainings.trained) == 3
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subarch.pretrain.pretrain", interrupted)
+    assert call("pretrain", "runs/x").err.endswith("go on with: subarch pretrain runs/x")
+    monkeypatch.setenv("RANK", "1")
+    assert call("pretrain", "runs/x") == (130, "", "")
+
+
+def test_after_ctrl_c_the_same_goes_on_and_does_not_begin_anew(
+    call: Call, pretrainings: Pretrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("subarch.pretrain.pretrain", interrupted)
+    outcome = call("pretrain", "runs/a [b]", "--restart", "--corpus", "two words", "--minutes", "3")
+    assert (outcome.code, outcome.out) == (130, "")
+    assert outcome.err.endswith("go on with: subarch pretrain 'runs/a [b]' --corpus 'two words' --minutes 3")
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    words = [sys.executable, "-m", "subarch", "space", "--length", "0"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage: subarch space" in done.stderr
+
+
 HELP = """
 import contextlib, io, sys, time
 from subarch.cli import main
@@ -178,7 +338,7 @@ def test_help_answers_everywhere_and_imports_nothing_heavy() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=wide)
     assert done.returncode == 0, done.stderr
     assert all(int(line) > 200 for line in done.stdout.splitlines() if line.isdigit())
-    for key in ExtractConfig.model_fields:
+    for key in {*ExtractConfig.model_fields, *PretrainConfig.model_fields}:
         assert f"--{key.replace('_', '-')}" in done.stdout
     assert "Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no candidate meets the limits, 130" in " ".join(
         done.stdout.split()
@@ -229,6 +389,8 @@ def test_space_reads_a_file_and_its_options(call: Call, tmp_path: Path) -> None:
         ("extract", "--resume"),
         ("select",),
         ("report",),
+        ("pretrain",),
+        ("pretrain", "runs/x", "--steps", "many"),
     ],
 )
 def test_wrong_usage_is_two(call: Call, words: tuple[str, ...]) -> None:
@@ -400,7 +562,7 @@ def test_the_demo_prints_its_table(call: Call, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_progress_takes_whatever_stages_say(capsys: pytest.CaptureFixture[str]) -> None:
-    with cli._progress("subarch") as report:
+    with progress("subarch") as report:
         report("reading [bold", 0, 0)
         report("reading [bold", 5, 0)
         report("training, last 1", 0, 10)

@@ -34,11 +34,20 @@ ALLOWED: dict[str, str] = {
     "space": "errors architecture yamlfile",
     "objectives": "errors architecture space",
     "losses": "errors architecture",
-    "config": "errors yamlfile",
+    "configuration": "errors yamlfile",
+    "config": "errors configuration",
+    "pretrain_config": "errors architecture configuration",
+    "plan_config": "configuration",
+    "cost": "errors architecture pretrain_config",
+    "checkpoints": "errors",
+    "card": "errors yamlfile",
+    "options": "",
+    "screen": "",
     "doctor": "errors subarch",
     "sentence": "errors",
     "readers": "errors",
     "packed": "errors",
+    "masking": "errors",
     # what stands on the numbers alone
     "abnc": "errors architecture space objectives",
     "selection": "errors architecture space objectives",
@@ -54,23 +63,40 @@ ALLOWED: dict[str, str] = {
     # one trial, the record of all, and the page about them
     "trial": "errors architecture",
     "estimate": "errors architecture model losses trial",
-    "signals": "errors losses model packed scoring sentence teacher trial",
+    "signals": "errors losses masking model packed scoring sentence teacher trial",
     "study": "errors architecture trial",
     "report": "errors architecture space objectives",
     # the stages up to a trial, put together for one process, and the processes
-    "workbench": "errors architecture config corpus estimate inherit model packed readers scoring signals teacher "
-    "trial",
+    "workbench": "errors architecture config corpus estimate inherit model packed pretrain_config readers scoring "
+    "signals teacher trial",
     "workers": "errors architecture config trial workbench",
     # what is asked, what is answered, and where it is kept
     "question": "errors architecture space objectives search selection config trial",
     "conclude": "errors architecture space objectives search selection abnc question trial",
     "runs": "errors config",
     "handover": "errors model sentence",
+    # full training: batches, what is learnt from them, the loop, and what it leaves
+    "batching": "errors corpus packed readers",
+    "collate": "errors batching masking sentence teacher",
+    "distill": "errors losses model sentence teacher",
+    "targets": "errors collate distill packed",
+    "timing": "distill",
+    "material": "errors architecture batching collate corpus distill inherit masking model packed pretrain_config "
+    "sentence targets teacher workbench",
+    "schedule": "collate material pretrain_config timing",
+    "trainer": "errors checkpoints collate distill",
+    "outcome": "architecture card doctor handover latency material model pretrain_config runs schedule trainer "
+    "workbench",
+    "pretraining": "errors architecture checkpoints collate doctor material model outcome pretrain_config runs schedule "
+    "trainer trial workbench workers yamlfile",
+    "pace": "cost distill doctor model sentence teacher timing",
+    "plan": "errors architecture cost pace packed plan_config pretrain_config sentence teacher",
     "prepare": "errors architecture config doctor latency model question runs sentence signals space teacher workbench",
     # the whole
     "pipeline": "*",
     "demo": "*",
     "cli": "*",
+    "__main__": "cli",
 }
 
 # Modules that need torch to say anything at all; all others, and so --help, load without it
@@ -84,6 +110,16 @@ HEAVY = {
     "signals",
     "workbench",
     "handover",
+    "collate",
+    "distill",
+    "targets",
+    "timing",
+    "material",
+    "schedule",
+    "trainer",
+    "outcome",
+    "pretraining",
+    "pace",
     "prepare",
     "pipeline",
     "demo",

@@ -6,15 +6,11 @@ limits (the nearest one is named); 130 stopped by Ctrl-C, with the command that 
 
 from __future__ import annotations
 
-import inspect
 import json
-import shlex
+import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
 from rich.box import SIMPLE
@@ -24,8 +20,12 @@ from rich.table import Table
 from subarch import __version__
 from subarch.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.errors import SubarchError
+from subarch.options import with_options
+from subarch.plan_config import PlanConfig
+from subarch.pretrain_config import PretrainConfig
+from subarch.screen import cell, errors, progress, show_plan, show_training, show_warnings
 
-INFEASIBLE, STOPPED = 3, 130
+INFEASIBLE = 3
 
 app = typer.Typer(
     add_completion=False,
@@ -35,7 +35,6 @@ app = typer.Typer(
     "parameter size, latency and error.",
     epilog="Exit codes: 0 done, 1 refused or failed, 2 wrong usage, 3 no candidate meets the limits, 130 stopped.",
 )
-errors = Console(stderr=True)
 
 Run = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output.")]
@@ -45,7 +44,7 @@ Option = typer.Option
 def main() -> None:
     """Entry point: errors raised on purpose become one message and an exit code."""
     try:
-        app()
+        app(prog_name="subarch")  # also as `python -m subarch`
     except SubarchError as error:
         errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
         errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
@@ -138,8 +137,7 @@ def doctor(
         if key != "warnings":
             table.add_row(key, json.dumps(value, indent=1, ensure_ascii=False).strip("{}\n "))
     Console().print(table)
-    for warning in found["warnings"]:
-        errors.print(f"[yellow]warning[/]: {warning}")
+    show_warnings(found["warnings"])
 
 
 @app.command()
@@ -175,11 +173,50 @@ def _extract(
         settings = load(path / "config.yaml", given)
     else:
         settings = load(config, given)
-    with _progress("subarch", "extract", "--run", str(path), "--resume") as report:
+    with progress("subarch", "extract", "--run", str(path), "--resume") as report:
         from subarch.pipeline import extract  # after the configuration: torch takes seconds to import
 
         selection = extract(settings, path, resume=resume, report=report)
     _show(selection, path, as_json)
+
+
+def _pretrain(
+    run: Run,
+    config: Annotated[Path | None, Option(help="YAML file; options override it.", show_default=False)] = None,
+    restart: Annotated[bool, Option("--restart", help="Begin anew, without the checkpoints that are there.")] = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Train the architecture that extraction selected in a run folder, or a given one; the same again goes on.
+
+    In the folder of an extraction, what is not given is taken from there. On many devices: torchrun -m subarch pretrain
+    """
+    first = os.environ.get("RANK", "0") == "0"  # under torchrun the others train and say nothing
+    given = {key: value for key, value in options.items() if value not in (None, [], ())}
+    again = [word for word in sys.argv[1:] if word != "--restart"]
+    with progress("subarch", *again, shown=first) as report:
+        from subarch.pipeline import pretrain
+        from subarch.pretraining import configure
+
+        settings = configure(run, config, given)
+        trained = pretrain(run, settings, restart, report)
+    if first and as_json:
+        print(json.dumps(trained))
+    elif first:
+        show_training(trained, run)
+
+
+def _plan(as_json: AsJson = False, **options: Any) -> None:
+    """Tell what a pretraining will take before it is paid for: operations, memory, tokens per second, hours."""
+    from subarch.configuration import load
+    from subarch.plan import draw_up
+
+    with errors.status("planning"):
+        planned = draw_up(load(PlanConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())}))
+    if as_json:
+        print(json.dumps(planned))
+    else:
+        show_plan(planned)
 
 
 def _select(
@@ -193,7 +230,7 @@ def _select(
     An objective or limit given here replaces all of the run's; without any, the run's are kept.
     """
     changes = {key: value for key, value in options.items() if value is not None}
-    with _progress("subarch", "select", str(run)) as report:
+    with progress("subarch", "select", str(run)) as report:
         from subarch.pipeline import select
 
         selection = select(run, changes, remeasure=remeasure, report=report)
@@ -214,10 +251,10 @@ def demo(
     as_json: AsJson = False,
 ) -> None:
     """Extract a faster encoder of all-MiniLM-L6-v2 for the documentation of installed packages, on this machine."""
-    with _progress("subarch", "demo", "--run", str(run)) as progress:
+    with progress("subarch", "demo", "--run", str(run)) as report:
         from subarch.demo import demonstrate
 
-        comparison, page = demonstrate(run, progress)
+        comparison, page = demonstrate(run, report)
     if as_json:
         print(json.dumps({"comparison": comparison, "report": str(page)}))
         return
@@ -227,15 +264,9 @@ def demo(
     for column in columns:
         table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for row in comparison:
-        table.add_row(*(_cell(row[column]) for column in columns))
+        table.add_row(*(cell(row[column]) for column in columns))
     Console().print(table)
     print(f"report: {page}")
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
-    return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
 
 
 def _show(selection: dict[str, Any], run: Path, as_json: bool) -> None:
@@ -266,8 +297,7 @@ def _table(selection: dict[str, Any], run: Path) -> None:
             )
     console.print(table)
     console.print(selection["gap_sentence"], highlight=False)
-    for warning in selection["warnings"]:
-        errors.print(f"[yellow]warning[/]: {warning}", highlight=False)
+    show_warnings(selection["warnings"])
     if selection["winner"] is None:
         errors.print(selection["nearest"]["sentence"], highlight=False)
     else:
@@ -275,66 +305,7 @@ def _table(selection: dict[str, Any], run: Path) -> None:
     print(f"report: {run / 'report.html'}")
 
 
-@contextmanager
-def _progress(*resume: str) -> Iterator[Callable[[str, float, float], None]]:
-    """A progress bar with time left, on standard error; Ctrl-C ends with the command that goes on, `resume`."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors) as progress:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: float, total: float) -> None:
-            stage = what.split(",")[0]
-            if stage not in tasks:
-                for task in tasks.values():
-                    progress.stop_task(task)
-                tasks[stage] = progress.add_task(what, total=total or None)
-            progress.update(tasks[stage], description=what, completed=done, total=total or None)
-
-        try:
-            yield report
-        except KeyboardInterrupt:
-            progress.stop()
-            message = f"Stopped. What was finished is kept; go on with: {shlex.join(resume)}"
-            errors.print(message, markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(STOPPED) from None
-
-
-def _with_options(function: Callable[..., None], keys: list[str]) -> Callable[..., None]:
-    """Give a command one option per configuration key, typed and described as the configuration is."""
-    parameters = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "options"]
-    for key in keys:
-        field = ExtractConfig.model_fields[key]
-        default = field.get_default()
-        known = "" if field.is_required() or default is None else f" [{default}]"
-        option = Option(help=f"{field.description}.{known}", show_default=False)
-        annotation = Annotated[option_type(field.annotation), option]  # type: ignore[valid-type]
-        parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
-
-    def command(**values: Any) -> None:
-        function(**values)
-
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    command.__doc__ = function.__doc__
-    command.__name__ = function.__name__.lstrip("_")
-    return command
-
-
-def option_type(annotation: Any) -> Any:
-    """The plain type of a configuration field; its limits are checked by the configuration itself."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return option_type(arguments[0])
-    if origin is Literal:
-        return str
-    if origin is list:
-        return list[option_type(arguments[0])]  # type: ignore[misc]
-    if origin in (Union, UnionType):
-        return option_type(next(argument for argument in arguments if argument is not type(None)))
-    return annotation
-
-
-app.command()(_with_options(_extract, list(ExtractConfig.model_fields)))
-app.command()(_with_options(_select, [*QUESTION, *MEASUREMENT]))
+app.command()(with_options(_extract, ExtractConfig))
+app.command()(with_options(_select, ExtractConfig, [*QUESTION, *MEASUREMENT]))
+app.command()(with_options(_pretrain, PretrainConfig))
+app.command()(with_options(_plan, PlanConfig))

@@ -1,8 +1,8 @@
 """The configuration of `subarch extract`: one flat, frozen record whose keys are the command-line options.
 
 A key is an option with its dashes as underscores, so a YAML file, a command line and the `config.yaml` of a run say
-the same things in the same words, and one description serves `--help` and the commented YAML. Reading refuses what it
-does not understand: the error for an unknown key names the nearest known one, and a text is no number of steps.
+the same things in the same words, and one description serves `--help` and the commented YAML. How it is read and
+what reading refuses is in `configuration`.
 
     >>> from pathlib import Path
     >>> from subarch.config import dump, load
@@ -16,30 +16,14 @@ Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-import difflib
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch.errors import InvalidConfig, show
-from subarch.yamlfile import read_yaml
-
-
-def _refuse_bool(value: Any) -> Any:
-    # pydantic would read `true` as 1.0
-    if isinstance(value, bool):
-        raise ValueError("a number is needed, not a truth value")
-    return value
-
-
-# Not strict: YAML 1.1 reads 5e-4, without a point, as text
-Number = Annotated[float, Strict(False), BeforeValidator(_refuse_bool), Field(gt=0, allow_inf_nan=False)]
-# Not strict: paths are text in YAML
-File = Annotated[Path, Strict(False)]
-
+from subarch import configuration
+from subarch.configuration import File, Number, Text
 
 # What may be asked of a finished run again, without training
 QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
@@ -60,7 +44,7 @@ class ExtractConfig(BaseModel):
         description="Folder of the model to compress, Hugging Face or sentence-transformers format; "
         "may be left out only with error mlm and initialise scratch",
     )
-    corpus: list[Annotated[str, Field(min_length=1)]] = Field(
+    corpus: list[Text] = Field(
         min_length=1,
         description="Text to train and measure on: files (also .gz, .zst, JSONL, Parquet), folders or a datasets name",
     )
@@ -196,55 +180,9 @@ def load(path: Path | None, overrides: Mapping[str, Any]) -> ExtractConfig:
         InvalidConfig: an unreadable file, an unknown key, an impossible value or combination; the message names file or
             option, key and value, for every key that is wrong.
     """
-    given = {key: value for key, value in overrides.items() if value is not None}
-    values = (_read(path) if path else {}) | given
-    for key in values:
-        if key not in ExtractConfig.model_fields:
-            name = key if isinstance(key, str) else show(key)
-            nearest = difflib.get_close_matches(name.replace("-", "_"), ExtractConfig.model_fields, n=1, cutoff=0)[0]
-            raise InvalidConfig(
-                f"{_origin(name, given, path)}: unknown key {show(key)}; the nearest known key is {nearest!r}"
-            )
-    try:
-        return ExtractConfig.model_validate(values)
-    except ValidationError as invalid:
-        problems = [_describe(problem, given, path) for problem in invalid.errors(include_url=False)]
-        raise InvalidConfig("\n".join(problems)) from invalid
+    return configuration.load(ExtractConfig, path, overrides)
 
 
 def dump(config: ExtractConfig) -> str:
     """Commented YAML of every key; `load` of it gives an equal configuration."""
-    import yaml
-
-    blocks = []
-    for key, value in config.model_dump(mode="json").items():
-        entry = yaml.safe_dump({key: value}, allow_unicode=True, width=math.inf)
-        blocks.append(f"# {ExtractConfig.model_fields[key].description}\n{entry}")
-    return "\n".join(blocks)
-
-
-def _read(path: Path) -> dict[Any, Any]:
-    data = read_yaml(path, InvalidConfig)
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise InvalidConfig(
-            f"{path}: needs a mapping of keys to values, as `subarch config` prints; found {show(data)}"
-        )
-    return data
-
-
-def _describe(problem: Any, given: Mapping[str, Any], path: Path | None) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
-    if not problem["loc"]:
-        return f"{path or 'configuration'}: {message}"
-    key, *rest = problem["loc"]
-    item = "".join(f"[{index}]" for index in rest if isinstance(index, int))
-    value = "" if problem["type"] == "missing" else f" = {show(problem['input'])}"
-    return f"{_origin(key, given, path)}: {key}{item}{value}: {message}"
-
-
-def _origin(key: str, given: Mapping[str, Any], path: Path | None) -> str:
-    if key in given:
-        return f"--{key.replace('_', '-')}"
-    return str(path or "configuration")
+    return configuration.dump(config)

@@ -63,7 +63,7 @@ def build(
         InvalidConfig: a fraction outside (0, 0.5].
     """
     require(0 < heldout_fraction <= 0.5, f"heldout_fraction is {heldout_fraction}; it must be above 0 and at most 0.5")
-    backend = _plain(tokenizer)
+    backend = plain(tokenizer)
     folder = Path(folder)
     ordered = sorted(listed(sources), key=str)
     recipe = {
@@ -173,7 +173,7 @@ def fingerprint(source: str | Path) -> dict[str, Any]:
     return {"source": str(source), "blake2b": digest.hexdigest() if paths else None}
 
 
-def _plain(tokenizer: Any) -> Tokenizer:
+def plain(tokenizer: Any) -> Tokenizer:
     """A copy of the tokenizer proper: never truncates or pads, and reads special tokens in the text as text."""
     from tokenizers import Tokenizer
 

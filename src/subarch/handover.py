@@ -32,7 +32,7 @@ def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) ->
     try:
         student.model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        if not student.masked_lm:
+        if student.sentence:
             _write_modules(student, recipe, partial)
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)

@@ -44,11 +44,15 @@ class Blueprint:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_teacher(cls, teacher: Teacher, masked_lm: bool = False) -> Blueprint:
-        """Candidates with the teacher's vocabulary, special ids, activation and pooling."""
+    def of_teacher(cls, teacher: Teacher, masked_lm: bool = False, sentence: bool | None = None) -> Blueprint:
+        """Candidates with the teacher's vocabulary, special ids, activation and pooling.
+
+        They are masked language models, sentence encoders (those that are not the former) or both.
+        """
         config = teacher.encoder.config
         settings = {name: getattr(config, name) for name in _INHERITED_SETTINGS}
-        inputs = teacher.inputs(0 if masked_lm else teacher.width)
+        sentence = not masked_lm if sentence is None else sentence
+        inputs = teacher.inputs(teacher.width if sentence else 0)
         return cls(teacher.family, inputs, teacher.recipe.pooling, masked_lm, settings)
 
     @classmethod
@@ -71,6 +75,7 @@ class Student(nn.Module):
         else:
             self.model = _ENCODERS[blueprint.family](config, add_pooling_layer=False)
         self.masked_lm = blueprint.masked_lm
+        self.sentence = not blueprint.masked_lm or blueprint.inputs.output > 0
         self.pooling = blueprint.pooling
         output = blueprint.inputs.output
         self.projection = nn.Linear(architecture.hidden, output) if output not in (0, architecture.hidden) else None

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ from subarch.errors import InvalidStudy
 from subarch.handover import hand_over
 from subarch.model import Student
 from subarch.prepare import blueprint_of, environment, make_basis, measure_latencies, recipe_of
+from subarch.pretrain_config import PretrainConfig
+from subarch.pretraining import train
 from subarch.question import Latencies, Question, thetas
 from subarch.report import RunData, render
 from subarch.runs import RunFolder
@@ -94,6 +97,18 @@ def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[
             trials = _train([(architecture, setting) for architecture in architectures], study, workers)
         recorded = {trial.key: trial for trial in study.trials()}
         return [(recorded[t.key], _trained(run, basis, t) if t.error is not None else None) for t in trials]
+
+
+def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> dict[str, Any]:
+    """Train an architecture in full, in the run it was selected in or in a new folder; see `pretraining.train`.
+
+    Raises:
+        SubarchError: see `errors`; checkpoints are kept.
+    """
+    result = train(path, config, restart, report)
+    if int(os.environ.get("RANK", 0)) == 0 and (path / "conclusion.json").is_file():
+        write_report(path)
+    return result
 
 
 def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> Path:

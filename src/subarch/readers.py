@@ -20,6 +20,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -155,7 +156,7 @@ def _from_jsonl(path: Path, text_column: str) -> Iterator[Document]:
             raise InvalidCorpus(f"{where}: not JSON ({error}); JSONL holds one object a line") from error
         if not isinstance(row, dict):
             raise InvalidCorpus(f"{where}: a JSON {type(row).__name__}, not an object; JSONL holds one object a line")
-        yield from _record(row, text_column, where)
+        yield from documents_of(row, text_column, where)
 
 
 def _from_parquet(path: Path, text_column: str) -> Iterator[Document]:
@@ -171,31 +172,50 @@ def _from_parquet(path: Path, text_column: str) -> Iterator[Document]:
             for batch in file.iter_batches(batch_size=1024, columns=names):
                 for row in batch.to_pylist():
                     number += 1
-                    yield from _record(row, text_column, f"{path}, row {number}")
+                    yield from documents_of(row, text_column, f"{path}, row {number}")
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise InvalidCorpus(f"{path}, after row {number}: not a readable Parquet file: {error}") from error
 
 
 def _from_datasets(source: str, text_column: str) -> Iterator[Document]:
+    number = 0
+    with explained(source):
+        for row in streamed(source, text_column):
+            number += 1
+            yield from documents_of(row, text_column, f"{source}, row {number}")
+
+
+def streamed(source: str, text_column: str) -> Any:
+    """The rows of `datasets:NAME[:SPLIT]` as a streaming `IterableDataset`, without the columns that are of no use.
+
+    Raises:
+        InvalidCorpus: it cannot be loaded, or lacks the column.
+    """
     import datasets
-    import pyarrow
 
     name, split = _dataset_name(source)
-    number = 0
-    try:
+    with explained(source):
         rows = datasets.load_dataset(name, split=split, streaming=True)
         if rows.column_names is not None:  # other columns (images, audio) would be decoded for nothing
             if text_column not in rows.column_names:
                 raise _no_column(source, text_column, rows.column_names)
             rows = rows.select_columns([column for column in rows.column_names if column in (text_column, "group")])
-        for row in rows:
-            number += 1
-            yield from _record(row, text_column, f"{source}, row {number}")
-    except InvalidCorpus:
-        raise
+        return rows
+
+
+@contextmanager
+def explained(source: str) -> Iterator[None]:
+    """What a data set of the hub can raise while it is loaded or read, as an InvalidCorpus."""
+    import datasets
+    import pyarrow
+
+    try:
+        yield
     except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, InvalidCorpus):
+            raise
         raise InvalidCorpus(
-            f"{source}, after row {number}: cannot be loaded: {error}. Check name, split and connection; "
+            f"{source}: cannot be loaded: {error}. Check name, split and connection; "
             "offline, give a folder: datasets:FOLDER:SPLIT"
         ) from error
 
@@ -207,7 +227,8 @@ def _dataset_name(source: str) -> tuple[str, str]:
     return name, split or "train"
 
 
-def _record(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[Document]:
+def documents_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[Document]:
+    """The documents of one record, named by `where` in errors."""
     if text_column not in row:
         raise _no_column(where, text_column, row)
     text, group = row[text_column], row.get("group")

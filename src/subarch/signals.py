@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from subarch.losses import distillation, embedding_distance, masked_lm
+from subarch.masking import Masker
 from subarch.model import Student
 from subarch.packed import Segments
 from subarch.scoring import Task
 from subarch.sentence import Recipe
 from subarch.teacher import BATCH, Batch, Teacher, assemble, cached, embed
 
-MASKED = 0.15
 TEMPERATURE, KL_WEIGHT, MLM_WEIGHT = 2.0, 0.5, 0.1
 """The released scripts of arXiv 2010.10499: 0.5 τ² KL + 0.1 cross-entropy, τ = 2."""
 SHARD = 2048
@@ -129,7 +129,7 @@ class MaskedLMSignal:
         targets: TargetCache,
     ) -> None:
         self.tokenizer, self.train, self.heldout, self.teacher = tokenizer, train, heldout, teacher
-        self.recipe = Recipe(max_length=max_length)
+        self.recipe, self.masker = Recipe(max_length=max_length), Masker(tokenizer)
         self.needed, self.targets = needed, targets
         self._states: dict[tuple[str, int], tuple[NDArray[Any], NDArray[np.int64]]] = {}
         # Asked for first: a teacher without one is refused before anything is computed
@@ -166,25 +166,18 @@ class MaskedLMSignal:
         """The masked batch, its (n, length) masked positions, and the (m,) true tokens there in row order."""
         segments = self._segments(part)
         batch = assemble([segments[row] for row in rows], self.tokenizer, self.recipe)
+        masks = [self._mask(part, int(row), epoch) for row in rows]
         where = torch.zeros_like(batch.mask, dtype=torch.bool)
-        labels = []
-        for index, row in enumerate(rows):
-            chosen, generator = self._choose(part, int(row), epoch)
-            labels.append(batch.ids[index, chosen].clone())
-            where[index, chosen] = True
-            # 80 % become the mask token, 10 % a random one, 10 % stay (Devlin et al., 2019)
-            kind = generator.random(len(chosen))
-            batch.ids[index, chosen[kind < 0.8]] = self.tokenizer.mask_token_id
-            swapped = chosen[(kind >= 0.8) & (kind < 0.9)]
-            batch.ids[index, swapped] = torch.from_numpy(generator.integers(0, len(self.tokenizer), len(swapped)))
-        return batch, where, torch.cat(labels)
+        for index, (positions, _) in enumerate(masks):
+            where[index, 1 + positions] = True  # behind the token that opens the sequence
+        labels = batch.ids[where]
+        batch.ids[where] = torch.from_numpy(np.concatenate([replacements for _, replacements in masks]))
+        return batch, where, labels
 
-    def _choose(self, part: str, row: int, epoch: int) -> tuple[NDArray[np.int64], np.random.Generator]:
-        """Masked positions of a sequence (no special tokens, at least one), and the generator to go on with."""
-        generator = np.random.default_rng([part == "train", epoch, row])
-        count = min(int(self._segments(part).size[row]), self.recipe.max_length - 2)
-        chosen = np.flatnonzero(generator.random(count) < MASKED)
-        return 1 + (chosen if len(chosen) else generator.integers(0, count, 1)), generator
+    def _mask(self, part: str, row: int, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Masked positions in a segment as far as it is read, and the tokens to put there."""
+        tokens = self._segments(part)[row][: self.recipe.max_length - 2]
+        return self.masker.mask(tokens, [part == "train", epoch, row])
 
     def _segments(self, part: str) -> Segments:
         return self.train if part == "train" else self.heldout
@@ -212,6 +205,7 @@ class MaskedLMSignal:
                 found.append(hidden[where].half().numpy())
             return np.concatenate(found)
 
-        states = self.targets.get(f"{teacher.fingerprint} masked {part} {epoch}", segments, needed, compute)
-        counts = [len(self._choose(part, row, epoch)[0]) for row in range(needed)]
+        name = f"{teacher.fingerprint} {self.masker.scheme} {part} {epoch}"
+        states = self.targets.get(name, segments, needed, compute)
+        counts = [len(self._mask(part, row, epoch)[0]) for row in range(needed)]
         return states, np.concatenate([[0], np.cumsum(counts)])

@@ -31,6 +31,7 @@ from subarch.estimate import Signal, estimate, segments_needed
 from subarch.inherit import Anatomy, inherit
 from subarch.model import Blueprint, Student
 from subarch.packed import Segments
+from subarch.pretrain_config import PretrainConfig
 from subarch.readers import read
 from subarch.scoring import Task
 from subarch.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal
@@ -72,7 +73,7 @@ class Workbench:
         """
         task = Task.read(config.task) if config.task is not None else None
         teacher = Teacher.load(config.teacher) if config.teacher is not None else None
-        tokenizer = teacher.tokenizer if teacher is not None else _own_tokenizer(config, run)
+        tokenizer = teacher.tokenizer if teacher is not None else own_tokenizer(config, run)
         corpus = build(
             config.corpus,
             tokenizer,
@@ -81,8 +82,8 @@ class Workbench:
             progress=lambda done, unit: report(f"reading the corpus ({unit})", done, 0),
         )
         max_length = min(config.max_length, teacher.recipe.max_length) if teacher is not None else config.max_length
-        train = _shuffled(corpus.segments("train", max_length - 2))
-        heldout = _shuffled(corpus.segments("heldout", max_length - 2))[: config.heldout]
+        train = shuffled(corpus.segments("train", max_length - 2))
+        heldout = shuffled(corpus.segments("heldout", max_length - 2))[: config.heldout]
         if len(heldout) < 2:
             raise InvalidCorpus(f"{config.corpus}: {len(heldout)} held-out sequences; give more text")
         needed = max(segments_needed(config.steps, size) for size in config.batch_size)
@@ -175,13 +176,13 @@ def load_weights(student: Student, path: Path) -> Student:
     return student
 
 
-def _shuffled(segments: Segments) -> Segments:
+def shuffled(segments: Segments) -> Segments:
     """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
     order = np.random.default_rng(0).permutation(len(segments))
     return Segments(segments.tokens, segments.offset[order], segments.size[order])
 
 
-def _own_tokenizer(config: ExtractConfig, run: Path) -> Any:
+def own_tokenizer(config: ExtractConfig | PretrainConfig, run: Path) -> Any:
     """A BPE trained on the corpus, kept in the run folder."""
     from transformers import AutoTokenizer
 

@@ -17,12 +17,21 @@ def read_yaml(path: Path, refusal: type[SubarchError]) -> Any:
     Raises:
         refusal: unreadable, not UTF-8, or not YAML.
     """
-    import yaml
-
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise refusal(f"{path}: cannot be read as UTF-8 text: {error}") from error
+    return parse_yaml(text, path, refusal)
+
+
+def parse_yaml(text: str, origin: Path, refusal: type[SubarchError]) -> Any:
+    """The parsed content of a text, which `origin` holds.
+
+    Raises:
+        refusal: not YAML.
+    """
+    import yaml
+
     try:
         return yaml.safe_load(text)
     # On a malformed number, date or tag PyYAML lets the error of int(), datetime() or a look-up through
@@ -35,4 +44,4 @@ def read_yaml(path: Path, refusal: type[SubarchError]) -> Any:
         TypeError,
         ValueError,
     ) as error:
-        raise refusal(f"{path}: not a YAML file: {error}") from error
+        raise refusal(f"{origin}: not a YAML file: {error}") from error

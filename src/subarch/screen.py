@@ -1,0 +1,130 @@
+"""What the commands show on a terminal: progress and messages on standard error, results on standard output.
+
+>>> with progress("subarch", "demo") as report:
+...     report("training, loss 0.31", 20, 100)
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+STOPPED = 130
+
+errors = Console(stderr=True)
+
+
+@contextmanager
+def progress(*resume: str, shown: bool = True) -> Iterator[Callable[[str, float, float], None]]:
+    """A progress bar with time left, on standard error; Ctrl-C ends with the command that goes on, `resume`.
+
+    Gives the function that stages call with what they are at, how much is done and of how much (0: nobody knows). With
+    `shown` false nothing is printed.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not shown) as bars:
+        tasks: dict[str, Any] = {}
+
+        def report(what: str, done: float, total: float) -> None:
+            stage = what.split(",")[0]
+            if stage not in tasks:
+                for task in tasks.values():
+                    bars.stop_task(task)
+                tasks[stage] = bars.add_task(what, total=total or None)
+            bars.update(tasks[stage], description=what, completed=done, total=total or None)
+
+        try:
+            yield report
+        except KeyboardInterrupt:
+            bars.stop()
+            if shown:
+                message = f"Stopped. What was finished is kept; go on with: {shlex.join(resume)}"
+                errors.print(message, markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(STOPPED) from None
+
+
+def cell(value: object) -> str:
+    """A figure in three digits or so; whole numbers are counts, in millions."""
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
+    return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
+
+
+def show_training(trained: dict[str, Any], run: Path) -> None:
+    """What a training came to: `trained` is what the run's pretraining.json holds."""
+    start, end = trained["heldout"][0], trained["heldout"][-1]
+    table = Table(title="loss on the held-out sample", box=SIMPLE)
+    for column in ("", "weight", "start", "end"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, weight in trained["losses"].items():
+        table.add_row(name, f"{weight:g}", cell(start[name]), cell(end[name]))
+    table.add_row("all, weighted", "", cell(start["loss"]), cell(end["loss"]))
+    console = Console()
+    console.print(table)
+    console.print(
+        f"{trained['steps']:,} steps, {trained['tokens']:,} tokens, {trained['seconds'] / 60:.1f} minutes, "
+        f"{trained['tokens_per_second']:,.0f} tokens/s, {trained['padding']:.1%} padding",
+        highlight=False,
+        soft_wrap=True,
+    )
+    print(f"trained {trained['architecture']}: {run / 'pretrained'}")
+
+
+def show_plan(planned: dict[str, Any]) -> None:
+    """The account of `plan.plan`: a column each for student, teacher and both."""
+    shown = ("student", "teacher", "both") if planned["teacher"]["parameters"] else ("student",)
+    table = Table(title=f"{planned['architecture']}, {' + '.join(planned['losses'])}", box=SIMPLE)
+    table.add_column("")
+    for who in shown:
+        table.add_column(who, justify="right")
+
+    def add(title: str, scale: float, *keys: str) -> None:
+        figures = []
+        for who in shown:
+            value: Any = planned[who]
+            for key in keys:
+                value = value.get(key) if value else None
+            digits = ",.0f" if value and value >= 1000 * scale else ".3g"
+            figures.append(format(value / scale, digits) if value else "")
+        if any(figures):
+            table.add_row(title, *figures)
+
+    add("million weights", 1e6, "parameters")
+    add("MFLOP a token", 1e6, "flops_per_token")
+    add("  forward alone", 1e6, "forward_flops_per_token")
+    for part in ("weights", "gradients", "optimizer", "activations", "total"):
+        add(f"GiB of {part}", 2**30, "memory_bytes", part)
+    add("tokens/s", 1, "tokens_per_second")
+    add("PFLOP", 1e15, "flops")
+    add("device hours", 1, "hours")
+    if planned["gpus"] > 1:
+        add(f"hours on {planned['gpus']}", 1, "wall_hours")
+    console = Console()
+    console.print(table)
+    pace = planned["pace"]
+    if "utilisation" in pace:
+        speed = f"{pace['utilisation']:.0%} of {pace['peak_tflops']:g} TFLOP/s assumed"
+    else:
+        speed = f"{pace['passes']} steps of {pace['tokens_per_pass']:,} tokens timed, {pace['threads']} threads"
+    lines = [f"{pace['device']}, {planned['precision']}: {speed}"]
+    if planned["tokens"] is not None:
+        lines.append(f"{planned['tokens']:.4g} tokens in {planned['steps']:,.0f} steps of {planned['batch_tokens']:,}")
+    if planned["epochs"] is not None:
+        lines.append(f"{planned['epochs']:.3g} passes over the corpus")
+    console.print("\n".join(lines), highlight=False)
+
+
+def show_warnings(warnings: list[str]) -> None:
+    for warning in warnings:
+        errors.print("[yellow]warning[/]: ", end="")
+        errors.print(warning, markup=False, highlight=False, soft_wrap=True)

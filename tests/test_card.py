@@ -1,0 +1,170 @@
+"""The model card: facts are shown, what is missing is not, the licence is carried over, no name breaks it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from subarch.card import SECTIONS, card, carried_licence, write_card
+
+FACTS: dict[str, Any] = {
+    "architecture": {"D-A-H-I": "2-12-384-512", "parameters": 13_817_088, "kept from the teacher": None},
+    "why": "least error under a third of the latency",
+    "data": {"corpus": ["manuals", "docs"], "sequences": 40_000},
+    "loss": {"embedding": 1.0, "relations": 0.25},
+    "cost": {"steps": 1200, "seconds": 901.26, "machine": "2 cores"},
+    "quality": [{"model": "this", "Spearman": 0.834}, {"model": "teacher", "Spearman": 0.8671234, "ms": 12.3}],
+    "latency": [{"model": "this", "ms": 3.5, "batch": 1}],
+    "limits": ["English only"],
+}
+
+
+def folder_of(path: Path, sentence: bool = False) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    if sentence:
+        (path / "modules.json").write_text("[]")
+    return path
+
+
+def teacher_of(path: Path, readme: str | bytes | None) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    if readme is not None:
+        (path / "README.md").write_bytes(readme.encode() if isinstance(readme, str) else readme)
+    return path
+
+
+def split(text: str) -> tuple[dict[str, Any], str]:
+    """Front matter, parsed, and what comes after it."""
+    empty, front, body = text.split("---\n", 2)
+    assert empty == ""
+    return yaml.safe_load(front), body
+
+
+def headings(body: str) -> list[str]:
+    return [line for line in body.splitlines() if line.startswith("#")]
+
+
+def test_a_sentence_encoder_with_all_facts(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "small", sentence=True)
+    teacher = teacher_of(tmp_path / "big", "---\nlanguage: en\nlicense: apache-2.0\n---\n# Big\n")
+    write_card(folder, FACTS | {"teacher": str(teacher)})
+    front, body = split((folder / "README.md").read_text(encoding="utf-8"))
+    assert front == {
+        "license": "apache-2.0",
+        "base_model": "big",
+        "library_name": "sentence-transformers",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["subarch", "distillation"],
+    }
+    assert headings(body) == [
+        "# small",
+        *(f"## {heading}" for heading in SECTIONS.values()),
+        "## How to load",
+        "## Limits",
+        "## Licence",
+    ]
+    assert "| D-A-H-I | 2-12-384-512 |\n| parameters | 13,817,088 |\n\n" in body  # what is None is left out
+    assert "| corpus | manuals, docs |\n| sequences | 40,000 |" in body
+    assert "| seconds | 901.3 |" in body
+    table = "| model | Spearman | ms |\n| --- | --- | --- |\n| this | 0.834 |  |\n| teacher | 0.8671 | 12.3 |"
+    assert table in body
+    assert "SentenceTransformer(" in body
+    assert "- English only\n- " in body
+    assert "license: apache-2.0" in body
+    assert str(tmp_path) not in body
+
+
+def test_a_masked_lm_without_facts_invents_none(tmp_path: Path) -> None:
+    text = card(folder_of(tmp_path / "plain"), {"quality": [], "why": None, "cost": {}})
+    front, body = split(text)
+    assert front == {"library_name": "transformers", "pipeline_tag": "fill-mask", "tags": ["subarch"]}
+    assert headings(body) == ["# plain", "## How to load", "## Limits", "## Licence"]
+    assert 'pipeline("fill-mask"' in body
+    assert "None" not in body
+
+
+@pytest.mark.parametrize("sentence", [False, True])
+def test_the_code_to_load_is_python(tmp_path: Path, sentence: bool) -> None:
+    text = card(folder_of(tmp_path / "model", sentence), {})
+    compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+# The licence
+
+
+@pytest.mark.parametrize(
+    ("readme", "licence"),
+    [
+        ("---\nlicense: mit\n---\n", {"license": "mit"}),
+        ("\ufeff---\r\nlicense: mit\r\n---\r\ntext", {"license": "mit"}),
+        ("---\nlicense: [mit, cc0-1.0]\ntags: [a]\n---\n", {"license": ["mit", "cc0-1.0"]}),
+        (
+            "---\nlicense: other\nlicense_name: mine\nlicense_link: LICENSE\n---\n",
+            {"license": "other", "license_name": "mine", "license_link": "LICENSE"},
+        ),
+        (None, {}),
+        ("# a card\nlicense: mit\n", {}),
+        ("---\ntags: [a]\n---\n", {}),
+        ("---\nlicense: 3\n---\n", {}),
+        ("---\nlicense: []\n---\n", {}),
+        ("---\nlicense:\n---\n", {}),
+        ("---\n- license\n---\n", {}),
+        ("---\nlicense: [mit\n---\n", {}),
+        ("---\nlicense: mit\n", {}),
+        (b"---\nlicense: \xff\n---\n", {}),
+    ],
+)
+def test_the_licence_is_carried_over_or_said_to_be_unknown(
+    tmp_path: Path, readme: str | bytes | None, licence: dict[str, Any]
+) -> None:
+    teacher = teacher_of(tmp_path / "teacher", readme)
+    assert carried_licence(teacher) == licence
+    front, body = split(card(folder_of(tmp_path / "model"), {"teacher": str(teacher)}))
+    said = {key: value for key, value in front.items() if key.startswith("license")}
+    assert said == (licence or {"license": "other", "license_name": "unknown"})
+    assert ("Unknown: " in body) == (not licence)
+    assert ("Carried over from teacher" in body) == bool(licence)
+
+
+# Hostile names
+
+HOSTILE = "a: \"b\" 'c' | d\n---\n# not a heading\n| x | [link](y) <script>`*\\ {e} &lt; \0\ud800 é"
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    facts = {key: {HOSTILE: HOSTILE} for key in SECTIONS} | {"quality": [{HOSTILE: HOSTILE}], "why": HOSTILE}
+    facts |= {"limits": [HOSTILE], "teacher": tmp_path / HOSTILE.replace("\0", "").replace("/", "")}
+    front, body = split(card(folder_of(tmp_path / "m"), facts))
+    assert front["base_model"] == HOSTILE.replace("\0", "").replace("/", "")
+    assert len(headings(body)) == len(SECTIONS) + 4
+    assert "<script>" not in body
+    assert "](y)" not in body.replace("\\]", "")
+    rows = [line for line in body.splitlines() if line.startswith("|")]
+    columns = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in rows]
+    # a heading row, a rule and a row each: of two columns, and of one in the table of quality
+    assert sorted(columns) == [2] * 3 + [3] * 15
+    assert not any(line.startswith("---") for line in body.splitlines())
+    body.encode("utf-8")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=30), st.text(max_size=30))
+def test_any_text_makes_a_card_whose_front_matter_parses(
+    tmp_path_factory: pytest.TempPathFactory, name: str, text: str
+) -> None:
+    teacher = Path("/nowhere") / (name.replace("/", "").replace("\0", "") or "t")
+    folder = folder_of(tmp_path_factory.getbasetemp() / "card")
+    facts = {"teacher": teacher, "why": text, "data": {text: text}, "quality": [{text: 1.0}], "limits": [text]}
+    write_card(folder, facts)
+    front, body = split((folder / "README.md").read_text(encoding="utf-8"))
+    assert front["base_model"] == teacher.name
+    assert [line for line in headings(body) if not line.startswith("# ")][-3:] == [
+        "## How to load",
+        "## Limits",
+        "## Licence",
+    ]
