@@ -11,7 +11,6 @@ folder shares its corpus and targets with `rank_agreement.py`. The last line is 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 from pathlib import Path
 
@@ -19,26 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from rank_agreement import configuration
+from sts import sts_b
 from subarch.architecture import Architecture
 from subarch.estimate import estimate
 from subarch.model import Student
-from subarch.scoring import Task
 from subarch.signals import text_embedder
 from subarch.trial import Settings
 from subarch.workbench import Workbench
 
 SHAPE = Architecture(2, 12, 384, 512)
 WIDTHS = (384, 256, 192, 128)
-
-
-def sts_b(path: Path) -> Task:
-    """The development set as the GLUE download has it."""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    return Task(
-        "similarity",
-        [{"text_a": row["sentence1"], "text_b": row["sentence2"], "score": row["score"]} for row in rows],
-    )
 
 
 def main() -> None:

@@ -98,7 +98,7 @@ def test_the_papers_run() -> None:
     config = load_pretrain(REPOSITORY / "configs" / "bort.yaml", {})
     assert config.architecture == "4-8-1024-768"
     assert config.weights(has_head=True) == {"mlm": 0.1, "logits": 0.5}
-    assert config.batch_tokens == 1024 * 512
+    assert (config.batch_tokens, config.micro_tokens) == (8 * 1024, 1024)
     assert (config.learning_rate, config.warm_up, config.weight_decay, config.clip) == (1e-4, 0.01, 0.01, 1.0)
     assert (config.temperature, config.optimizer, config.whole_word) == (2.0, "adamw", False)
 

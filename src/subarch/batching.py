@@ -16,7 +16,6 @@ and `batches` continues from it with exactly the batches that would have followe
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -123,8 +122,9 @@ class Streamed:
                 number = start["number"]
             first = number
             reader = self._sequences(rows, budget, False)
+            state = start["rows"] if first else rows.state_dict()  # before it reads on, it knows only its beginning
             while True:
-                here = {"epoch": epoch, "number": number, "rows": rows.state_dict()}
+                here = {"epoch": epoch, "number": number, "rows": state}
                 found: list[NDArray[np.int32]] = []
                 tokens = 0
                 for some in reader:  # whole records: a position lies between two of them
@@ -136,6 +136,7 @@ class Streamed:
                     break
                 yield Chunk(here, epoch, np.arange(number, number + len(found)), found)
                 number += len(found)
+                state = rows.state_dict()
             if first == number == 0:
                 raise InvalidCorpus(
                     f"{self.source}: less text than one batch of {budget.tokens:,} tokens; "
@@ -201,9 +202,8 @@ def parts(sizes: NDArray[np.int64], count: int) -> list[slice]:
             f"a batch of {len(sizes)} sequences cannot be split over {count} forward passes; "
             "set a larger batch_tokens, or fewer processes"
         )
-    total = np.cumsum(sizes)
-    bounds = np.searchsorted(total, total[-1] * np.arange(1, count) / count)
-    bounds = np.maximum(bounds, np.arange(1, count))
+    middle = np.cumsum(sizes) - sizes / 2  # a sequence goes where its middle falls
+    bounds = np.searchsorted(middle, sizes.sum() * np.arange(1, count) / count)
     bounds = np.minimum(bounds, len(sizes) - count + np.arange(1, count))
     edges = [0, *bounds.tolist(), len(sizes)]
     for index in range(1, count):  # equal bounds would leave a part empty
@@ -212,9 +212,15 @@ def parts(sizes: NDArray[np.int64], count: int) -> list[slice]:
 
 
 def _cut(sizes: NDArray[np.int64], budget: int) -> list[slice]:
-    """The fewest runs of about equal tokens that keep, padded, within the budget."""
-    for count in range(math.ceil(sizes.sum() / budget), len(sizes) + 1):
-        runs = parts(sizes, count)
+    """Runs of about equal tokens, padded, within the budget: the fewest that can be had, or little more."""
+    padded = np.empty_like(sizes)
+    stop, fewest = len(sizes), 0
+    while stop:  # as many as fit, from the longest on
+        start = max(0, stop - budget // int(sizes[stop - 1]))
+        padded[start:stop] = sizes[stop - 1]
+        stop, fewest = start, fewest + 1
+    for count in range(fewest, len(sizes) + 1):
+        runs = parts(padded, count)
         if all(sizes[run.stop - 1] * (run.stop - run.start) <= budget for run in runs):
             return runs
     raise AssertionError("one sequence a batch always fits")

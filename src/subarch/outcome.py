@@ -83,7 +83,7 @@ def outcome(
 def _facts(folder: RunFolder, config: PretrainConfig, result: dict[str, Any]) -> dict[str, Any]:
     """What the model card tells of a result."""
     why = None
-    selection = folder.read("selection") if folder.has("selection") else {"winner": None}
+    selection: dict[str, Any] = folder.read("selection") if folder.has("selection") else {"winner": None}
     if selection["winner"] and selection["winner"]["architecture"] == result["architecture"]:
         asked = {key: value for key, value in selection["objective"].items() if value is not None}
         limits = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if key != "name")

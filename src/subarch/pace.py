@@ -27,7 +27,7 @@ from subarch.sentence import Recipe
 from subarch.teacher import Teacher
 from subarch.timing import step_times
 
-SAMPLE = 2048
+SAMPLE = 1024
 """Most tokens of a timed pass on a processor."""
 LEAST = 3
 """Timed steps, however long they take."""

@@ -1,0 +1,90 @@
+"""Which losses are worth their time for a sentence encoder? One shape, equal steps, one loss or two at a time.
+
+    python benchmarks/ablation.py --out runs/quality
+
+Text, teacher and settings are those of `quality.py`, whose corpus and teacher's outputs are shared. Each variant
+trains the same shape from the same start for the same steps; its cost is measured apart, in turn. What counts is the
+distance to the teacher's embeddings on held-out text and STS-B, of which nothing is trained on. Results are written
+to benchmarks/results/ablation.json after each variant. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from quality import SETTINGS, docstring_corpus, material, paces, run, shared, write
+from subarch.demo import teacher_folder
+from subarch.doctor import machine, usable_cores
+from subarch.pretrain_config import load_pretrain
+
+RESULTS = Path(__file__).parent / "results" / "ablation.json"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "embedding": {"loss_embedding": 1.0},
+    "embedding, rate 5e-4": {"loss_embedding": 1.0, "learning_rate": 5e-4},
+    "embedding, rate 2e-3": {"loss_embedding": 1.0, "learning_rate": 2e-3},
+    "embedding, frozen table": {"loss_embedding": 1.0, "freeze_embeddings": True},
+    "embedding + relations": {"loss_embedding": 1.0, "loss_relations": 1.0},
+    "embedding + 0.1 relations": {"loss_embedding": 1.0, "loss_relations": 0.1},
+    "relations": {"loss_relations": 1.0},
+    "embedding + hidden": {"loss_embedding": 1.0, "loss_hidden": 1.0},
+    "embedding, scratch": {"loss_embedding": 1.0, "initialise": "scratch"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--corpora", default="../shared/data/corpora")
+    parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
+    parser.add_argument("--architecture", default="2-12-384-512")
+    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    torch.set_num_threads(usable_cores())
+    base = SETTINGS | {
+        "teacher": str(teacher_folder()),
+        "corpus": [arguments.corpora, docstring_corpus(arguments.out)],
+        "architecture": arguments.architecture,
+        "steps": arguments.steps,
+    }
+    results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}
+    if results.get("steps") != arguments.steps:
+        results = {"machine": machine(), "architecture": arguments.architecture, "steps": arguments.steps, "runs": {}}
+    if "pace" not in results:
+        results["pace"] = paces({name: material(arguments.out, base | own) for name, own in VARIANTS.items()})
+        write(results, arguments.results)
+    for name in arguments.variants:
+        if name in results["runs"]:
+            continue
+        console.print(name)
+        # Only what other runs share is worth keeping
+        own = VARIANTS[name] | {"targets": "live" if "loss_hidden" in VARIANTS[name] else "cache"}
+        folder = shared(arguments.out, "ablation-" + name.replace(" ", "").replace(",", "-"))
+        trained = run(folder, load_pretrain(None, base | own), arguments.sts)
+        results["runs"][name] = {
+            "distance": [point.get("embedding") for point in trained["heldout"]],
+            "sts_dev": trained["sts_dev"],
+        }
+        write(results, arguments.results)
+    table = Table(title=f"{arguments.architecture}, {arguments.steps} steps")
+    for column in ("losses", "held-out distance", "STS-B dev", "s per step, teacher included"):
+        table.add_column(column, justify="left" if column == "losses" else "right")
+    for name, found in results["runs"].items():
+        distance = found["distance"][-1]
+        shown = "" if distance is None else f"{distance:.4f}"
+        table.add_row(name, shown, f"{found['sts_dev']:.4f}", f"{sum(results['pace'][name].values()):.3f}")
+    console.print(table)
+    print(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()

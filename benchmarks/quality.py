@@ -1,0 +1,207 @@
+"""How good is the selected architecture after full training, against shapes picked by hand, at equal time?
+
+    python benchmarks/quality.py --out runs/quality                     # everything, for hours; stop it at any time
+    python benchmarks/quality.py --out runs/quality --only selected-s1  # one run of it
+    python benchmarks/quality.py --out runs/quality --only none         # the table of what there is
+
+The teacher is all-MiniLM-L6-v2. The text is the prose in ../shared/data/corpora and the docstrings of installed
+packages; nothing of STS-B is trained on. `subarch extract` selects on the `minilm` space, under a quarter of the
+teacher's latency. Then that architecture and the hand-picked ones are pretrained alike, inheriting what they can, for
+as many steps as fit into --minutes on this machine *with the teacher asked at every step*: the pace of all shapes is
+measured first, in turn, so that what else the machine does later changes nothing. (The runs themselves read the
+teacher's outputs from one store that they share, which changes the time they take and not what they learn.) Each run
+is a run folder, goes on where it was stopped, and is written to benchmarks/results/quality.json when it ends. The
+last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from sts import sts_b
+from subarch.architecture import Architecture
+from subarch.collate import Loader
+from subarch.config import load
+from subarch.demo import PACKAGES, teacher_folder
+from subarch.docstrings import collect, write_corpus
+from subarch.doctor import machine, usable_cores
+from subarch.latency import TorchRuntime, measure
+from subarch.material import Material
+from subarch.pipeline import extract, pretrain
+from subarch.pretrain_config import PretrainConfig, load_pretrain
+from subarch.signals import text_embedder
+from subarch.teacher import Teacher
+from subarch.timing import step_times
+
+RESULTS = Path(__file__).parent / "results" / "quality.json"
+HAND_PICKED = ("3-12-384-1536", "4-12-312-1200", "4-4-256-1024", "2-2-128-512")
+SETTINGS: dict[str, Any] = {"max_length": 64, "batch_tokens": 4096, "learning_rate": 1e-3, "evaluations": 5}
+BYTES = 12_000_000
+ROUNDS, PARTS = 3, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/quality"))
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--corpora", default="../shared/data/corpora")
+    parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--space", default="minilm")
+    parser.add_argument("--extract-steps", type=int, default=25)
+    parser.add_argument("--only", help="one run by name, or none")
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    torch.set_num_threads(usable_cores())
+    base = {"teacher": str(teacher_folder()), "corpus": [arguments.corpora, docstring_corpus(arguments.out)]}
+    results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {"runs": {}}
+
+    if "selected" not in results:
+        config = load(
+            None,
+            base
+            | {
+                "space": arguments.space,
+                "max_latency_ratio": 0.25,
+                "strategy": "exhaustive",
+                "steps": arguments.extract_steps,
+            },
+        )
+        folder = arguments.out / "extract"
+        selection = extract(config, folder, resume=(folder / "config.yaml").is_file())
+        results |= {"machine": machine(), "minutes": arguments.minutes, "selected": selection["winner"]["architecture"]}
+        write(results, arguments.results)
+    shapes = [results["selected"], *HAND_PICKED]
+    if "pace" not in results:
+        common = base | SETTINGS
+        results["pace"] = paces({shape: material(arguments.out, common | {"architecture": shape}) for shape in shapes})
+        write(results, arguments.results)
+
+    # Seeds of the first two are a measure of what another seed changes
+    plan = [(shape, 0) for shape in shapes] + [(shape, seed) for seed in (1, 2) for shape in shapes[:2]]
+    names = {f"{'selected' if shape == shapes[0] else shape}-s{seed}": (shape, seed) for shape, seed in plan}
+    for name, (shape, seed) in names.items():
+        if name in results["runs"] or arguments.only not in (None, name):
+            continue
+        steps = max(1, int(60 * results["minutes"] / sum(results["pace"][shape].values())))
+        console.print(f"{name}: {shape}, {steps} steps")
+        own = {"architecture": shape, "steps": steps, "seed": seed, "targets": "cache"}
+        config_of_run = load_pretrain(None, base | SETTINGS | own)
+        results["runs"][name] = run(shared(arguments.out, name), config_of_run, arguments.sts)
+        write(results, arguments.results)
+
+    if "teacher" not in results:
+        results["teacher"] = scores(Teacher.load(teacher_folder()), arguments.sts)
+    if not arguments.only:
+        results["latency"] = latencies(list(results["runs"]), arguments.out)
+    write(results, arguments.results)
+    console.print(table(results))
+    print(json.dumps({"selected": results["selected"], "teacher": results["teacher"], "runs": results["runs"]}))
+
+
+def docstring_corpus(out: Path) -> str:
+    """The docstrings of installed packages, collected once."""
+    path = out / "docstrings.jsonl"
+    if not path.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        write_corpus(collect(PACKAGES, limit_bytes=BYTES), path)
+    return str(path)
+
+
+def paces(materials: dict[str, Material]) -> dict[str, dict[str, float]]:
+    """Median seconds of teacher, student and optimiser in a step of each, measured in turn."""
+    times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in materials}
+    for _ in range(ROUNDS):
+        for name, found in materials.items():
+            parts = islice(Loader(found.source, found.budget, found.collator), PARTS + 1)
+            times[name] += step_times(found.distiller, found.side, parts, torch.device("cpu")).all
+    columns = ("teacher", "student", "optimizer")
+    return {
+        name: {
+            column: statistics.median(values) for column, values in zip(columns, zip(*rows, strict=True), strict=True)
+        }
+        for name, rows in times.items()
+    }
+
+
+def material(out: Path, options: dict[str, Any]) -> Material:
+    """What a run with these options works with, loaded in the folder that all runs share."""
+    config = load_pretrain(None, {"steps": 1} | options)
+    return Material.load(config, out / "common", Architecture.parse(str(config.architecture)))
+
+
+def run(folder: Path, config: PretrainConfig, sts: Path) -> dict[str, Any]:
+    """Pretrain, or go on; score the model that comes of it."""
+    trained = pretrain(folder, config)
+    student = Teacher.load(folder / "pretrained")  # a student is read as any sentence encoder is
+    kept = ("architecture", "steps", "tokens", "seconds", "heldout")
+    distance = {"distance": trained["heldout"][-1].get("embedding")}
+    return {name: trained[name] for name in kept} | distance | scores(student, sts)
+
+
+def scores(encoder: Teacher, sts: Path) -> dict[str, float]:
+    """Spearman's correlation on the development set and on the test set of STS-B."""
+    embed = text_embedder(encoder.model, encoder)
+    files = {"sts_dev": "dev.tsv", "sts_test": "sts-test.tsv"}
+    return {name: sts_b(sts / file).scores(embed)["spearman"] for name, file in files.items()}
+
+
+def latencies(names: list[str], out: Path) -> dict[str, Any]:
+    """Milliseconds of one sentence of 32 tokens, models in turn; the teacher among them."""
+    encoders = {name: Teacher.load(out / name / "pretrained") for name in names}
+    encoders["teacher"] = Teacher.load(teacher_folder())
+    runtime = TorchRuntime(usable_cores())
+    calls = {name: runtime.prepare(e.model, e.encoder.config.vocab_size, 1, 32) for name, e in encoders.items()}
+    return {name: asdict(latency) for name, latency in measure(calls, 15).items()}
+
+
+def table(results: dict[str, Any]) -> Table:
+    title = f"{results['minutes']:g} minutes each, teacher STS-B dev {results['teacher']['sts_dev']:.4f}"
+    shown = Table(title=title)
+    for column in ("run", "architecture", "steps", "held-out distance", "STS-B dev", "of teacher", "STS-B test", "ms"):
+        shown.add_column(column, justify="left" if column == "run" else "right")
+    for name, found in results["runs"].items():
+        time = results.get("latency", {}).get(name)
+        shown.add_row(
+            name,
+            found["architecture"],
+            str(found["steps"]),
+            f"{found['distance']:.4f}",
+            f"{found['sts_dev']:.4f}",
+            f"{found['sts_dev'] / results['teacher']['sts_dev']:.1%}",
+            f"{found['sts_test']:.4f}",
+            "" if time is None else f"{time['median_ms']:.2f} ({time['q1_ms']:.2f}-{time['q3_ms']:.2f})",
+        )
+    return shown
+
+
+def shared(out: Path, name: str) -> Path:
+    """A run folder whose corpus and teacher's outputs are those of all runs."""
+    folder = out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (out / "common" / "pretrained.targets").mkdir(exist_ok=True)
+    for shared in ("corpus", "pretrained.targets"):
+        if not (folder / shared).exists():
+            (folder / shared).symlink_to(os.path.relpath(out / "common" / shared, folder))
+    return folder
+
+
+def write(results: dict[str, Any], path: Path) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+if __name__ == "__main__":
+    main()
