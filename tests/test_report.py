@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 import report_fixture
-from subarch.report import figures, formats, render, tables
+from subarch.report import figures, formats, pretraining, render, tables
 from subarch.report.axes import label
 
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]
+TRAINED: Any = EXAMPLE.pretraining
 
 
 class Page(HTMLParser):
@@ -109,13 +110,14 @@ def test_every_part_is_there(page: Page) -> None:
     assert {item["id"] for item in page.all("div") if item.get("class") == "plot"} == set(plots(page))
 
 
-def test_without_comparison_failures_gap_teacher_or_agreement_the_page_still_stands() -> None:
+def test_without_pretraining_comparison_failures_gap_teacher_or_agreement_the_page_still_stands() -> None:
     run = copy.deepcopy(EXAMPLE)
     run.selection.update(gap=None, teacher=None, gap_sentence="No gap is known.")
     run.selection["abnc"]["rank_agreement"] = None
     trials = [trial for trial in run.trials if trial["state"] == "complete"]
-    page = Page(render(replace(run, comparison=None, trials=trials)))
+    page = Page(render(replace(run, comparison=None, pretraining=None, trials=trials)))
     assert "Comparison" not in page.text
+    assert "retraining" not in page.text
     assert "Failed trials" not in page.text
     assert "the teacher," not in page.text
     assert "was not measured in this run" in page.text
@@ -152,6 +154,98 @@ def test_infeasible_before_anything_was_trained() -> None:
     assert page.text.count("Nothing to plot") == 2
 
 
+def test_the_pretraining_is_told_before_the_comparison(page: Page) -> None:
+    name, start, end = WINNER["architecture"], TRAINED["heldout"][0], TRAINED["heldout"][-1]
+    parts = [
+        f"{name}, learnt from all-MiniLM-L6-v2 (6-12-384-1536) by 1 embedding + 0.5 relations.",
+        f"embedding 1 {start['embedding']:.4f} {end['embedding']:.4f}",
+        f"weighted sum {start['loss']:.4f} {end['loss']:.4f}",
+        "Steps 400 Time 4 min 02 s 4.0 minutes Tokens 801 k 3,311 a second Padding 2.1 %",
+        "Latency 3.10 ms IQR 3.00–3.30 ms; teacher 12.40 ms, 4.0× as long Parameters",
+        "Weights came from the search's own training of it",
+        "Teacher's targets the teacher at every step takes 1.4 min: at every step",
+        "Latency of batch 1, 32 tokens, torch, 2 threads",
+        "Comparison The selected candidate",
+        "what is called pretrained had the training above",
+        "Configuration of the pretraining, with every default resolved",
+    ]
+    assert [part for part in parts if part not in page.text] == []
+    places = [page.text.index(part) for part in (*parts[:9], "Frontier Candidates")]
+    assert places == sorted(places)
+
+
+def test_a_pretraining_without_a_search_has_a_page_of_its_own() -> None:
+    alone = Page(render(report_fixture.pretrained()))
+    start, end = (point["loss"] for point in (TRAINED["heldout"][0], TRAINED["heldout"][-1]))
+    title = f"{WINNER['architecture']} was pretrained: 400 steps took its held-out loss from {start:.4f} to {end:.4f}."
+    assert title in alone.text
+    assert set(plots(alone)) == {"plot-pretraining"}
+    assert [text for text in ("Frontier", "candidate", "Asked for", "Comparison") if text in alone.text] == []
+    assert "subarch pretrain runs/again" in alone.text
+    assert "minutes: 4.0" in alone.text
+    compared = Page(render(replace(report_fixture.pretrained(), comparison=EXAMPLE.comparison)))
+    assert "Comparison Compared model" in compared.text
+
+
+def test_a_pretraining_without_a_teacher_stopped_early() -> None:
+    found = copy.deepcopy(TRAINED)
+    found |= {"losses": {"mlm": 1.0}, "teacher": None, "teacher_architecture": None, "steps": 2, "kept": 1}
+    losses = enumerate((9.0, 8.0, 8.5))
+    found["heldout"] = [{"step": step, "seconds": 1.0, "mlm": loss, "loss": loss} for step, loss in losses]
+    del found["latency"]["teacher"]
+    page = Page(render(replace(report_fixture.pretrained(), pretraining=found)))
+    assert "2 steps took its held-out loss from 9.0000 to 8.0000." in page.text
+    assert "mlm 1 9.0000 8.0000 weighted sum 9.0000 8.0000" in page.text
+    assert "learnt without a teacher by 1 mlm." in page.text
+    assert "Steps 2 of 400: stopped early; the weights of step 1 are kept" in page.text
+    assert "IQR 3.00–3.30 ms Parameters" in page.text
+    names = [trace["name"] for trace in plots(page)["plot-pretraining"]["data"]]
+    assert names == ["Training", "Held-out mlm"]  # the weighted sum would be the same line again
+
+
+def test_every_loss_is_drawn_as_recorded_and_hovered_with_step_and_time() -> None:
+    figure = pretraining.losses(EXAMPLE, TRAINED)
+    traces = {trace["name"]: trace for trace in figure["data"]}
+    keys = {"Held-out embedding": "embedding", "Held-out relations": "relations", "Held-out, weighted sum": "loss"}
+    assert set(traces) == {"Training", *keys}
+    for name, key in keys.items():
+        points = [(point["step"], point[key]) for point in TRAINED["heldout"]]
+        assert list(zip(traces[name]["x"], traces[name]["y"], strict=True)) == points
+    assert traces["Training"]["x"] == list(range(4, 401, 4))
+    assert traces["Training"]["y"] == [point["loss"] for point in TRAINED["curve"]]
+    value = TRAINED["heldout"][5]["embedding"]
+    hover = traces["Held-out embedding"]["hovertext"][5].replace(formats.SPACE, " ")
+    assert hover == f"<b>Held-out embedding</b><br>step 100, after 1 min 02 s<br>loss {value:.4f}"
+    assert traces["Training"]["hovertext"][49].endswith("<br>learning rate 0.00025")
+    low, high = figure["layout"]["yaxis"]["range"]
+    assert all(low < value < high for trace in traces.values() for value in trace["y"])
+
+
+def test_the_searchs_error_is_a_line_where_it_is_the_same_quantity() -> None:
+    def line(run: Any, **changes: Any) -> Any:
+        layout = pretraining.losses(run, TRAINED | changes)["layout"]
+        return [shape["y0"] for shape in layout.get("shapes", [])]
+
+    assert line(EXAMPLE) == [WINNER["error"]]
+    assert line(report_fixture.pretrained()) == []
+    for key in pretraining.SAME_SAMPLE:
+        assert line(EXAMPLE, config=TRAINED["config"] | {key: "another"}) == []
+    assert line(EXAMPLE, architecture="9-1-8-8") == []
+    assert line(EXAMPLE, losses={"relations": 0.5}) == []
+    masked = [point | {"mlm": 3.0} for point in TRAINED["heldout"]]
+    assert line(EXAMPLE, losses={"embedding": 1.0, "mlm": 0.1}, heldout=masked) == []
+    other = copy.deepcopy(EXAMPLE)
+    for row in other.selection["candidates"]:
+        row["error_kind"] = "logits"
+    assert line(other) == []
+
+
+def test_losses_that_span_much_are_logarithmic() -> None:
+    small = [point | {"relations": point["relations"] / 1000} for point in TRAINED["heldout"]]
+    assert pretraining.losses(EXAMPLE, TRAINED | {"heldout": small})["layout"]["yaxis"]["type"] == "log"
+    assert "type" not in pretraining.losses(EXAMPLE, TRAINED)["layout"]["yaxis"]
+
+
 def test_scripts_are_the_only_ones_the_policy_allows(page: Page) -> None:
     policy = next(item["content"] for item in page.all("meta") if item.get("http-equiv") == "Content-Security-Policy")
     kinds = [item.get("type") for item in page.all("script")]
@@ -168,16 +262,20 @@ def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
     assert loading == [("link", {"rel": "icon", "href": "data:,"})]
 
 
-def test_hostile_strings_stay_text() -> None:
-    hostile = Page(render(report_fixture.hostile()))
-    plain = Page(render(EXAMPLE))
+@pytest.mark.parametrize("page_of", [lambda run: run, report_fixture.pretrained], ids=["search", "pretraining"])
+def test_hostile_strings_stay_text(page_of: Any) -> None:
+    hostile = Page(render(page_of(report_fixture.hostile())))
+    plain = Page(render(page_of(EXAMPLE)))
     assert {tag for tag, _ in hostile.tags} <= {tag for tag, _ in plain.tags}
     assert [name for _, item in hostile.tags for name in item if name.startswith("on")] == []
     assert len(hostile.scripts) == len(plain.scripts)
     for string in report_fixture.HOSTILE:
         assert string in hostile.text
     assert not set("<>&") & set(hostile.scripts[0])
-    hostile.text.encode("utf-8")  # the lone surrogate of the command is gone
+
+
+def test_what_is_not_text_is_replaced() -> None:
+    Page(render(report_fixture.hostile())).text.encode("utf-8")  # the lone surrogate of the command is gone
 
 
 def test_plotly_labels_hold_no_markup_from_data() -> None:
@@ -241,7 +339,8 @@ def test_curves_are_logarithmic_only_where_the_steps_span_much(last: int, kind: 
 def test_figures_are_figures_to_plotly() -> None:
     import plotly.graph_objects as go
 
-    for figure in (figures.frontier(EXAMPLE), figures.scalarisation(EXAMPLE), figures.curves(EXAMPLE)):
+    drawn = (figures.frontier, figures.scalarisation, figures.curves, lambda run: pretraining.losses(run, TRAINED))
+    for figure in (draw(EXAMPLE) for draw in drawn):
         text = re.sub(r'"--[a-z-]+"', '"#123456"', json.dumps(figure))
         assert len(go.Figure(json.loads(text)).data) == len(figure["data"])  # refuses unknown properties
 
@@ -264,12 +363,12 @@ def test_numbers_are_written_with_sensible_precision() -> None:
 
 def test_the_comparison_marks_the_row_of_the_winner_only() -> None:
     assert EXAMPLE.comparison is not None
-    table = tables.comparison(EXAMPLE.comparison, WINNER["architecture"])
+    table = tables.comparison(EXAMPLE.comparison, WINNER["architecture"], "Compared")
     assert [row.emphasis for row in table.rows] == ["", "winner", "", ""]
 
 
 def test_columns_of_the_comparison_are_arbitrary_and_keep_their_order() -> None:
-    table = tables.comparison([{"b": 1, "a_ms": 2.0}, {"b": None, "parameters": 7_000_000}], winner=None)
+    table = tables.comparison([{"b": 1, "a_ms": 2.0}, {"b": None, "parameters": 7_000_000}], None, "Compared")
     assert [column.title for column in table.columns] == ["b", "a ms", "parameters"]
     texts = [[cell.text.replace(formats.SPACE, " ") for cell in row.cells] for row in table.rows]
     assert texts == [["1", "2.00", "–"], ["–", "–", "7.00 M"]]

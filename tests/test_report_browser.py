@@ -16,6 +16,7 @@ from subarch.report import RunData, formats, render
 
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]
+TRAINED: Any = EXAMPLE.pretraining
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(
     CHROMIUM is None, reason="no `chromium` on the PATH: install Debian's package to run"
@@ -38,7 +39,7 @@ def opened(browser: Any, folder: Path, run: RunData, **context: Any) -> Iterator
     file = folder / "report.html"
     file.write_text(render(run), encoding="utf-8")
     session = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
-    session.set_default_timeout(10_000)
+    session.set_default_timeout(60_000)  # milliseconds; only a busy machine needs them
     page = session.new_page()
     trouble: list[str] = []
     page.on("console", lambda message: trouble.append(f"console: {message.text}"))
@@ -46,7 +47,8 @@ def opened(browser: Any, folder: Path, run: RunData, **context: Any) -> Iterator
     page.on("dialog", lambda dialog: (trouble.append(f"dialog: {dialog.message}"), dialog.dismiss()))
     page.on("request", lambda request: None if local(request.url) else trouble.append(f"request: {request.url}"))
     page.goto(file.as_uri())
-    page.wait_for_selector("#plot-curves .legend")
+    for plot in page.locator(".plot").all():
+        plot.locator(".legend").wait_for()
     yield page
     session.close()
     assert trouble == []
@@ -72,6 +74,31 @@ def test_hovering_the_winner_shows_its_figures(browser: Any, tmp_path: Path) -> 
     assert f"error {WINNER['error']:.4f}" in text
     assert f"{WINNER['latency_ms']:.2f} ms (IQR" in text
     assert "learning rate 0.0003" in text
+
+
+def test_hovering_a_loss_shows_step_time_and_value(browser: Any, tmp_path: Path) -> None:
+    last = TRAINED["heldout"][-1]
+    with opened(browser, tmp_path, EXAMPLE) as page:
+        text = hover(page, "#plot-pretraining .scatterlayer .trace:last-child .points path:last-child")
+        assert text == f"Held-out, weighted sumstep 400, after 4 min 02 sloss {last['loss']:.4f}"
+        written = page.locator("#plot-pretraining .shapelayer .shape-label text").text_content()
+        assert written == f"embedding after the search {WINNER['error']:.4f}"
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_a_pretraining_alone(browser: Any, tmp_path: Path, width: int) -> None:
+    run = report_fixture.pretrained()
+    size = {"width": width, "height": 844}
+    with opened(browser, tmp_path, run, viewport=size, permissions=["clipboard-read", "clipboard-write"]) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator(".plot").count() == 1
+        legend = page.locator("#plot-pretraining .legendtext").all_text_contents()
+        assert legend == ["Training", "Held-out embedding", "Held-out relations", "Held-out, weighted sum"]
+        height = page.evaluate("document.getElementById('plot-pretraining')._fullLayout._size.h")
+        assert height > 150  # pixels that the legend above leaves to the lines
+        page.locator("#copy").click()
+        expect()(page.locator("#copied")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == run.command
 
 
 def test_clicking_a_header_sorts_both_ways(browser: Any, tmp_path: Path) -> None:
@@ -108,6 +135,20 @@ def test_hostile_strings_are_inert_and_shown_literally(browser: Any, tmp_path: P
         assert [string for string in report_fixture.HOSTILE if string not in shown] == []
         assert page.locator("img, a[href^=javascript]").count() == 0
         assert page.locator("script").count() == 3
+
+
+def test_hostile_strings_in_a_pretraining_are_inert_and_shown_literally(browser: Any, tmp_path: Path) -> None:
+    run = report_fixture.hostile()
+    with opened(browser, tmp_path, report_fixture.pretrained(run)) as page:
+        legend = page.locator("#plot-pretraining .legendtext").all_text_contents()
+        assert set(legend) == {
+            "Training",
+            "Held-out, weighted sum",
+            *(f"Held-out {n}" for n in run.pretraining["losses"]),
+        }
+        shown = page.locator("body").inner_text()
+        assert [string for string in report_fixture.HOSTILE if string not in shown] == []
+        assert page.locator("img, a[href^=javascript]").count() == 0
 
 
 def test_infeasible_report_renders(browser: Any, tmp_path: Path) -> None:

@@ -258,7 +258,7 @@ def demo(
     if as_json:
         print(json.dumps({"comparison": comparison, "report": str(page)}))
         return
-    title = "same training for every row but the teacher; latencies in ms, batch 1"
+    title = "same training for all but teacher and pretrained; ms at batch 1"
     table = Table(title=title, box=SIMPLE, pad_edge=False, padding=0)
     columns = [column for column in comparison[0] if column != "ms IQR"]  # in the report
     for column in columns:

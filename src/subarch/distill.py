@@ -52,6 +52,8 @@ class Distiller(nn.Module):
         self.student, self.weights, self.temperature = student, dict(weights), temperature
         own = student.encoder.config
         _check(own, self.weights, teacher)
+        if student.projection is not None:  # no other loss reaches it
+            student.projection.requires_grad_("embedding" in self.weights)
         self.layers: list[tuple[int, int]] = []
         self.maps = nn.ModuleList()
         if "hidden" in self.weights:
@@ -71,6 +73,9 @@ class Distiller(nn.Module):
             attention = student.encoder.encoder.layer[-1].attention.self
             for part in (attention.query, attention.key, attention.value):
                 part.register_forward_hook(lambda _module, _args, output: self._relations.append(output))
+        self._where: Tensor | None = None
+        if own.num_hidden_layers and not {"embedding", "hidden"} & set(self.weights):
+            student.encoder.encoder.layer[-1].attention.output.register_forward_pre_hook(self._masked_only)
 
     @property
     def masked(self) -> bool:
@@ -92,14 +97,15 @@ class Distiller(nn.Module):
         """
         targets = targets or {}
         self._relations.clear()
+        self._where = where
         output = self.student.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
+        self._where = None
         hidden: Tensor = output.last_hidden_state
         found: dict[str, Tensor] = {}
         if self.masked:
             assert where is not None
             assert labels is not None
-            # Rows by index: a mask of booleans has a backward pass that is slow, and not repeatable, on a CPU
-            logits = self.student.head(hidden.flatten(0, 1).index_select(0, where))
+            logits = self.student.head(hidden if hidden.ndim == 2 else rows(hidden, where))
             if "mlm" in self.weights:
                 found["mlm"] = masked_lm(logits, labels)
             if "top" in targets:
@@ -112,8 +118,9 @@ class Distiller(nn.Module):
             own = pooled if self.student.projection is None else self.student.projection(pooled)
             found["embedding"] = embedding_distance(own, targets["embedding"])
         if self.layers:
+            states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
             pairs = zip(self.maps, self.layers, targets["hidden"], strict=True)
-            parts = [hidden_distance(to(output.hidden_states[at]), theirs, mask) for to, (at, _), theirs in pairs]
+            parts = [hidden_distance(to(states[at]), theirs, mask) for to, (at, _), theirs in pairs]
             found["hidden"] = torch.stack(parts).mean()
         if "relations" in self.weights:
             pairs_of = zip(self._relations, targets["relations"], strict=True)
@@ -121,6 +128,13 @@ class Distiller(nn.Module):
         scaled = {name: value * shares[UNIT[name]] for name, value in found.items()}
         loss = torch.stack([self.weights[name] * value for name, value in scaled.items()]).sum()
         return {"loss": loss} | {name: value.detach() for name, value in scaled.items()}
+
+    def _masked_only(self, _: nn.Module, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """Behind the last layer's attention positions no longer meet: of what is not masked, nothing is used."""
+        if self._where is None:
+            return None
+        attended, entering = states
+        return rows(attended, self._where), rows(entering, self._where)
 
 
 class TeacherSide:
@@ -150,8 +164,9 @@ class TeacherSide:
             found["embedding"] = teacher.dense(pool(hidden, mask, teacher.recipe.pooling))
         if "logits" in self.names:
             assert where is not None
-            found["logits"] = teacher.head(hidden.flatten(0, 1).index_select(0, where))
-        return found | {f"state {layer}": output.hidden_states[layer] for layer in self.layers}
+            found["logits"] = teacher.head(rows(hidden, where))
+        states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
+        return found | {f"state {layer}": states[layer] for layer in self.layers}
 
     @torch.no_grad()
     def targets(self, outputs: Mapping[str, Any]) -> Targets:
@@ -173,6 +188,12 @@ class TeacherSide:
     def live(self, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Targets:
         """The targets of a batch, computed on the spot."""
         return self.targets(self.outputs(ids, mask, where))
+
+
+def rows(states: Tensor, where: Tensor) -> Tensor:
+    """(n, L, H) states, (m,) positions in the flattened n · L -> (m, H)."""
+    # By index: a mask of booleans has a backward pass that is slow, and not repeatable, on a CPU
+    return states.flatten(0, 1).index_select(0, where)
 
 
 def layer_pairs(depth: int, teacher_depth: int) -> list[tuple[int, int]]:

@@ -123,6 +123,11 @@ class Material:
             key = f"{corpus.content_hash} {recipe.max_length}"
             folder = run / "pretrained.targets"
             store = TargetStore(folder, key, side, collator, source.segments, config.top_k, config.temperature)
+        if side is not None and store is None and config.targets == "cache":  # streaming is refused before
+            raise InvalidConfig(
+                f"targets 'cache' cannot hold what a teacher says of a new masking at each visit, and the losses "
+                f"{', '.join(weights)} are of masked text; set maskings to 1 or more, or targets to live"
+            )
         return cls(
             run=run,
             teacher=teacher,

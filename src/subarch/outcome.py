@@ -55,6 +55,7 @@ def outcome(
         "losses": material.distiller.weights,
         "schedule": asdict(schedule),
         "steps": trainer.state.global_step,
+        "kept": trainer.kept or trainer.state.global_step,
         "seconds": progress.seconds,
         "tokens": progress.tokens,
         "max_length": (material.teacher.recipe if material.teacher else material.recipe).max_length,
@@ -88,6 +89,7 @@ def _facts(folder: RunFolder, config: PretrainConfig, result: dict[str, Any]) ->
         asked = {key: value for key, value in selection["objective"].items() if value is not None}
         limits = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if key != "name")
         why = f"Selected by architecture search: optimal in {asked['name']}" + (f", under {limits}" if limits else "")
+    kept = next(row for row in reversed(result["heldout"]) if row["step"] == result["kept"])
     times = {who: result["latency"][who]["median_ms"] for who in ("student", "teacher") if who in result["latency"]}
     latency = result["latency"]
     return {
@@ -105,7 +107,7 @@ def _facts(folder: RunFolder, config: PretrainConfig, result: dict[str, Any]) ->
             "machine": f"{latency['threads']} cores of {result['machine']['processor']}",
         },
         "quality": [
-            {"held-out loss": name, "before": result["heldout"][0][name], "after": result["heldout"][-1][name]}
+            {"held-out loss": name, "before": result["heldout"][0][name], "after": kept[name]}
             for name in (*result["losses"], "loss")
         ],
         "latency": [

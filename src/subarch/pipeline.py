@@ -26,7 +26,7 @@ from subarch.prepare import blueprint_of, environment, make_basis, measure_laten
 from subarch.pretrain_config import PretrainConfig
 from subarch.pretraining import train
 from subarch.question import Latencies, Question, thetas
-from subarch.report import RunData, render
+from subarch.report import RunData, SearchData, render
 from subarch.runs import RunFolder
 from subarch.space import SearchSpace
 from subarch.study import Study, sqlite
@@ -102,34 +102,55 @@ def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[
 def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> dict[str, Any]:
     """Train an architecture in full, in the run it was selected in or in a new folder; see `pretraining.train`.
 
+    One process of several writes the report.
+
     Raises:
         SubarchError: see `errors`; checkpoints are kept.
     """
     result = train(path, config, restart, report)
-    if int(os.environ.get("RANK", 0)) == 0 and (path / "conclusion.json").is_file():
+    if int(os.environ.get("RANK", 0)) == 0:
         write_report(path)
     return result
 
 
 def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> Path:
-    """Write `report.html` from the artifacts of a run, with a final table of any columns where there is one."""
-    run = RunFolder.open(path)
+    """Write `report.html` from the artifacts of a run, with a final table of any columns where there is one.
+
+    Raises:
+        InvalidStudy: the folder holds neither a finished search nor a finished pretraining.
+    """
+    run = RunFolder(path)
+    pretraining: Any = run.read("pretraining") if run.has("pretraining") else None
+    alone = pretraining is not None and not run.has("conclusion")
+    commands = []
+    if not alone:
+        run = RunFolder.open(path)
+        commands.append(["subarch", "extract", "--config", f"{path}/config.yaml", "--run", f"{path}-again"])
+    if pretraining is not None:
+        commands.append(["subarch", "pretrain", f"{path}-again", "--config", f"{path}/pretrain.yaml"])
     if comparison is not None:
         run.write("comparison", comparison)
-    data = run.read("conclusion")
-    page = render(
-        RunData(
-            name=path.name,
-            command=shlex.join(["subarch", "extract", "--config", f"{path}/config.yaml", "--run", f"{path}-again"]),
-            selection=run.read("selection"),
-            trials=data["trials"],
-            order=data["order"],
+    shown: dict[str, Any] = {
+        "name": path.name,
+        "command": "\n".join(map(shlex.join, commands)),
+        "comparison": run.read("comparison") if run.has("comparison") else None,
+        "pretraining": pretraining,
+    }
+    data: RunData
+    if alone:
+        environment = {name: pretraining[name] for name in ("versions", "machine")}
+        data = RunData(**shown, config=pretraining["config"], environment=environment)
+    else:
+        conclusion = run.read("conclusion")
+        data = SearchData(
+            **shown,
             config=run.config.model_dump(mode="json"),
             environment=run.read("environment"),
-            comparison=run.read("comparison") if run.has("comparison") else None,
+            selection=run.read("selection"),
+            trials=conclusion["trials"],
+            order=conclusion["order"],
         )
-    )
-    run.write_text("report.html", page)
+    run.write_text("report.html", render(data))
     return path / "report.html"
 
 

@@ -6,7 +6,9 @@
 It leaves `pretrained/` (a stock Hugging Face folder with a model card), `pretrained.checkpoints/` and
 `pretraining.json` in the run folder. Killed at any instant, the same command goes on; on a CPU the weights are then,
 bit for bit, those of a run that was never interrupted. Under `torchrun` or `accelerate launch` all processes call it
-alike.
+alike: with DDP, or with FSDP where accelerate is told so (ACCELERATE_USE_FSDP=true FSDP_VERSION=2, best with
+FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP FSDP_TRANSFORMER_CLS_TO_WRAP=BertLayer or RobertaLayer). accelerate 1.15
+does not shard on CPUs: there it trains with DDP whatever it is told.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from subarch.workers import weights_path
 from subarch.yamlfile import read_yaml
 
 CHECKPOINTS = "pretrained.checkpoints"
+EVENTS = "events"
 FREE = {"threads"}
 """Configuration keys that may differ when a training goes on; weights then agree up to rounding only."""
 
@@ -101,7 +104,8 @@ def _open(folder: RunFolder, config: PretrainConfig, restart: bool) -> None:
     """Make sure that what the folder holds is this training's, or nothing's."""
     path = folder.path / "pretrain.yaml"
     if restart:
-        shutil.rmtree(folder.path / CHECKPOINTS, ignore_errors=True)
+        for name in (CHECKPOINTS, EVENTS):
+            shutil.rmtree(folder.path / name, ignore_errors=True)
         for name in ("pretraining.json", "schedule.json", "pretrain.yaml"):
             (folder.path / name).unlink(missing_ok=True)
     elif path.is_file():
@@ -167,13 +171,14 @@ def _train(folder: RunFolder, config: PretrainConfig, state: PartialState, repor
     set_seed(config.seed)
     trainer = PretrainTrainer(
         distiller,
-        _arguments(folder.path, config, schedule.steps, accumulation),
+        _arguments(folder.path, config, set(distiller.weights), schedule.steps, accumulation, fresh=checkpoint is None),
         loader,
         material.heldout,
         material.side,
         progress,
         report,
         config.patience,
+        folder.path / EVENTS if find_spec("tensorboard") else None,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
@@ -195,7 +200,9 @@ def _reader(material: Material) -> Cached:
     return lambda epoch, rows, length: store.read(collator.masking(epoch) if collator.masker else 0, rows, length)
 
 
-def _arguments(run: Path, config: PretrainConfig, steps: int, accumulation: int) -> TrainingArguments:
+def _arguments(
+    run: Path, config: PretrainConfig, losses: set[str], steps: int, accumulation: int, fresh: bool
+) -> TrainingArguments:
     every = max(1, math.ceil(steps / config.evaluations))
     cpu = not torch.cuda.is_available()
     return TrainingArguments(
@@ -212,24 +219,21 @@ def _arguments(run: Path, config: PretrainConfig, steps: int, accumulation: int)
         bf16=config.precision == "bf16",
         use_cpu=cpu,
         ddp_backend="gloo" if cpu and PartialState().num_processes > 1 else None,
-        # Where nothing is compared behind the last layer's attention, what follows it gets no gradient
-        ddp_find_unused_parameters=not any(
-            getattr(config, f"loss_{name}") is None or getattr(config, f"loss_{name}") > 0
-            for name in ("mlm", "logits", "embedding")
-        ),
+        # Relations are compared within the last layer: what follows its queries, keys and values gets no gradient
+        ddp_find_unused_parameters=losses == {"relations"},
         ignore_data_skip=True,  # the loader starts behind the last trained batch
         eval_strategy="steps",
         eval_steps=every,
-        eval_on_start=True,
+        eval_on_start=fresh,  # a checkpoint has the evaluation of its step; a second one would count for patience
         save_strategy="steps",
         save_steps=every,
-        save_total_limit=2,
         logging_strategy="steps",
         logging_steps=max(1, every // 5),
         load_best_model_at_end=config.patience > 0,
-        metric_for_best_model="loss",
+        metric_for_best_model="loss" if config.patience else None,
         greater_is_better=False,
-        report_to="tensorboard" if find_spec("tensorboard") else "none",
+        restore_callback_states_from_checkpoint=True,  # how long there has been no gain
+        report_to="none",  # the trainer writes the events
         disable_tqdm=True,
         seed=config.seed,
     )

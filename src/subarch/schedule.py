@@ -10,7 +10,6 @@ corpus whose outputs are kept on disk. Decided once and written down, since a re
 
 from __future__ import annotations
 
-import math
 import shutil
 from dataclasses import dataclass
 from itertools import islice
@@ -61,12 +60,14 @@ def decide(
     if store is None:
         return Schedule(live, student, teacher, False, 0, f"{sentence}; each of its outputs is needed only once")
     whole = int(material.budget.sizes(store.segments).sum())
-    epochs = math.ceil(live * config.batch_tokens / whole)
-    maskings = min(config.maskings, epochs) if material.collator.masker is not None else 1
-    missing = sum(len(store.missing(masking)) for masking in range(maskings)) / store.shards * whole
     seen = sum(part["sizes"][0] for part in parts) / len(parts)
-    once = times.teacher / seen * missing / processes
-    cached = steps_at(student, once)
+    missing = 0.0
+    for maskings in range(1, (config.maskings if material.collator.masker is not None else 1) + 1):
+        missing += len(store.missing(maskings - 1)) / store.shards * whole
+        once = times.teacher / seen * missing / processes
+        cached = steps_at(student, once)
+        if cached * config.batch_tokens <= maskings * whole:  # no epoch needs a further one
+            break
     size = store.bytes_of(parts[0]) / parts[0]["sizes"][0] * missing
     sentence += f"; its outputs, computed once and kept, {_minutes(once)} and {size / 1e9:.1f} GB"
     fits = size < shutil.disk_usage(material.run).free / 2

@@ -79,7 +79,7 @@ class EmbeddingSignal:
         target = torch.from_numpy(self.targets[rows]).float()
         return embedding_distance(student(batch.ids, batch.mask), target)
 
-    def error(self, student: Student) -> float:
+    def error(self, student: Forward) -> float:
         own = embed(student, self.heldout, self.teacher.tokenizer, self.teacher.recipe)
         return float(embedding_distance(own.double(), self.heldout_targets))
 

@@ -38,7 +38,7 @@ def step_times(
     optimizer: str = "adamw",
     precision: str = "fp32",
 ) -> StepTimes:
-    """Train on the parts, the first to warm up, and time it. The weights change.
+    """Train on the parts, the first to warm up, and time it; at a rate of 0, so that the weights stay as they are.
 
     Args:
         parts: what a `Loader` yields, or the keyword arguments of `Distiller.forward` but the targets.

@@ -25,7 +25,7 @@ from subarch.report.axes import (
     padded_axis,
     ramp,
 )
-from subarch.report.data import RunData
+from subarch.report.data import SearchData
 
 Row = dict[str, Any]
 
@@ -33,7 +33,7 @@ LARGEST_MARKER = 34.0  # diameter in pixels of the candidate of most parameters
 SMALLEST_MARKER = 7.0
 
 
-def frontier(run: RunData) -> Figure:
+def frontier(run: SearchData) -> Figure:
     """Cost (latency or operations) against error; the area of a marker is proportional to the parameters."""
     selection = run.selection
     key, title = cost_axis(selection)
@@ -138,7 +138,7 @@ def limit_lines(selection: Row, key: str) -> list[Figure]:
     return lines
 
 
-def scalarisation(run: RunData) -> Figure:
+def scalarisation(run: SearchData) -> Figure:
     """W over the space in order of cost: filled on the ε-grid, hollow off it, ticks where nothing was trained."""
     ranked = list(enumerate(run.order, start=1))
     scored = [(rank, row) for rank, row in ranked if formats.finite(row["w"]) is not None]
@@ -173,7 +173,7 @@ def scalarisation(run: RunData) -> Figure:
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
 
 
-def curves(run: RunData) -> Figure:
+def curves(run: SearchData) -> Figure:
     """The error of every completed trial over its training steps, one legend entry a candidate."""
     rank = {row["architecture"]: position for position, row in enumerate(run.order)}
     trials = [trial for trial in run.trials if trial["state"] == "complete" and trial["curve"]]
@@ -240,7 +240,7 @@ def candidate_hover(row: Row) -> str:
     return "<br>".join([*lines, *theta_line(row["hyperparameters"])])
 
 
-def order_hover(rank: int, row: Row, run: RunData) -> str:
+def order_hover(rank: int, row: Row, run: SearchData) -> str:
     cost = formats.milliseconds if run.selection["cost_kind"] == "latency" else formats.count
     lines = [f"<b>{label(formats.shape(row['architecture']))}</b>", f"rank {rank:,} of {len(run.order):,}"]
     lines += [f"cost {cost(row['cost'])}", f"{formats.count(row['parameters'])} parameters"]

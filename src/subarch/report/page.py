@@ -18,11 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from subarch.report import figures, formats, tables
-from subarch.report.data import RunData
+from subarch.report import figures, formats, pretraining, tables
+from subarch.report.data import RunData, SearchData
 
 HERE = Path(__file__).parent
 
+COMPARED = "The selected candidate beside the teacher and shapes picked by hand, which were given the same training"
 OBJECTIVES = {"error": "least error", "latency": "least latency", "w": "greatest W-coefficient"}
 LIMITS = {
     # name in selection.json: (in words, digits of its unit, whether it is an upper limit, unit)
@@ -39,50 +40,68 @@ def render(run: RunData) -> str:
     import yaml
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    selection = run.selection
-    rows = selection["candidates"]
-    name = figures.winner_name(selection)
-    failed = [trial for trial in run.trials if trial["state"] == "failed"]
-    plots = {
-        "plot-frontier": figures.frontier(run),
-        "plot-w": figures.scalarisation(run),
-        "plot-curves": figures.curves(run),
-    }
-    members = [row for row in rows if row["architecture"] in selection["frontier"]]
+    found = run.pretraining
+    plots = {"plot-pretraining": pretraining.losses(run, found)} if found else {}
+    view: dict[str, Any] = {"search": None, "pretraining": pretraining.view(found) if found else None}
+    configs = [("Configuration", run.config)]
+    winner, caption = None, "Compared"
+    if isinstance(run, SearchData):
+        winner, caption = figures.winner_name(run.selection), COMPARED
+        plots |= {
+            "plot-frontier": figures.frontier(run),
+            "plot-w": figures.scalarisation(run),
+            "plot-curves": figures.curves(run),
+        }
+        view |= {"search": search_view(run), "headline": headline(run.selection)}
+        view |= {"lead": objective_sentence(run.selection["objective"]), "facts": facts(run.selection)}
+        view |= {"warnings": run.selection["warnings"]}
+        if found:
+            caption += "; what is called pretrained had the training above"
+            configs.append(("Configuration of the pretraining", found["config"]))
+    else:
+        assert found is not None  # else there would be nothing to show
+        view |= {"headline": pretraining.headline(found), "lead": "", "facts": [], "warnings": []}
     scripts = [plotly_source(), (HERE / "report.js").read_text(encoding="utf-8")]
 
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     page = environment.get_template("report.html.jinja").render(
+        **view,
         run=run,
-        selection=selection,
         policy=content_policy(scripts),
         scripts=scripts,
         style=(HERE / "report.css").read_text(encoding="utf-8"),
         plots=script_json(plots),
-        drawn={name: bool(plot["data"]) and any(trace["x"] for trace in plot["data"]) for name, plot in plots.items()},
-        headline=headline(selection),
-        objective=objective_sentence(selection["objective"]),
-        facts=facts(selection),
-        admitting=admitting_limits(selection),
-        warnings=selection["warnings"],
-        ties=[tie for tie in selection["ties"] if tie != name],
-        strategy=strategy_sentence(selection, run),
-        conditions=[condition(item) for item in selection["abnc"]["conditions"]],
-        agreement=agreement_sentence(selection["abnc"]["rank_agreement"]),
-        comparison=tables.comparison(run.comparison, name) if run.comparison else None,
-        frontier=tables.candidates(
-            selection, "Candidates that no other beats in cost, error and parameters at once", members, False
-        ),
-        candidates=tables.candidates(selection, "All trained candidates; click a header to sort", rows, True),
-        failures=tables.failures(failed) if failed else None,
-        ledger=tables.ledger(selection["ledger"]),
-        config=yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True),
+        drawn={name: any(trace["x"] for trace in plot["data"]) for name, plot in plots.items()},
+        comparison=tables.comparison(run.comparison, winner, caption) if run.comparison else None,
+        configs=[(name, yaml.safe_dump(config, sort_keys=False, allow_unicode=True)) for name, config in configs],
         environment=tables.flat(run.environment),
     )
     # a path that is not UTF-8 reaches Python as lone surrogates, which no file could hold
     return page.encode("utf-8", "replace").decode("utf-8")
+
+
+def search_view(run: SearchData) -> dict[str, Any]:
+    """What the sections about the search show."""
+    selection = run.selection
+    rows, name = selection["candidates"], figures.winner_name(selection)
+    members = [row for row in rows if row["architecture"] in selection["frontier"]]
+    failed = [trial for trial in run.trials if trial["state"] == "failed"]
+    return {
+        "selection": selection,
+        "admitting": admitting_limits(selection),
+        "ties": [tie for tie in selection["ties"] if tie != name],
+        "strategy": strategy_sentence(selection, run),
+        "conditions": [condition(item) for item in selection["abnc"]["conditions"]],
+        "agreement": agreement_sentence(selection["abnc"]["rank_agreement"]),
+        "frontier": tables.candidates(
+            selection, "Candidates that no other beats in cost, error and parameters at once", members, False
+        ),
+        "candidates": tables.candidates(selection, "All trained candidates; click a header to sort", rows, True),
+        "failures": tables.failures(failed) if failed else None,
+        "ledger": tables.ledger(selection["ledger"]),
+    }
 
 
 def headline(selection: dict[str, Any]) -> str:
@@ -162,7 +181,7 @@ def limit_words(name: str, value: float) -> str:
     return f"{words} {formats.outward(value, digits, upper)}" + (f"{formats.SPACE}{unit}" if unit else "")
 
 
-def strategy_sentence(selection: dict[str, Any], run: RunData) -> str:
+def strategy_sentence(selection: dict[str, Any], run: SearchData) -> str:
     strategy, seeds = selection["strategy"], selection["seeds"]
     trained = sum(bool(row["trained"]) for row in run.order)
     settings = len(strategy["hyperparameters"])

@@ -3,7 +3,7 @@
 The template only lays them out. A cell carries `value` beside its text, so that a table sorts by 13,427,328 and not by
 "13.4 M", and `exact`, the figure in full, shown on hover.
 
-    >>> table = comparison([{"model": "teacher", "parameters": 22_713_216, "ms per query": 11.6}], winner=None)
+    >>> table = comparison([{"model": "teacher", "parameters": 22_713_216, "ms per query": 11.6}], None, "Compared")
     >>> [cell.text for cell in table.rows[0].cells]
     ['teacher', '22.7 M', '11.60']
 """
@@ -93,7 +93,7 @@ def candidates(selection: Item, caption: str, rows: list[Item], reasons: bool) -
     return Table(caption, columns, body, sortable=reasons)
 
 
-def comparison(rows: list[Item], winner: str | None) -> Table:
+def comparison(rows: list[Item], winner: str | None, caption: str) -> Table:
     """The final table: the columns of its rows, in the order in which they first appear."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     columns = [Column(words(name), any_number(row.get(name) for row in rows)) for name in names]
@@ -104,11 +104,7 @@ def comparison(rows: list[Item], winner: str | None) -> Table:
         )
         for row in rows
     ]
-    return Table(
-        "The selected candidate beside the teacher and shapes picked by hand, which were given the same training",
-        columns,
-        body,
-    )
+    return Table(caption, columns, body)
 
 
 def failures(trials: list[Item]) -> Table:
