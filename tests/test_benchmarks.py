@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -53,3 +54,15 @@ def test_inheritance(tmp_path: Path) -> None:
     result = last_line("inheritance.py", *arguments)
     assert result["untrained"]["384"][0] < 1e-6 < result["untrained"]["384"][1]
     assert result["inherited"]["curve"]["0"] < result["scratch"]["curve"]["0"]
+
+
+def test_throughput(tmp_path: Path) -> None:
+    result = last_line("throughput.py", "--tiny", "--results", str(tmp_path / "throughput.json"))
+    assert set(result) == {"bort", "small", "memory"}
+    assert min(result.values()) > 0
+    cases = json.loads((tmp_path / "throughput.json").read_text(encoding="utf-8"))["cases"]
+    for case in cases.values():
+        losses = case["first_losses"]
+        assert losses[0] == pytest.approx(math.log(case["case"]["vocabulary"]), abs=0.5)  # untrained
+        assert max(losses) - min(losses) < 1e-5
+        assert {len(steps) for steps in case["steps"].values()} == {case["case"]["steps"] + 1}

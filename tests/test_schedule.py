@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from itertools import islice
 from pathlib import Path
@@ -128,12 +129,11 @@ def test_asked_for_it_is_kept_at_any_cost(folder: Path, seconds: Any) -> None:
 
 
 def test_processes_share_the_teachers_work(folder: Path) -> None:
-    material, config = prepared(folder, minutes=60, **CLEAR)
-    once = passes_of(material)
-    assert decide(material, config, CPU).steps == int((3600 - once) / 2.5)
-    # The parts of two processes are about half as large, and half of the corpus is each one's
-    two = decide(material, config, CPU, processes=2).steps
-    assert two == pytest.approx((3600 - once) / 2.5, rel=0.02)
+    material, config = prepared(folder, minutes=1, targets="cache", **CLEAR)
+    alone = (60 - passes_of(material)) / 2.5
+    assert decide(material, config, CPU).steps == int(alone) < 23
+    # The parts of two processes are half as large, and half of the corpus is each one's
+    assert decide(material, config, CPU, processes=2).steps == pytest.approx(alone, abs=1.5)
 
 
 def test_a_full_disk_keeps_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,19 +165,18 @@ def test_as_many_maskings_as_the_epochs_need(folder: Path) -> None:
         assert decide(material, longer, CPU).maskings == maskings
 
 
-@pytest.mark.parametrize("teacher_seconds", [0.1, 1.0, 8.0])
-@pytest.mark.parametrize("minutes", [0.5, 2.0, 4.0])
 def test_no_masking_is_missing_where_caching_makes_more_steps(
-    folder: Path, seconds: Any, teacher_seconds: float, minutes: float
+    folder: Path, seconds: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time that the teacher does not take is trained on, which may reach a further epoch."""
-    seconds(teacher_seconds, 0.5, 0.1)
-    material, config = prepared(folder, minutes=minutes, maskings=12, targets="cache", **MASKED)
+    seconds(1.0, 0.5, 0.1)
+    material, config = prepared(folder, minutes=0.5, maskings=12, **MASKED)
+    epoch = corpus_tokens(material) / TOKENS
+    monkeypatch.setattr(material.store, "missing", lambda _masking: [])  # kept by a training before
     found = decide(material, config, CPU)
-    epochs = found.steps * TOKENS / corpus_tokens(material)
-    assert found.maskings == 12 or epochs <= found.maskings
-    # And hardly one too many, unless they take all the time
-    assert found.maskings == 1 or epochs > found.maskings - 2 or found.steps == 1
+    assert found.cached
+    assert found.steps == 50
+    assert found.maskings == math.ceil(50 / epoch) > math.ceil(30 / 1.6 / epoch)
 
 
 def test_nothing_can_be_kept_of_masks_that_never_come_back(folder: Path) -> None:

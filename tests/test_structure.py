@@ -78,7 +78,8 @@ ALLOWED: dict[str, str] = {
     # full training: batches, what is learnt from them, the loop, and what it leaves
     "batching": "errors corpus packed readers",
     "collate": "errors batching masking sentence teacher",
-    "distill": "errors losses model sentence teacher",
+    "products": "",
+    "distill": "errors losses model products sentence teacher",
     "targets": "errors collate distill packed",
     "timing": "distill",
     "material": "errors architecture batching collate corpus distill inherit masking model packed pretrain_config "
@@ -87,11 +88,13 @@ ALLOWED: dict[str, str] = {
     "trainer": "errors checkpoints collate distill",
     "outcome": "architecture card doctor handover latency material model pretrain_config runs schedule trainer "
     "workbench",
-    "pretraining": "errors architecture checkpoints collate doctor material model outcome pretrain_config runs schedule "
-    "trainer trial workbench workers yamlfile",
+    "pretraining": "errors architecture checkpoints collate doctor material model outcome pretrain_config runs "
+    "schedule targets trainer trial workbench workers yamlfile",
     "pace": "cost distill doctor model sentence teacher timing",
     "plan": "errors architecture cost pace packed plan_config pretrain_config sentence teacher",
     "prepare": "errors architecture config doctor latency model question runs sentence signals space teacher workbench",
+    # tasks as data
+    "tasks": "errors readers",
     # the whole
     "pipeline": "*",
     "demo": "*",
@@ -111,6 +114,7 @@ HEAVY = {
     "workbench",
     "handover",
     "collate",
+    "products",
     "distill",
     "targets",
     "timing",

@@ -26,6 +26,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -97,6 +98,7 @@ def fork(work: Callable[[], object], processes: int = 1, seconds: float | None =
     for rank in range(processes):
         if (child := os.fork()) == 0:
             status = 1
+            faulthandler.cancel_dump_traceback_later(); faulthandler.dump_traceback_later(40, file=open(f'/tmp/w2b/hang-{os.getpid()}','w'))
             try:
                 if processes > 1:
                     torchrun = {
@@ -108,6 +110,7 @@ def fork(work: Callable[[], object], processes: int = 1, seconds: float | None =
                     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
                     os.environ.update({name: str(value) for name, value in (torchrun | address).items()})
                 os.environ.update(environment)
+                AcceleratorState._reset_state(reset_partial_state=True)  # that of a training in the test's process
                 faulthandler.disable()
                 work()
                 status = 0

@@ -23,7 +23,7 @@ from subarch.errors import SubarchError
 from subarch.options import with_options
 from subarch.plan_config import PlanConfig
 from subarch.pretrain_config import PretrainConfig
-from subarch.screen import cell, errors, progress, show_plan, show_training, show_warnings
+from subarch.screen import cell, errors, progress, show_plan, show_tasks, show_training, show_warnings
 
 INFEASIBLE = 3
 
@@ -235,6 +235,24 @@ def _select(
 
         selection = select(run, changes, remeasure=remeasure, report=report)
     _show(selection, run, as_json)
+
+
+@app.command()
+def tasks(
+    data: Annotated[Path | None, Option(help="Folder to look for them in.", show_default=False)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the tasks to fine-tune for: type, labels, metric; with --data also what of each is there."""
+    from subarch.tasks import TASKS, described, survey
+
+    listed = {name: described(task) for name, task in TASKS.items()}
+    if data is not None:
+        with errors.status("reading tasks"):
+            listed = {name: listed[name] | {"found": found} for name, found in survey(data, TASKS).items()}
+    if as_json:
+        print(json.dumps(list(listed.values())))
+        return
+    show_tasks(list(listed.values()))
 
 
 @app.command()

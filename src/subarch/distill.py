@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from subarch.errors import InvalidConfig
 from subarch.losses import distillation, distillation_top, embedding_distance, hidden_distance, masked_lm, relation
 from subarch.model import Student
+from subarch.products import products
 from subarch.sentence import pool
 from subarch.teacher import Teacher
 
@@ -82,6 +83,7 @@ class Distiller(nn.Module):
         """Whether the input is masked."""
         return "mlm" in self.weights or "logits" in self.weights
 
+    @products()
     def forward(
         self,
         ids: Tensor,
@@ -154,6 +156,7 @@ class TeacherSide:
         kinds = [kind for kind in ("embedding", "logits") if kind in self.names]
         return kinds + [f"state {layer}" for layer in self.layers]
 
+    @products()
     @torch.no_grad()
     def outputs(self, ids: Tensor, mask: Tensor, where: Tensor | None) -> dict[str, Tensor]:
         """By kind: (n, K) embedding, (m, V) logits, (n, L, K) states."""
@@ -168,6 +171,7 @@ class TeacherSide:
         states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
         return found | {f"state {layer}": states[layer] for layer in self.layers}
 
+    @products()
     @torch.no_grad()
     def targets(self, outputs: Mapping[str, Any]) -> Targets:
         """Of outputs, fresh or cached ("top" in place of "logits"), what the losses compare with."""

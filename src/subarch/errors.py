@@ -6,6 +6,7 @@ SubarchError                anything this package refuses
 ├── InvalidConfig           an unknown key or an impossible value in a configuration
 ├── InvalidCorpus           text that cannot be used: missing, binary, too small
 ├── InvalidTeacher          a teacher folder that is missing, truncated or unsafe to load
+├── InvalidTask             a task that is not known, or data of a task that is missing or malformed
 ├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
 └── TrainingDiverged        the loss of a trial became NaN or infinite
 """
@@ -38,6 +39,10 @@ class InvalidCorpus(SubarchError, ValueError):
 
 class InvalidTeacher(SubarchError, ValueError):
     """A teacher folder that is missing, truncated or unsafe to load."""
+
+
+class InvalidTask(SubarchError, ValueError):
+    """A task that is not known, or data of a task that is missing, malformed or without what is asked of it."""
 
 
 class InvalidStudy(SubarchError, ValueError):

@@ -114,7 +114,8 @@ class PretrainConfig(BaseModel):
         None,
         ge=8,
         le=10**9,
-        description="Most tokens, padding included, of one forward pass; null: batch_tokens split over the processes",
+        description="About the most tokens, padding included, of one forward pass; null: batch_tokens split over the "
+        "processes",
     )
     steps: int | None = Field(
         None, ge=1, le=10**9, description=f"Optimiser steps; null: {DEFAULT_STEPS}, or as many as fit into minutes"

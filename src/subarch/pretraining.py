@@ -17,7 +17,7 @@ import math
 import shutil
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -29,7 +29,7 @@ from transformers import TrainingArguments, set_seed
 
 from subarch.architecture import Architecture
 from subarch.checkpoints import newest, put_aside
-from subarch.collate import Cached, Loader
+from subarch.collate import Cached, Collator, Loader
 from subarch.doctor import usable_cores
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.material import Material
@@ -38,6 +38,7 @@ from subarch.outcome import outcome
 from subarch.pretrain_config import PretrainConfig, dump, load_pretrain
 from subarch.runs import RunFolder
 from subarch.schedule import Schedule, decide
+from subarch.targets import TargetStore
 from subarch.trainer import PretrainTrainer, Progress
 from subarch.trial import Trial
 from subarch.workbench import Report, silent
@@ -97,6 +98,8 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
             return done
         torch.set_num_threads(config.threads or max(1, usable_cores() // state.num_processes))
         torch.use_deterministic_algorithms(state.device.type == "cpu")
+        # That writes over every new tensor too, for programs that read what they never wrote
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         return _train(folder, config, state, report if state.is_main_process else silent)
 
 
@@ -158,15 +161,17 @@ def _train(folder: RunFolder, config: PretrainConfig, state: PartialState, repor
             f"{checkpoint}: is of {progress.architecture}, and {architecture} is to be trained; "
             "begin again with --restart, or choose another folder"
         )
+    # Of all maskings, those that are on disk
+    collator = replace(material.collator, maskings=schedule.maskings) if schedule.cached else material.collator
     loader = Loader(
         material.source,
         material.budget,
-        material.collator,
+        collator,
         progress.position,
         process=state.process_index,
         processes=processes,
         accumulation=accumulation,
-        cached=_reader(material) if schedule.cached else None,
+        cached=_reader(material.store, collator) if schedule.cached else None,
     )
     set_seed(config.seed)
     trainer = PretrainTrainer(
@@ -194,8 +199,7 @@ def _train(folder: RunFolder, config: PretrainConfig, state: PartialState, repor
     return found
 
 
-def _reader(material: Material) -> Cached:
-    store, collator = material.store, material.collator
+def _reader(store: TargetStore | None, collator: Collator) -> Cached:
     assert store is not None
     return lambda epoch, rows, length: store.read(collator.masking(epoch) if collator.masker else 0, rows, length)
 

@@ -9,6 +9,11 @@ study.db            every finished trial (see docs/study.md); study.json: the st
 weights/            trained weights by trial
 selection.json      the choice, the frontier, the runners-up and why they lost
 selected/           the chosen model as it stands after the search, in stock format
+pretrain.yaml       the resolved configuration of the full training
+schedule.json       its steps, and whether the teacher's outputs are kept; both decided once, by measurement
+pretrained.checkpoints/, pretrained.targets/, events/   checkpoints, what the teacher said, TensorBoard
+pretraining.json    its curves and what it came to
+pretrained/         the trained model in stock format, with its card
 report.html         the page to look at
 
 >>> with RunFolder.create(Path("runs/mine"), config, resume=False) as folder:

@@ -124,6 +124,29 @@ def show_plan(planned: dict[str, Any]) -> None:
     console.print("\n".join(lines), highlight=False)
 
 
+def show_tasks(listed: list[dict[str, Any]]) -> None:
+    """A row per task: what it asks, or, where a folder was looked through, the rows of each part that is there."""
+    surveyed = any("found" in row for row in listed)
+    parts = ["train", "validation", "test"]
+    table = Table(box=SIMPLE, caption="u: unlabelled" if surveyed else None)
+    for column in ["task", *(parts if surveyed else ["type", "labels", "metrics"])]:
+        table.add_column(column, justify="right" if column in parts else "left", overflow="fold")
+    if surveyed:
+        table.add_column("other")
+    for row in listed:
+        if not surveyed:
+            table.add_row(row["task"], row["type"], " ".join(row["labels"]), " ".join(row["metrics"]))
+            continue
+        figures = {
+            part: f"{about['rows']:,}{'' if about['labelled'] else ' u'}" if "rows" in about else "unreadable"
+            for part, about in row["found"].items()
+        }
+        others = ", ".join(f"{part} {figure}" for part, figure in figures.items() if part not in parts)
+        table.add_row(row["task"], *(figures.get(part, "") for part in parts), others)
+    Console().print(table)
+    show_warnings([about["problem"] for row in listed for about in row.get("found", {}).values() if "problem" in about])
+
+
 def show_warnings(warnings: list[str]) -> None:
     for warning in warnings:
         errors.print("[yellow]warning[/]: ", end="")

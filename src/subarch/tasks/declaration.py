@@ -22,7 +22,8 @@ Head = Literal["classification", "regression", "choice"]
 Spelling = Literal["number", "name", "lower", "score", "answers", "text"]
 Columns = Mapping[str, str | tuple[str, ...]]
 
-THIRDS = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0), "all": (0.0, 1.0)}
+PARTS = ("train", "validation", "test")
+DIVIDED = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0), "all": (0.0, 1.0)}
 """How a file without official parts is divided, by the hash of each example's group."""
 
 
@@ -85,7 +86,7 @@ class Task:
         until: the group is the text of its column up to this (BoolQ: the title before " -- ").
         part: only rows whose group begins so (RACE).
         wording: question as it stands in the data -> as it is asked.
-        numbered: whether a label may also be given by its position.
+        numbered: labels are written as positions in text files too; where they are names, "0" is an error.
     """
 
     name: str
@@ -102,7 +103,7 @@ class Task:
     until: str = ""
     part: str = ""
     wording: Mapping[str, str] = field(default_factory=dict)
-    numbered: bool = True
+    numbered: bool = False
 
     @property
     def head(self) -> Head:
@@ -113,8 +114,9 @@ class Task:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Every part that some layout has, train, validation and test first."""
-        return tuple(dict.fromkeys(part for layout in self.layouts for part in layout.files))
+        """Every part that some layout has: train, validation, test, then others."""
+        found = dict.fromkeys(part for layout in self.layouts for part in layout.files)
+        return (*(part for part in PARTS if part in found), *(part for part in found if part not in PARTS))
 
 
 def hub(config: str, **parts: str) -> Layout:

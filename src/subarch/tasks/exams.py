@@ -9,7 +9,7 @@ in .txt; a sample in one file without official parts is divided by passage. Neit
 
 from __future__ import annotations
 
-from subarch.tasks.declaration import THIRDS, Layout, Task, hub
+from subarch.tasks.declaration import DIVIDED, Layout, Task, hub
 
 
 def _race(part: str) -> Task:
@@ -33,7 +33,7 @@ def _race(part: str) -> Task:
         layouts=(
             Layout("race", inside, form="json", unfold="race"),
             hub(config),
-            Layout("sample", dict.fromkeys(THIRDS, ("race.jsonl",)), shares=THIRDS),
+            Layout("sample", dict.fromkeys(DIVIDED, ("race.jsonl",)), shares=DIVIDED),
         ),
         part=part,
     )
@@ -59,7 +59,7 @@ EXAMS: tuple[Task, ...] = (
         },
         labels=(),
         metrics=("accuracy",),
-        folders=("DREAM", "dream", "dream/plain_text"),
+        folders=("DREAM", "dream", "dream/plain_text", "plain_text"),
         layouts=(
             Layout("dream", {ours: (f"{theirs}.json",) for ours, theirs in _OFFICIAL.items()}, unfold="dream"),
             hub("plain_text"),

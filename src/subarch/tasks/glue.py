@@ -35,7 +35,9 @@ def _mnli(name: str, part: str, file: str, rows: int, trained_on: str) -> Task:
     hub_parts = {"validation": f"validation_{part}", "test": f"test_{part}"}
     if not trained_on:
         evaluated, hub_parts = {"train": ("train.tsv",), **evaluated}, {"train": "train", **hub_parts}
-    glue = Layout("glue", evaluated, columns={"first": "sentence1", "second": "sentence2", "label": "gold_label"} | _INDEX)
+    glue = Layout(
+        "glue", evaluated, columns={"first": "sentence1", "second": "sentence2", "label": "gold_label"} | _INDEX
+    )
     return Task(
         name=name,
         benchmark="glue",
@@ -72,6 +74,7 @@ GLUE: tuple[Task, ...] = (
             hub("cola"),
         ),
         submission=Submission("CoLA.tsv", "number", 1063),
+        numbered=True,
     ),
     Task(
         name="sst2",
@@ -84,6 +87,7 @@ GLUE: tuple[Task, ...] = (
         folders=("SST-2", "sst2", "glue/sst2"),
         layouts=(_GLUE, hub("sst2")),
         submission=Submission("SST-2.tsv", "number", 1821),
+        numbered=True,
     ),
     Task(
         name="mrpc",
@@ -108,6 +112,7 @@ GLUE: tuple[Task, ...] = (
             hub("mrpc"),
         ),
         submission=Submission("MRPC.tsv", "number", 1725),
+        numbered=True,
     ),
     Task(
         name="qqp",
@@ -125,6 +130,7 @@ GLUE: tuple[Task, ...] = (
             _SAMPLE,
         ),
         submission=Submission("QQP.tsv", "number", 390_965),
+        numbered=True,
     ),
     Task(
         name="stsb",
@@ -186,6 +192,7 @@ GLUE: tuple[Task, ...] = (
         folders=("WNLI", "wnli", "glue/wnli"),
         layouts=(_GLUE, hub("wnli")),
         submission=Submission("WNLI.tsv", "number", 146),
+        numbered=True,
     ),
     Task(
         name="ax",

@@ -1,0 +1,256 @@
+"""Flat rows -> examples: how each type of task is cast to a stock head.
+
+- `texts`: one text or a pair, a class or a number.
+- `choice`: (context, question) and choices; the label is a letter, a number, or the text of the right choice.
+- `wic`, `wsc`: the words in question are marked in the text, `* so *` the word or pronoun, `# so #` the noun phrase: a
+  stock head sees text only (the official baselines read the spans' vectors; the marks are ours, after T5's).
+- `multirc`: one yes-no example per answer: (passage, question and answer).
+- `record`: (passage, query with @placeholder) and all entities as choices; every spelling of the answer is gold.
+
+    >>> cast(task("rte"), {}, [{"sentence1": "A.", "sentence2": "B.", "label": "entailment"}], "train", "dev.tsv")
+    [Example(id='0', group='...', texts=('A.', 'B.'), choices=(), label=0, golds=())]
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from subarch.errors import InvalidTask, show
+from subarch.readers import identity
+from subarch.tasks.declaration import Columns, Layout, Task
+from subarch.tasks.examples import Example
+from subarch.tasks.files import Record
+
+
+def cast(task: Task, layout: Layout, rows: Sequence[Record], part: str, source: str) -> list[Example]:
+    """The examples of flat rows, in their order.
+
+    Only rows of the part `test` may lack labels, and then all must: what is not labelled is not learnt from.
+
+    Raises:
+        InvalidTask: a column is missing (named, with those found), a text is missing, a label is unknown (named, with
+            those known) or missing, ids are not unique; with file and row.
+    """
+    columns = {**task.columns, **layout.columns}
+    turn = _CASTS[task.cast]
+    examples = [
+        turn(task, Row(row, columns, layout.unlabelled, part, number, f"{source}, row {number + 1}"))
+        for number, row in enumerate(rows)
+    ]
+    twice = [name for name, count in Counter(example.id for example in examples).items() if count > 1]
+    if twice:
+        raise InvalidTask(f"{source}: the id {twice[0]!r} stands on more than one row; ids must be unique")
+    return examples
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row with its place, so that errors can name file, row and column."""
+
+    values: Mapping[str, Any]
+    columns: Columns
+    unlabelled: float | None
+    part: str
+    number: int
+    where: str
+
+    def column(self, meaning: str) -> Any:
+        """The value of a column by meaning."""
+        return self.named(str(self.columns[meaning]))
+
+    def named(self, name: str) -> Any:
+        """The value of a column by its name."""
+        if name not in self.values:
+            found = ", ".join(map(repr, self.values)) or "none"
+            raise InvalidTask(f"{self.where}: no column {name!r}; found: {found}")
+        return self.values[name]
+
+    def text(self, meaning: str) -> str:
+        """A text; lists (the turns of a dialogue) are joined by spaces."""
+        value = self.column(meaning)
+        if isinstance(value, list):
+            value = " ".join(str(piece) for piece in value)
+        if not isinstance(value, str):
+            raise InvalidTask(f"{self.where}: column {self.columns[meaning]!r} holds {show(value)}, not a text")
+        return value.strip()
+
+    def id(self) -> str:
+        """The benchmark's number of the row, where it has one, else the number of the row from 0."""
+        name = str(self.columns.get("id", ""))
+        return str(self.values[name]) if name in self.values else str(self.number)
+
+    def group(self, task: Task, first: str) -> str:
+        """The value of the group's column; else a hash of the first text, so that equal texts stay together."""
+        if "group" not in self.columns:
+            return f"{identity(first):016x}"
+        value = str(self.column("group"))
+        return f"{identity(value.split(task.until)[0]):016x}" if task.until else value
+
+    def label(self) -> Any:
+        """What stands in the column of the label, None where nothing does."""
+        name = str(self.columns["label"])
+        if name not in self.values and self.part == "test":
+            return None
+        value = self.named(name)
+        missing = value is None or value == self.unlabelled or (isinstance(value, float) and math.isnan(value))
+        if missing or str(value).strip().lower() in ("", "nan"):
+            if self.part != "test":
+                raise InvalidTask(
+                    f"{self.where}: no label (column {name!r} holds {show(value)}); only the part test may go without"
+                )
+            return None
+        return value
+
+
+def class_of(task: Task, value: Any, where: str) -> int | None:
+    """The position of a label among the task's, given by its name or by its position."""
+    if value is None:
+        return None
+    written = str(value).strip()
+    if written in task.labels:
+        return task.labels.index(written)
+    # numbers of JSON and Parquet are positions, but for a user's labels; digits in text only where the task has them
+    is_number = isinstance(value, int) and not isinstance(value, bool) and task.benchmark != "own"
+    if (is_number or task.numbered) and written.isdecimal() and len(written) < 6 and int(written) < len(task.labels):
+        return int(written)
+    known = ", ".join(task.labels) + (f", or 0 to {len(task.labels) - 1}" if is_number or task.numbered else "")
+    raise InvalidTask(f"{where}: unknown label {show(value)}; those of {task.name} are {known}")
+
+
+def _target(task: Task, row: Row) -> int | float | None:
+    value = row.label()
+    if task.head != "regression" or value is None:
+        return class_of(task, value, row.where)
+    try:
+        target = float(value)
+    except (TypeError, ValueError):
+        target = math.nan
+    if not math.isfinite(target):
+        raise InvalidTask(f"{row.where}: the target {show(value)} is not a finite number, which a regression needs")
+    return target
+
+
+def _texts(task: Task, row: Row) -> Example:
+    texts = tuple(row.text(meaning) for meaning in ("first", "second") if meaning in row.columns)
+    return Example(row.id(), row.group(task, texts[0]), texts, label=_target(task, row))
+
+
+def _choice(task: Task, row: Row) -> Example:
+    context = row.text("context")
+    question = row.text("question") if "question" in row.columns else ""
+    question = task.wording.get(question, question)
+    columns = row.columns["choices"]
+    raw = row.named(columns) if isinstance(columns, str) else [row.named(name) for name in columns]
+    if not isinstance(raw, list) or len(raw) < 2 or not all(isinstance(choice, str) for choice in raw):
+        raise InvalidTask(f"{row.where}: column {columns!r} holds {show(raw)}, not a list of at least two texts")
+    choices = tuple(choice.strip() for choice in raw)
+    value = row.label()
+    if task.labels or value is None:
+        label = class_of(task, value, row.where)
+        if label is not None and label >= len(choices):
+            raise InvalidTask(f"{row.where}: the label {show(value)} is beyond its {len(choices)} choices")
+    else:
+        label = _chosen(str(value).strip(), choices, row.where)
+    group = row.group(task, context)
+    # questions of one passage are numbered within the file: RACE and DREAM have no ids of their own
+    name = f"{group}-{row.id()}" if "id" not in row.columns else row.id()
+    return Example(name, group, (context, question) if question else (context,), choices, label)
+
+
+def _chosen(value: str, choices: tuple[str, ...], where: str) -> int:
+    if value in choices:
+        return choices.index(value)
+    if re.fullmatch(r"\d{1,6}", value) and int(value) < len(choices):
+        return int(value)
+    raise InvalidTask(f"{where}: the answer {show(value)} is none of the choices {show(list(choices))}")
+
+
+def _multirc(task: Task, row: Row) -> Example:
+    passage, number = row.text("first"), row.column("id")
+    name = "-".join(str(number[key]) for key in ("paragraph", "question", "answer"))
+    second = f"{row.text('question')} {row.text('answer')}"
+    return Example(name, f"{identity(passage):016x}", (passage, second), label=class_of(task, row.label(), row.where))
+
+
+def _record(task: Task, row: Row) -> Example:
+    passage, golds = row.text("context"), tuple(row.column("golds") or ())
+    choices = tuple(row.column("choices"))
+    if golds and not set(golds) & set(choices):
+        raise InvalidTask(f"{row.where}: none of the answers {show(golds)} is among the entities {show(choices)}")
+    if not golds and row.part != "test":
+        raise InvalidTask(f"{row.where}: no label (no answers); only the part test may go without")
+    label = next((n for n, choice in enumerate(choices) if choice in golds), None)
+    number = row.column("id")
+    name = f"{number['passage']}-{number['query']}"
+    return Example(name, f"{identity(passage):016x}", (passage, row.text("question")), choices, label, golds)
+
+
+def _wic(task: Task, row: Row) -> Example:
+    marked = []
+    for side, meaning in (("1", "first"), ("2", "second")):
+        text, start, end = row.column(meaning), int(row.named(f"start{side}")), int(row.named(f"end{side}"))
+        if not 0 <= start < end <= len(text):
+            raise InvalidTask(f"{row.where}: characters {start} to {end} are not in {show(text)}")
+        marked.append(_mark(text, [(start, end, "*")]).strip())
+    return Example(row.id(), row.group(task, marked[0]), tuple(marked), label=class_of(task, row.label(), row.where))
+
+
+def _wsc(task: Task, row: Row) -> Example:
+    text = row.column("first")
+    noun, pronoun = (
+        _place(text, row.named(f"{span}_text"), int(row.named(f"{span}_index"))) for span in ("span1", "span2")
+    )
+    marked = _mark(text, [(*noun, "#"), (*pronoun, "*")]).strip()
+    label = class_of(task, row.label(), row.where)
+    return Example(row.id(), f"{identity(text):016x}", (marked,), label=label)
+
+
+def _mark(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
+    signs = [(end, False, f" {sign}") for _, end, sign in spans] + [
+        (start, True, f"{sign} ") for start, _, sign in spans
+    ]
+    for place, _, sign in sorted(signs, reverse=True):  # from the end, so that the places before stay right
+        text = text[:place] + sign + text[place:]
+    return text
+
+
+def _place(text: str, phrase: str, index: int) -> tuple[int, int]:
+    """Characters (from, to) of a phrase that begins with a text's word number `index`, counted by white space.
+
+    A few official indices are wrong: then the nearest place where the phrase stands; if it stands nowhere (two
+    persons named apart and counted as one), the words at the index.
+    """
+    words = list(re.finditer(r"\S+", text))
+    length = len(phrase.split())
+
+    def stands(at: int) -> bool:
+        return [_bare(word.group()) for word in words[at : at + length]] == [_bare(word) for word in phrase.split()]
+
+    nearest = sorted(range(len(words)), key=lambda at: abs(at - index))
+    first = next(filter(stands, nearest), min(index, len(words) - 1))
+    start, end = words[first].start(), words[min(first + length, len(words)) - 1].end()
+    while end - 1 > start and text[end - 1] in string.punctuation and text[end - 1] != phrase[-1]:
+        end -= 1
+    while start < end - 1 and text[start] in string.punctuation and text[start] != phrase[0]:
+        start += 1
+    return start, end
+
+
+def _bare(word: str) -> str:
+    return word.lower().strip(string.punctuation)
+
+
+_CASTS: dict[str, Callable[[Task, Row], Example]] = {
+    "texts": _texts,
+    "choice": _choice,
+    "wic": _wic,
+    "wsc": _wsc,
+    "record": _record,
+    "multirc": _multirc,
+}

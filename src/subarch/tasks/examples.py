@@ -1,0 +1,159 @@
+"""What a task's data becomes: examples, the same for every task and layout, and how they are divided.
+
+An example is frozen: Agora makes new ones by `dataclasses.replace`. Text is kept as it was read, but for white space at
+its ends. `pairs` is what a stock model is given: one (first, second) for sequence classification, one per choice for
+multiple choice.
+
+    >>> Example("7", "7", ("Is _ red?",), ("Mars", "Earth"), 0).pairs()
+    (('Is _ red?', 'Mars'), ('Is _ red?', 'Earth'))
+    >>> train, held = hold_out(read("boolq", folder, "validation"), 0.3, seed=0)
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, overload
+
+from subarch.errors import InvalidTask
+from subarch.readers import hash64
+from subarch.tasks.declaration import Task
+
+PLACEHOLDER = "@placeholder"
+_BLANK = re.compile("_+")
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row to learn from or predict.
+
+    Attributes:
+        id: unique in its part; the benchmark's own number where it has one, else the number of the row from 0.
+        group: what must not be torn apart when data is divided: the passage, the article, the word.
+        texts: one or two; (context, question) where there are choices.
+        choices: of multiple choice and cloze.
+        label: position among the task's labels or the choices, or the target of a regression; None: not labelled.
+        golds: texts of all right answers of a cloze, of which `label` is the first among the choices.
+    """
+
+    id: str
+    group: str
+    texts: tuple[str, ...]
+    choices: tuple[str, ...] = ()
+    label: int | float | None = None
+    golds: tuple[str, ...] = ()
+
+    def pairs(self) -> tuple[tuple[str, str | None], ...]:
+        """(first, second or None) for a tokenizer: one, or one per choice.
+
+        A choice fills the blank of its question (the only run of `_`, or `@placeholder`), else it follows it.
+        """
+        if not self.choices:
+            return ((self.texts[0], self.texts[1] if len(self.texts) > 1 else None),)
+        if len(self.texts) == 1:
+            return tuple((self.texts[0], choice) for choice in self.choices)
+        return tuple((self.texts[0], _filled(self.texts[1], choice)) for choice in self.choices)
+
+
+def _filled(question: str, choice: str) -> str:
+    if PLACEHOLDER in question:
+        return question.replace(PLACEHOLDER, choice)
+    if len(_BLANK.findall(question)) == 1:
+        return _BLANK.sub(lambda _: choice, question)
+    return f"{question} {choice}"
+
+
+@dataclass(frozen=True, slots=True)
+class Examples(Sequence[Example]):
+    """The examples of one part of a task, in the order of the file, and where they were read."""
+
+    task: Task
+    part: str
+    source: str
+    rows: tuple[Example, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, at: int) -> Example: ...
+    @overload
+    def __getitem__(self, at: slice) -> Examples: ...
+    def __getitem__(self, at: int | slice) -> Example | Examples:
+        return replace(self, rows=self.rows[at]) if isinstance(at, slice) else self.rows[at]
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self.rows)
+
+    @property
+    def labels(self) -> tuple[int | float, ...] | None:
+        """The labels, or None for a part that is only there to be predicted."""
+        found = tuple(example.label for example in self.rows if example.label is not None)
+        return found if len(found) == len(self.rows) else None
+
+
+def share_of(group: str, salt: object) -> float:
+    """Where in [0, 1) a group falls: the same on every machine, and whatever else is in the data."""
+    return hash64(f"{salt}\n{group}") / 2**64
+
+
+def divide(examples: Examples, shares: Sequence[float], seed: int = 0) -> tuple[Examples, ...]:
+    """Parts with about these shares of the groups, by the hash of each group: no group is in two of them.
+
+    Where a group falls does not depend on the other examples, so data that grows is divided alike. To divide a part
+    again take another seed: by the same one its groups all fall on one side.
+
+    Raises:
+        InvalidTask: shares that are not positive or do not add up to 1, or a part that would be empty.
+    """
+    if min(shares, default=0) <= 0 or not math.isclose(math.fsum(shares), 1):
+        raise InvalidTask(f"shares of {list(shares)} cannot be made; give positive ones that add up to 1")
+    bounds = list(accumulate(shares))[:-1]
+    held: list[list[Example]] = [[] for _ in shares]
+    for example in examples:
+        held[bisect_right(bounds, share_of(example.group, seed))].append(example)
+    if not all(held):
+        groups = len({example.group for example in examples})
+        raise InvalidTask(
+            f"{examples.source}: {groups} groups ({len(examples)} rows) divided by {list(shares)} and seed {seed} "
+            "leave a part empty; take other shares, or another seed"
+        )
+    return tuple(replace(examples, rows=tuple(rows)) for rows in held)
+
+
+def hold_out(examples: Examples, share: float, seed: int = 0) -> tuple[Examples, Examples]:
+    """(the rest, about a `share` of the groups): `divide` in two."""
+    rest, held = divide(examples, (1 - share, share), seed)
+    return rest, held
+
+
+def statistics(examples: Examples) -> dict[str, Any]:
+    """Rows and groups, and what is known of the labels: what a model that looks at nothing would score.
+
+    Classes: `counts` by name, `majority` (a name), `majority_share` (accuracy of always saying it) and
+    `majority_balanced` (its balanced accuracy: one over the number of classes that occur). Regression: mean, standard
+    deviation and range. Choices are counted by position. Unlabelled: rows and groups only.
+    """
+    found: dict[str, Any] = {"rows": len(examples), "groups": len({example.group for example in examples})}
+    labels = examples.labels
+    if not labels:
+        return found
+    if examples.task.head == "regression":
+        mean = math.fsum(labels) / len(labels)
+        spread = math.sqrt(math.fsum((label - mean) ** 2 for label in labels) / len(labels))
+        return found | {"mean": mean, "deviation": spread, "minimum": min(labels), "maximum": max(labels)}
+    names = examples.task.labels
+    counted = Counter(int(label) for label in labels)
+    counts = {names[label] if names else str(label): counted[label] for label in sorted(counted)}
+    majority = max(counts, key=counts.__getitem__)
+    return found | {
+        "counts": counts,
+        "majority": majority,
+        "majority_share": counts[majority] / len(labels),
+        "majority_balanced": 1 / len(counts),
+    }

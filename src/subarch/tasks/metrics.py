@@ -1,0 +1,230 @@
+"""Official scores of a task's predictions, from scikit-learn and SciPy; the primary score first.
+
+Predictions are positions (of a label, or of a choice) or, for regression, numbers. Where a score is not defined, as a
+correlation of predictions that are all equal, it is 0 and a warning says so: never NaN, never silent.
+
+MultiRC, ReCoRD and AX-g are scored by question, by answer text and by pair, as their leaderboards do. Examples may
+stand more than once, as in a bootstrap sample, as long as all of a question's or a pair's stand equally often.
+
+    >>> score(read("rte", folder, "validation"), [0] * 277)
+    {'accuracy': 0.527...}
+"""
+
+from __future__ import annotations
+
+import re
+import string
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subarch.errors import InvalidTask
+from subarch.tasks.declaration import Task
+from subarch.tasks.examples import Example, Examples
+
+Values = NDArray[Any]
+
+
+def score(examples: Examples, predictions: Sequence[float]) -> dict[str, float]:
+    """The official metrics of the examples' task, the primary one first; each in 0..1, correlations in -1..1.
+
+    Raises:
+        InvalidTask: the part has no labels, there is not one prediction per example, or one is NaN or out of range.
+    """
+    predicted = checked(examples, predictions)
+    labels = examples.labels
+    if labels is None:
+        raise InvalidTask(
+            f"{examples.source}: the part {examples.part} of {examples.task.name} has no labels: it can be predicted, "
+            "not scored"
+        )
+    truth = np.asarray(labels, dtype=predicted.dtype)
+    return {name: METRICS[name](examples, truth, predicted) for name in examples.task.metrics}
+
+
+def checked(examples: Examples, predictions: Sequence[float]) -> Values:
+    """Predictions as an array of the examples' length: integers, or floats for regression."""
+    task = examples.task
+    if not len(examples):
+        raise InvalidTask(f"{task.name}, {examples.part}: there is no example to predict")
+    found = np.asarray(predictions, dtype=np.float64)
+    if found.shape != (len(examples),):
+        raise InvalidTask(
+            f"{task.name}: predictions of shape {found.shape} for {len(examples)} examples of {examples.part}"
+        )
+    if not np.isfinite(found).all():
+        row = int(np.flatnonzero(~np.isfinite(found))[0])
+        raise InvalidTask(f"{task.name}: the prediction for example {examples[row].id!r} is {found[row]}, not a number")
+    if task.head == "regression":
+        return found
+    for example, value in zip(examples, found, strict=True):
+        classes = len(example.choices) if task.head == "choice" else len(task.labels)
+        if value != int(value) or not 0 <= value < classes:
+            raise InvalidTask(
+                f"{task.name}: the prediction for example {example.id!r} is {value:g}, not 0 to {classes - 1}"
+            )
+    return found.astype(np.int64)
+
+
+def balanced_accuracy(examples: Examples, predictions: Sequence[float]) -> float:
+    """Mean over the classes that occur of the share found: a majority vote has one over their number, always."""
+    from sklearn.metrics import recall_score
+
+    predicted = checked(examples, predictions)
+    if examples.labels is None or examples.task.head == "regression":
+        raise InvalidTask(f"{examples.task.name}, {examples.part}: balanced accuracy needs labels that are classes")
+    truth = np.asarray(examples.labels)
+    return float(recall_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0.0))
+
+
+def _accuracy(_: Examples, truth: Values, predicted: Values) -> float:
+    return float(np.mean(truth == predicted))
+
+
+def _f1(examples: Examples, truth: Values, predicted: Values) -> float:
+    """Of class 1; 0 where neither truth nor predictions hold any."""
+    from sklearn.metrics import f1_score
+
+    if examples.task.cast == "record":
+        return _of_answers(examples, predicted, _token_f1)
+    if not (truth == 1).any() and not (predicted == 1).any():
+        _undefined(examples, "f1", "no example is positive and none is predicted to be")
+    return float(f1_score(truth, predicted, zero_division=0.0))
+
+
+def _macro_f1(_: Examples, truth: Values, predicted: Values) -> float:
+    """Mean over the classes that occur in truth or predictions, as scikit-learn and the leaderboard take it."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(truth, predicted, average="macro", zero_division=0.0))
+
+
+def _mcc(examples: Examples, truth: Values, predicted: Values) -> float:
+    from sklearn.metrics import matthews_corrcoef
+
+    if _is_constant(examples, "Matthews correlation", truth, predicted):
+        return 0.0
+    return float(matthews_corrcoef(truth, predicted))
+
+
+def _pearson(examples: Examples, truth: Values, predicted: Values) -> float:
+    from scipy.stats import pearsonr
+
+    if _is_constant(examples, "Pearson correlation", truth, predicted):
+        return 0.0
+    return float(pearsonr(truth, predicted).statistic)
+
+
+def _spearman(examples: Examples, truth: Values, predicted: Values) -> float:
+    from scipy.stats import spearmanr
+
+    if _is_constant(examples, "Spearman correlation", truth, predicted):
+        return 0.0
+    return float(spearmanr(truth, predicted).statistic)
+
+
+def _is_constant(examples: Examples, name: str, truth: Values, predicted: Values) -> bool:
+    for what, values in (("labels", truth), ("predictions", predicted)):
+        # differences beyond the precision of the values are rounding: SciPy returns noise, or NaN, for them
+        if len(values) < 2 or np.ptp(values) <= 1e-13 * max(1.0, float(np.abs(values).max())):
+            _undefined(examples, name, f"all {len(values)} {what} are equal")
+            return True
+    return False
+
+
+def _undefined(examples: Examples, name: str, why: str) -> None:
+    warnings.warn(f"{examples.task.name}, {examples.part}: {name} is not defined ({why}); 0 is given", stacklevel=4)
+
+
+def _em(examples: Examples, truth: Values, predicted: Values) -> float:
+    """ReCoRD: the text is one of the right ones. MultiRC: all answers to a question are right."""
+    if examples.task.cast == "record":
+        return _of_answers(examples, predicted, lambda text, gold: float(_plain(text) == _plain(gold)))
+    return _by_unit(examples, question_of, list(truth == predicted), all)
+
+
+def _gender_parity(examples: Examples, _: Values, predicted: Values) -> float:
+    """Share of the pairs, which differ in the gender of a pronoun only, of which both members are predicted alike."""
+    pairs = Counter(int(name) // 2 for name in {example.id for example in examples})
+    if set(pairs.values()) != {2}:
+        raise InvalidTask(f"{examples.source}: gender parity needs both examples (2n and 2n + 1) of every pair")
+    return _by_unit(
+        examples, lambda example: int(example.id) // 2, list(predicted), lambda values: len(set(values)) == 1
+    )
+
+
+def question_of(example: Example) -> str:
+    """The question that an answer of MultiRC belongs to; its id is passage-question-answer."""
+    return example.id.rpartition("-")[0]
+
+
+def _by_unit(
+    examples: Examples, unit_of: Callable[[Example], Hashable], values: list[Any], holds: Callable[[list[Any]], bool]
+) -> float:
+    """Share of the units (questions, pairs) of which something holds; one that stands n times counts n times."""
+    held: defaultdict[Hashable, list[Any]] = defaultdict(list)
+    members: defaultdict[Hashable, set[str]] = defaultdict(set)
+    for example, value in zip(examples, values, strict=True):
+        held[unit_of(example)].append(value)
+        members[unit_of(example)].add(example.id)
+    times = {unit: len(held[unit]) / len(members[unit]) for unit in held}
+    return sum(times[unit] for unit in held if holds(held[unit])) / sum(times.values())
+
+
+def _part_accuracy(part: str) -> Callable[[Examples, Values, Values], float]:
+    def accuracy(examples: Examples, truth: Values, predicted: Values) -> float:
+        inside = np.asarray([example.group.startswith(part) for example in examples])
+        if not inside.any():
+            _undefined(examples, f"accuracy_{part}", f"no passage is of the part {part}")
+            return 0.0
+        return float(np.mean((truth == predicted)[inside]))
+
+    return accuracy
+
+
+def _of_answers(examples: Examples, predicted: Values, compare: Callable[[str, str], float]) -> float:
+    best = [
+        max(compare(example.choices[choice], gold) for gold in example.golds)
+        for example, choice in zip(examples, predicted, strict=True)
+    ]
+    return sum(best) / len(best)
+
+
+def _token_f1(text: str, gold: str) -> float:
+    """Of the words two answers share; 0 where they share none (official script of ReCoRD, after SQuAD's)."""
+    words, right = _plain(text).split(), _plain(gold).split()
+    shared = sum((Counter(words) & Counter(right)).values())
+    return 2 * shared / (len(words) + len(right)) if shared else 0.0
+
+
+def _plain(text: str) -> str:
+    """Lower case, without punctuation, articles and double spaces, in this order (official script of ReCoRD)."""
+    bare = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
+
+
+METRICS: dict[str, Callable[[Examples, Values, Values], float]] = {
+    "accuracy": _accuracy,
+    "f1": _f1,
+    "macro_f1": _macro_f1,
+    "mcc": _mcc,
+    "pearson": _pearson,
+    "spearman": _spearman,
+    "f1a": _f1,
+    "em": _em,
+    "gender_parity": _gender_parity,
+    "accuracy_middle": _part_accuracy("middle"),
+    "accuracy_high": _part_accuracy("high"),
+}
+
+
+def primary(task: Task) -> str:
+    """The name of the score that models are chosen by: the first official one.
+
+    Of AX-g the first is gender parity, which a model that always says the same has in full: read it beside accuracy.
+    """
+    return task.metrics[0]
