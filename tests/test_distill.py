@@ -15,6 +15,7 @@ from torch import Tensor
 
 from subarch import collate
 from subarch.architecture import Architecture
+from subarch.architecture import Inputs as Sizes
 from subarch.batching import Budget, Packed
 from subarch.collate import Collator, Inputs, Loader
 from subarch.distill import Distiller, TeacherSide, layer_pairs, relation_heads
@@ -370,3 +371,23 @@ def test_a_compiled_encoder_gives_the_same(teacher: Teacher, weights: dict[str, 
                 torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-12, msg=name)
     finally:
         torch.compiler.reset()
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_masked_lm_is_the_stock_models_though_the_last_layer_ends_at_masked_positions(family: str) -> None:
+    torch.manual_seed(0)
+    student = Student(Architecture.parse("2-4-32-48"), Blueprint(family, Sizes(60, 24), masked_lm=True)).eval()
+    ids, mask = torch.randint(5, 60, (4, 20)), torch.ones(4, 20, dtype=torch.long)
+    mask[1, 15:] = 0
+    is_masked = (torch.rand(ids.shape) < 0.15) & mask.bool()
+    where = is_masked.flatten().nonzero().flatten()
+    student.model(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(~is_masked, -100)).loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in student.named_parameters()}  # type: ignore[union-attr]
+    student.zero_grad()
+    seen: list[torch.Size] = []
+    student.encoder.encoder.layer[-1].intermediate.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
+    Distiller(student, {"mlm": 1.0})(ids, mask, where, ids.flatten()[where])["loss"].backward()
+    assert seen == [(len(where), 32)]
+    for name, parameter in student.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-4)
+    assert student.hidden(ids, mask).shape == (4, 20, 32)  # by itself, the student is whole

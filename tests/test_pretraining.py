@@ -179,8 +179,9 @@ def flip(file: Path) -> None:
     file.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("damage", [truncate, flip])
-@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.pt", "rng_state.pth"])
+@pytest.mark.parametrize(
+    ("damage", "file"), [(truncate, "model.safetensors"), (flip, "optimizer.pt"), (flip, "rng_state.pth")]
+)
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(
     finished: Path, unfinished: Path, config: PretrainConfig, damage: Callable[[Path], None], file: str
 ) -> None:
@@ -267,22 +268,20 @@ def fails_once(monkeypatch: pytest.MonkeyPatch, at: int, spoil: Callable[[dict[s
     monkeypatch.setattr(Distiller, "forward", spoilt)
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_finite_stops_it(
-    finished: Path, place: Path, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+    finished: Path, place: Path, config: PretrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
     # The pace is measured first, in 7 steps
-    fails_once(monkeypatch, 7 + 6, lambda found: found.update(loss=found["loss"] * value))
-    with pytest.raises(TrainingDiverged, match=rf"loss became {value} at step 6; the last good checkpoint is kept"):
+    fails_once(monkeypatch, 7 + 6, lambda found: found.update(loss=found["loss"] * float("nan")))
+    with pytest.raises(TrainingDiverged, match=r"loss became nan at step 6; the last good checkpoint is kept"):
         train(run, config)
     monkeypatch.undo()
     assert checkpoints(run) == ["checkpoint-2", "checkpoint-4"]
     assert verify(run / CHECKPOINTS / "checkpoint-4") is None
     with pytest.raises(InvalidStudy, match=r"another learning_rate.*--restart"):
         train(run, tiny_pretraining(place, dropout=0.1, learning_rate=1e-4))
-    with one_core():  # undone above
-        train(run, config)
+    train(run, config)
     assert weights(run) == weights(finished)
 
 

@@ -95,6 +95,24 @@ ALLOWED: dict[str, str] = {
     "prepare": "errors architecture config doctor latency model question runs sentence signals space teacher workbench",
     # tasks as data
     "tasks": "errors readers",
+    "finetune_config": "errors configuration",
+    "adequacy": "tasks",
+    "heads": "errors products tasks teacher",
+    "fit_trainer": "errors finetune_config heads tasks workbench",
+    "finetuning": "errors finetune_config fit_trainer heads tasks teacher workbench",
+    "division": "errors finetune_config tasks",
+    "finetune": "errors adequacy division doctor finetune_config finetuning runs tasks teacher workbench",
+    # Agora: the loop, what it writes down, what it makes points with, which sets go
+    "rewording": "errors masking readers teacher",
+    "neighbours": "errors readers rewording tasks teacher",
+    "pruning": "",
+    "diary": "errors finetune_config neighbours readers tasks",
+    "agora": "errors adequacy diary finetune_config neighbours pruning tasks",
+    # what a fine-tuned model is worth
+    "weighted": "tasks",
+    "resampling": "errors tasks weighted",
+    "evaluation": "errors doctor report resampling runs tasks",
+    "evaluate": "errors configuration division evaluation finetune_config finetuning readers runs tasks workbench",
     # the whole
     "pipeline": "*",
     "demo": "*",
@@ -125,6 +143,11 @@ HEAVY = {
     "pretraining",
     "pace",
     "prepare",
+    "heads",
+    "fit_trainer",
+    "finetuning",
+    "finetune",
+    "evaluate",
     "pipeline",
     "demo",
 }

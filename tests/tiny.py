@@ -63,6 +63,7 @@ def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     ids = {name: inner.token_to_id(token) for name, token in special.items()}
     inner.post_processor = processors.TemplateProcessing(
         single=f"{special['cls']} $A {special['sep']}",
+        pair=f"{special['cls']} $A {special['sep']} $B:1 {special['sep']}:1",
         special_tokens=[(special["cls"], ids["cls"]), (special["sep"], ids["sep"])],
     )
     names = {f"{name}_token": token for name, token in special.items()}

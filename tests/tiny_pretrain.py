@@ -11,12 +11,12 @@ test's own, where they are loaded.
 
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import signal
 import socket
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,6 +29,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch import Tensor
+from tqdm import tqdm
 
 from subarch.pretrain_config import PretrainConfig, load_pretrain
 from tiny import tiny_corpus, tiny_teacher
@@ -67,6 +68,9 @@ def one_core() -> Iterator[None]:
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("subarch.outcome.usable_cores", lambda: 1)
+        # The usual lock is common to all processes: one that is killed while it holds it stops the others
+        tqdm.set_lock(threading.RLock())
+        patch.setattr(tqdm, "monitor_interval", 0)
         yield
     gc.unfreeze()
     torch.set_num_threads(threads)
@@ -98,7 +102,6 @@ def fork(work: Callable[[], object], processes: int = 1, seconds: float | None =
     for rank in range(processes):
         if (child := os.fork()) == 0:
             status = 1
-            faulthandler.cancel_dump_traceback_later(); faulthandler.dump_traceback_later(40, file=open(f'/tmp/w2b/hang-{os.getpid()}','w'))
             try:
                 if processes > 1:
                     torchrun = {
@@ -111,7 +114,6 @@ def fork(work: Callable[[], object], processes: int = 1, seconds: float | None =
                     os.environ.update({name: str(value) for name, value in (torchrun | address).items()})
                 os.environ.update(environment)
                 AcceleratorState._reset_state(reset_partial_state=True)  # that of a training in the test's process
-                faulthandler.disable()
                 work()
                 status = 0
             except BaseException:
@@ -124,7 +126,7 @@ def fork(work: Callable[[], object], processes: int = 1, seconds: float | None =
     if seconds is not None:
         time.sleep(seconds)
         os.kill(children[0], signal.SIGKILL)  # one that has ended is there until it is waited for
-    codes = {}
+    codes: dict[int, int] = {}
     while len(codes) < processes:
         child, status = os.wait()
         if child in children:

@@ -8,22 +8,35 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from subarch import __version__
 from subarch.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.errors import SubarchError
+from subarch.finetune_config import EXAMINED, FinetuneConfig
 from subarch.options import with_options
 from subarch.plan_config import PlanConfig
 from subarch.pretrain_config import PretrainConfig
-from subarch.screen import cell, errors, progress, show_plan, show_tasks, show_training, show_warnings
+from subarch.screen import (
+    errors,
+    progress,
+    show_comparison,
+    show_evaluation,
+    show_finetuning,
+    show_plan,
+    show_selection,
+    show_space,
+    show_tasks,
+    show_training,
+    show_warnings,
+)
 
 INFEASIBLE = 3
 
@@ -81,42 +94,27 @@ def space(
     found, inputs = SearchSpace.load(preset), Inputs(vocabulary, positions, token_types, output)
     costs = found.costs(inputs, length)
     conditions = abnc.check(found, inputs, length)
+    rows = []
+    for row in range(len(costs)):
+        architecture = costs.architecture(row)
+        count = architecture.parameters(inputs)
+        rows.append(
+            {
+                "architecture": str(architecture),
+                "parameters": count.total,
+                "embedding_parameters": count.embeddings,
+                "encoder_parameters": count.effective,
+                "projection_parameters": count.projection,
+                "with_heads": count.with_heads,
+                "operations": int(costs.operations[row]),
+            }
+        )
     if as_json:
-        rows = []
-        for row in range(len(costs)):
-            architecture = costs.architecture(row)
-            count = architecture.parameters(inputs)
-            rows.append(
-                {
-                    "architecture": str(architecture),
-                    "parameters": count.total,
-                    "embedding_parameters": count.embeddings,
-                    "encoder_parameters": count.effective,
-                    "projection_parameters": count.projection,
-                    "with_heads": count.with_heads,
-                    "operations": int(costs.operations[row]),
-                }
-            )
         listing = {"space": found.name, **found.to_dict(), "maximum_point": str(costs.maximum_point)}
         print(json.dumps(listing | {"candidates": rows, "abnc": abnc.verdict(conditions)}))
         return
-    table = Table(title=f"{found.name}: {len(costs)} candidates, maximum point {costs.maximum_point}")
-    for column in ("D-A-H-I", "parameters", "encoder", "multiply-adds"):
-        table.add_column(column, justify="right")
-    shown = range(len(costs)) if len(costs) <= 60 else [*range(20), *range(len(costs) - 20, len(costs))]
-    for row in shown:
-        architecture = costs.architecture(row)
-        table.add_row(
-            str(architecture),
-            f"{costs.parameters[row]:,}",
-            f"{architecture.parameters(inputs).effective:,}",
-            f"{costs.operations[row]:,}",
-        )
-        if row == 19 and len(shown) < len(costs):
-            table.add_row("…", f"{len(costs) - 40} more", "use --json", "…")
-    console = Console()
-    console.print(table)
-    console.print(abnc.verdict(conditions))
+    show_space(f"{found.name}: {len(costs)} candidates, maximum point {costs.maximum_point}", rows)
+    Console().print(abnc.verdict(conditions))
 
 
 @app.command()
@@ -206,6 +204,57 @@ def _pretrain(
         show_training(trained, run)
 
 
+def _finetune(
+    model: Annotated[Path, typer.Argument(help="Folder of a model, or run folder that holds one.", show_default=False)],
+    run: Annotated[Path | None, Option(help="Run folder; default the model's, or runs/ and its name.")] = None,
+    config: Annotated[Path | None, Option(help="YAML file; options override it.", show_default=False)] = None,
+    restart: Annotated[bool, Option("--restart", help="Begin anew, without the fits that are there.")] = False,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Fine-tune a model for a task and score it on data that nothing else saw; the same command again goes on.
+
+    Options that may be given several times span the settings that are tried.
+    """
+    from subarch.configuration import load
+
+    settings = load(FinetuneConfig, config, {k: v for k, v in options.items() if v not in (None, [], ())})
+    again = [word for word in sys.argv[1:] if word != "--restart"]
+    with progress("subarch", *again) as report:
+        from subarch.finetune import finetune, places
+
+        place = places(model, run)
+        found = finetune(place[0], settings, place[1], restart, report)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show_finetuning(found, place[1] / "finetuned" / settings.task)
+
+
+def _evaluate(
+    models: Annotated[list[Path], typer.Argument(help="Fine-tuned model; several: of one fine-tuning, one per seed.")],
+    part: Annotated[str, Option(help="Part of the task; dev, held-out: as data was divided.")] = "validation",
+    against: Annotated[list[Path] | None, Option(help="Model to compare with; as many as there are models.")] = None,
+    submission: Annotated[Path | None, Option(help="Archive to write for the benchmark's server.")] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Score a fine-tuned model with intervals, compare it with another; without labels it predicts only.
+
+    Without --task, task and data are those that the model was fine-tuned with.
+    """
+    with progress(*(words := ["subarch", *sys.argv[1:]])) as report:
+        from subarch.evaluate import evaluate
+
+        given = {key: value for key, value in options.items() if value not in (None, [], ())}
+        beside: dict[str, Any] = {"against": against or [], "submission": submission, "report": report}
+        found = evaluate(models, given, part, command=shlex.join(words), **beside)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show_evaluation(found, models[0])
+
+
 def _plan(as_json: AsJson = False, **options: Any) -> None:
     """Tell what a pretraining will take before it is paid for: operations, memory, tokens per second, hours."""
     from subarch.configuration import load
@@ -276,54 +325,21 @@ def demo(
     if as_json:
         print(json.dumps({"comparison": comparison, "report": str(page)}))
         return
-    title = "same training for all but teacher and pretrained; ms at batch 1"
-    table = Table(title=title, box=SIMPLE, pad_edge=False, padding=0)
-    columns = [column for column in comparison[0] if column != "ms IQR"]  # in the report
-    for column in columns:
-        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
-    for row in comparison:
-        table.add_row(*(cell(row[column]) for column in columns))
-    Console().print(table)
-    print(f"report: {page}")
+    show_comparison(comparison, page)
 
 
 def _show(selection: dict[str, Any], run: Path, as_json: bool) -> None:
     if as_json:
         print(json.dumps(selection))
     else:
-        _table(selection, run)
+        show_selection(selection, run)
     if selection["winner"] is None:
         raise typer.Exit(INFEASIBLE)
-
-
-def _table(selection: dict[str, Any], run: Path) -> None:
-    console = Console()
-    table = Table(title="candidates on the frontier, and the winner")
-    for column in ("", "D-A-H-I", "parameters", "multiply-adds", "latency ms", "error", "W"):
-        table.add_column(column, justify="right")
-    winner = selection["winner"] or {"architecture": None}
-    for row in selection["candidates"]:
-        if row["architecture"] in selection["frontier"]:
-            table.add_row(
-                "→" if row["architecture"] == winner["architecture"] else "",
-                row["architecture"],
-                f"{row['parameters']:,}",
-                f"{row['operations']:,}",
-                "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}",
-                f"{row['error']:.4f}",
-                "" if row["w"] is None else f"{row['w']:.3f}",
-            )
-    console.print(table)
-    console.print(selection["gap_sentence"], highlight=False)
-    show_warnings(selection["warnings"])
-    if selection["winner"] is None:
-        errors.print(selection["nearest"]["sentence"], highlight=False)
-    else:
-        print(f"selected {winner['architecture']}: {run / 'selected'}")
-    print(f"report: {run / 'report.html'}")
 
 
 app.command()(with_options(_extract, ExtractConfig))
 app.command()(with_options(_select, ExtractConfig, [*QUESTION, *MEASUREMENT]))
 app.command()(with_options(_pretrain, PretrainConfig))
+app.command()(with_options(_finetune, FinetuneConfig))
+app.command()(with_options(_evaluate, FinetuneConfig, EXAMINED))
 app.command()(with_options(_plan, PlanConfig))

@@ -75,7 +75,7 @@ class Distiller(nn.Module):
             for part in (attention.query, attention.key, attention.value):
                 part.register_forward_hook(lambda _module, _args, output: self._relations.append(output))
         self._where: Tensor | None = None
-        if own.num_hidden_layers and not {"embedding", "hidden"} & set(self.weights):
+        if own.num_hidden_layers and self.masked and not {"embedding", "hidden"} & set(self.weights):
             student.encoder.encoder.layer[-1].attention.output.register_forward_pre_hook(self._masked_only)
 
     @property

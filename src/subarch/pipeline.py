@@ -20,6 +20,8 @@ from subarch.conclude import conclude
 from subarch.config import QUESTION, ExtractConfig, load
 from subarch.doctor import usable_cores
 from subarch.errors import InvalidStudy
+from subarch.evaluation import commands as evaluation_commands
+from subarch.evaluation import gathered
 from subarch.handover import hand_over
 from subarch.model import Student
 from subarch.prepare import blueprint_of, environment, make_basis, measure_latencies, recipe_of
@@ -117,11 +119,12 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
     """Write `report.html` from the artifacts of a run, with a final table of any columns where there is one.
 
     Raises:
-        InvalidStudy: the folder holds neither a finished search nor a finished pretraining.
+        InvalidStudy: the folder holds neither a finished search nor a finished pretraining nor an evaluated model.
     """
     run = RunFolder(path)
     pretraining: Any = run.read("pretraining") if run.has("pretraining") else None
-    alone = pretraining is not None and not run.has("conclusion")
+    finetuned = gathered(sorted((path / "finetuned").glob("*")))
+    alone = not run.has("conclusion") and bool(pretraining or finetuned)
     commands = []
     if not alone:
         run = RunFolder.open(path)
@@ -132,14 +135,16 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         run.write("comparison", comparison)
     shown: dict[str, Any] = {
         "name": path.name,
-        "command": "\n".join(map(shlex.join, commands)),
+        "command": "\n".join([*map(shlex.join, commands), *evaluation_commands(finetuned)]),
         "comparison": run.read("comparison") if run.has("comparison") else None,
         "pretraining": pretraining,
+        "finetuning": finetuned,
     }
     data: RunData
     if alone:
-        environment = {name: pretraining[name] for name in ("versions", "machine")}
-        data = RunData(**shown, config=pretraining["config"], environment=environment)
+        told = pretraining or finetuned[0]["evaluations"][-1] | {"config": {}}
+        environment = {name: told[name] for name in ("versions", "machine")}
+        data = RunData(**shown, config=told["config"], environment=environment)
     else:
         conclusion = run.read("conclusion")
         data = SearchData(

@@ -12,6 +12,7 @@ where it went. Sums are added up in another order, so results differ from MKL's 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from torch.utils.flop_counter import register_flop_formula
 
 # With MKL it is x86: elsewhere torch's own choice is right. The operator is the one that compiled models call.
 AVAILABLE = (
@@ -91,3 +93,9 @@ _linear = torch.library.custom_op(
 )
 _linear.register_fake(_shape)
 _linear.register_autograd(_backward, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.subarch.linear)  # type: ignore[untyped-decorator]
+def _operations(states: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
+    """Of shapes; for PyTorch's counter, two a multiply-add."""
+    return 2 * math.prod(states) * weight[0]

@@ -14,6 +14,7 @@ schedule.json       its steps, and whether the teacher's outputs are kept; both 
 pretrained.checkpoints/, pretrained.targets/, events/   checkpoints, what the teacher said, TensorBoard
 pretraining.json    its curves and what it came to
 pretrained/         the trained model in stock format, with its card
+finetuned/          a model in stock format per task; its report.json: evaluations
 report.html         the page to look at
 
 >>> with RunFolder.create(Path("runs/mine"), config, resume=False) as folder:

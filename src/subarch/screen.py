@@ -18,6 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 STOPPED = 130
+ENDS = 20
+"""Candidates of a large space that are shown at either end."""
 
 errors = Console(stderr=True)
 
@@ -60,9 +62,25 @@ def cell(value: object) -> str:
     return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
 
 
+def show_space(title: str, candidates: list[dict[str, Any]]) -> None:
+    """The candidates of a space in order of cost; of many the first and the last."""
+    table = Table(title=title)
+    for column in ("D-A-H-I", "parameters", "encoder", "multiply-adds"):
+        table.add_column(column, justify="right")
+    left_out = len(candidates) - 2 * ENDS if len(candidates) > 3 * ENDS else 0
+    for number, row in enumerate(candidates):
+        if left_out and number == ENDS:
+            table.add_row("…", f"{left_out} more", "use --json", "…")
+        if not left_out or number < ENDS or number >= ENDS + left_out:
+            figures = (f"{row[key]:,}" for key in ("parameters", "encoder_parameters", "operations"))
+            table.add_row(row["architecture"], *figures)
+    Console().print(table)
+
+
 def show_training(trained: dict[str, Any], run: Path) -> None:
     """What a training came to: `trained` is what the run's pretraining.json holds."""
-    start, end = trained["heldout"][0], trained["heldout"][-1]
+    start = trained["heldout"][0]
+    end = next(row for row in reversed(trained["heldout"]) if row["step"] == trained["kept"])
     table = Table(title="loss on the held-out sample", box=SIMPLE)
     for column in ("", "weight", "start", "end"):
         table.add_column(column, justify="right" if column else "left")
@@ -122,6 +140,109 @@ def show_plan(planned: dict[str, Any]) -> None:
     if planned["epochs"] is not None:
         lines.append(f"{planned['epochs']:.3g} passes over the corpus")
     console.print("\n".join(lines), highlight=False)
+
+
+def show_selection(selection: dict[str, Any], run: Path) -> None:
+    """The frontier and the winner: `selection` is what the run's selection.json holds."""
+    console = Console()
+    table = Table(title="candidates on the frontier, and the winner")
+    for column in ("", "D-A-H-I", "parameters", "multiply-adds", "latency ms", "error", "W"):
+        table.add_column(column, justify="right")
+    winner = selection["winner"] or {"architecture": None}
+    for row in selection["candidates"]:
+        if row["architecture"] in selection["frontier"]:
+            table.add_row(
+                "→" if row["architecture"] == winner["architecture"] else "",
+                row["architecture"],
+                f"{row['parameters']:,}",
+                f"{row['operations']:,}",
+                "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}",
+                f"{row['error']:.4f}",
+                "" if row["w"] is None else f"{row['w']:.3f}",
+            )
+    console.print(table)
+    console.print(selection["gap_sentence"], highlight=False)
+    show_warnings(selection["warnings"])
+    if selection["winner"] is None:
+        errors.print(selection["nearest"]["sentence"], highlight=False)
+    else:
+        print(f"selected {winner['architecture']}: {run / 'selected'}")
+    print(f"report: {run / 'report.html'}")
+
+
+def show_finetuning(found: dict[str, Any], folder: Path) -> None:
+    """The fits and the held-out scores: `found` is what metrics.json holds."""
+    metric, heldout = found["metric"], found["heldout"]
+    table = Table(title=f"fits, {metric} on dev", box=SIMPLE)
+    for column in ("", "learning rate", "decay", "warm-up", "batch", "seed", "epoch", metric):
+        table.add_column(column, justify="right")
+    for row in found["fits"]:
+        settings = [
+            f"{row[key]:g}" for key in ("learning_rate", "weight_decay", "warm_up", "batch_size", "seed", "epoch")
+        ]
+        table.add_row("→" if row["name"] == found["chosen"] else "", *settings, f"{row['dev'][metric]:.3f}")
+    console = Console()
+    console.print(table)
+    table = Table(title=f"held out, {found['data']['heldout']['rows']:,} examples", box=SIMPLE)
+    for column in ("", "this model", f"mean of {len(heldout['seeds'])} seeds", "deviation", "teacher"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, value in heldout["scores"].items():
+        deviation, teacher = heldout["deviation"][name], found["teacher"]
+        spread = ["" if deviation is None else f"{deviation:.3f}"]
+        table.add_row(
+            name,
+            f"{value:.3f}",
+            f"{heldout['mean'][name]:.3f}",
+            *spread,
+            f"{teacher['heldout'][name]:.3f}" if teacher else "",
+        )
+    console.print(table)
+    console.print(
+        f"{found['data']['division']}; trained on {found['data']['train']['rows']:,} examples", highlight=False
+    )
+    show_warnings([f"{name}: {why}" for name, why in found["diverged"].items()])
+    print(f"fine-tuned model: {folder}")
+
+
+def show_comparison(comparison: list[dict[str, Any]], page: Path) -> None:
+    """The final table of the demo, and where its page lies."""
+    title = "same training for all but teacher and pretrained; ms at batch 1"
+    table = Table(title=title, box=SIMPLE, pad_edge=False, padding=0)
+    columns = [column for column in comparison[0] if column != "ms IQR"]  # in the report
+    for column in columns:
+        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    for row in comparison:
+        table.add_row(*(cell(row[column]) for column in columns))
+    Console().print(table)
+    print(f"report: {page}")
+
+
+def show_evaluation(found: dict[str, Any], model: Path) -> None:
+    """Scores with intervals, the difference where there was a comparison, and what must be known of them."""
+    about, compared = found["scores"], found["comparison"]
+    if about:
+        title = f"{found['task']}, {found['part']}: {about['examples']:,} examples in {about['groups']:,} groups"
+        table = Table(title=title, box=SIMPLE)
+        beside = ("against", "difference", "interval", "p, examples", "p, seeds") if compared else ()
+        for column in ("", "score", f"{about['level']:.0%} interval", "deviation", *beside):
+            table.add_column(column, justify="right" if column else "left")
+        for name, metric in about["metrics"].items():
+            cells = [name, f"{metric['value']:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}"]
+            cells.append("" if metric["deviation"] is None else f"{metric['deviation']:.3f}")
+            if compared:
+                other = compared["metrics"][name]
+                cells += [f"{other['theirs']:.3f}", f"{other['difference']:+.3f}"]
+                cells += [f"{other['low']:+.3f} to {other['high']:+.3f}", f"{other['p_examples']:.3f}"]
+                cells.append("" if other["p_seeds"] is None else f"{other['p_seeds']:.3f}")
+            table.add_row(*cells)
+        Console().print(table)
+    else:
+        print(
+            f"{found['task']}, {found['part']}: {found['statistics']['rows']:,} examples predicted; no labels, no score"
+        )
+    show_warnings(found["warnings"])
+    print(f"predictions: {model / 'predictions-{}-{}.jsonl'.format(found['task'], found['part'])}")
+    print(f"report: {model / 'report.html'}")
 
 
 def show_tasks(listed: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.integrations import TensorBoardCallback
+from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -123,7 +123,7 @@ class PretrainTrainer(Trainer):
         if self.progress.done:
             self.control.should_training_stop = True
         else:
-            super()._run_epoch(*args, **kwargs)
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -198,6 +198,8 @@ class PretrainTrainer(Trainer):
         root = Path(str(self.args.output_dir))
         folder = root / f"checkpoint-{self.state.global_step}"
         try:
+            # Before Trainer looks whether the best one is there: FSDP makes its folder only afterwards
+            folder.mkdir(parents=True, exist_ok=True)
             super()._save_checkpoint(model, trial)
             tokens, padded = self.accelerator.reduce(self._own.to(self.args.device)).tolist()
             self._own.zero_()

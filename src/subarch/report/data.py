@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunData:
-    """What any page shows; alone, that of a pretraining without a search.
+    """What any page shows; alone, that of a pretraining without a search, or of a fine-tuned model.
 
     `command` reproduces the run; `config` is that of the search, or of the pretraining where there was none;
-    `comparison` are the rows of the final table, with any columns; `pretraining` is pretraining.json.
+    `comparison` are the rows of the final table, with any columns; `pretraining` is pretraining.json; `finetuning` has
+    for each fine-tuned model its name, the evaluations of its report.json, and agora.json (None: without Agora).
     """
 
     name: str
@@ -20,9 +21,10 @@ class RunData:
     environment: dict[str, Any]
     comparison: list[dict[str, Any]] | None
     pretraining: dict[str, Any] | None
+    finetuning: list[dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SearchData(RunData):
     """What the page of a search shows besides.
 

@@ -69,6 +69,18 @@ def error(value: Any) -> str:
     return f"{number:.4f}" if number == 0 or 0.001 <= abs(number) < 1000 else f"{number:.4g}"
 
 
+def score(value: Any) -> str:
+    """A metric of a task, in 0..1 or -1..1: three decimals, as finer than that no test part tells models apart."""
+    number = finite(value)
+    return DASH if number is None else f"{number:.3f}"
+
+
+def percent(share: Any) -> str:
+    """A share: 95 %."""
+    number = finite(share)
+    return DASH if number is None else _with_unit(f"{100 * number:.3g}", "%")
+
+
 def factor(value: Any) -> str:
     """A ratio, such as a speed-up: 4.1×."""
     number = finite(value)

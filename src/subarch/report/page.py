@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from subarch.report import figures, formats, pretraining, tables
+from subarch.report import figures, finetuning, formats, pretraining, tables
 from subarch.report.data import RunData, SearchData
 
 HERE = Path(__file__).parent
@@ -43,7 +43,9 @@ def render(run: RunData) -> str:
     found = run.pretraining
     plots = {"plot-pretraining": pretraining.losses(run, found)} if found else {}
     view: dict[str, Any] = {"search": None, "pretraining": pretraining.view(found) if found else None}
-    configs = [("Configuration", run.config)]
+    view |= {"finetuning": finetuning.view(run.finetuning) if run.finetuning else None}
+    plots |= finetuning.plots(run.finetuning)
+    configs = [("Configuration", run.config)] if run.config else []
     winner, caption = None, "Compared"
     if isinstance(run, SearchData):
         winner, caption = figures.winner_name(run.selection), COMPARED
@@ -59,8 +61,8 @@ def render(run: RunData) -> str:
             caption += "; what is called pretrained had the training above"
             configs.append(("Configuration of the pretraining", found["config"]))
     else:
-        assert found is not None  # else there would be nothing to show
-        view |= {"headline": pretraining.headline(found), "lead": "", "facts": [], "warnings": []}
+        view |= {"headline": pretraining.headline(found) if found else finetuning.headline(run.finetuning)}
+        view |= {"lead": "", "facts": [], "warnings": []}
     scripts = [plotly_source(), (HERE / "report.js").read_text(encoding="utf-8")]
 
     environment = Environment(

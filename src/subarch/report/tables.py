@@ -19,6 +19,9 @@ from subarch.report.figures import nearest_name, winner_name
 
 Item = dict[str, Any]
 
+LONGEST = 300
+"""Characters of a text that a cell shows."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -168,6 +171,23 @@ def setting(value: Any) -> Cell:
 
 def counted(value: Any) -> Cell:
     return Cell(formats.count(value), formats.finite(value), formats.exact(value))
+
+
+def scored(value: Any) -> Cell:
+    """A metric of a task, or a p-value."""
+    return Cell(formats.score(value), formats.finite(value), formats.digits(value))
+
+
+def whole(value: int) -> Cell:
+    """A count that is shown in full."""
+    return Cell(formats.exact(value), value)
+
+
+def cut(content: str) -> Cell:
+    """A text of any length: what is over LONGEST is shown on hovering only."""
+    if len(content) <= LONGEST:
+        return text(content)
+    return Cell(content[:LONGEST] + "…", content[:LONGEST], content)
 
 
 def text(content: str) -> Cell:

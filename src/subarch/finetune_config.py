@@ -1,0 +1,198 @@
+"""What decides a fine-tuning: one training (`Theta`, `FitSettings`), and the search over trainings (`FinetuneConfig`).
+
+`Theta` is what is searched over; `FitSettings` holds for all trainings of a search. The configuration is one flat,
+frozen record whose keys are the command-line options; its lists span Θ.
+
+    >>> config = load(FinetuneConfig, None, {"task": "rte", "data": "glue_data", "learning_rate": [3e-5, 1e-4]})
+    >>> [theta.values for theta in config.thetas()]
+    [(3e-05, 0.01, 0.1, 16), (0.0001, 0.01, 0.1, 16)]
+
+The published ranges are those of `configs/finetune-bort.yaml`: 96 sets, with the seeds 480.
+
+Importing this module imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from subarch.configuration import Amount, File, Number, Text
+
+
+@dataclass(frozen=True, slots=True)
+class Theta:
+    """The settings of one training.
+
+    Attributes:
+        learning_rate: the highest, after the warm-up; then it falls linearly to 0.
+        weight_decay: decoupled (AdamW), none on biases and LayerNorm.
+        warm_up: share of the steps in which the learning rate rises linearly.
+        batch_size: examples per optimiser step.
+        epochs: passes over the training examples, at most (early stopping).
+        dropout: of hidden states, attention and head.
+        seed: of the new head, the order of the data, and dropout. Not one of `values`: no seed is better than another.
+    """
+
+    learning_rate: float
+    weight_decay: float = 0.01
+    warm_up: float = 0.1
+    batch_size: int = 16
+    epochs: int = 10
+    dropout: float = 0.1
+    seed: int = 0
+
+    @property
+    def values(self) -> tuple[float, float, float, int]:
+        """What Agora compares sets by: learning rate, weight decay, warm-up, batch size."""
+        return self.learning_rate, self.weight_decay, self.warm_up, self.batch_size
+
+    def __str__(self) -> str:
+        """A name for messages and folders, the same for equal sets."""
+        rate, decay, warm_up, batch = self.values
+        return f"lr{rate:g}-wd{decay:g}-wu{warm_up:g}-b{batch}-e{self.epochs}-d{self.dropout:g}-s{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class FitSettings:
+    """What all trainings of a search have in common.
+
+    Attributes:
+        max_length: tokens of a text, a pair, or a pair per choice; longer ones are cut.
+        class_weights: weigh classes by the inverse of their frequency in the training examples.
+        patience: epochs in a row, after the warm-up, without a better dev score that end a training; 0: none do.
+        soft_weight: share of the loss that compares with the teacher's soft targets, where there are any.
+        temperature: that both logits are divided by there.
+        threads: of torch; None: as they are. The same seed gives the same weights for the same threads only.
+    """
+
+    max_length: int = 128
+    class_weights: bool = False
+    patience: int = 3
+    soft_weight: float = 0.5
+    temperature: float = 2.0
+    threads: int | None = None
+
+
+EXAMINED = (
+    *("task", "data", "first", "second", "choices", "label", "id", "group", "kind"),
+    *("parts", "heldout", "rows", "max_length"),
+)
+"""Keys that say what is read, of which `subarch evaluate` makes options too."""
+
+
+class FinetuneConfig(BaseModel):
+    """Everything that decides `subarch finetune`. Paths are relative to the current folder.
+
+    Construct it with `configuration.load`, whose errors are `InvalidConfig`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    task: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Task to fine-tune for (see `subarch tasks`); with first, a name for a task of your own",
+    )
+    data: Text = Field(description="Folder of the task or of many tasks, a file of your own, or datasets:NAME[:CONFIG]")
+    first: str = Field(
+        "", description="Of your own data: column of the text, of the first of two, or of the context of choices"
+    )
+    second: str = Field("", description="Of your own data: column of the second text, or of the question about choices")
+    choices: list[Text] = Field(
+        [], description="Of your own data: column that holds lists of choices, or columns of a choice each"
+    )
+    label: Text = Field(
+        "label",
+        description="Of your own data: column of the class, of the number, or of the text or position of a choice",
+    )
+    id: str = Field("", description="Of your own data: column of unique names of the rows; empty: they are numbered")
+    group: str = Field(
+        "", description="Of your own data: column of what is never divided; empty: equal first texts stay together"
+    )
+    kind: Literal["classification", "regression", "choice"] = Field(
+        "classification", description="Of your own data: classification, regression or choice"
+    )
+    parts: list[Text] = Field(
+        [],
+        description="Labelled parts to put together and divide anew by group into train, dev and held-out, as where "
+        "there are few training examples; empty: the task's own parts",
+    )
+    heldout: Annotated[Amount, Field(gt=0, lt=0.5)] = Field(
+        0.2, description="Share of the groups that makes a dev or held-out part where the task has no labelled one"
+    )
+    rows: int | None = Field(
+        None, ge=10, le=10**9, description="Use so many of the training examples at most; null: all"
+    )
+    learning_rate: list[Number] = Field(
+        [3e-5, 1e-4, 3e-4],
+        min_length=1,
+        description="Highest learning rates to try; lists span the settings that are searched",
+    )
+    weight_decay: list[Amount] = Field(
+        [0.01], min_length=1, description="Weight decays to try, none on biases and LayerNorm"
+    )
+    warm_up: list[Annotated[Amount, Field(lt=1)]] = Field(
+        [0.1], min_length=1, description="Shares of the steps to try, in which the learning rate rises linearly"
+    )
+    batch_size: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(
+        [16], min_length=1, description="Examples per optimiser step to try"
+    )
+    epochs: int = Field(10, ge=1, le=10**6, description="Passes over the training examples, at most")
+    patience: int = Field(
+        3,
+        ge=0,
+        le=10**6,
+        description="Stop after so many epochs in a row, after the warm-up, without a better dev score; 0: never",
+    )
+    dropout: Annotated[Amount, Field(lt=1)] = Field(0.1, description="Dropout of hidden states, attention and head")
+    seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(
+        [0, 1, 2], min_length=1, description="All settings are tried with the first seed, the best with the others too"
+    )
+    max_length: int = Field(
+        128, ge=8, le=512, description="Tokens of a text, a pair, or a pair per choice; longer ones are cut"
+    )
+    class_weights: bool = Field(False, description="Weigh classes by the inverse of their frequency")
+    teacher: File | None = Field(
+        None, description="Folder of a model fine-tuned for the task, whose outputs are learnt too; null: none"
+    )
+    soft_weight: Annotated[Amount, Field(gt=0, le=1)] = Field(
+        0.5, description="Share of the loss that compares with the teacher's outputs"
+    )
+    temperature: Number = Field(2.0, description="Temperature that the logits of teacher and student are divided by")
+    any_teacher: bool = Field(False, description="Learn from a teacher that is no better than chance on dev, too")
+    threads: int | None = Field(None, ge=1, le=10**4, description="Threads; null: all cores this process may use")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> FinetuneConfig:
+        own = [key for key in ("second", "choices", "id", "group") if getattr(self, key)]
+        if not self.first and (own or self.label != "label" or self.kind != "classification"):
+            named = own or [key for key in ("label", "kind") if key in self.model_fields_set]
+            raise ValueError(f"{named[0]} is of data of your own, and first is missing; name the column of the text")
+        if (self.kind == "choice") != bool(self.choices):
+            raise ValueError("kind 'choice' and columns of choices go together; give both or neither")
+        if self.any_teacher and self.teacher is None:
+            raise ValueError("any_teacher is of no use without a teacher; name one, or drop it")
+        return self
+
+    def thetas(self) -> tuple[Theta, ...]:
+        """All settings that the lists span, each once, with the first seed."""
+        spanned = product(self.learning_rate, self.weight_decay, self.warm_up, self.batch_size)
+        found = (
+            Theta(rate, decay, warm_up, batch, self.epochs, self.dropout, self.seeds[0])
+            for rate, decay, warm_up, batch in spanned
+        )
+        return tuple(dict.fromkeys(found))
+
+    def settings(self) -> FitSettings:
+        """What all trainings have in common."""
+        return FitSettings(
+            max_length=self.max_length,
+            class_weights=self.class_weights,
+            patience=self.patience,
+            soft_weight=self.soft_weight,
+            temperature=self.temperature,
+            threads=self.threads,
+        )

@@ -1,0 +1,268 @@
+"""A stock head on a pretrained encoder, and what goes in and comes out of it.
+
+The published head is dropout, dense(H, tanh), dropout, dense(classes) on the first token (released scripts of Bort).
+Stock models have it: RoBERTa's classification head literally; all others as pooler, dropout and classifier (without the
+first of the dropouts; the vector comes out of the encoder's own dropout and LayerNorm). So what is fine-tuned here is a
+folder that `AutoModelForSequenceClassification` or `AutoModelForMultipleChoice` loads.
+
+Mean pooling is not offered: no stock class of these families has it, and a class of our own would not load elsewhere.
+
+Multiple choice is given to the stock model as one example with as many choices as a batch has in all, so that numbers
+of choices may differ and nothing is computed for padding; logits of choices that an example lacks are -inf.
+
+    >>> model = with_head(Teacher.load(folder), task, dropout=0.1, seed=0)
+    >>> encoded, truncated = encode(examples, tokenizer, 128)
+    >>> outputs(model, collate(encoded[:8], tokenizer)).shape
+    torch.Size([8, 2])
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, set_seed
+from transformers.utils import logging
+
+from subarch.errors import InvalidTask, InvalidTeacher
+from subarch.products import products
+from subarch.tasks import Examples, Task
+from subarch.teacher import Teacher, special_tokens
+
+Logits = NDArray[np.float32]
+"""(N, C) for N examples: a column per class; (N, 1) for regression, in the units of the labels; a column per choice for
+multiple choice, -inf where an example has fewer choices than another."""
+
+TOKENS = 8192
+"""Tokens, padding included, that one forward pass for predictions holds at most; an example is never divided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An example as a model reads it: token ids and types of its text, or of each of its choices.
+
+    `label`: None where there is none. `soft`: (C,) logits of a teacher, or None.
+    """
+
+    ids: list[list[int]]
+    types: list[list[int]]
+    label: float | None
+    soft: Logits | None = None
+
+    @property
+    def tokens(self) -> int:
+        """With the padding of its choices."""
+        return len(self.ids) * max(map(len, self.ids))
+
+
+def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
+    """A stock model with the encoder's weights and a new head, drawn by the seed."""
+    config = copy.deepcopy(encoder.encoder.config)
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = config.classifier_dropout = dropout
+    if task.head == "regression":
+        config.problem_type, config.num_labels = "regression", 1
+    elif task.head == "classification":
+        config.problem_type = "single_label_classification"
+        config.id2label = dict(enumerate(task.labels))
+        config.label2id = {name: number for number, name in enumerate(task.labels)}
+    set_seed(seed)
+    model = _auto(task).from_config(config)
+    model.base_model.load_state_dict(encoder.encoder.state_dict(), strict=False)  # all but the pooler, which is head
+    return model
+
+
+def last_layer(model: Any) -> nn.Linear:
+    """The linear layer whose outputs are the logits."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+
+
+def tokenizer_for(encoder: Teacher, max_length: int) -> Any:
+    """The encoder's tokenizer, set so that a stock pipeline cuts and types tokens as training does."""
+    config, tokenizer = encoder.encoder.config, copy.deepcopy(encoder.tokenizer)
+    unused = config.pad_token_id + 1 if config.model_type == "roberta" else 0  # where RoBERTa counts positions from
+    tokenizer.model_max_length = min(max_length, config.max_position_embeddings - unused)
+    if config.type_vocab_size < 2:
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+    ids = tokenizer("a", "a")["input_ids"]
+    if ids[0] != special_tokens(tokenizer)[0]:
+        raise InvalidTeacher(
+            f"{encoder.folder}: its tokenizer puts no {tokenizer.cls_token} before a pair of texts, which is the token "
+            "that heads read; give its post-processor a template for pairs"
+        )
+    return tokenizer
+
+
+def load_fine_tuned(folder: Path, task: Task) -> tuple[Any, Teacher]:
+    """A folder that was fine-tuned for a task: the model, in evaluation mode, and its encoder and tokenizer.
+
+    Raises:
+        InvalidTeacher: it cannot be loaded, has no head for such a task, or one for other labels.
+    """
+    encoder = Teacher.load(folder)  # refuses what is damaged, pickled, or brings code
+    with quiet():
+        model, found = _auto(task).from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, dtype=torch.float32, local_files_only=True
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise InvalidTeacher(
+            f"{folder}: is not fine-tuned for {task.head} as {task.name} is (no {missing[0]}); fine-tune it first"
+        )
+    if task.head != "choice" and model.config.num_labels != (wanted := _outputs(task)):
+        raise InvalidTeacher(
+            f"{folder}: has {model.config.num_labels} outputs, {task.name} asks for {wanted}; is it of another task?"
+        )
+    return model.eval(), encoder
+
+
+def columns_of(model: Any, task: Task) -> list[int]:
+    """Where each of the task's labels stands among a model's outputs: by name where the model names the same labels.
+
+    Models of MNLI differ in their order; one that calls them LABEL_0, LABEL_1, ... is taken to have the task's.
+    """
+    names = [str(model.config.id2label[column]).lower() for column in range(model.config.num_labels)]
+    wanted = [name.lower() for name in task.labels]
+    if task.head == "classification" and len(set(wanted)) == len(wanted) and sorted(names) == sorted(wanted):
+        return [names.index(name) for name in wanted]
+    return list(range(model.config.num_labels))
+
+
+def encode(examples: Examples, tokenizer: Any, soft: Logits | None = None) -> tuple[list[Encoded], float]:
+    """Token ids of every example, cut to the tokenizer's `model_max_length`; and the share of examples that were cut.
+
+    Args:
+        soft: (N, C) logits of a teacher.
+    """
+    pairs = [example.pairs() for example in examples]
+    flat = [pair for choices in pairs for pair in choices]
+    second = [pair[1] for pair in flat]
+    if any(text is None for text in second) and any(text is not None for text in second):
+        raise InvalidTask(
+            f"{examples.source}: some examples have one text and some two; a model reads one or the other"
+        )
+    found = tokenizer(
+        [pair[0] for pair in flat],
+        None if second[0] is None else second,
+        truncation=True,
+        return_attention_mask=False,
+        return_token_type_ids=True,
+    )
+    encoded, cut, start = [], 0, 0
+    for number, (example, choices) in enumerate(zip(examples, pairs, strict=True)):
+        rows = slice(start, start + len(choices))
+        start = rows.stop
+        cut += any(encoding.overflowing for encoding in found.encodings[rows])
+        encoded.append(
+            Encoded(
+                found["input_ids"][rows],
+                found["token_type_ids"][rows],
+                example.label,
+                None if soft is None else soft[number],
+            )
+        )
+    return encoded, cut / len(encoded)
+
+
+def collate(encoded: Sequence[Encoded], tokenizer: Any, task: Task) -> dict[str, Tensor]:
+    """A padded batch of N examples with M rows in all (M = N but for multiple choice).
+
+    `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`: (M, length) int64; `counts`:
+    (N,) choices, for multiple choice only; `labels` (N,) and `soft` (N, C) where there are any.
+    """
+    rows = [row for one in encoded for row in one.ids]
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), int(tokenizer.pad_token_id))
+    mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
+    for number, (row, kinds) in enumerate(zip(rows, (kinds for one in encoded for kinds in one.types), strict=True)):
+        ids[number, : len(row)] = torch.tensor(row)
+        types[number, : len(row)] = torch.tensor(kinds)
+        mask[number, : len(row)] = 1
+    batch = {"input_ids": ids, "attention_mask": mask}
+    if "token_type_ids" in tokenizer.model_input_names:
+        batch["token_type_ids"] = types
+    if task.head == "choice":
+        batch["counts"] = torch.tensor([len(one.ids) for one in encoded])
+    labels = [one.label for one in encoded if one.label is not None]
+    if len(labels) == len(encoded):
+        batch["labels"] = torch.tensor(labels, dtype=torch.float32 if task.head == "regression" else torch.int64)
+    soft = [torch.from_numpy(one.soft) for one in encoded if one.soft is not None]
+    if soft:
+        batch["soft"] = torch.stack(soft)
+    return batch
+
+
+@products()
+def outputs(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """(N, C) logits; for multiple choice C is the most choices in this batch, and what is missing is -inf."""
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
+    if "counts" not in batch:
+        logits: Tensor = model(**inputs).logits
+        return logits
+    flat = model(**{name: value[None] for name, value in inputs.items()}).logits[0]
+    counts = batch["counts"]
+    there = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
+    return torch.full(there.shape, -torch.inf, device=flat.device).masked_scatter(there, flat)
+
+
+@torch.no_grad()
+def run(
+    model: Any, encoded: Sequence[Encoded], tokenizer: Any, task: Task, done: Callable[[int], None] = lambda _: None
+) -> Logits:
+    """(N, C) logits of examples in their order, by a model in evaluation mode. Batches are made by length.
+
+    Args:
+        done: called with the number of examples that are done.
+    """
+    columns = max(len(one.ids) for one in encoded) if task.head == "choice" else int(model.config.num_labels)
+    result = np.full((len(encoded), columns), -np.inf, dtype=np.float32)
+    finished = 0
+    for rows in _by_length(encoded):
+        batch = collate([encoded[row] for row in rows], tokenizer, task)
+        found = outputs(model, {name: value.to(model.device) for name, value in batch.items()})
+        result[rows, : found.shape[1]] = found.float().cpu().numpy()
+        finished += len(rows)
+        done(finished)
+    return result
+
+
+def _by_length(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
+    """Rows of examples of like length, shortest first, whose padded choices have at most `TOKENS` tokens in all."""
+    rows: list[int] = []
+    sequences = longest = 0
+    for row in sorted(range(len(encoded)), key=lambda row: max(map(len, encoded[row].ids))):
+        longest = max(map(len, encoded[row].ids))
+        if rows and (sequences + len(encoded[row].ids)) * longest > TOKENS:
+            yield rows
+            rows, sequences = [], 0
+        rows.append(row)
+        sequences += len(encoded[row].ids)
+    yield rows
+
+
+def _auto(task: Task) -> Any:
+    return AutoModelForMultipleChoice if task.head == "choice" else AutoModelForSequenceClassification
+
+
+def _outputs(task: Task) -> int:
+    return 1 if task.head == "regression" else len(task.labels)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without progress bars and the load report of transformers: what is missing is refused in words."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(40)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,77 @@
+"""Tasks that a tiny encoder learns in a few steps: which topic a text is about, in every type of task.
+
+>>> train = topics(40)                                  # classification; also pairs, numbers, questions
+>>> fit(tiny_teacher(tmp_path / "model", layers=1, modules=False), train, topics(20, seed=1), ...)
+"""
+
+from __future__ import annotations
+
+import random
+
+from subarch.tasks import Example, Examples, Task
+from tiny import TOPICS, WORDS
+
+LABELS = TOPICS[:3]
+
+
+def task(name: str, kind: str, labels: tuple[str, ...], *metrics: str) -> Task:
+    return Task(
+        name=name,
+        benchmark="own",
+        kind=kind,  # type: ignore[arg-type]
+        cast="choice" if kind == "choice" else "texts",
+        columns={},
+        labels=labels,
+        metrics=metrics,
+        layouts=(),
+    )
+
+
+TOPIC = task("topic", "classification", LABELS, "accuracy", "macro_f1")
+SAME = task("same", "pair", ("different", "same"), "accuracy")
+PRICE = task("price", "regression", (), "pearson", "spearman")
+QUIZ = task("quiz", "choice", (), "accuracy")
+
+
+def sentence(topic: str, draw: random.Random) -> str:
+    return " ".join([topic, *draw.choices(WORDS[topic], k=draw.randint(2, 6))])
+
+
+def examples(of: Task, rows: list[Example], part: str) -> Examples:
+    return Examples(of, part, "made up", tuple(rows))
+
+
+def topics(count: int, seed: int = 0, part: str = "train") -> Examples:
+    """Texts of three topics in turn."""
+    draw = random.Random(seed)
+    rows = [Example(str(n), str(n), (sentence(LABELS[n % 3], draw),), label=n % 3) for n in range(count)]
+    return examples(TOPIC, rows, part)
+
+
+def pairs(count: int, seed: int = 0, part: str = "train") -> Examples:
+    """Two texts, of one topic or not, in turn."""
+    draw, rows = random.Random(seed), []
+    for n in range(count):
+        first, other = draw.sample(TOPICS, 2)
+        texts = sentence(first, draw), sentence(first if n % 2 else other, draw)
+        rows.append(Example(str(n), str(n), texts, label=n % 2))
+    return examples(SAME, rows, part)
+
+
+def prices(count: int, seed: int = 0, part: str = "train") -> Examples:
+    """A number in the thousands for each topic."""
+    draw = random.Random(seed)
+    rows = [
+        Example(str(n), str(n), (sentence(LABELS[n % 3], draw),), label=9000.0 + 500 * (n % 3)) for n in range(count)
+    ]
+    return examples(PRICE, rows, part)
+
+
+def quizzes(count: int, seed: int = 0, part: str = "train") -> Examples:
+    """Which of two to four texts is about the harbour?"""
+    draw, rows = random.Random(seed), []
+    for n in range(count):
+        right = n % 2
+        choices = [sentence("harbour" if at == right else draw.choice(TOPICS[1:]), draw) for at in range(2 + n % 3)]
+        rows.append(Example(str(n), str(n), (f"number {n}",), tuple(choices), right))
+    return examples(QUIZ, rows, part)
