@@ -106,7 +106,7 @@ def test_named_parts_are_put_together_and_divided_anew(data: Path) -> None:
     assert len({one.id for one in everything}) == 60
     assert {one.group[0] for one in parts.heldout} == {"0", "1"}
     assert not {one.group for one in parts.heldout} & {one.group for one in parts.train}
-    only = parts_of(config(data, parts=["validation"]))
+    only = parts_of(config(data, parts=["validation"], heldout=0.33))
     assert {one.group[0] for one in (*only.train, *only.dev, *only.heldout)} == {"1"}
 
 

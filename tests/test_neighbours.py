@@ -123,8 +123,10 @@ def test_infilled_words_are_among_the_likeliest_and_new(masked_lm: Path) -> None
         changed.add(at)
     assert changed == set(range(6))
     # the word that was hidden is not drawn in another case either
-    shouted = Infilling(teacher)([draft(text.upper(), seed) for seed in range(100)])
-    assert text.lower() not in {(made or "").lower() for made in shouted}
+    shouted = [text.upper() for text in tiny_sentences(60)]
+    for before, after in zip(shouted, Infilling(teacher)([draft(text) for text in shouted]), strict=True):
+        old, new = (re.findall(r"\w+", (text or "").lower()) for text in (before, after))
+        assert sum(a != b for a, b in zip(old, new, strict=True)) == max(1, round(0.15 * len(old)))
 
 
 def test_infilling_leaves_the_rest_and_does_not_depend_on_the_others(masked_lm: Path) -> None:
@@ -301,8 +303,8 @@ def test_the_same_points_each_time_and_others_by_seed_and_iteration() -> None:
     assert whole == texts(dev)
     # what comes of a mistake does not depend on the other mistakes
     assert texts(dev[2:5]) == {name: whole[name] for name in ("dev2", "dev3", "dev4")}
-    twins = texts(replace(dev, rows=(dev[0], replace(dev[0], id="twin"))))
-    assert set(twins) == {"dev0", "twin"}  # what is drawn differs by id, or all of the second would be known
+    twin = replace(dev, rows=(replace(dev[0], id="twin"),))
+    assert texts(twin)["twin"] != whole["dev0"]
     assert whole != texts(dev, iteration=2)
     assert whole != texts(dev, seed=1)
 

@@ -95,7 +95,7 @@ _linear.register_fake(_shape)
 _linear.register_autograd(_backward, setup_context=_keep)
 
 
-@register_flop_formula(torch.ops.subarch.linear)  # type: ignore[untyped-decorator]
+@register_flop_formula(torch.ops.subarch.linear)
 def _operations(states: Sequence[int], weight: Sequence[int], *_: Any, **__: Any) -> int:
     """Of shapes; for PyTorch's counter, two a multiply-add."""
     return 2 * math.prod(states) * weight[0]
