@@ -106,6 +106,7 @@ TRAINED: dict[str, Any] = {
         {"step": 1200, "seconds": 90.0, "embedding": 0.125, "relations": 1.25, "loss": 0.4375},
     ],
     "steps": 1200,
+    "kept": 1200,
     "tokens": 1_234_567,
     "seconds": 90.0,
     "tokens_per_second": 13717.4,
@@ -221,7 +222,7 @@ def test_every_option_reaches_the_configuration(
 
 
 class Pretrainings(NamedTuple):
-    """What the stand-ins for `subarch.pretrain` were called with."""
+    """What the stand-ins for `pretraining.configure` and `pipeline.pretrain` were called with."""
 
     configured: list[tuple[Path, Path | None, dict[str, Any]]]
     trained: list[tuple[Path, Any, bool]]
@@ -240,8 +241,8 @@ def pretrainings(monkeypatch: pytest.MonkeyPatch) -> Pretrainings:
         report("pretraining, loss 0.5", 3, 10)
         return TRAINED
 
-    monkeypatch.setattr("subarch.pretrain.configure", configure)
-    monkeypatch.setattr("subarch.pretrain.pretrain", pretrain)
+    monkeypatch.setattr("subarch.pretraining.configure", configure)
+    monkeypatch.setattr("subarch.pipeline.pretrain", pretrain)
     return seen
 
 
@@ -292,7 +293,7 @@ def test_of_many_processes_the_first_alone_speaks(
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("subarch.pretrain.pretrain", interrupted)
+    monkeypatch.setattr("subarch.pipeline.pretrain", interrupted)
     assert call("pretrain", "runs/x").err.endswith("go on with: subarch pretrain runs/x")
     monkeypatch.setenv("RANK", "1")
     assert call("pretrain", "runs/x") == (130, "", "")
@@ -304,7 +305,7 @@ def test_after_ctrl_c_the_same_goes_on_and_does_not_begin_anew(
     def interrupted(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("subarch.pretrain.pretrain", interrupted)
+    monkeypatch.setattr("subarch.pipeline.pretrain", interrupted)
     outcome = call("pretrain", "runs/a [b]", "--restart", "--corpus", "two words", "--minutes", "3")
     assert (outcome.code, outcome.out) == (130, "")
     assert outcome.err.endswith("go on with: subarch pretrain 'runs/a [b]' --corpus 'two words' --minutes 3")

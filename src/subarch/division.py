@@ -73,14 +73,15 @@ def task_of(config: FinetuneConfig) -> Task:
     """The task that is asked for: a known one, or that of data of one's own."""
     if not config.first:
         return task_named(config.task)
+    choices = config.choices or []
     return own_task(
         config.data,
         first=config.first,
-        second=config.second,
-        choices=config.choices[0] if len(config.choices) == 1 else config.choices,
+        second=config.second or "",
+        choices=choices[0] if len(choices) == 1 else choices,
         label=config.label,
-        id=config.id,
-        group=config.group,
+        id=config.id or "",
+        group=config.group or "",
         kind=config.kind,
         name=config.task,
     )

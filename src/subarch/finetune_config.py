@@ -97,28 +97,32 @@ class FinetuneConfig(BaseModel):
         description="Task to fine-tune for (see `subarch tasks`); with first, a name for a task of your own",
     )
     data: Text = Field(description="Folder of the task or of many tasks, a file of your own, or datasets:NAME[:CONFIG]")
-    first: str = Field(
-        "", description="Of your own data: column of the text, of the first of two, or of the context of choices"
+    first: Text | None = Field(
+        None, description="Of your own data: column of the text, of the first of two, or of the context of choices"
     )
-    second: str = Field("", description="Of your own data: column of the second text, or of the question about choices")
-    choices: list[Text] = Field(
-        [], description="Of your own data: column that holds lists of choices, or columns of a choice each"
+    second: Text | None = Field(
+        None, description="Of your own data: column of the second text, or of the question about choices"
+    )
+    choices: list[Text] | None = Field(
+        None, description="Of your own data: column that holds lists of choices, or columns of a choice each"
     )
     label: Text = Field(
         "label",
         description="Of your own data: column of the class, of the number, or of the text or position of a choice",
     )
-    id: str = Field("", description="Of your own data: column of unique names of the rows; empty: they are numbered")
-    group: str = Field(
-        "", description="Of your own data: column of what is never divided; empty: equal first texts stay together"
+    id: Text | None = Field(
+        None, description="Of your own data: column of unique names of the rows; null: they are numbered"
+    )
+    group: Text | None = Field(
+        None, description="Of your own data: column of what is never divided; null: equal first texts stay together"
     )
     kind: Literal["classification", "regression", "choice"] = Field(
         "classification", description="Of your own data: classification, regression or choice"
     )
-    parts: list[Text] = Field(
-        [],
+    parts: list[Text] | None = Field(
+        None,
         description="Labelled parts to put together and divide anew by group into train, dev and held-out, as where "
-        "there are few training examples; empty: the task's own parts",
+        "there are few training examples; null: the task's own parts",
     )
     heldout: Annotated[Amount, Field(gt=0, lt=0.5)] = Field(
         0.2, description="Share of the groups that makes a dev or held-out part where the task has no labelled one"
