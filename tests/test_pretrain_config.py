@@ -91,6 +91,11 @@ def test_losses_by_what_the_teacher_offers(given: dict[str, Any], has_head: bool
     assert list(found) == [name for name in LOSSES if name in weights]
 
 
+def test_a_student_without_layers_compares_no_attention_by_default() -> None:
+    assert load_pretrain(None, GOOD).weights(False, depth=0) == {"embedding": 1.0}
+    assert load_pretrain(None, GOOD | {"loss_relations": 1}).weights(False, depth=0) == {"relations": 1.0}
+
+
 # Shipped
 
 

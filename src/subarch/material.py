@@ -77,7 +77,7 @@ class Material:
         tokenizer = teacher.tokenizer if teacher is not None else own_tokenizer(config, run)
         recipe = teacher.recipe if teacher is not None else Recipe()
         recipe = replace(recipe, max_length=min(config.max_length, recipe.max_length))
-        weights = config.weights(has_head=teacher is not None and teacher.masked_lm is not None)
+        weights = config.weights(teacher is not None and teacher.masked_lm is not None, architecture.depth)
         masked = "mlm" in weights or "logits" in weights
         masker = Masker(tokenizer, config.whole_word) if masked else None
         collator = Collator(tokenizer, recipe, masker, config.seed, config.maskings)

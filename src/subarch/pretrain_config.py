@@ -230,19 +230,20 @@ class PretrainConfig(BaseModel):
         weights = {name: getattr(self, f"loss_{name}") for name in LOSSES}
         return {name: weight for name, weight in weights.items() if weight is not None}
 
-    def weights(self, has_head: bool) -> dict[str, float]:
+    def weights(self, has_head: bool, depth: int = 1) -> dict[str, float]:
         """The losses to train on, by name, each with its positive weight, in the order of `LOSSES`.
 
         Args:
             has_head: whether the teacher has a masked-LM head; of no consequence without a teacher, or where weights
                 were given.
+            depth: of the student; one without layers has no attention that `relations` could compare by default.
         """
         if self._given():
             chosen = self._given()
         elif self.teacher is None:
             chosen = WITHOUT_TEACHER
         else:
-            chosen = WITH_HEAD if has_head else WITHOUT_HEAD
+            chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth else {"embedding": 1.0}
         return {name: chosen[name] for name in LOSSES if chosen.get(name)}
 
 
