@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--space", default="minilm")
+    parser.add_argument("--ratio", type=float, default=0.25, help="limit on latency, as a share of the teacher's")
     parser.add_argument("--extract-steps", type=int, default=25)
     parser.add_argument("--only", help="one run by name, or none")
     arguments = parser.parse_args()
@@ -76,7 +77,7 @@ def main() -> None:
             base
             | {
                 "space": arguments.space,
-                "max_latency_ratio": 0.25,
+                "max_latency_ratio": arguments.ratio,
                 "strategy": "exhaustive",
                 "steps": arguments.extract_steps,
             },

@@ -90,7 +90,18 @@ def test_quality(little: list[str], tmp_path: Path) -> None:
     space.write_text("depth: [1]\nheads: [4]\nhidden: [32]\nintermediate: [16]\n")
     teacher = tiny_teacher(tmp_path / "teacher", layers=4)
     arguments = [*little, "--teacher", str(teacher), "--sts", str(tmp_path / "sts")]
-    arguments += ["--space", str(space), "--extract-steps", "1", "--minutes", "0.001", "--hand-picked", "1-2-16-16"]
+    arguments += [
+        "--space",
+        str(space),
+        "--ratio",
+        "10",
+        "--extract-steps",
+        "1",
+        "--minutes",
+        "0.001",
+        "--hand-picked",
+        "1-2-16-16",
+    ]
     found = last_line("quality.py", *arguments)
     assert set(found["runs"]) == {f"{shape}-s{seed}" for shape in ("selected", "1-2-16-16") for seed in (0, 1, 2)}
     assert -1 <= found["teacher"]["sts_dev"] <= 1
