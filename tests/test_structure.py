@@ -58,7 +58,8 @@ ALLOWED: dict[str, str] = {
     "scoring": "errors readers",
     "teacher": "errors architecture sentence packed",
     "model": "errors architecture sentence teacher",
-    "inherit": "errors architecture model teacher",
+    "tensors": "",
+    "inherit": "errors architecture model teacher tensors",
     "latency": "errors architecture model doctor",
     # one trial, the record of all, and the page about them
     "trial": "errors architecture",
@@ -68,7 +69,7 @@ ALLOWED: dict[str, str] = {
     "report": "errors architecture space objectives",
     # the stages up to a trial, put together for one process, and the processes
     "workbench": "errors architecture config corpus estimate inherit model packed pretrain_config readers scoring "
-    "signals teacher trial",
+    "signals teacher tensors trial",
     "workers": "errors architecture config trial workbench",
     # what is asked, what is answered, and where it is kept
     "question": "errors architecture space objectives search selection config trial",
@@ -80,7 +81,7 @@ ALLOWED: dict[str, str] = {
     "collate": "errors batching masking sentence teacher",
     "products": "",
     "distill": "errors losses model products sentence teacher",
-    "targets": "errors collate distill packed",
+    "targets": "errors collate distill packed tensors",
     "timing": "distill",
     "material": "errors architecture batching collate corpus distill inherit masking model packed pretrain_config "
     "sentence targets teacher workbench",
@@ -125,6 +126,7 @@ HEAVY = {
     "losses",
     "teacher",
     "model",
+    "tensors",
     "inherit",
     "latency",
     "estimate",

@@ -183,7 +183,7 @@ def test_losses_share_what_they_have_in_common(make: Make, passes: list[int]) ->
 
 def test_a_kill_costs_one_shard(make: Make, passes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     store = make()
-    save, calls = targets._save, [0]
+    save, calls = targets.save_tensors, [0]
 
     def deadly(tensors: dict[str, Tensor], path: Path) -> None:
         calls[0] += 1
@@ -191,7 +191,7 @@ def test_a_kill_costs_one_shard(make: Make, passes: list[int], monkeypatch: pyte
             raise KeyboardInterrupt
         save(tensors, path)
 
-    monkeypatch.setattr(targets, "_save", deadly)
+    monkeypatch.setattr(targets, "save_tensors", deadly)
     with pytest.raises(KeyboardInterrupt):
         store.fill(0, quiet)
     assert store.missing(0) == [2, 3, 4, 5]
@@ -210,7 +210,7 @@ def test_what_was_written_in_part_is_not_taken_for_a_shard(make: Make, monkeypat
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(targets, "save_file", full)
+    monkeypatch.setattr("subarch.tensors.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         store.fill(0, quiet)
     assert written(store) == set()

@@ -225,7 +225,7 @@ def test_weights_that_cannot_be_written_leave_nothing(
         path.write_bytes(b"half of")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.workbench.save_file", full)
+    monkeypatch.setattr("subarch.tensors.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(bench.student(SHAPE), tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []

@@ -24,7 +24,6 @@ The start is exact where the candidate equals the teacher, and where what is dro
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -32,12 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from subarch.architecture import Architecture
 from subarch.model import Blueprint, Student
 from subarch.teacher import Teacher, Tokens
+from subarch.tensors import save_tensors
 
 
 @dataclass(eq=False)
@@ -67,9 +67,7 @@ class Anatomy:
             state["keep"] = torch.tensor(anatomy.keep, dtype=torch.int64)
             for name in ("before", "after"):
                 state[name] = torch.stack(getattr(anatomy, name)).float()
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file({name: value.contiguous() for name, value in state.items()}, temporary)
-            os.replace(temporary, path)
+            save_tensors(state, path)
         state = load_file(path)
         return cls(
             keep=state.pop("keep").tolist(),

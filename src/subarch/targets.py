@@ -13,7 +13,6 @@ Where the input is masked anew in each epoch, nothing would ever be read again.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +22,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from subarch.collate import Collator
 from subarch.distill import TeacherSide
 from subarch.packed import Segments
+from subarch.tensors import save_tensors
 
 SHARD = 2048
 """Sequences of a shard."""
@@ -72,7 +71,7 @@ class TargetStore:
         for done, shard in enumerate(own, 1):
             if kinds := self._missing(masking, shard):
                 for kind, tensors in self._compute(kinds, masking, shard).items():
-                    _save(tensors, self.path(kind, masking, shard))
+                    save_tensors(tensors, self.path(kind, masking, shard))
             report(done, len(own))
 
     def read(self, masking: int, rows: NDArray[np.int64], length: int) -> dict[str, Any]:
@@ -163,13 +162,3 @@ class _Shard:
     def row(self, index: int) -> dict[str, Tensor]:
         start, stop = self.ends[index : index + 2]
         return {name: values[start:stop] for name, values in self.slices.items()}
-
-
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file(tensors, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

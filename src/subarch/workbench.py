@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from subarch.architecture import Architecture
 from subarch.config import ExtractConfig
@@ -36,6 +36,7 @@ from subarch.readers import read
 from subarch.scoring import Task
 from subarch.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal
 from subarch.teacher import Teacher
+from subarch.tensors import save_tensors
 from subarch.trial import Settings, Trial
 
 CALIBRATION = 64
@@ -146,14 +147,7 @@ class Workbench:
 
 def save_weights(student: Student, path: Path) -> None:
     """Write a student's weights atomically; tied tensors are stored once."""
-    state = {name: tensor.detach().contiguous() for name, tensor in student.named_parameters()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        save_file(state, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    save_tensors(dict(student.named_parameters()), path)
 
 
 def load_weights(student: Student, path: Path) -> Student:

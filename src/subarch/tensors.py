@@ -1,0 +1,28 @@
+"""Tensors in one file, which appears whole or not at all.
+
+>>> save_tensors({"weight": torch.eye(2)}, Path("weights.safetensors"))
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file, and the folder it lies in; of a failure nothing is left.
+
+    Raises:
+        OSError, SafetensorError: a full disk, say.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
