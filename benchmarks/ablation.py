@@ -22,7 +22,7 @@ from rich.table import Table
 from quality import SETTINGS, docstring_corpus, material, paces, run, shared, write
 from subarch.demo import teacher_folder
 from subarch.doctor import machine, usable_cores
-from subarch.pretrain_config import load_pretrain
+from subarch.pretraining.config import load_pretrain
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -28,7 +28,7 @@ from quality import docstring_corpus, material, paces, shared, write
 from subarch.doctor import machine, usable_cores
 from subarch.errors import InvalidTeacher
 from subarch.pipeline import pretrain
-from subarch.pretrain_config import load_pretrain
+from subarch.pretraining.config import load_pretrain
 from subarch.teacher import Teacher
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"

@@ -20,11 +20,11 @@ from rich.table import Table
 from rank_agreement import configuration
 from sts import sts_b
 from subarch.architecture import Architecture
-from subarch.estimate import estimate
+from subarch.extraction.estimate import estimate
+from subarch.extraction.signals import text_embedder
+from subarch.extraction.trial import Settings
+from subarch.extraction.workbench import Workbench
 from subarch.model import Student
-from subarch.signals import text_embedder
-from subarch.trial import Settings
-from subarch.workbench import Workbench
 
 SHAPE = Architecture(2, 12, 384, 512)
 WIDTHS = (384, 256, 192, 128)

@@ -9,9 +9,9 @@ packages; nothing of STS-B is trained on. `subarch extract` selects on the `mini
 teacher's latency. Then that architecture and the hand-picked ones are pretrained alike, inheriting what they can, for
 as many steps as fit into --minutes on this machine *with the teacher asked at every step*: the pace of all shapes is
 measured first, in turn, so that what else the machine does later changes nothing. (The runs themselves read the
-teacher's outputs from one store that they share, which changes the time they take and not what they learn.) Each run
-is a run folder, goes on where it was stopped, and is written to benchmarks/results/quality.json when it ends. The
-last line is JSON.
+teacher's outputs from one store that they share, which changes the time they take and not what they learn.) `best` is
+the selected architecture with --best-minutes by the same count. Each run is a run folder, goes on where it was
+stopped, and is written to benchmarks/results/quality.json when it ends. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ from rich.table import Table
 
 from sts import sts_b
 from subarch.architecture import Architecture
-from subarch.collate import Loader
-from subarch.config import load
 from subarch.demo import PACKAGES, teacher_folder
 from subarch.docstrings import collect, write_corpus
 from subarch.doctor import machine, usable_cores
+from subarch.extraction.config import load
+from subarch.extraction.signals import text_embedder
 from subarch.latency import TorchRuntime, measure
-from subarch.material import Material
 from subarch.pipeline import extract, pretrain
-from subarch.pretrain_config import PretrainConfig, load_pretrain
-from subarch.signals import text_embedder
+from subarch.pretraining.collate import Loader
+from subarch.pretraining.config import PretrainConfig, load_pretrain
+from subarch.pretraining.material import Material
+from subarch.pretraining.timing import step_times
 from subarch.teacher import Teacher
-from subarch.timing import step_times
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 HAND_PICKED = ("3-12-384-1536", "4-12-312-1200", "4-4-256-1024", "2-2-128-512")
@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--corpora", default="../shared/data/corpora")
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
     parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--best-minutes", type=float, default=75.0)
     parser.add_argument("--space", default="minilm")
     parser.add_argument("--ratio", type=float, default=0.25, help="limit on latency, as a share of the teacher's")
     parser.add_argument("--extract-steps", type=int, default=25)
@@ -94,11 +95,15 @@ def main() -> None:
 
     # Seeds of the first two are a measure of what another seed changes
     plan = [(shape, 0) for shape in shapes] + [(shape, seed) for seed in (1, 2) for shape in shapes[:2]]
-    names = {f"{'selected' if shape == shapes[0] else shape}-s{seed}": (shape, seed) for shape, seed in plan}
-    for name, (shape, seed) in names.items():
+    runs = {
+        f"{'selected' if shape == shapes[0] else shape}-s{seed}": (shape, seed, results["minutes"])
+        for shape, seed in plan
+    }
+    runs["best"] = shapes[0], 0, arguments.best_minutes
+    for name, (shape, seed, minutes) in runs.items():
         if name in results["runs"] or arguments.only not in (None, name):
             continue
-        steps = max(1, int(60 * results["minutes"] / sum(results["pace"][shape].values())))
+        steps = max(1, int(60 * minutes / sum(results["pace"][shape].values())))
         console.print(f"{name}: {shape}, {steps} steps")
         own = {"architecture": shape, "steps": steps, "seed": seed, "targets": "cache"}
         config_of_run = load_pretrain(None, base | SETTINGS | own)

@@ -22,12 +22,12 @@ from rich.table import Table
 
 from subarch.abnc import RankAgreement, rank_agreement
 from subarch.architecture import Architecture
-from subarch.config import ExtractConfig, load
 from subarch.doctor import machine, versions
-from subarch.study import Study, sqlite
-from subarch.trial import Settings, Trial
-from subarch.workbench import Workbench
-from subarch.workers import Workers
+from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.study import Study, sqlite
+from subarch.extraction.trial import Settings, Trial
+from subarch.extraction.workbench import Workbench
+from subarch.extraction.workers import Workers
 
 STEPS, FACTOR = 25, 10
 CANDIDATES = [

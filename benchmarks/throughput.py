@@ -99,9 +99,9 @@ def work(case: Case, side: str) -> None:
     from transformers.trainer_callback import PrinterCallback
 
     import subarch.products
-    from subarch.distill import WHOLE, Distiller
     from subarch.model import Blueprint, Student
-    from subarch.trainer import PretrainTrainer, Progress
+    from subarch.pretraining.distill import WHOLE, Distiller
+    from subarch.pretraining.trainer import PretrainTrainer, Progress
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     sys.stdout = sys.stderr  # what else is printed is no answer

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from subarch.adequacy import adequate
+from subarch.finetuning.adequacy import adequate
 from subarch.tasks import Example, Examples, Task
 from tasks_tiny import PRICE, QUIZ, SAME, TOPIC, examples
 

@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subarch import diary
-from subarch.agora import SHAPED, Outcome, agora, mistakes
 from subarch.errors import InvalidConfig, InvalidStudy, InvalidTask, TrainingDiverged
-from subarch.finetune_config import Theta
-from subarch.neighbours import Made, Point
-from subarch.pruning import PRUNINGS, common, forecast, halving, longest_common
+from subarch.finetuning import diary
+from subarch.finetuning.agora import SHAPED, Outcome, agora, mistakes
+from subarch.finetuning.config import Theta
+from subarch.finetuning.neighbours import Made, Point
+from subarch.finetuning.pruning import PRUNINGS, common, forecast, halving, longest_common
 from subarch.tasks import TASKS, Example, Examples, score
 from task_layouts import example
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from tokenizers import Tokenizer, processors
 
-from subarch.agora import agora
-from subarch.finetune_config import FitSettings, Theta
-from subarch.finetuning import fit, labels_of, predict
-from subarch.neighbours import Neighbourhood, identities
+from subarch.finetuning.agora import agora
+from subarch.finetuning.config import FitSettings, Theta
+from subarch.finetuning.fit import fit, labels_of, predict
+from subarch.finetuning.neighbours import Neighbourhood, identities
 from subarch.readers import identity
 from subarch.tasks import TASKS, Example, Examples, score
 from tiny import tiny_sentences, tiny_teacher

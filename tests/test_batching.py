@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from subarch import batching
-from subarch.batching import Budget, Packed, Source, Streamed, TrainingBatch, batches, parts
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.packed import Segments
+from subarch.pretraining import batching
+from subarch.pretraining.batching import Budget, Packed, Source, Streamed, TrainingBatch, batches, parts
 from tiny import tiny_sentences, tiny_tokenizer
 
 SMALL = Budget(96, 24)

@@ -97,13 +97,16 @@ def test_quality(little: list[str], tmp_path: Path) -> None:
         "10",
         "--extract-steps",
         "1",
+        "--best-minutes",
+        "0.002",
         "--minutes",
         "0.001",
         "--hand-picked",
         "1-2-16-16",
     ]
     found = last_line("quality.py", *arguments)
-    assert set(found["runs"]) == {f"{shape}-s{seed}" for shape in ("selected", "1-2-16-16") for seed in (0, 1, 2)}
+    seeded = {f"{shape}-s{seed}" for shape in ("selected", "1-2-16-16") for seed in (0, 1, 2)}
+    assert set(found["runs"]) == {*seeded, "best"}
     assert -1 <= found["teacher"]["sts_dev"] <= 1
     assert last_line("quality.py", *arguments) == found
 

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.card import SECTIONS, card, carried_licence, write_card
+from subarch.pretraining.card import SECTIONS, card, carried_licence, write_card
 
 FACTS: dict[str, Any] = {
     "architecture": {"D-A-H-I": "2-12-384-512", "parameters": 13_817_088, "kept from the teacher": None},

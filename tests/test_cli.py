@@ -18,10 +18,10 @@ import yaml
 
 import subarch
 from subarch import cli
-from subarch.config import MEASUREMENT, QUESTION, ExtractConfig, load
 from subarch.errors import InvalidTeacher
+from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig, load
 from subarch.pipeline import extract
-from subarch.pretrain_config import LOSSES, PretrainConfig
+from subarch.pretraining.config import LOSSES, PretrainConfig
 from subarch.runs import RunFolder
 from subarch.screen import progress
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
@@ -241,7 +241,7 @@ def pretrainings(monkeypatch: pytest.MonkeyPatch) -> Pretrainings:
         report("pretraining, loss 0.5", 3, 10)
         return TRAINED
 
-    monkeypatch.setattr("subarch.pretraining.configure", configure)
+    monkeypatch.setattr("subarch.pretraining.pretrain.configure", configure)
     monkeypatch.setattr("subarch.pipeline.pretrain", pretrain)
     return seen
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from subarch.batching import Budget, Packed, batches
-from subarch.collate import Collator, Inputs, Loader
 from subarch.errors import InvalidConfig
 from subarch.masking import Masker
 from subarch.packed import Segments
+from subarch.pretraining.batching import Budget, Packed, batches
+from subarch.pretraining.collate import Collator, Inputs, Loader
 from subarch.sentence import Recipe
 from subarch.teacher import assemble
 from tiny import tiny_tokenizer

@@ -13,12 +13,12 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from subarch.architecture import Architecture, Inputs
-from subarch.conclude import conclude
-from subarch.config import ExtractConfig, load
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
-from subarch.question import Question, best_trials, thetas
+from subarch.extraction.conclude import conclude
+from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.question import Question, best_trials, thetas
+from subarch.extraction.trial import Point, Settings, Trial
 from subarch.space import SearchSpace
-from subarch.trial import Point, Settings, Trial
 
 SPACE = SearchSpace((0, 1, 2), (2,), (8, 16), (8, 32), "tiny")
 INPUTS = Inputs(vocabulary=50, positions=16, output=16)

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from subarch.config import ExtractConfig, dump, load
 from subarch.errors import InvalidConfig
+from subarch.extraction.config import ExtractConfig, dump, load
 from subarch.space import SearchSpace
 
 REPOSITORY = Path(__file__).parents[1]

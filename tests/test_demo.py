@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from subarch import demo, outcome
+from subarch import demo
 from subarch.architecture import Architecture
-from subarch.config import load
 from subarch.corpus import Corpus
 from subarch.docstrings import collect, retrieval_pairs
 from subarch.errors import InvalidStudy, InvalidTeacher
+from subarch.extraction.config import load
+from subarch.extraction.signals import text_embedder
 from subarch.model import Blueprint, Student
-from subarch.pretrain_config import load_pretrain
-from subarch.signals import text_embedder
+from subarch.pretraining import outcome
+from subarch.pretraining.config import load_pretrain
 from subarch.space import SearchSpace
 from subarch.teacher import Teacher
 from tiny import tiny_teacher

@@ -13,17 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from subarch import collate
 from subarch.architecture import Architecture
 from subarch.architecture import Inputs as Sizes
-from subarch.batching import Budget, Packed
-from subarch.collate import Collator, Inputs, Loader
-from subarch.distill import Distiller, TeacherSide, layer_pairs, relation_heads
 from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.losses import distillation, distillation_top, embedding_distance, hidden_distance, masked_lm, relation
 from subarch.masking import Masker
 from subarch.model import Blueprint, Student
 from subarch.packed import Segments
+from subarch.pretraining import collate
+from subarch.pretraining.batching import Budget, Packed
+from subarch.pretraining.collate import Collator, Inputs, Loader
+from subarch.pretraining.distill import Distiller, TeacherSide, layer_pairs, relation_heads
 from subarch.sentence import Recipe, pool
 from subarch.teacher import Teacher
 from tiny import tiny_teacher

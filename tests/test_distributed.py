@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import BertForMaskedLM, Trainer, TrainingArguments, default_data_collator
 
-from subarch.checkpoints import verify
-from subarch.pretraining import CHECKPOINTS, train
-from subarch.trainer import PretrainTrainer
+from subarch.pretraining.checkpoints import verify
+from subarch.pretraining.pretrain import CHECKPOINTS, train
+from subarch.pretraining.trainer import PretrainTrainer
 from tiny_pretrain import dies, fork, one_core, tensors, tiny_pretraining, weights
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share what is there of processors")
@@ -165,7 +165,7 @@ def stock(teacher: Path, data: list[dict[str, Tensor]], out: Path, accumulation:
 
 
 def test_what_the_stock_trainer_does(place: Path, tmp_path: Path) -> None:
-    """The reason that `subarch.trainer` gives: two processes, or two accumulation steps, give twice the gradient."""
+    """Why `pretraining/trainer.py` says so: two processes, or two accumulation steps, give twice the gradient."""
     teacher = tiny_pretraining(place).teacher
     assert teacher is not None
     ids = torch.randint(5, 100, (8, 12), generator=torch.Generator().manual_seed(0))

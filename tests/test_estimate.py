@@ -18,10 +18,10 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from subarch.architecture import Architecture, Inputs
 from subarch.errors import TrainingDiverged
-from subarch.estimate import BUCKET, CLIP, WARM_UP, batches, estimate, segments_needed
+from subarch.extraction.estimate import BUCKET, CLIP, WARM_UP, batches, estimate, segments_needed
+from subarch.extraction.trial import Settings
 from subarch.losses import embedding_distance
 from subarch.model import Blueprint, Student
-from subarch.trial import Settings
 
 VOCABULARY, SEEN, WIDTH = 60, 40, 8
 SHAPE = Architecture(1, 2, 16, 24)

@@ -12,11 +12,11 @@ from transformers import BertForSequenceClassification
 
 from subarch import cli
 from subarch.configuration import load
-from subarch.division import parts_of
 from subarch.errors import InvalidConfig, InvalidTask
-from subarch.evaluate import evaluate
-from subarch.finetune_config import FinetuneConfig
-from subarch.finetuning import labels_of, predict
+from subarch.evaluation.evaluate import evaluate
+from subarch.finetuning.config import FinetuneConfig
+from subarch.finetuning.division import parts_of
+from subarch.finetuning.fit import labels_of, predict
 from subarch.pipeline import write_report
 from subarch.tasks import read, score
 from tiny import tiny_sentences, tiny_teacher

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from subarch.errors import InvalidStudy, InvalidTask
-from subarch.evaluation import MISTAKES, appraise, assess, gathered
+from subarch.evaluation.assess import MISTAKES, appraise, assess, gathered
 from subarch.tasks import TASKS, Examples, Task, score
 from subarch.tasks.examples import Example
 from task_layouts import example

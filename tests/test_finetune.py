@@ -14,13 +14,13 @@ import torch
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
-from subarch import finetune as stage
 from subarch.configuration import load
-from subarch.division import parts_of
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
-from subarch.finetune import finetune, places
-from subarch.finetune_config import FinetuneConfig
-from subarch.finetuning import labels_of, predict
+from subarch.finetuning import finetune as stage
+from subarch.finetuning.config import FinetuneConfig
+from subarch.finetuning.division import parts_of
+from subarch.finetuning.finetune import finetune, places
+from subarch.finetuning.fit import labels_of, predict
 from subarch.tasks import score
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher, write_json

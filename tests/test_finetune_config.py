@@ -10,7 +10,7 @@ import pytest
 
 from subarch.configuration import dump, load
 from subarch.errors import InvalidConfig
-from subarch.finetune_config import FinetuneConfig, FitSettings, Theta
+from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
 
 REPOSITORY = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {"task": "rte", "data": "glue_data"}

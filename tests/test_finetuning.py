@@ -13,11 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
-from subarch import finetuning, fit_trainer
 from subarch.errors import InvalidStudy, InvalidTask, InvalidTeacher, TrainingDiverged
-from subarch.finetune_config import FitSettings, Theta
-from subarch.finetuning import Fitted, fit, labels_of, predict
-from subarch.fit_trainer import class_weights, loss_of
+from subarch.finetuning import fit as finetuning
+from subarch.finetuning import trainer as fit_trainer
+from subarch.finetuning.config import FitSettings, Theta
+from subarch.finetuning.fit import Fitted, fit, labels_of, predict
+from subarch.finetuning.trainer import class_weights, loss_of
 from subarch.tasks import Example, Examples, score
 from tasks_tiny import QUIZ, SAME, TOPIC, examples, pairs, prices, quizzes, topics
 from tiny import tiny_teacher
@@ -381,7 +382,7 @@ def test_labels_are_the_greatest_outputs() -> None:
 
 
 def test_batches_for_predictions_hold_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from subarch import heads
+    from subarch.finetuning import heads
 
     monkeypatch.setattr(heads, "TOKENS", 30)
     lengths = [3, 9, 40, 1, 9, 2, 31, 7]

@@ -18,12 +18,12 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipelin
 from transformers.utils import logging
 
 from subarch.architecture import Architecture
+from subarch.extraction.signals import text_embedder
+from subarch.extraction.workbench import Workbench
 from subarch.handover import hand_over
 from subarch.model import Blueprint, Student
 from subarch.pipeline import extract, load_selected
-from subarch.signals import text_embedder
 from subarch.teacher import Teacher, assemble
-from subarch.workbench import Workbench
 from tiny import tiny_sentences, tiny_teacher, write_json
 from tiny_run import OneProcess, tiny_config
 

@@ -17,9 +17,9 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from subarch.errors import InvalidConfig, InvalidTeacher
-from subarch.neighbours import Neighbourhood, identities, locked_in, slots_of
+from subarch.finetuning.neighbours import Neighbourhood, identities, locked_in, slots_of
+from subarch.finetuning.rewording import LIKELIEST, Draft, Embedding, Infilling, Method, Nearest, edited, overlap
 from subarch.readers import identity
-from subarch.rewording import LIKELIEST, Draft, Embedding, Infilling, Method, Nearest, edited, overlap
 from subarch.tasks import TASKS, Example, Examples
 from subarch.teacher import Teacher
 from task_layouts import example

@@ -23,11 +23,10 @@ import yaml
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
+import subarch.extraction.study
+import subarch.extraction.workbench
 import subarch.pipeline
-import subarch.study
-import subarch.workbench
 from subarch.architecture import Architecture, Inputs
-from subarch.config import ExtractConfig
 from subarch.errors import (
     InvalidConfig,
     InvalidCorpus,
@@ -36,8 +35,9 @@ from subarch.errors import (
     InvalidTeacher,
     TrainingDiverged,
 )
+from subarch.extraction.config import ExtractConfig
+from subarch.extraction.prepare import environment
 from subarch.pipeline import extract, load_selected, select, train_also, write_report
-from subarch.prepare import environment
 from subarch.runs import RunFolder
 from subarch.space import SearchSpace
 from tiny import tiny_sentences, tiny_teacher
@@ -354,8 +354,8 @@ def test_a_death_after_any_write_changes_nothing(
         monkeypatch.setattr(owner, attribute, wrapper)
 
     dying(RunFolder, "write_text")
-    dying(subarch.study.Study, "record", "trial")
-    dying(subarch.workbench, "save_weights", "weights")
+    dying(subarch.extraction.study.Study, "record", "trial")
+    dying(subarch.extraction.workbench, "save_weights", "weights")
     dying(subarch.pipeline, "hand_over", "selected")
     run, config = tmp_path / "run", tiny_config(world, epsilon=13)
     for attempt in range(20):
@@ -514,7 +514,7 @@ def test_measuring_again_replaces_the_figures_once_there_are_new_ones(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("subarch.prepare.measure", stop)
+        patch.setattr("subarch.extraction.prepare.measure", stop)
         with pytest.raises(KeyboardInterrupt):
             select(copy, {}, remeasure=True)
     assert (copy / "latency.json").read_bytes() == before

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from subarch.config import ExtractConfig
 from subarch.errors import InvalidConfig
-from subarch.pretrain_config import LOSSES, PretrainConfig, dump, load_pretrain
+from subarch.extraction.config import ExtractConfig
+from subarch.pretraining.config import LOSSES, PretrainConfig, dump, load_pretrain
 
 REPOSITORY = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {"teacher": "teacher", "corpus": ["docs", "more.txt"]}

@@ -22,15 +22,15 @@ from typing import Any
 import pytest
 import torch
 
-import subarch.pretraining
-import subarch.trainer
-from subarch.checkpoints import seal, verify
 from subarch.cli import main
-from subarch.distill import Distiller
 from subarch.errors import InvalidStudy, TrainingDiverged
-from subarch.pretrain_config import PretrainConfig
-from subarch.pretraining import CHECKPOINTS, train
-from subarch.trainer import PROGRESS, PretrainTrainer
+from subarch.pretraining import pretrain as stage
+from subarch.pretraining import trainer
+from subarch.pretraining.checkpoints import seal, verify
+from subarch.pretraining.config import PretrainConfig
+from subarch.pretraining.distill import Distiller
+from subarch.pretraining.pretrain import CHECKPOINTS, train
+from subarch.pretraining.trainer import PROGRESS, PretrainTrainer
 from tiny_pretrain import die, dies, fork, half_written, one_core, tensors, tiny_pretraining, weights
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bits are promised on a CPU")
@@ -108,15 +108,31 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(place: Path, tmp_path: 
     train(tmp_path / "whole", config)
     run = tmp_path / "killed"
     step = PretrainTrainer.training_step
-    killed(run, config, (subarch.pretraining, "put_aside", dies(subarch.pretraining.put_aside, 1)))
+    killed(run, config, (stage, "put_aside", dies(stage.put_aside, 1)))
     killed(run, config, (PretrainTrainer, "training_step", dies(step, 2)))  # before the first checkpoint
     killed(run, config, (torch, "save", half_written(2)))  # in the middle of a checkpoint
-    killed(run, config, (subarch.trainer, "seal", dies(subarch.trainer.seal, 1)))
-    killed(run, config, (subarch.trainer, "rotate_checkpoints", dies(subarch.trainer.rotate_checkpoints, 1)))
+    killed(run, config, (trainer, "seal", dies(trainer.seal, 1)))
+    killed(
+        run,
+        config,
+        (trainer, "rotate_checkpoints", dies(trainer.rotate_checkpoints, 1)),
+    )
     killed(run, config, (PretrainTrainer, "training_step", dies(step, 4, after=True)))
-    killed(run, config, (subarch.trainer, "rotate_checkpoints", dies(subarch.trainer.rotate_checkpoints, 1, True)))
-    killed(run, config, (subarch.pretraining, "outcome", dies(subarch.pretraining.outcome, 1)))
-    killed(run, config, (subarch.pretraining, "outcome", dies(subarch.pretraining.outcome, 1, after=True)))
+    killed(
+        run,
+        config,
+        (
+            trainer,
+            "rotate_checkpoints",
+            dies(trainer.rotate_checkpoints, 1, True),
+        ),
+    )
+    killed(run, config, (stage, "outcome", dies(stage.outcome, 1)))
+    killed(
+        run,
+        config,
+        (stage, "outcome", dies(stage.outcome, 1, after=True)),
+    )
     train(run, config)
     assert weights(run) == weights(tmp_path / "whole")
     ours, theirs = record(run), record(tmp_path / "whole")
@@ -229,7 +245,7 @@ def test_what_is_finished_is_returned_at_once(
     finished: Path, config: PretrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = record(finished)
-    monkeypatch.setattr("subarch.pretraining._train", lambda *_: pytest.fail("it trained again"))
+    monkeypatch.setattr("subarch.pretraining.pretrain._train", lambda *_: pytest.fail("it trained again"))
     assert train(finished, config) == before
 
 
@@ -344,7 +360,7 @@ def test_a_full_disk_at_the_hand_over(finished: Path, unfinished: Path, config: 
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subarch.outcome.hand_over", full)
+        patch.setattr("subarch.pretraining.outcome.hand_over", full)
         with pytest.raises(InvalidStudy, match=r"No space left on device.*then resume"):
             train(unfinished, config)
     assert not (unfinished / "pretrained").exists()
@@ -382,7 +398,7 @@ def test_early_stop_keeps_the_best_and_a_kill_does_not_change_when(
 
     run = tmp_path / "killed"
     killed(run, config, (PretrainTrainer, "training_step", dies(PretrainTrainer.training_step, 5)))
-    killed(run, config, (subarch.pretraining, "outcome", dies(subarch.pretraining.outcome, 1)))  # it has stopped
+    killed(run, config, (stage, "outcome", dies(stage.outcome, 1)))  # it has stopped
     again = train(run, config)
     assert (again["steps"], again["kept"]) == (6, 2)
     assert [row["step"] for row in again["heldout"]] == [0, 2, 4, 6]
@@ -394,7 +410,7 @@ def test_a_damaged_best_checkpoint_is_not_handed_over(
 ) -> None:
     monkeypatch.setattr(PretrainTrainer, "evaluate", scripted)
     config, run = tiny_pretraining(place, patience=2), tmp_path / "run"
-    killed(run, config, (subarch.pretraining, "outcome", lambda *_: die()))
+    killed(run, config, (stage, "outcome", lambda *_: die()))
     flip(run / CHECKPOINTS / "checkpoint-2" / "model.safetensors")
     with pytest.warns(UserWarning, match="checkpoint-2: .*weights of the last step are handed over"):
         result = train(run, config)

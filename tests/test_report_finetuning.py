@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import report_fixture
-from subarch.diary import Training, grown, told
-from subarch.evaluation import assess
-from subarch.neighbours import Point
+from subarch.evaluation.assess import assess
+from subarch.finetuning.diary import Training, grown, told
+from subarch.finetuning.neighbours import Point
 from subarch.report import RunData, finetuning, growth, render, tables
 from subarch.report.tables import LONGEST
 from subarch.tasks import TASKS, Examples, Task

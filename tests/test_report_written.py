@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 import report_fixture
-from subarch.config import load
 from subarch.errors import InvalidStudy
+from subarch.extraction.config import load
 from subarch.pipeline import pretrain, write_report
-from subarch.pretrain_config import PretrainConfig, load_pretrain
+from subarch.pretraining.config import PretrainConfig, load_pretrain
 from subarch.runs import RunFolder
 
 TRAINED: Any = report_fixture.example().pretraining

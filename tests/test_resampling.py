@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 from subarch.errors import InvalidTask
-from subarch.resampling import compare, intervals
+from subarch.evaluation.resampling import compare, intervals
+from subarch.evaluation.weighted import Scored, units
 from subarch.tasks import TASKS, Examples, score
 from subarch.tasks.examples import Example
-from subarch.weighted import Scored, units
 from task_layouts import example
 
 ENTITIES = ("The Bob, Ray", "Bob", "Ann", "Ray Ann")
@@ -142,7 +142,7 @@ def test_the_same_seed_gives_the_same_figures_and_portions_do_not_matter(monkeyp
     examples, predictions = part_of("stsb")
     assert intervals(examples, predictions, seed=3) != intervals(examples, predictions, seed=4)
     whole = intervals(examples, predictions, resamples=50), compare(examples, *predictions, resamples=50)
-    monkeypatch.setattr("subarch.resampling.CELLS", 7 * len(examples))
+    monkeypatch.setattr("subarch.evaluation.resampling.CELLS", 7 * len(examples))
     assert (intervals(examples, predictions, resamples=50), compare(examples, *predictions, resamples=50)) == whole
 
 

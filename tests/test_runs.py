@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from subarch.config import ExtractConfig, load
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
+from subarch.extraction.config import ExtractConfig, load
 from subarch.runs import FREE, RunFolder
 
 

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import torch
 
-from subarch import schedule, targets
 from subarch.architecture import Architecture
-from subarch.collate import Loader
 from subarch.errors import InvalidConfig
-from subarch.material import Material
-from subarch.pretrain_config import PretrainConfig, load_pretrain
-from subarch.schedule import Schedule, decide
-from subarch.timing import StepTimes
+from subarch.pretraining import schedule, targets
+from subarch.pretraining.collate import Loader
+from subarch.pretraining.config import PretrainConfig, load_pretrain
+from subarch.pretraining.material import Material
+from subarch.pretraining.schedule import Schedule, decide
+from subarch.pretraining.timing import StepTimes
 from tiny import tiny_corpus, tiny_teacher
 
 CPU = torch.device("cpu")

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from subarch import signals
 from subarch.architecture import Architecture
 from subarch.corpus import build
 from subarch.errors import InvalidTeacher
-from subarch.estimate import batches, segments_needed
+from subarch.extraction import signals
+from subarch.extraction.estimate import batches, segments_needed
+from subarch.extraction.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal, text_embedder
+from subarch.extraction.trial import Settings
 from subarch.inherit import Anatomy, inherit
 from subarch.model import Blueprint, Student
 from subarch.packed import Segments
 from subarch.scoring import Task, retrieval
-from subarch.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal, text_embedder
 from subarch.teacher import Teacher
-from subarch.trial import Settings
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 LENGTH = 24
@@ -370,7 +370,7 @@ def test_states_are_there_for_every_batch_of_several_epochs(masked: World, monke
     # 36 of 100 segments are left over in each epoch, so 5 steps take 5 epochs and not the 3.2 that 5 · 64 rows would
     # be; the last epochs must not find the teacher's states missing.
     monkeypatch.setattr(signals, "SHARD", 8)
-    monkeypatch.setattr("subarch.estimate.BUCKET", 5)
+    monkeypatch.setattr("subarch.extraction.estimate.BUCKET", 5)
     theta = Settings(5, 1e-3, 64)
     needed = segments_needed(theta.steps, theta.batch_size)
     assert needed == 320

@@ -23,8 +23,8 @@ from sqlalchemy import Connection, Engine, event
 
 from subarch.architecture import Architecture
 from subarch.errors import InvalidStudy
-from subarch.study import Study, sqlite
-from subarch.trial import Point, Settings, Trial
+from subarch.extraction.study import Study, sqlite
+from subarch.extraction.trial import Point, Settings, Trial
 
 IDENTITY = {"error": "embedding", "teacher": "abc", "corpus": "def", "max_length": 64, "task": None}
 

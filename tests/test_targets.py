@@ -15,14 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from subarch import targets
 from subarch.architecture import Architecture
-from subarch.collate import Collator, Inputs
-from subarch.distill import Distiller, TeacherSide
 from subarch.masking import Masker
 from subarch.model import Blueprint, Student
 from subarch.packed import Segments
-from subarch.targets import TargetStore
+from subarch.pretraining import targets
+from subarch.pretraining.collate import Collator, Inputs
+from subarch.pretraining.distill import Distiller, TeacherSide
+from subarch.pretraining.targets import TargetStore
 from subarch.teacher import Teacher
 from tiny import tiny_teacher
 

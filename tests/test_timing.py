@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from subarch import timing
 from subarch.architecture import Architecture
-from subarch.batching import Budget, Packed
-from subarch.collate import Collator, Loader
-from subarch.distill import Distiller, TeacherSide
 from subarch.masking import Masker
 from subarch.model import Blueprint, Student
 from subarch.packed import Segments
+from subarch.pretraining import timing
+from subarch.pretraining.batching import Budget, Packed
+from subarch.pretraining.collate import Collator, Loader
+from subarch.pretraining.distill import Distiller, TeacherSide
+from subarch.pretraining.timing import StepTimes, step_times
 from subarch.teacher import Teacher
-from subarch.timing import StepTimes, step_times
 from tiny import tiny_teacher
 
 CPU = torch.device("cpu")

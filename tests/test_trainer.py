@@ -22,18 +22,18 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, pipeline
 
-from subarch import schedule
 from subarch.architecture import Architecture
 from subarch.cli import main
-from subarch.distill import Distiller
 from subarch.errors import InvalidConfig, InvalidStudy
+from subarch.extraction.signals import text_embedder
 from subarch.model import Blueprint, Student
 from subarch.pipeline import extract, pretrain
-from subarch.pretrain_config import load_pretrain
-from subarch.pretraining import CHECKPOINTS, configure, train
-from subarch.signals import text_embedder
+from subarch.pretraining import schedule
+from subarch.pretraining.config import load_pretrain
+from subarch.pretraining.distill import Distiller
+from subarch.pretraining.pretrain import CHECKPOINTS, configure, train
+from subarch.pretraining.trainer import PretrainTrainer
 from subarch.teacher import Teacher
-from subarch.trainer import PretrainTrainer
 from tiny import add_modules, tiny_sentences, tiny_teacher
 from tiny_pretrain import dies, fork, one_core, tensors, tiny_pretraining, weights
 from tiny_run import OneProcess, tiny_config
@@ -163,7 +163,7 @@ def test_minutes_are_steps_that_fit_and_stay_what_they_were(
         found = decide(*args, **given)
         return dataclasses.replace(found, steps=3)
 
-    monkeypatch.setattr("subarch.pretraining.decide", measured)
+    monkeypatch.setattr("subarch.pretraining.pretrain.decide", measured)
     config = tiny_pretraining(place, steps=None, minutes=0.01, evaluations=3)
 
     def killed() -> None:
@@ -171,7 +171,7 @@ def test_minutes_are_steps_that_fit_and_stay_what_they_were(
         train(tmp_path / "run", config)
 
     assert fork(killed) == [-signal.SIGKILL]
-    monkeypatch.setattr("subarch.pretraining.decide", lambda *_: pytest.fail("it was decided before"))
+    monkeypatch.setattr("subarch.pretraining.pretrain.decide", lambda *_: pytest.fail("it was decided before"))
     assert train(tmp_path / "run", config)["steps"] == 3
 
 

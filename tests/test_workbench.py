@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 
-from subarch import signals
 from subarch.architecture import Architecture
-from subarch.config import ExtractConfig, load
 from subarch.errors import InvalidCorpus, InvalidStudy, InvalidTeacher
+from subarch.extraction import signals
+from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.trial import Settings
+from subarch.extraction.workbench import Workbench
 from subarch.inherit import inherit
 from subarch.model import Student
-from subarch.trial import Settings
-from subarch.workbench import Workbench, load_weights, save_weights
+from subarch.weights import load_weights, save_weights
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 SHAPE = Architecture(1, 4, 32, 24)

@@ -18,12 +18,12 @@ from typing import Any
 import psutil
 import pytest
 
-from subarch import workers
 from subarch.architecture import Architecture
-from subarch.config import ExtractConfig, load
 from subarch.errors import InvalidCorpus
-from subarch.trial import Settings, Trial
-from subarch.workers import Workers, weights_path
+from subarch.extraction import workers
+from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.extraction.workers import Workers
 
 THETA = Settings(6, 5e-3, 8)
 
@@ -148,7 +148,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_workers
-from subarch import workers
+from subarch.extraction import workers
 workers._train = test_workers._stand_in
 if __name__ == "__main__":
     with workers.Workers(test_workers.unused_config(), Path({run!r}), 2) as pool:
@@ -223,7 +223,7 @@ def test_weights_of_different_trials_have_different_places() -> None:
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExtractConfig, Path]:
     """A configuration, and a run folder in which everything is computed."""
-    from subarch.workbench import Workbench
+    from subarch.extraction.workbench import Workbench
     from tiny import tiny_corpus, tiny_teacher
 
     folder = tmp_path_factory.mktemp("real")
@@ -238,7 +238,7 @@ def in_process(config: ExtractConfig, run: Path, candidate: Architecture) -> tup
     """Curve and weights of the same training in this process, with the same number of threads."""
     import torch
 
-    from subarch.workbench import Workbench
+    from subarch.extraction.workbench import Workbench
 
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads_per_worker)

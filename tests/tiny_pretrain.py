@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from subarch.pretrain_config import PretrainConfig, load_pretrain
+from subarch.pretraining.config import PretrainConfig, load_pretrain
 from tiny import tiny_corpus, tiny_teacher
 
 QUICK: dict[str, Any] = {
@@ -67,7 +67,7 @@ def one_core() -> Iterator[None]:
     gc.collect()
     gc.freeze()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subarch.outcome.usable_cores", lambda: 1)
+        patch.setattr("subarch.pretraining.outcome.usable_cores", lambda: 1)
         # The usual lock is common to all processes: one that is killed while it holds it stops the others
         tqdm.set_lock(threading.RLock())
         patch.setattr(tqdm, "monitor_interval", 0)

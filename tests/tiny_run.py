@@ -18,10 +18,9 @@ import torch
 import yaml
 
 from subarch.architecture import Architecture
-from subarch.config import ExtractConfig, load
-from subarch.trial import Settings, Trial
-from subarch.workbench import Workbench
-from subarch.workers import weights_path
+from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.extraction.workbench import Workbench
 from tiny import tiny_corpus, tiny_teacher
 
 AXES = {"depth": [0, 1, 2, 3], "heads": [4], "hidden": [16, 32], "intermediate": [16, 64]}

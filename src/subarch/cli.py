@@ -18,12 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 from subarch import __version__
-from subarch.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.errors import SubarchError
-from subarch.finetune_config import EXAMINED, FinetuneConfig
+from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
+from subarch.finetuning.config import EXAMINED, FinetuneConfig
 from subarch.options import with_options
-from subarch.plan_config import PlanConfig
-from subarch.pretrain_config import PretrainConfig
+from subarch.planning.config import PlanConfig
+from subarch.pretraining.config import PretrainConfig
 from subarch.screen import (
     errors,
     progress,
@@ -143,7 +143,7 @@ def config(
     file: Annotated[Path | None, typer.Argument(help="A YAML file to check and complete.", show_default=False)] = None,
 ) -> None:
     """Print a commented configuration with every key, or check one and print it completed."""
-    from subarch.config import dump, load
+    from subarch.extraction.config import dump, load
 
     print(dump(load(file, {} if file else {"teacher": "path/to/teacher", "corpus": ["path/to/text"]})))
 
@@ -158,7 +158,7 @@ def _extract(
     """Find the optimal encoder for this machine."""
     import time
 
-    from subarch.config import load
+    from subarch.extraction.config import load
     from subarch.runs import RunFolder
 
     if resume and run is None:
@@ -194,7 +194,7 @@ def _pretrain(
     again = [word for word in sys.argv[1:] if word != "--restart"]
     with progress("subarch", *again, shown=first) as report:
         from subarch.pipeline import pretrain
-        from subarch.pretraining import configure
+        from subarch.pretraining.pretrain import configure
 
         settings = configure(run, config, given)
         trained = pretrain(run, settings, restart, report)
@@ -221,7 +221,7 @@ def _finetune(
     settings = load(FinetuneConfig, config, {k: v for k, v in options.items() if v not in (None, [], ())})
     again = [word for word in sys.argv[1:] if word != "--restart"]
     with progress("subarch", *again) as report:
-        from subarch.finetune import finetune, places
+        from subarch.finetuning.finetune import finetune, places
 
         place = places(model, run)
         found = finetune(place[0], settings, place[1], restart, report)
@@ -244,7 +244,7 @@ def _evaluate(
     Without --task, task and data are those that the model was fine-tuned with.
     """
     with progress(*(words := ["subarch", *sys.argv[1:]])) as report:
-        from subarch.evaluate import evaluate
+        from subarch.evaluation.evaluate import evaluate
 
         given = {key: value for key, value in options.items() if value not in (None, [], ())}
         beside: dict[str, Any] = {"against": against or [], "submission": submission, "report": report}
@@ -258,7 +258,7 @@ def _evaluate(
 def _plan(as_json: AsJson = False, **options: Any) -> None:
     """Tell what a pretraining will take before it is paid for: operations, memory, tokens per second, hours."""
     from subarch.configuration import load
-    from subarch.plan import draw_up
+    from subarch.planning.plan import draw_up
 
     with errors.status("planning"):
         planned = draw_up(load(PlanConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())}))

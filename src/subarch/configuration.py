@@ -4,7 +4,7 @@ Each stage has such a record (`config`, `pretrain_config`), with a description o
 does not understand, in words: the error for an unknown key names the nearest known one, a text is no number of steps,
 and every key that is wrong is named at once, with the file or the option that it came from.
 
-    >>> from subarch.config import ExtractConfig
+    >>> from subarch.extraction.config import ExtractConfig
     >>> config = load(ExtractConfig, Path("configs/minilm.yaml"), {"steps": 25})
     >>> print(dump(config))                             # commented YAML; reading it gives the same record
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Corpus", "Part", "Progress", "Segments", "build", "hold_out", "train_tokenizer"]
+__all__ = ["Corpus", "Part", "Progress", "Segments", "build", "hold_out", "own_tokenizer", "train_tokenizer"]
+
+TOKENIZER_TEXTS = 200_000
+"""Documents a tokenizer is trained on, where there is no teacher."""
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -153,6 +157,18 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     fast: Any = PreTrainedTokenizerFast
     trained: PreTrainedTokenizerFast = fast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
     return trained
+
+
+def own_tokenizer(sources: Sequence[str | Path], text_column: str, vocabulary_size: int, folder: Path) -> Any:
+    """A BPE trained on the corpus, kept in `folder`."""
+    from transformers import AutoTokenizer
+
+    if not folder.is_dir():
+        texts = (document.text for document in islice(read(sources, text_column), TOKENIZER_TEXTS))
+        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+        train_tokenizer(texts, vocabulary_size).save_pretrained(temporary)
+        temporary.rename(folder)
+    return AutoTokenizer.from_pretrained(folder)
 
 
 def fingerprint(source: str | Path) -> dict[str, Any]:

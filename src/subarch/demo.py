@@ -20,19 +20,20 @@ from typing import Any
 import torch
 
 from subarch.architecture import Architecture
-from subarch.config import load
 from subarch.corpus import Corpus
 from subarch.docstrings import collect, retrieval_pairs, write_corpus
 from subarch.doctor import usable_cores
 from subarch.errors import InvalidTeacher
+from subarch.extraction.config import load
+from subarch.extraction.signals import EmbeddingSignal, Forward, text_embedder
+from subarch.extraction.workbench import Workbench
 from subarch.latency import TorchRuntime, measure
 from subarch.pipeline import extract, load_selected, pretrain, train_also, write_report
-from subarch.pretraining import configure
+from subarch.pretraining.pretrain import configure
+from subarch.progress import Report, silent
 from subarch.runs import RunFolder
 from subarch.scoring import retrieval
-from subarch.signals import EmbeddingSignal, Forward, text_embedder
 from subarch.teacher import Teacher
-from subarch.workbench import Report, Workbench, silent
 
 PACKAGES = ("networkx", "numpy", "optuna", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
 BYTES = 4_000_000

@@ -39,6 +39,9 @@ from subarch.model import Blueprint, Student
 from subarch.teacher import Teacher, Tokens
 from subarch.tensors import save_tensors
 
+CALIBRATION = 64
+"""Segments that anatomies are taken on."""
+
 
 @dataclass(eq=False)
 class Anatomy:

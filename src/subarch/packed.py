@@ -54,6 +54,11 @@ class Segments(Sequence[NDArray[np.int32]]):
             return Segments(self.tokens, self.offset[index], self.size[index])
         return self.tokens[self.offset[index] : self.offset[index] + self.size[index]]
 
+    def shuffled(self) -> Segments:
+        """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
+        order = np.random.default_rng(0).permutation(len(self))
+        return Segments(self.tokens, self.offset[order], self.size[order])
+
 
 @dataclass(frozen=True)
 class Corpus:

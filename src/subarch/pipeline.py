@@ -16,25 +16,26 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from subarch.architecture import Architecture, Inputs
-from subarch.conclude import conclude
-from subarch.config import QUESTION, ExtractConfig, load
 from subarch.doctor import usable_cores
 from subarch.errors import InvalidStudy
-from subarch.evaluation import commands as evaluation_commands
-from subarch.evaluation import gathered
+from subarch.evaluation.assess import commands as evaluation_commands
+from subarch.evaluation.assess import gathered
+from subarch.extraction.conclude import conclude
+from subarch.extraction.config import QUESTION, ExtractConfig, load
+from subarch.extraction.prepare import blueprint_of, environment, make_basis, measure_latencies, recipe_of
+from subarch.extraction.question import Latencies, Question, thetas
+from subarch.extraction.study import Study, sqlite
+from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.extraction.workers import Workers
 from subarch.handover import hand_over
 from subarch.model import Student
-from subarch.prepare import blueprint_of, environment, make_basis, measure_latencies, recipe_of
-from subarch.pretrain_config import PretrainConfig
-from subarch.pretraining import train
-from subarch.question import Latencies, Question, thetas
+from subarch.pretraining.config import PretrainConfig
+from subarch.pretraining.pretrain import train
+from subarch.progress import Report, silent
 from subarch.report import RunData, SearchData, render
 from subarch.runs import RunFolder
 from subarch.space import SearchSpace
-from subarch.study import Study, sqlite
-from subarch.trial import Settings, Trial
-from subarch.workbench import Report, load_weights, silent
-from subarch.workers import Workers, weights_path
+from subarch.weights import load_weights
 
 
 def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: Report = silent) -> dict[str, Any]:

@@ -31,8 +31,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from subarch.config import ExtractConfig, dump, load
 from subarch.errors import InvalidStudy
+from subarch.extraction.config import ExtractConfig, dump, load
 
 FORMAT = 1
 FREE = {"workers"}

@@ -1,0 +1,188 @@
+"""The configuration of `subarch extract`: one flat, frozen record whose keys are the command-line options.
+
+A key is an option with its dashes as underscores, so a YAML file, a command line and the `config.yaml` of a run say
+the same things in the same words, and one description serves `--help` and the commented YAML. How it is read and
+what reading refuses is in `configuration`.
+
+    >>> from pathlib import Path
+    >>> from subarch.extraction.config import dump, load
+    >>> config = load(Path("configs/minilm.yaml"), {"steps": 25})
+    >>> config.steps, config.space
+    (25, 'minilm')
+    >>> print(dump(config))                             # commented YAML; reading it gives the same record
+
+Importing this module imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from subarch import configuration
+from subarch.configuration import File, Number, Text
+
+# What may be asked of a finished run again, without training
+QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
+MEASUREMENT = ("runtime", "latency_batch", "latency_length", "latency_threads")
+
+
+class ExtractConfig(BaseModel):
+    """Everything that decides a search. Paths are relative to the current folder. Defaults suit MiniLM on a CPU.
+
+    Construct it with `load`, whose errors are `InvalidConfig`; constructing it directly raises pydantic's
+    `ValidationError`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    teacher: File | None = Field(
+        None,
+        description="Folder of the model to compress, Hugging Face or sentence-transformers format; "
+        "may be left out only with error mlm and initialise scratch",
+    )
+    corpus: list[Text] = Field(
+        min_length=1,
+        description="Text to train and measure on: files (also .gz, .zst, JSONL, Parquet), folders or a datasets name",
+    )
+    text_column: str = Field(
+        "text", min_length=1, description="Column that holds the text in JSONL, Parquet and datasets"
+    )
+    space: str = Field(
+        "minilm", min_length=1, description="Search space: paper, minilm, demo, or a YAML file with the four axes"
+    )
+    error: Literal["embedding", "logits", "mlm", "task"] = Field(
+        "embedding",
+        description="What the error e measures: embedding (distance to the teacher's sentence embeddings), logits "
+        "(distillation of a masked-LM teacher), mlm (masked-LM cross-entropy) or task (your labelled set)",
+    )
+    task: File | None = Field(None, description="Labelled or query-document set; needed with error task and only there")
+    objective: Literal["error", "latency", "w"] = Field(
+        "error",
+        description="What is optimised: error (least, under the limits), latency (least, under the floor keep) or w "
+        "(the W-coefficient as published)",
+    )
+    max_latency_ms: Number | None = Field(None, description="Limit: milliseconds of one forward pass on this machine")
+    max_latency_ratio: Annotated[Number, Field(le=10)] | None = Field(
+        None, description="Limit: latency as a share of the teacher's, 0.33 is a third; instead of max_latency_ms"
+    )
+    max_parameters: int | None = Field(None, ge=1, le=10**15, description="Limit: parameters, embeddings included")
+    keep: Annotated[Number, Field(le=1)] | None = Field(
+        None,
+        description="Quality floor as a share of the reference's, 0.97; needed with objective latency and only there",
+    )
+    strategy: Literal["fptas", "exhaustive"] = Field(
+        "fptas",
+        description="Which candidates are trained: fptas (every epsilon-th in order of cost) or exhaustive (all)",
+    )
+    epsilon: int = Field(4, ge=1, le=10**9, description="Interval of the fptas strategy; 1 is the exhaustive search")
+    cost: Literal["latency", "operations"] = Field(
+        "latency",
+        description="Inference cost i: latency (measured here) or operations (multiply-adds, the paper's surrogate)",
+    )
+    steps: int = Field(100, ge=1, le=10**9, description="Training steps s of each candidate")
+    learning_rate: list[Number] = Field(
+        [1e-3], min_length=1, description="Learning rates tried; with batch_size they span the hyperparameter space Θ"
+    )
+    batch_size: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(
+        [64], min_length=1, description="Sequences per training step, each tried with each learning rate"
+    )
+    max_length: int = Field(
+        64, ge=8, le=512, description="Tokens per sequence in training and in the error; longer text is cut"
+    )
+    heldout: int = Field(
+        512, ge=2, le=10**9, description="Sequences of the fixed held-out sample that the error is measured on"
+    )
+    vocabulary_size: int = Field(
+        8192,
+        ge=300,
+        le=10**6,
+        description="Entries of the BPE tokenizer trained on the corpus when there is no teacher",
+    )
+    initialise: Literal["inherit", "scratch"] = Field(
+        "inherit", description="Where a candidate starts: inherit (the teacher's weights, reduced) or scratch (random)"
+    )
+    latency_batch: int = Field(1, ge=1, le=10**6, description="Sequences per forward pass when latency is measured")
+    latency_length: int = Field(
+        32, ge=2, le=512, description="Tokens per sequence when latency is measured and operations are counted"
+    )
+    latency_threads: int | None = Field(
+        None, ge=1, le=10**4, description="Threads when latency is measured; null: all cores this process may use"
+    )
+    runtime: Literal["torch"] = Field("torch", description="What runs the forward pass when latency is measured")
+    workers: int = Field(0, ge=0, le=10**4, description="Candidates trained at the same time; 0: one per core")
+    threads_per_worker: int = Field(
+        1, ge=1, le=10**4, description="Threads of each worker; errors are repeatable for a fixed number"
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the order of the data and of random weights")
+    storage: str | None = Field(
+        None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"
+    )
+
+    @model_validator(mode="after")
+    def _check_together(self) -> ExtractConfig:
+        """What no single key can tell. Every message names the keys and what to change."""
+        if self.teacher is None and self.error != "mlm":
+            raise ValueError(
+                f"teacher is missing: error {self.error!r} is measured with one; give a teacher, or set error to mlm"
+            )
+        if self.teacher is None and self.initialise == "inherit":
+            raise ValueError(
+                "teacher is missing: initialise 'inherit' takes its weights; give one, or set initialise to scratch"
+            )
+        if self.error == "task" and self.task is None:
+            raise ValueError("task is missing: error 'task' scores candidates on that set")
+        if self.error != "task" and self.task is not None:
+            raise ValueError(
+                f"task {str(self.task)!r} would not be used with error {self.error!r}; set error to task, or drop task"
+            )
+        if self.max_latency_ms is not None and self.max_latency_ratio is not None:
+            raise ValueError(
+                f"max_latency_ms {self.max_latency_ms} and max_latency_ratio {self.max_latency_ratio} limit the same; "
+                "give one of them"
+            )
+        if self.max_latency_ratio is not None and self.teacher is None:
+            raise ValueError(
+                "max_latency_ratio is a share of the teacher's latency and there is no teacher; use max_latency_ms"
+            )
+        if self.cost == "operations":
+            for key in ("max_latency_ms", "max_latency_ratio"):
+                if getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key} {getattr(self, key)} needs measured latency; set cost to latency, or drop {key}"
+                    )
+            if self.objective == "latency":
+                raise ValueError("objective 'latency' needs measured latency; set cost to latency")
+        if self.objective == "latency" and self.keep is None:
+            raise ValueError("keep is missing: objective 'latency' needs a quality floor, as in keep 0.97")
+        if self.objective != "latency" and self.keep is not None:
+            raise ValueError(
+                f"keep {self.keep} would not be used with objective {self.objective!r}; "
+                "set objective to latency, or drop keep"
+            )
+        for key in ("learning_rate", "batch_size"):
+            if len(set(getattr(self, key))) < len(getattr(self, key)):
+                raise ValueError(f"{key} {getattr(self, key)} holds a value twice, which would be trained twice")
+        return self
+
+
+def load(path: Path | None, overrides: Mapping[str, Any]) -> ExtractConfig:
+    """The configuration of a YAML file, with the options given on the command line over it.
+
+    Args:
+        path: a YAML mapping, or None for the defaults.
+        overrides: values by key; None means that the option was not given.
+
+    Raises:
+        InvalidConfig: an unreadable file, an unknown key, an impossible value or combination; the message names file or
+            option, key and value, for every key that is wrong.
+    """
+    return configuration.load(ExtractConfig, path, overrides)
+
+
+def dump(config: ExtractConfig) -> str:
+    """Commented YAML of every key; `load` of it gives an equal configuration."""
+    return configuration.dump(config)

@@ -1,0 +1,177 @@
+"""The study: every finished trial, on disk, so that no work is ever done twice.
+
+Trials live in an Optuna storage (SQLite in the run folder, or any SQLAlchemy URL), so Optuna's own tools can read
+them; `docs/study.md` documents the attributes. One process, the coordinator, writes: a trial is stored in one
+transaction, when it has ended. A kill therefore loses the running trials and nothing else, there is no half-written
+trial to clean up, and no lease has to expire before a search can go on.
+
+    >>> study = Study.open(sqlite(run / "study.db"), "extract", bench.identity)
+    >>> study.record(bench.train(architecture, settings))
+    >>> study.trials()
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import OptunaError
+from optuna.trial import TrialState, create_trial
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from subarch.architecture import Architecture
+from subarch.errors import InvalidStudy
+from subarch.extraction.trial import Point, Settings, Trial
+
+SCHEMA = 1
+
+# One fixed range each, wide enough for whatever a configuration allows: Optuna refuses a value outside of it.
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "depth": IntDistribution(0, 1_000_000),
+    "heads": IntDistribution(0, 1_000_000),
+    "hidden": IntDistribution(1, 1_000_000),
+    "intermediate": IntDistribution(0, 1_000_000),
+    "learning_rate": FloatDistribution(0, sys.float_info.max),
+    "batch_size": IntDistribution(1, 1_000_000),
+    "steps": IntDistribution(1, 1_000_000_000),
+    "seed": IntDistribution(0, 2**32 - 1),
+}
+
+
+class Study:
+    """The trials of one run. Use `Study.open`."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self._study = study
+
+    @classmethod
+    def open(cls, url: str, name: str, identity: Mapping[str, Any]) -> Study:
+        """Create or reopen the study; `identity` is all that an error depends on besides candidate and settings.
+
+        Raises:
+            InvalidStudy: unreadable or corrupt storage, a database without its driver, another schema, or trials of
+                another identity.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            # The sampler proposes nothing here; the default one would cost an import and a warning.
+            study = optuna.create_study(
+                storage=url, study_name=name, load_if_exists=True, sampler=optuna.samplers.RandomSampler(seed=0)
+            )
+            attributes = study.user_attrs
+            # The schema is written last, so a kill in between leaves a study that is still new
+            if attributes.keys() <= {"identity"} and not study.get_trials(deepcopy=False):
+                study.set_user_attr("identity", json.dumps(identity, sort_keys=True))
+                study.set_user_attr("schema", SCHEMA)
+                return cls(study)
+            schema = attributes.get("schema")
+            recorded = dict(json.loads(attributes["identity"])) if schema == SCHEMA else {}
+        except ImportError as error:
+            raise InvalidStudy(
+                f"{_shown(url)}: the driver of this database is not installed; install it (psycopg2 for PostgreSQL), "
+                "or leave the storage to SQLite"
+            ) from error
+        # RuntimeError: tables of another version of Optuna; KeyError and so on: attributes that are not ours
+        except (OptunaError, SQLAlchemyError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise InvalidStudy(
+                f"{_shown(url)}: the study cannot be opened: {_cause(error)}; "
+                "if the file is damaged, restore it from a copy, or move it away to train again"
+            ) from error
+        if schema != SCHEMA:
+            raise InvalidStudy(
+                f"{_shown(url)}: written with schema {schema}, this version reads {SCHEMA}; use a new run folder"
+            )
+        changed = sorted(key for key in {*recorded, *identity} if recorded.get(key) != identity.get(key))
+        if changed:
+            raise InvalidStudy(
+                f"{_shown(url)}: its trials were trained with another {', '.join(changed)}: errors would not compare; "
+                "use a new run folder"
+            )
+        return cls(study)
+
+    def record(self, trial: Trial) -> None:
+        """Store a finished trial, in one transaction.
+
+        Raises:
+            ValueError: an error that is NaN or infinite, at the end or on the curve.
+            InvalidStudy: the storage cannot be written (a full disk, a database that went away).
+        """
+        for error in (trial.error, *(point.error for point in trial.curve)):
+            if error is not None and not math.isfinite(error):
+                raise ValueError(f"trial of {trial.architecture}: the error {error} is not finite")
+        frozen = create_trial(
+            state=TrialState.FAIL if trial.error is None else TrialState.COMPLETE,
+            value=trial.error,
+            params=asdict(trial.architecture) | asdict(trial.settings),
+            distributions=DISTRIBUTIONS,
+            user_attrs={
+                "architecture": str(trial.architecture),
+                "curve": [[point.step, point.error, point.seconds] for point in trial.curve],
+                "seconds": trial.seconds,
+                "threads": trial.threads,
+                "reason": trial.reason,
+            },
+        )
+        try:
+            self._study.add_trial(frozen)
+        except (OptunaError, SQLAlchemyError) as error:
+            raise InvalidStudy(
+                f"trial of {trial.architecture} could not be stored: {_cause(error)}; "
+                "free some disk space or bring the database back, then resume: finished trials are kept"
+            ) from error
+
+    def trials(self) -> list[Trial]:
+        """All trials, oldest first.
+
+        Raises:
+            InvalidStudy: unreadable or corrupt storage.
+        """
+        try:
+            frozen = self._study.get_trials(deepcopy=False)
+            return [_to_trial(trial) for trial in frozen if trial.state.is_finished()]
+        except (OptunaError, SQLAlchemyError, KeyError, TypeError, ValueError) as error:
+            raise InvalidStudy(f"the study cannot be read: {_cause(error)}; restore it from a copy") from error
+
+
+def sqlite(path: Path) -> str:
+    """The URL of a SQLite file, whatever characters its name holds."""
+    return URL.create("sqlite", database=str(path)).render_as_string()
+
+
+def _to_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
+    params, attributes = frozen.params, frozen.user_attrs
+    if (frozen.state == TrialState.COMPLETE) != (frozen.value is not None):
+        raise ValueError(f"trial {frozen.number} is {frozen.state.name} with the error {frozen.value}")
+    return Trial(
+        Architecture(*(params[axis] for axis in ("depth", "heads", "hidden", "intermediate"))),
+        Settings(*(params[name] for name in ("steps", "learning_rate", "batch_size", "seed"))),
+        frozen.value,
+        tuple(Point(*point) for point in attributes["curve"]),
+        attributes["seconds"],
+        attributes["threads"],
+        attributes["reason"],
+        frozen.number,
+    )
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of what went wrong at the bottom: "database or disk is full"."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def _shown(url: str) -> str:
+    """A URL without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except SQLAlchemyError:
+        return "the storage"

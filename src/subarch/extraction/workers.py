@@ -1,0 +1,137 @@
+"""Local worker processes: each opens the workbench once, then trains one candidate after the other.
+
+Processes, not threads: a trial repeats bit for bit only with a fixed number of threads of its own. A worker that
+dies (killed, out of memory) takes its trial with it; the others are tried again once, and the one that kills its worker
+twice comes back as failed. Workers end by themselves when their parent is gone.
+
+    >>> with Workers(config, run, count=2) as workers:
+    ...     workers.submit(architecture, settings)
+    ...     trials = list(workers.next())
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from functools import cache
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from subarch.architecture import Architecture
+from subarch.extraction.config import ExtractConfig
+from subarch.extraction.trial import Settings, Trial, weights_path
+
+if TYPE_CHECKING:
+    from subarch.extraction.workbench import Workbench
+
+_place: tuple[ExtractConfig, Path, int]
+"""In a worker: the configuration, the run folder and the number of threads."""
+
+
+class Workers:
+    """`count` processes with `config.threads_per_worker` threads each. Use as a context manager."""
+
+    def __init__(self, config: ExtractConfig, run: Path, count: int) -> None:
+        self.config, self.run, self.count = config, run, count
+        self._running: dict[Future[Trial], tuple[Architecture, Settings]] = {}
+        self._pool = self._start()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    @property
+    def free(self) -> int:
+        return self.count - len(self._running)
+
+    def submit(self, architecture: Architecture, settings: Settings) -> None:
+        try:
+            future = self._pool.submit(_train, architecture, settings)
+        except BrokenProcessPool as error:  # a worker died since the last `next`; the coming one answers that
+            future = Future()
+            future.set_exception(error)
+        self._running[future] = (architecture, settings)
+
+    def next(self) -> Iterator[Trial]:
+        """Wait until at least one trial has ended, and give those that have.
+
+        An error that is nobody's trial but the run's (a full disk, a damaged cache) is raised as it is.
+        """
+        done, _ = wait(self._running, return_when=FIRST_COMPLETED)
+        if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
+            yield from self._recover()
+            return
+        for future in done:
+            del self._running[future]
+            yield future.result()
+
+    def _recover(self) -> Iterator[Trial]:
+        """After a worker died every running trial is gone; which of them did it is found by running them one by one."""
+        running, self._running = self._running, {}
+        self._renew()
+        for future, job in running.items():
+            try:
+                if isinstance(future.exception(), BrokenProcessPool):  # the others had ended before
+                    future = self._pool.submit(_train, *job)
+                yield future.result()
+            except BrokenProcessPool:
+                threads = self.config.threads_per_worker
+                yield Trial(*job, None, (), 0.0, threads, "its worker process died twice, killed or out of memory")
+                self._renew()
+
+    def _start(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            self.count, get_context("spawn"), _open, (self.config, self.run, self.config.threads_per_worker)
+        )
+
+    def _renew(self) -> None:
+        self._stop()
+        self._pool = self._start()
+
+    def _stop(self) -> None:
+        processes = list((self._pool._processes or {}).values())
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        for process in processes:
+            process.kill()
+
+
+def _open(config: ExtractConfig, run: Path, threads: int) -> None:
+    """Start-up of a worker. The workbench is opened with the first trial, whose future then carries any error."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    parent = parent_process()
+    assert parent is not None
+    assert parent.pid is not None
+    threading.Thread(target=_end_with_parent, args=(parent.pid,), daemon=True).start()
+    global _place
+    _place = config, run, threads
+
+
+def _end_with_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+@cache
+def _bench() -> Workbench:
+    import torch
+
+    from subarch.extraction.workbench import Workbench
+
+    config, run, threads = _place
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    return Workbench.open(config, run)
+
+
+def _train(architecture: Architecture, settings: Settings) -> Trial:
+    bench = _bench()
+    return bench.train(architecture, settings, weights_path(bench.run, architecture, settings))

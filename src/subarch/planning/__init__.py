@@ -1,0 +1,1 @@
+"""What a training costs before it is paid for: operations, memory, hours."""

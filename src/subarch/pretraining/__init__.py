@@ -1,0 +1,1 @@
+"""Full training of one architecture, by distillation or masked LM: batches, losses, the loop, what it leaves."""

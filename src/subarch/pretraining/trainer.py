@@ -1,0 +1,261 @@
+"""The training loop: `transformers.Trainer`, told what a batch is, what its loss is, and what a good checkpoint is.
+
+Trainer brings devices, processes, precision, accumulation and the optimiser. Three things differ from its own ways:
+
+- The loss. Where a model's `forward` accepts keyword arguments, Trainer hands it the number of labels in the whole
+  batch and takes what it returns for a sum over its own part, divided by that number. So it multiplies it by the number
+  of processes, to undo their averaging, and does not divide it by the accumulation steps. Stock masked language models
+  accept the number, ignore it, and return the mean over their part: two processes, or two accumulation steps, train
+  with twice the gradient, and log twice the loss (transformers 5.23; `tests/test_distributed.py` shows it).
+  Here each part of a batch brings its share of the whole loss, and the sum over processes is what is trained.
+- The data. The loader knows the position behind each batch, so a resumed run reads on instead of skipping.
+- Checkpoints. They are sealed when they are whole, hold the position, and never a weight that is not finite.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.integration_utils import TensorBoardCallback
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from subarch.errors import InvalidStudy, TrainingDiverged
+from subarch.pretraining.checkpoints import seal, verify
+from subarch.pretraining.collate import Inputs, Loader
+from subarch.pretraining.distill import UNIT, Distiller, Targets, TeacherSide
+
+PROGRESS = "progress.json"
+"""In each checkpoint: what `Progress` holds."""
+KEPT = 2
+"""Checkpoints that stay on disk: should the newest be damaged, there is the one before. The best stays besides."""
+
+
+@dataclass
+class Progress:
+    """What a training has behind it, over all its sittings. Tokens are those of all processes.
+
+    `done`: it took its last step, or stopped early; nothing but the hand-over is left.
+    """
+
+    architecture: str
+    position: dict[str, Any] | None = None
+    seconds: float = 0.0
+    tokens: int = 0
+    padded: int = 0
+    done: bool = False
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> Progress:
+        return cls(**json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8")))
+
+
+class PretrainTrainer(Trainer):
+    """See the module.
+
+    Args:
+        distiller: student and losses.
+        args: of Trainer; `max_steps` decides the length.
+        loader: this process's parts of the batches, standing where `progress` says.
+        heldout: batches for the evaluations, the same in every process.
+        side: the teacher; None where no loss needs one.
+        report: called with what is being done, the steps done and all steps.
+        patience: evaluations in a row without a gain that end the training; 0: they never do.
+        events: folder for TensorBoard, where it is installed.
+
+    Attributes:
+        kept: the step whose weights the model has in the end; another than the last if an earlier one was better.
+    """
+
+    loss_is_scaled_for_ga = True  # each part's share is of the whole batch, accumulation included
+
+    def __init__(
+        self,
+        distiller: Distiller,
+        args: TrainingArguments,
+        loader: Loader,
+        heldout: Sequence[Inputs],
+        side: TeacherSide | None,
+        progress: Progress,
+        report: Callable[[str, float, float], None],
+        patience: int = 0,
+        events: Path | None = None,
+    ) -> None:
+        callbacks: list[TrainerCallback] = [_Report(report)]
+        if patience:
+            callbacks.append(EarlyStoppingCallback(patience))
+        if events is not None:
+            board = TensorBoardCallback()
+            board.logging_dir = str(events)
+            callbacks.append(board)
+        super().__init__(model=distiller, args=args, callbacks=callbacks, eval_dataset=list(heldout))
+        self.remove_callback(PrinterCallback)
+        self.distiller, self.loader, self.heldout, self.side = distiller, loader, heldout, side
+        self.progress, self.began = progress, time.perf_counter()
+        if side is not None:
+            side.to(args.device)
+        self.kept: int | None = None
+        self._own = torch.zeros(2, dtype=torch.long)  # this process's tokens since the last checkpoint, real and padded
+        self._heldout_targets: list[Targets | None] = []
+
+    def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """The loader as it is: it knows its process, so accelerate has nothing to divide."""
+        on_gpu = self.args.device.type == "cuda"
+        # A generator of its own: DataLoader draws a seed, and what it draws of the global one shifts dropout's numbers
+        # in a resumed run, whose state is restored before
+        own = torch.Generator()
+        return DataLoader(self.loader, batch_size=None, num_workers=int(on_gpu), pin_memory=on_gpu, generator=own)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Trainer would go on with a training that had taken its last step, and only then was killed."""
+        if self.progress.done:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """This part's share of the batch's loss, times the processes, over which gradients will be averaged."""
+        position, (tokens, padded) = inputs.pop("position"), inputs.pop("sizes")
+        outputs = model(targets=self._targets(inputs, inputs.pop("cached", None)), **inputs)
+        loss: Tensor = outputs["loss"]
+        if not math.isfinite(value := loss.item()):
+            raise TrainingDiverged(
+                f"the loss became {value} at step {self.state.global_step + 1}; the last good checkpoint is kept. "
+                "Begin again with a lower learning_rate and --restart"
+            )
+        self.progress.position = position
+        self._own += torch.tensor([tokens, padded])
+        return loss * self.args.world_size
+
+    def _targets(self, inputs: dict[str, Any], cached: dict[str, Any] | None) -> Targets | None:
+        if self.side is None:
+            return None
+        if cached is not None:
+            return self.side.targets(cached)
+        return self.side.live(inputs["ids"], inputs["mask"], inputs.get("where"))
+
+    @torch.no_grad()  # not inference_mode: FSDP gathers weights here that training goes on with
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Each loss, unweighted, and their weighted sum, over the held-out sequences."""
+        self.distiller.eval()
+        totals: dict[str, float] = {}
+        counts: dict[str, float] = {}
+        for number, inputs in enumerate(self.heldout):
+            on_device = self._prepare_inputs(
+                {
+                    name: value
+                    for name in ("ids", "mask", "where", "labels")
+                    if (value := getattr(inputs, name)) is not None
+                }
+            )
+            if number == len(self._heldout_targets):
+                self._heldout_targets.append(self._targets(on_device, None))
+            found = self.model_wrapped(targets=self._heldout_targets[number], **on_device)
+            for name in self.distiller.weights:
+                value, count = found[name], inputs.count(UNIT[name])
+                totals[name] = totals.get(name, 0.0) + float(value) * count
+                counts[name] = counts.get(name, 0.0) + count
+        metrics = {f"{metric_key_prefix}_{name}": totals[name] / counts[name] for name in totals}
+        weights = self.distiller.weights
+        metrics[f"{metric_key_prefix}_loss"] = sum(
+            weight * metrics[f"{metric_key_prefix}_{name}"] for name, weight in weights.items()
+        )
+        if not all(map(math.isfinite, metrics.values())):
+            raise TrainingDiverged(
+                f"a held-out loss is not finite after step {self.state.global_step}: {metrics}; the last good "
+                "checkpoint is kept. Begin again with a lower learning_rate and --restart"
+            )
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """As Trainer logs, with the seconds of all sittings."""
+        super().log(logs | {"seconds": self.progress.seconds + time.perf_counter() - self.began}, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Write a checkpoint and seal it; only then do older ones go."""
+        for name, parameter in self.distiller.named_parameters():
+            if not bool(torch.isfinite(parameter).all()):
+                raise TrainingDiverged(
+                    f"{name} is not finite after step {self.state.global_step}; the last good checkpoint is kept. "
+                    "Begin again with a lower learning_rate and --restart"
+                )
+        root = Path(str(self.args.output_dir))
+        folder = root / f"checkpoint-{self.state.global_step}"
+        try:
+            # Before Trainer looks whether the best one is there: FSDP makes its folder only afterwards
+            folder.mkdir(parents=True, exist_ok=True)
+            super()._save_checkpoint(model, trial)
+            tokens, padded = self.accelerator.reduce(self._own.to(self.args.device)).tolist()
+            self._own.zero_()
+            self.progress.tokens += tokens
+            self.progress.padded += padded
+            self.accelerator.wait_for_everyone()  # each process writes its own random state
+            if self.args.should_save:
+                now = time.perf_counter()
+                self.progress.seconds += now - self.began
+                self.began, self.progress.done = now, self.control.should_training_stop
+                (folder / PROGRESS).write_text(json.dumps(vars(self.progress)), encoding="utf-8")
+                seal(folder)
+                rotate_checkpoints(str(root), KEPT, self.state.best_model_checkpoint)
+        except (OSError, SafetensorError, RuntimeError) as error:  # torch.save says RuntimeError
+            raise InvalidStudy(
+                f"{folder}: cannot be written: {error}; the checkpoint before it is kept: set right what is wrong "
+                "(a full disk?), then give the same command again"
+            ) from error
+        self.accelerator.wait_for_everyone()
+
+    def _load_best_model(self) -> None:
+        best = Path(str(self.state.best_model_checkpoint))
+        if wrong := verify(best):
+            warnings.warn(f"{best}: {wrong}; the weights of the last step are handed over instead", stacklevel=2)
+            return
+        super()._load_best_model()
+        self.kept = self.state.best_global_step
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """All but what is tied must have been there: Trainer would warn, and go on with weights of two models."""
+        if wrong := [*(set(load_result.missing_keys) - self._tied), *load_result.unexpected_keys]:
+            raise InvalidStudy(
+                f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])} are in one only; "
+                "begin again with --restart"
+            )
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """Tied weights once; safetensors refuses them twice."""
+        state = self.distiller.state_dict() if state_dict is None else state_dict
+        super()._save(output_dir, {name: value for name, value in state.items() if name not in self._tied})
+
+    @property
+    def _tied(self) -> set[str]:
+        return {f"student.{name}" for name in self.distiller.student.tied_names}
+
+
+class _Report(TrainerCallback):
+    """Hands progress on."""
+
+    def __init__(self, report: Callable[[str, float, float], None]) -> None:
+        self.report, self.loss = report, ""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self.report(f"pretraining{self.loss}", state.global_step, state.max_steps)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.loss = f", loss {logs['loss']:.4f}"
