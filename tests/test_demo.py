@@ -25,13 +25,15 @@ from subarch.pretraining import outcome
 from subarch.pretraining.config import load_pretrain
 from subarch.space import SearchSpace
 from subarch.teacher import Teacher
+from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess
 
-COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "params"]
+COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "params", "accuracy"]
 PACKAGES = ("filelock", "packaging", "pluggy")
 REAL_SETTINGS, REAL_PRETRAINING = demo.SETTINGS, demo.PRETRAINING
 REAL_SHAPES, real_teacher_folder = demo.HAND_PICKED, demo.teacher_folder
+REAL_FINETUNING = demo.FINETUNING
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,6 +45,16 @@ def one_thread() -> Iterator[None]:
             patch.setattr(module, "usable_cores", lambda: 1)
         yield
     torch.set_num_threads(threads)
+
+
+def learnable(packages: tuple[str, ...], corpus: Path, path: Path) -> None:
+    """Instead of examples from docstrings, of which a tiny model knows no word."""
+    assert (packages, corpus) == (demo.CLASSES, path.with_name("docstrings.jsonl"))
+    rows = [
+        {"text": one.texts[0], "package": LABELS[n % 3], "module": f"module {n // 2}"}
+        for n, one in enumerate(topics(120))
+    ]
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(demo, "HAND_PICKED", ("1-2-8-16", "2-4-16-16"))
         patch.setattr(demo, "SETTINGS", demo.SETTINGS | small)
         patch.setattr(demo, "PRETRAINING", {"steps": 24, "batch_tokens": 512, "evaluations": 2, "threads": 1})
+        quick = {"learning_rate": [1e-2], "epochs": 3, "batch_size": [8], "max_length": 16, "threads": 1}
+        patch.setattr(demo, "FINETUNING", demo.FINETUNING | quick)
+        patch.setattr(demo, "write_task", learnable)
         patch.setattr(demo, "teacher_folder", lambda: folder / "teacher")
         yield folder
 
@@ -121,6 +136,28 @@ def test_the_winner_is_pretrained_from_where_the_search_left_it_and_measured_ali
     assert "subarch pretrain" in text
 
 
+def test_teacher_and_student_end_as_classifiers_scored_where_neither_learnt(
+    shown: tuple[list[dict[str, Any]], Path], folder: Path
+) -> None:
+    rows, page = shown
+    result = json.loads((folder / "run" / "finetuned" / "package" / "metrics.json").read_text())
+    of_teacher = json.loads((folder / "run-teacher" / "finetuned" / "package" / "metrics.json").read_text())
+    assert result["model"] == "pretrained"
+    assert result["config"]["teacher"] == str(folder / "run-teacher" / "finetuned" / "package")
+    assert of_teacher["teacher"] is None
+    accuracies = {row["model"]: row["accuracy"] for row in rows}
+    student = result["heldout"]["scores"]["accuracy"]
+    assert accuracies.pop("teacher") == of_teacher["heldout"]["scores"]["accuracy"] > 0.6
+    assert accuracies.pop("selected, pretrained") == student
+    assert set(accuracies.values()) == {None}
+    (evaluation,) = json.loads((folder / "run" / "finetuned" / "package" / "report.json").read_text())["evaluations"]
+    compared = evaluation["comparison"]["metrics"]["accuracy"]
+    assert (compared["ours"], compared["theirs"]) == (student, of_teacher["heldout"]["scores"]["accuracy"])
+    assert evaluation["part"] == "held-out"
+    assert not [warning for warning in evaluation["warnings"] if "were learnt from" in warning]
+    assert "package, held-out" in page.read_text()
+
+
 def test_a_demo_stopped_in_its_pretraining_goes_on(
     shown: tuple[list[dict[str, Any]], Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,7 +201,7 @@ def test_a_demo_shown_again_trains_and_reads_nothing_again(
     asked, written = OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns
     rows, _ = demo.demonstrate(folder / "run")
     assert (OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns) == (asked, written)
-    same = ("model", "distance", "recall@10", "MRR", "params")
+    same = ("model", "distance", "recall@10", "MRR", "params", "accuracy")
     assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in shown[0]]
 
 
@@ -180,6 +217,7 @@ def test_without_a_winner_the_hand_picked_are_compared_all_the_same(
     assert [row["model"] for row in rows] == ["teacher", "1-2-8-16", "2-4-16-16"]
     assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0] if "selected" not in row["model"]]
     assert not (folder / "none" / "pretraining.json").exists()
+    assert {row["accuracy"] for row in rows} == {None}
     assert page.is_file()
 
 

@@ -2,47 +2,38 @@
 
 Weights are compared after plain SGD without clipping: Adam and clipping divide by the gradient's size, and hide a wrong
 scale. A float32 sum over a batch that is cut in two differs in its last bits, of gradients and losses of order 1 to 10:
-`CLOSE` is some ten of these. Processes are forked (`tiny_pretrain.fork`); one test goes through torchrun.
+`CLOSE` is some ten of these. Processes are forked (`forked.fork`); one test goes through torchrun.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.run import main as torchrun
 from torch.utils.data import SequentialSampler
 from transformers import BertForMaskedLM, Trainer, TrainingArguments, default_data_collator
 
+from forked import dies, fork
 from subarch.pretraining.checkpoints import verify
 from subarch.pretraining.pretrain import CHECKPOINTS, train
 from subarch.pretraining.trainer import PretrainTrainer
-from tiny_pretrain import dies, fork, one_core, tensors, tiny_pretraining, weights
+from tiny_pretrain import tensors, tiny_pretraining, weights
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share what is there of processors")
+pytestmark = [
+    pytest.mark.usefixtures("quick_trainer"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share what is there of processors"),
+]
 
 CLOSE = 1e-5
 PLAIN: dict[str, Any] = {"optimizer": "sgd", "clip": 0.0, "learning_rate": 0.1, "steps": 4, "evaluations": 2}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    with one_core():
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("distributed")
 
 
 def furthest(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> float:
@@ -283,13 +274,22 @@ def test_fsdp_is_ignored_on_cpus(place: Path, tmp_path: Path) -> None:
 # The command
 
 
-def test_torchrun_trains_as_one_process(place: Path, tmp_path: Path) -> None:
+COMMAND = """
+import contextlib
+from subarch.cli import main
+with contextlib.suppress(SystemExit):  # torchrun takes it for the death of a process that it has forked
+    main()
+"""
+
+
+def test_torchrun_trains_as_one_process(place: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its own command line, with processes that it forks."""
     config = tiny_pretraining(place, **PLAIN)
     train(tmp_path / "one", config)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "subarch"]
+    (tmp_path / "command.py").write_text(COMMAND, encoding="utf-8")
+    launch = ["--standalone", "--nproc-per-node", "2", "--start-method", "fork", "--run-path"]
     command = ["pretrain", str(tmp_path / "two"), "--config", str(tmp_path / "one" / "pretrain.yaml"), "--json"]
-    # On one core: latency is measured with as many threads as there are cores, which the tests share
-    pinned = ["taskset", "-c", str(min(os.sched_getaffinity(0)))] if shutil.which("taskset") else []
-    done = subprocess.run([*pinned, *launch, *command], capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["steps"] == 4  # one process speaks
+    capfd.readouterr()
+    assert fork(lambda: torchrun([*launch, str(tmp_path / "command.py"), *command])) == [0]
+    assert json.loads(capfd.readouterr().out)["steps"] == 4  # one process speaks
     assert furthest(tensors(tmp_path / "two"), tensors(tmp_path / "one")) < CLOSE

@@ -77,11 +77,12 @@ def test_the_limit_is_shared_fairly_and_kept(packages: Path) -> None:
     assert set(even) == {"small_one", "big_one"}
 
 
-def test_a_missing_package_is_named_with_those_found() -> None:
+def test_a_missing_package_is_named_with_those_found(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidCorpus, match=r"no_such_package, os\.path; found: json"):
         collect(["json", "no_such_package", "os.path"], limit_bytes=100)
     with pytest.raises(InvalidCorpus, match="math"):  # without Python source
         collect(["math", "json"], limit_bytes=100)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # as a script has it; `python -m pytest` has one
     with pytest.raises(InvalidCorpus, match="__main__"):
         collect(["__main__"], limit_bytes=100)
     with pytest.raises(InvalidCorpus, match="none named"):
@@ -197,8 +198,8 @@ def test_prose_of_anything_is_clean_lines(text: str) -> None:
 
 def test_write_corpus_is_readable_reproducible_and_atomic(tmp_path: Path) -> None:
     docstrings = [
-        Docstring("p", "p", "First paragraph of text.\n\nSecond one is here."),
-        Docstring("q", "q", "Übung macht den Meister."),
+        Docstring("p", "p", "p", "First paragraph of text.\n\nSecond one is here."),
+        Docstring("q", "q", "q", "Übung macht den Meister."),
     ]
     path = tmp_path / "corpus.jsonl"
     report = write_corpus(docstrings, path)
@@ -236,7 +237,7 @@ def test_retrieval_pairs() -> None:
         f"Give the answer away.\n\n{rest} to give the answer away at once.",
         f"solve(a, b, *, overwrite=False, check=True)\n\n{rest} for the signature.",
     ]
-    pairs = retrieval_pairs(Docstring("p", f"p.{n}", text) for n, text in enumerate(texts))
+    pairs = retrieval_pairs(Docstring("p", "p", f"p.{n}", text) for n, text in enumerate(texts))
     assert pairs == [("Factorise a square matrix.", f"{rest}. The input number.")]
 
 

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from subarch.configuration import load
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning import finetune as stage
+from subarch.finetuning import strategies
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import parts_of
 from subarch.finetuning.finetune import finetune, places
@@ -25,6 +26,7 @@ from subarch.tasks import score
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher, write_json
 
+pytestmark = pytest.mark.usefixtures("quick_trainer")
 SEARCH = {"learning_rate": [1e-3, 1e-2], "batch_size": [8], "epochs": 2, "dropout": 0.0, "max_length": 16, "threads": 1}
 
 
@@ -135,7 +137,7 @@ def test_diagnostic_sets_are_learnt_by_another_task() -> None:
 @pytest.fixture(scope="module")
 def done(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     run = tmp_path_factory.mktemp("run")
-    return run, finetune(model, config(data), run)
+    return run, finetune(model, config(data), run, command="subarch finetune")
 
 
 def test_all_settings_are_tried_and_the_best_repeated(done: tuple[Path, dict[str, Any]]) -> None:
@@ -147,6 +149,7 @@ def test_all_settings_are_tried_and_the_best_repeated(done: tuple[Path, dict[str
     again = [best, found["fits"][2]]
     assert found["chosen"] == max(again, key=lambda row: row["dev"]["accuracy"])["name"]
     assert found["cost"]["examples_seen"] == sum(row["examples_seen"] for row in found["fits"])
+    assert (found["cost"]["trainings"], found["agora"]) == (3, None)
 
 
 def test_the_chosen_model_is_scored_on_what_nothing_saw(done: tuple[Path, dict[str, Any]], data: Path) -> None:
@@ -164,6 +167,27 @@ def test_the_chosen_model_is_scored_on_what_nothing_saw(done: tuple[Path, dict[s
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == dict(enumerate(sorted(LABELS)))
 
 
+def test_the_score_is_assessed_beside_the_model(done: tuple[Path, dict[str, Any]]) -> None:
+    run, found = done
+    folder = run / "finetuned" / "topics"
+    (told,) = json.loads((folder / "report.json").read_text())["evaluations"]
+    assert (told["task"], told["part"], told["command"]) == ("topics", "held-out", "subarch finetune")
+    accuracy = told["scores"]["metrics"]["accuracy"]
+    assert accuracy["value"] == pytest.approx(found["heldout"]["mean"]["accuracy"])
+    assert sorted(accuracy["seeds"]) == sorted(scores["accuracy"] for scores in found["heldout"]["seeds"].values())
+    # of single examples what the model says that was chosen
+    right = round(20 * found["heldout"]["scores"]["accuracy"])
+    assert sum(row[n] for n, row in enumerate(told["confusion"]["counts"])) == right
+    assert told["mistakes"]["count"] == 20 - right
+    lines = [json.loads(line) for line in (folder / "predictions-topics-held-out.jsonl").read_text().splitlines()]
+    seed = found["chosen"].rpartition("-s")[2]
+    names = sorted(LABELS)
+    predicted = json.loads((folder / "heldout.json").read_text())["seeds"][seed]
+    assert [line["prediction"] for line in lines] == [names[int(value)] for value in predicted]
+    assert "topics, held-out: accuracy" in (folder / "report.html").read_text()
+    assert not list(folder.parent.glob(".*"))
+
+
 def test_the_models_of_the_best_setting_stay_and_no_others(done: tuple[Path, dict[str, Any]]) -> None:
     run, found = done
     fits = run / "finetuned" / "topics.fits"
@@ -175,7 +199,7 @@ def test_the_same_again_trains_nothing(
     done: tuple[Path, dict[str, Any]], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, found = done
-    monkeypatch.setattr(stage, "fit", None)
+    monkeypatch.setattr(strategies, "fit", None)
     assert finetune(model, config(data, threads=2), run) == found
     with pytest.raises(InvalidStudy, match=r"another epochs \(epochs = 2\)"):
         finetune(model, config(data, epochs=3), run)
@@ -186,7 +210,7 @@ def test_killed_after_any_fit_it_repeats_none_of_them(
 ) -> None:
     _, whole = done
     trained: list[str] = []
-    real: Callable[..., Any] = stage.fit
+    real: Callable[..., Any] = strategies.fit
 
     def fit(*given: Any, **others: Any) -> Any:
         is_there = given[4].is_dir()
@@ -196,15 +220,15 @@ def test_killed_after_any_fit_it_repeats_none_of_them(
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(stage, "fit", fit)
+    monkeypatch.setattr(strategies, "fit", fit)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             finetune(model, config(data), tmp_path)
-    monkeypatch.setattr(stage, "_leave", None)  # and before the end
+    monkeypatch.setattr(stage, "assess", None)  # and before the end
     with pytest.raises(TypeError):
         finetune(model, config(data), tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr(stage, "fit", fit)
+    monkeypatch.setattr(strategies, "fit", fit)
     found = finetune(model, config(data), tmp_path)
     assert trained == [row["name"] for row in whole["fits"]]
     assert found["heldout"] == whole["heldout"]
@@ -265,14 +289,18 @@ def test_places(tmp_path: Path) -> None:
     assert places(tmp_path / "mine" / "selected", Path("x"))[1] == Path("x")
 
 
-def test_the_command(model: Path, data: Path, tmp_path: Path) -> None:
+def test_the_command(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from subarch.cli import app
 
     words = ["finetune", str(model), "--run", str(tmp_path), "--task", "topics", "--data", str(data), "--first", "text"]
     words += ["--label", "topic", "--learning-rate", "1e-2", "--epochs", "1", "--seeds", "0", "--threads", "1"]
+    monkeypatch.setattr("sys.argv", ["subarch", *words])
     shown = CliRunner().invoke(app, words)
     assert shown.exit_code == 0, shown.output
     assert "held out, 20 examples" in shown.stdout
     assert str(tmp_path / "finetuned" / "topics") in shown.stdout.replace("\n", "")
+    page = (tmp_path / "report.html").read_text()
+    assert "topics, held-out: accuracy" in page
+    assert f"subarch finetune {model} --run" in page
     found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
     assert found["config"]["learning_rate"] == [0.01]

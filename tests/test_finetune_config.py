@@ -49,6 +49,10 @@ def test_lists_span_the_sets_in_order() -> None:
     assert {theta.seed for theta in config.thetas()} == {7}
 
 
+def test_other_seeds_are_tried_once() -> None:
+    assert load(FinetuneConfig, None, GOOD | {"seeds": [3, 1, 3, 0, 1]}).others() == [1, 0]
+
+
 def test_a_single_set_is_a_search_space_too() -> None:
     assert load(FinetuneConfig, None, GOOD | {"learning_rate": [1e-4]}).thetas() == (Theta(1e-4),)
 
@@ -88,6 +92,10 @@ def test_names_tell_settings_apart() -> None:
         ({"first": "t", "kind": "choice"}, "go together"),
         ({"first": "t", "choices": ["a", "b"]}, "go together"),
         ({"any_teacher": True}, "without a teacher"),
+        ({"agora": "common"}, "agora needs a teacher"),
+        ({"agora": "lcs", "teacher": "t"}, "'common' or 'halving'"),
+        ({"points": 2}, "points is of no use without agora"),
+        ({"neighbours": ["texts"], "teacher": "t"}, "neighbours is of no use without agora"),
         ({"task": "../rte"}, "task"),
     ],
 )

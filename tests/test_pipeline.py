@@ -8,13 +8,12 @@ import os
 import resource
 import shutil
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from signal import SIGINT, SIGKILL
+from signal import SIGINT, SIGKILL, default_int_handler, signal
 from typing import Any
 
 import psutil
@@ -26,7 +25,9 @@ from transformers import PreTrainedModel
 import subarch.extraction.study
 import subarch.extraction.workbench
 import subarch.pipeline
+from forked import start
 from subarch.architecture import Architecture, Inputs
+from subarch.cli import main
 from subarch.errors import (
     InvalidConfig,
     InvalidCorpus,
@@ -37,6 +38,7 @@ from subarch.errors import (
 )
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.prepare import environment
+from subarch.extraction.workers import Workers
 from subarch.pipeline import extract, load_selected, select, train_also, write_report
 from subarch.runs import RunFolder
 from subarch.space import SearchSpace
@@ -263,19 +265,19 @@ def test_other_shapes_are_trained_as_the_candidates_were(small_copy: Path) -> No
 def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
     finished: Path, config: ExtractConfig, tmp_path: Path
 ) -> None:
-    """Two workers, then one, then one: the errors are those of the run that trained in this process, bit for bit."""
+    """Two workers, then one, then this process: the errors are those of the run that trained in it, bit for bit."""
     run = tmp_path / "interrupted"
     RunFolder.create(run, config, resume=False)
     shutil.copy(finished / "latency.json", run)  # measured figures never come out the same again
 
-    with launched("extract", "--run", run, "--resume", "--workers", 2) as process:
+    with launched(tmp_path / "said", "extract", "--run", run, "--resume", "--workers", 2) as process:
         wait_for(process, run, more_than=0)
         with pytest.raises(InvalidStudy, match="another process is working in this run"):
             extract(config, run, resume=True)
-        workers = psutil.Process(process.pid).children(recursive=True)
+        workers = process.children(recursive=True)
         os.killpg(process.pid, SIGINT)  # as a terminal does
-        _, said = process.communicate(timeout=600)
-    assert process.returncode == 130
+        assert process.wait(600) == 130
+    said = (tmp_path / "said").read_text()
     assert f"go on with: subarch extract --run {run} --resume" in " ".join(said.split())
     assert "Traceback" not in said
     assert len(workers) >= 2
@@ -283,19 +285,15 @@ def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
     stopped = recorded(run)
     assert 0 < stopped < 16
 
-    with launched("extract", "--run", run, "--resume", "--workers", 1) as process:
+    with launched(tmp_path / "said", "extract", "--run", run, "--resume", "--workers", 1) as process:
         wait_for(process, run, more_than=stopped)
-        workers = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(SIGKILL)
-        process.communicate(timeout=600)
-    assert process.returncode == -SIGKILL
+        workers = process.children(recursive=True)
+        process.kill()
+        assert process.wait(600) == -SIGKILL
     assert psutil.wait_procs(workers, timeout=10)[1] == []  # they notice that their parent is gone
     assert stopped < recorded(run) < 16
 
-    with launched("extract", "--run", run, "--resume", "--workers", 1, "--json") as process:
-        printed, said = process.communicate(timeout=600)
-    assert process.returncode == 0, said
-    assert json.loads(printed) == read(run)
+    assert extract(config, run, resume=True) == read(run)
     assert decided(run) == decided(finished)
     assert trials(run) == trials(finished)  # no trial twice, and every curve bit for bit
     assert {path.name for path in (run / "weights").iterdir()} == {
@@ -304,29 +302,33 @@ def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
 
 
 @contextmanager
-def launched(*words: object) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process group of its own, which does not outlive the test."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from subarch.cli import main; main()", *map(str, words)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def launched(said: Path, *words: object) -> Iterator[psutil.Process]:
+    """The command with its workers in a process group of its own, which does not outlive the test; it writes `said`."""
+
+    def command() -> None:
+        os.setsid()
+        signal(SIGINT, default_int_handler)  # also where the tests run in the background, which ignores it
+        sys.argv = ["subarch", *map(str, words)]
+        subarch.pipeline.Workers = Workers  # type: ignore[misc]
+        os.dup2(os.open(said, os.O_WRONLY | os.O_CREAT), 2)  # the workers' too
+        sys.stdout = sys.stderr = os.fdopen(2, "w")
+        main()
+
+    process = psutil.Process(start(command))
     try:
         yield process
     finally:
-        if process.poll() is None:
+        if process.is_running():
             os.killpg(process.pid, SIGKILL)
-            process.communicate()
+            process.wait()
 
 
-def wait_for(process: subprocess.Popen[str], run: Path, more_than: int) -> None:
+def wait_for(process: psutil.Process, run: Path, more_than: int) -> None:
     deadline = time.monotonic() + 600  # others may be using the machine
     while recorded(run) <= more_than:
-        assert process.poll() is None, process.communicate()
+        assert process.status() != psutil.STATUS_ZOMBIE
         assert time.monotonic() < deadline
-        time.sleep(0.01)
+        time.sleep(0.02)
 
 
 class Death(BaseException):

@@ -5,7 +5,6 @@ Bits are compared on a CPU, which is where they are promised.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import random
@@ -15,13 +14,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from forked import die, dies, fork, half_written
 from subarch.cli import main
 from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.pretraining import pretrain as stage
@@ -31,22 +31,14 @@ from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.distill import Distiller
 from subarch.pretraining.pretrain import CHECKPOINTS, train
 from subarch.pretraining.trainer import PROGRESS, PretrainTrainer
-from tiny_pretrain import die, dies, fork, half_written, one_core, tensors, tiny_pretraining, weights
+from tiny_pretrain import tensors, tiny_pretraining, weights
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="bits are promised on a CPU")
+pytestmark = [
+    pytest.mark.usefixtures("quick_trainer"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="bits are promised on a CPU"),
+]
 
 Patch = tuple[Any, str, Callable[..., Any]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    with one_core():
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pretraining")
 
 
 @pytest.fixture(scope="module")
@@ -163,13 +155,9 @@ def test_kill_9_of_the_command_and_the_same_command_again(
     file.write_text((finished / "pretrain.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr(sys, "argv", ["subarch", "pretrain", str(run), "--config", str(file)])
 
-    def command() -> None:
-        with contextlib.suppress(SystemExit):
-            main()
-
     def half() -> None:
         threading.Thread(target=when_there, daemon=True).start()
-        command()
+        main()
 
     def when_there() -> None:
         while not (run / CHECKPOINTS / "checkpoint-2" / "optimizer.pt").is_file():  # sealed by then, or not
@@ -178,7 +166,7 @@ def test_kill_9_of_the_command_and_the_same_command_again(
 
     assert fork(half) == [-signal.SIGKILL]
     assert not (run / "pretraining.json").exists()
-    assert fork(command) == [0]
+    assert fork(main) == [0]
     assert weights(run) == weights(finished)
 
 

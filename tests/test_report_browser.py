@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +13,21 @@ from typing import Any
 import pytest
 
 import report_fixture
+import test_report_finetuning as finetuned
 from subarch.report import RunData, formats, render
 
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]
 TRAINED: Any = EXAMPLE.pretraining
+ITEMS = finetuned.ITEMS
 CHROMIUM = shutil.which("chromium")
-needs_browser = pytest.mark.skipif(
-    CHROMIUM is None, reason="no `chromium` on the PATH: install Debian's package to run"
-)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run", "--disable-sync"]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip("no `chromium` on the PATH: install Debian's package to run")
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -58,31 +60,37 @@ def local(url: str) -> bool:
     return url.startswith(("file:", "data:", "blob:"))
 
 
+@pytest.fixture(scope="module")
+def example(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The page of the example, for tests that leave it as it was."""
+    with opened(browser, tmp_path_factory.mktemp("example"), EXAMPLE) as page:
+        yield page
+
+
 def hover(page: Any, selector: str) -> str:
     marker = page.locator(selector)
     marker.scroll_into_view_if_needed()
     box = marker.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    page.wait_for_selector(".hoverlayer .hovertext")
-    return str(page.locator(".hoverlayer .hovertext").text_content()).replace(formats.SPACE, " ")
+    label = page.locator(f"{selector.split()[0]} .hoverlayer .hovertext")
+    label.wait_for()
+    return str(label.text_content()).replace(formats.SPACE, " ")
 
 
-def test_hovering_the_winner_shows_its_figures(browser: Any, tmp_path: Path) -> None:
-    with opened(browser, tmp_path, EXAMPLE) as page:
-        text = hover(page, "#plot-frontier .scatterlayer .trace:last-child .points path")
+def test_hovering_the_winner_shows_its_figures(example: Any) -> None:
+    text = hover(example, "#plot-frontier .scatterlayer .trace:last-child .points path")
     assert formats.shape(WINNER["architecture"]) in text
     assert f"error {WINNER['error']:.4f}" in text
     assert f"{WINNER['latency_ms']:.2f} ms (IQR" in text
     assert "learning rate 0.0003" in text
 
 
-def test_hovering_a_loss_shows_step_time_and_value(browser: Any, tmp_path: Path) -> None:
+def test_hovering_a_loss_shows_step_time_and_value(example: Any) -> None:
     last = TRAINED["heldout"][-1]
-    with opened(browser, tmp_path, EXAMPLE) as page:
-        text = hover(page, "#plot-pretraining .scatterlayer .trace:last-child .points path:last-child")
-        assert text == f"Held-out, weighted sumstep 400, after 4 min 02 sloss {last['loss']:.4f}"
-        written = page.locator("#plot-pretraining .shapelayer .shape-label text").text_content()
-        assert written == f"embedding after the search {WINNER['error']:.4f}"
+    text = hover(example, "#plot-pretraining .scatterlayer .trace:last-child .points path:last-child")
+    assert text == f"Held-out, weighted sumstep 400, after 4 min 02 sloss {last['loss']:.4f}"
+    written = example.locator("#plot-pretraining .shapelayer .shape-label text").text_content()
+    assert written == f"embedding after the search {WINNER['error']:.4f}"
 
 
 @pytest.mark.parametrize("width", [390, 1280])
@@ -158,23 +166,24 @@ def test_infeasible_report_renders(browser: Any, tmp_path: Path) -> None:
         assert "Nearest" in page.locator("#plot-frontier .legend").text_content()
 
 
-def test_a_plot_can_be_saved_and_offers_no_upload(browser: Any, tmp_path: Path) -> None:
-    with opened(browser, tmp_path, EXAMPLE) as page:
-        page.locator("#plot-frontier").hover()
-        buttons = page.locator("#plot-frontier .modebar-btn")
-        titles = [button.get_attribute("data-title") for button in buttons.all()]
-        assert titles == ["Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"]
-        with page.expect_download() as download:
-            buttons.first.click()
-        assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
+def test_a_plot_can_be_saved_and_offers_no_upload(example: Any) -> None:
+    example.locator("#plot-frontier").hover()
+    buttons = example.locator("#plot-frontier .modebar-btn")
+    titles = [button.get_attribute("data-title") for button in buttons.all()]
+    assert titles == ["Download plot as a PNG", "Zoom", "Pan", "Zoom in", "Zoom out", "Reset axes"]
+    with example.expect_download() as download:
+        buttons.first.click()
+    assert Path(download.value.path()).read_bytes().startswith(b"\x89PNG")
 
 
-def test_legend_hides_every_trial_of_a_candidate(browser: Any, tmp_path: Path) -> None:
-    with opened(browser, tmp_path, EXAMPLE) as page:
-        lines = page.locator("#plot-curves .scatterlayer .trace")
-        before = lines.count()
-        page.locator("#plot-curves .legendtoggle").first.click()
-        expect()(lines).to_have_count(before - len(report_fixture.THETA))
+def test_legend_hides_every_trial_of_a_candidate(example: Any) -> None:
+    lines = example.locator("#plot-curves .scatterlayer .trace")
+    before = lines.count()
+    entry = example.locator("#plot-curves .legendtoggle").first
+    entry.click()
+    expect()(lines).to_have_count(before - len(report_fixture.THETA))
+    entry.click()
+    expect()(lines).to_have_count(before)
 
 
 def test_narrow_dark_and_copying(browser: Any, tmp_path: Path) -> None:
@@ -189,6 +198,33 @@ def test_narrow_dark_and_copying(browser: Any, tmp_path: Path) -> None:
         page.locator("#copy").click()
         expect()(page.locator("#copied")).to_have_text("Copied")
         assert page.evaluate("navigator.clipboard.readText()") == EXAMPLE.command
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_of_finetuned_models(browser: Any, tmp_path: Path, width: int) -> None:
+    with opened(browser, tmp_path, finetuned.page_of(ITEMS), viewport={"width": width, "height": 844}) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.locator(".plot").count() == 2
+        names = page.locator("#plot-scores .legendtext").all_text_contents()
+        assert names == ["Score", "Compared with", "Most frequent label"]
+        metric = ITEMS[0]["evaluations"][0]["scores"]["metrics"]["accuracy"]
+        text = hover(page, "#plot-scores .scatterlayer .trace:first-child .points path:first-child")
+        assert f"accuracy {metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})" in text
+        expect()(page.locator("#plot-agora-0 .barlayer .point")).to_have_count(2)
+
+
+def test_hostile_strings_in_finetuned_models_are_inert_and_shown_literally(browser: Any, tmp_path: Path) -> None:
+    hostile = report_fixture.HOSTILE
+    items: Any = json.loads(json.dumps(finetuned.example((hostile[0], hostile[1]))))
+    items[0]["name"], found = hostile[2], items[0]["evaluations"][0]
+    found |= {"part": hostile[3], "warnings": [hostile[4]]}
+    found["confusion"]["labels"] = [hostile[5], hostile[0]]
+    items[0]["agora"] |= {"stopped": hostile[4], "metric": hostile[1]}
+    with opened(browser, tmp_path, finetuned.page_of(items)) as page:
+        shown = page.locator("body").inner_text()
+        assert [string for string in hostile if string not in shown] == []
+        assert page.locator("img, a[href^=javascript]").count() == 0
+        assert page.locator("script").count() == 3
 
 
 def expect() -> Any:

@@ -1,10 +1,9 @@
-"""The page about fine-tuned models: what it says, and that it renders and stays inert in a browser."""
+"""The page about fine-tuned models: what it says. `test_report_browser` shows it in a browser."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,7 @@ from subarch.report.tables import LONGEST
 from subarch.tasks import TASKS, Examples, Task
 from subarch.tasks.examples import Example
 from test_report import Page, plots
-from test_report_browser import browser, expect, hover, needs_browser, opened
 
-__all__ = ["browser"]  # a fixture
-
-HOSTILE = report_fixture.HOSTILE
 LONG = "a long passage " * 40
 
 
@@ -197,31 +192,3 @@ def test_beside_a_search_the_search_keeps_the_headline() -> None:
     page = Page(render(both))
     assert "was selected:" in page.text
     assert "Agora: rte" in page.text
-
-
-@needs_browser
-@pytest.mark.parametrize("width", [390, 1280])
-def test_in_a_browser(browser: Any, tmp_path: Path, width: int) -> None:
-    with opened(browser, tmp_path, page_of(ITEMS), viewport={"width": width, "height": 844}) as page:
-        assert page.evaluate("document.documentElement.scrollWidth") == width
-        assert page.locator(".plot").count() == 2
-        names = page.locator("#plot-scores .legendtext").all_text_contents()
-        assert names == ["Score", "Compared with", "Most frequent label"]
-        metric = ITEMS[0]["evaluations"][0]["scores"]["metrics"]["accuracy"]
-        text = hover(page, "#plot-scores .scatterlayer .trace:first-child .points path:first-child")
-        assert f"accuracy {metric['value']:.3f} ({metric['low']:.3f} to {metric['high']:.3f})" in text
-        expect()(page.locator("#plot-agora-0 .barlayer .point")).to_have_count(2)
-
-
-@needs_browser
-def test_hostile_strings_are_inert_and_shown_literally(browser: Any, tmp_path: Path) -> None:
-    items: Any = json.loads(json.dumps(example((HOSTILE[0], HOSTILE[1]))))
-    items[0]["name"], found = HOSTILE[2], items[0]["evaluations"][0]
-    found |= {"part": HOSTILE[3], "warnings": [HOSTILE[4]]}
-    found["confusion"]["labels"] = [HOSTILE[5], HOSTILE[0]]
-    items[0]["agora"] |= {"stopped": HOSTILE[4], "metric": HOSTILE[1]}
-    with opened(browser, tmp_path, page_of(items)) as page:
-        shown = page.locator("body").inner_text()
-        assert [string for string in HOSTILE if string not in shown] == []
-        assert page.locator("img, a[href^=javascript]").count() == 0
-        assert page.locator("script").count() == 3

@@ -231,11 +231,6 @@ def test_missing_artifacts_name_the_command_that_makes_them(run: RunFolder) -> N
     assert not run.has("selection")
 
 
-def test_runs_import_no_torch() -> None:
-    code = "import sys, subarch.runs; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_the_format_is_written_before_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finds a config.yaml finds a whole run folder."""
     written: list[str] = []

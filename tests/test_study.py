@@ -6,9 +6,9 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event
 
+from forked import fork, start
 from subarch.architecture import Architecture
 from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study, sqlite
@@ -334,31 +335,27 @@ def test_on_a_full_disk_the_finished_trials_are_kept(tmp_path: Path, monkeypatch
 
 # Deaths
 
-RECORDER = """
-import os, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from test_study import opened, trial
-study = opened(Path({path!r}))
-for number in range(len(study.trials()), 10_000):
-    study.record(trial(number, points=40))
-    os.write(1, b"%d\\n" % number)
-"""
-
 
 def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
-    path = tmp_path / "study.db"
-    code = RECORDER.format(tests=str(Path(__file__).parent), path=str(path))
-    known = 0
+    path, known = tmp_path / "study.db", 0
+
+    def record(report: int) -> None:
+        study = opened(path)
+        for number in range(len(study.trials()), 10_000):
+            study.record(trial(number, points=40))
+            os.write(report, b"%d\n" % number)
+
     for patience in (0.13, 0.02):
-        process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
-        assert process.stdout is not None
-        reported = [int(process.stdout.readline()) for _ in range(5)]
-        assert reported[0] == known  # the one before went on from what the first left
-        time.sleep(patience)
-        process.send_signal(signal.SIGKILL)
-        reported += [int(line) for line in process.stdout.read().split(b"\n")[:-1]]
-        assert process.wait() == -signal.SIGKILL
+        reading, writing = os.pipe()
+        child = start(lambda: record(writing))  # noqa: B023
+        os.close(writing)
+        with os.fdopen(reading, "rb") as reports:
+            reported = [int(reports.readline()) for _ in range(5)]
+            assert reported[0] == known  # the one before went on from what the first left
+            time.sleep(patience)
+            os.kill(child, signal.SIGKILL)
+            reported += [int(line) for line in reports.read().split(b"\n")[:-1]]
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
         found = opened(path).trials()
         known = len(found)
         # what was reported, and at most the one that was being reported
@@ -366,49 +363,36 @@ def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
         assert found == [replace(trial(number, points=40), number=number) for number in range(known)]
 
 
-DYING = """
-import os, shutil, sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-from sqlalchemy import Engine, event
-from test_study import opened, trial
+def test_a_death_between_two_statements_leaves_no_half_trial(tmp_path: Path) -> None:
+    whole = tmp_path / "study.db"
+    opened(whole).record(trial(0))
 
-folder = Path({folder!r})
-opened(folder / "study.db").record(trial(0))
-
-def attempt(fuse):
-    # Record in a child that dies before statement number `fuse` (the commit is the last); then what is found
-    path = Path(shutil.copy(folder / "study.db", folder / f"{{fuse}}.db"))
-    child = os.fork()
-    if child == 0:
+    def record(path: Path, fuse: int | None) -> None:
+        """Die before statement number `fuse`; the commit is the last of them. Without, exit with their number."""
         study, count = opened(path), 0
-        def burn(*_):
+
+        def burn(*_: object) -> None:
             nonlocal count
             if count == fuse:
                 os._exit(255)
             count += 1
+
         event.listen(Engine, "before_cursor_execute", burn)
         event.listen(Engine, "commit", burn)
         study.record(trial(1))
-        os._exit(count)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(status, *[one.settings.seed for one in opened(path).trials()], flush=True)
-    return status
+        sys.exit(count)
 
-statements = attempt(None)
-for fuse in (0, 1, statements // 2, statements - 2, statements - 1):
-    attempt(fuse)
-"""
+    def attempt(fuse: int | None) -> tuple[int, list[int]]:
+        """The exit code, and the trials that are found."""
+        path = Path(shutil.copy(whole, tmp_path / f"{fuse}.db"))
+        (status,) = fork(lambda: record(path, fuse))
+        return status, [one.settings.seed for one in opened(path).trials()]
 
-
-def test_a_death_between_two_statements_leaves_no_half_trial(tmp_path: Path) -> None:
-    code = DYING.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    lines = [[int(word) for word in line.split()] for line in done.stdout.splitlines()]
-    (statements, *survivor), *deaths = lines
+    statements, survivors = attempt(None)
     assert 10 < statements < 250  # a trial is many rows, each a place to die at
-    assert survivor == [0, 1]
-    assert deaths == [[255, 0]] * 5
+    assert survivors == [0, 1]
+    for fuse in (0, 1, statements // 2, statements - 2, statements - 1):
+        assert attempt(fuse) == (255, [0])
 
 
 # What others see

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, pipeline
 
+from forked import dies, fork
 from subarch.architecture import Architecture
 from subarch.cli import main
 from subarch.errors import InvalidConfig, InvalidStudy
@@ -35,24 +35,16 @@ from subarch.pretraining.pretrain import CHECKPOINTS, configure, train
 from subarch.pretraining.trainer import PretrainTrainer
 from subarch.teacher import Teacher
 from tiny import add_modules, tiny_sentences, tiny_teacher
-from tiny_pretrain import dies, fork, one_core, tensors, tiny_pretraining, weights
+from tiny_pretrain import tensors, tiny_pretraining, weights
 from tiny_run import OneProcess, tiny_config
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="on a CPU, where runs agree bit for bit")
+pytestmark = [
+    pytest.mark.usefixtures("quick_trainer"),
+    pytest.mark.skipif(torch.cuda.is_available(), reason="on a CPU, where runs agree bit for bit"),
+]
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 SHORT = {"steps": 2, "evaluations": 1}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def alone() -> Iterator[None]:
-    with one_core():
-        yield
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("trainer")
 
 
 @pytest.fixture(scope="module")

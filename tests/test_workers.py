@@ -144,13 +144,14 @@ def test_nothing_is_left_behind_though_work_was_going_on(tmp_path: Path) -> None
 
 
 PARENT = """
-import sys
+import signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_workers
 from subarch.extraction import workers
 workers._train = test_workers._stand_in
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
     with workers.Workers(test_workers.unused_config(), Path({run!r}), 2) as pool:
         pool.submit(test_workers.shape(9), test_workers.THETA)
         pool.submit(test_workers.shape(1), test_workers.THETA)
@@ -220,20 +221,6 @@ def test_weights_of_different_trials_have_different_places() -> None:
 # With real training
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExtractConfig, Path]:
-    """A configuration, and a run folder in which everything is computed."""
-    from subarch.extraction.workbench import Workbench
-    from tiny import tiny_corpus, tiny_teacher
-
-    folder = tmp_path_factory.mktemp("real")
-    values: dict[str, Any] = {"teacher": tiny_teacher(folder / "teacher", layers=2), "max_length": 24, "heldout": 8}
-    values |= {"corpus": [str(tiny_corpus(folder / "corpus.txt"))], "steps": THETA.steps, "batch_size": [8]}
-    config = load(None, values)
-    Workbench.open(config, folder / "run")
-    return config, folder / "run"
-
-
 def in_process(config: ExtractConfig, run: Path, candidate: Architecture) -> tuple[list[tuple[int, float]], bytes]:
     """Curve and weights of the same training in this process, with the same number of threads."""
     import torch
@@ -255,21 +242,10 @@ def outcome(run: Path, trial: Trial) -> tuple[list[tuple[int, float]], bytes]:
     return [(point.step, point.error) for point in trial.curve], path.read_bytes()
 
 
-def test_results_are_those_of_training_in_process_bit_for_bit(real: tuple[ExtractConfig, Path]) -> None:
-    config, run = real
-    candidates = [Architecture(1, 4, 32, 24), Architecture(0, 0, 16, 0), Architecture(2, 2, 16, 64)]
-    with Workers(config, run, 2) as pool:
-        ended = drive(pool, candidates)
-    assert sorted(trial.architecture for trial in ended) == sorted(candidates)
-    for trial in ended:
-        assert trial.threads == config.threads_per_worker
-        assert outcome(run, trial) == in_process(config, run, trial.architecture)
-
-
 def _killed_while_training(architecture: Architecture, settings: Settings) -> Trial:
-    """The first time the process dies in the third step."""
+    """The first time that it gets so far the process dies in the third step."""
+    bench: Any = workers._bench()
     if _mark("killed"):
-        bench: Any = workers._bench()
         loss = bench.signal.loss
         steps: list[None] = []
 
@@ -283,20 +259,24 @@ def _killed_while_training(architecture: Architecture, settings: Settings) -> Tr
     return workers._train(architecture, settings)
 
 
-def test_a_worker_killed_while_training_changes_no_result(
-    real: tuple[ExtractConfig, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config, run = real
+def test_results_are_those_of_training_in_process_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the worker cannot begin at first, and is killed later. (One: importing torch takes the longest here.)"""
+    from tiny import tiny_corpus, tiny_teacher
+
+    run, corpus = tmp_path / "run", tmp_path / "corpus.txt"
+    values: dict[str, Any] = {"teacher": tiny_teacher(tmp_path / "teacher", layers=2), "max_length": 24, "heldout": 8}
+    config = load(None, values | {"corpus": [str(corpus)], "steps": THETA.steps, "batch_size": [8]})
+    candidates = [Architecture(1, 4, 32, 24), Architecture(0, 0, 16, 0), Architecture(2, 2, 16, 64)]
     monkeypatch.setattr(workers, "_train", _killed_while_training)
     with Workers(config, run, 1) as pool:
-        (trial,) = drive(pool, [Architecture(1, 2, 32, 16)])
+        with pytest.raises(InvalidCorpus, match=r"corpus\.txt"):
+            drive(pool, candidates[:1])
+        assert not (run / "killed").exists()
+        tiny_corpus(corpus)
+        ended = drive(pool, candidates)
     assert (run / "killed").exists()
-    assert outcome(run, trial) == in_process(config, run, trial.architecture)
+    assert [trial.architecture for trial in ended] == candidates
+    for trial in ended:
+        assert trial.threads == config.threads_per_worker
+        assert outcome(run, trial) == in_process(config, run, trial.architecture)
     assert not [path for path in run.rglob("*") if path.suffix == ".tmp"]
-
-
-def test_an_error_while_opening_reaches_the_caller(real: tuple[ExtractConfig, Path], tmp_path: Path) -> None:
-    config, _ = real
-    config = config.model_copy(update={"corpus": [str(tmp_path / "none.txt")]})
-    with Workers(config, tmp_path / "run", 1) as pool, pytest.raises(InvalidCorpus, match=r"none\.txt"):
-        drive(pool, [Architecture(1, 2, 32, 16)])

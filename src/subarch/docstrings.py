@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidCorpus
-from subarch.readers import clean, identity
+from subarch.readers import clean, hash64, identity
 
 _TESTS = {"tests", "test"}
 _SHORTEST_QUERY, _SHORTEST_DOCUMENT = 4, 8  # words
@@ -44,6 +44,7 @@ class Docstring:
     """A docstring without its indentation; `name` is the dotted name of its module, class or function."""
 
     package: str
+    module: str
     name: str
     text: str
 
@@ -67,6 +68,14 @@ def collect(packages: Sequence[str], *, limit_bytes: int, tally: Counter[str] | 
             "Install them or leave them out (top-level import names are wanted, sklearn and not scikit-learn)"
         )
     return _fairly(roots, limit_bytes, Counter() if tally is None else tally)
+
+
+def scattered(package: str) -> Iterator[Docstring]:
+    """All docstrings of an installed package, its files in the order of a hash: the first so many are a fair sample.
+
+    None where it is not installed.
+    """
+    return _of_package(package, _roots(package), Counter(), scattered=True)
 
 
 def write_corpus(docstrings: Iterable[Docstring], path: Path) -> dict[str, Any]:
@@ -166,9 +175,9 @@ def _fairly(roots: dict[str, list[Path]], limit_bytes: int, tally: Counter[str])
             yield docstring
 
 
-def _of_package(package: str, roots: list[Path], tally: Counter[str]) -> Iterator[Docstring]:
+def _of_package(package: str, roots: list[Path], tally: Counter[str], scattered: bool = False) -> Iterator[Docstring]:
     for root in roots:
-        for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
+        for path in _files(root, scattered):
             parts = path.relative_to(root).with_suffix("").parts if path != root else ()
             if _TESTS.intersection(parts) or path.name.startswith("test_") or path.name == "conftest.py":
                 continue
@@ -184,15 +193,20 @@ def _of_package(package: str, roots: list[Path], tally: Counter[str]) -> Iterato
             yield from _of_tree(package, ".".join((package, *(part for part in parts if part != "__init__"))), tree)
 
 
-def _of_tree(package: str, name: str, tree: ast.Module) -> Iterator[Docstring]:
+def _files(root: Path, scattered: bool) -> list[Path]:
+    paths = sorted(root.rglob("*.py")) if root.is_dir() else [root]
+    return sorted(paths, key=lambda path: hash64(path.relative_to(root).as_posix())) if scattered else paths
+
+
+def _of_tree(package: str, module: str, tree: ast.Module) -> Iterator[Docstring]:
     """In the order of the source. Only statements are visited; a stack, as an elif chain nests without bound."""
-    waiting: list[tuple[str, ast.AST]] = [(name, tree)]
+    waiting: list[tuple[str, ast.AST]] = [(module, tree)]
     while waiting:
         name, node = waiting.pop()
         if isinstance(node, (ast.Module, *_DOCUMENTED)):
             text = ast.get_docstring(node, clean=False)
             if text and (text := inspect.cleandoc(text.encode(errors="ignore").decode())):
-                yield Docstring(package, name, text)
+                yield Docstring(package, module, name, text)
         statements = (
             child
             for child in ast.iter_child_nodes(node)

@@ -42,8 +42,10 @@ PACKAGES = (
     "scikit-learn",
     "optuna",
     "plotly",
+    "onnx",
     "onnxruntime",
     "openvino",
+    "nncf",
     "ray",
 )
 """Packages whose version can change a measurement or a file."""

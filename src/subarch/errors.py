@@ -8,6 +8,8 @@ SubarchError                anything this package refuses
 ├── InvalidTeacher          a teacher folder that is missing, truncated or unsafe to load
 ├── InvalidTask             a task that is not known, or data of a task that is missing or malformed
 ├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
+├── InvalidExport           an exported file that is missing, was changed, or computes something else than its model
+├── MissingExtra            an optional package that is not installed
 └── TrainingDiverged        the loss of a trial became NaN or infinite
 """
 
@@ -47,6 +49,14 @@ class InvalidTask(SubarchError, ValueError):
 
 class InvalidStudy(SubarchError, ValueError):
     """A run folder or study that is corrupt, in use, or written by another version."""
+
+
+class InvalidExport(SubarchError, ValueError):
+    """An exported file that cannot be made, is missing, was changed, or does not compute what its model does."""
+
+
+class MissingExtra(SubarchError, ImportError):
+    """What is asked for needs optional packages that are not installed; the message has the command that does it."""
 
 
 class TrainingDiverged(SubarchError, ArithmeticError):

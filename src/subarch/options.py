@@ -1,6 +1,6 @@
 """Command-line options made from a configuration, so that an option and a key of a YAML file are one thing.
 
->>> app.command()(with_options(_extract, ExtractConfig))        # `--learning-rate` is the key learning_rate
+>>> app.command()(with_options(extract, ExtractConfig))        # `--learning-rate` is the key learning_rate
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def with_options(
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     command.__doc__ = function.__doc__
-    command.__name__ = function.__name__.lstrip("_")
+    command.__name__ = function.__name__
     return command
 
 

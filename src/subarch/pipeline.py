@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ from subarch.extraction.question import Latencies, Question, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workers import Workers
+from subarch.finetuning.config import FinetuneConfig
+from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.handover import hand_over
 from subarch.model import Student
 from subarch.pretraining.config import PretrainConfig
@@ -113,6 +115,25 @@ def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: 
     result = train(path, config, restart, report)
     if int(os.environ.get("RANK", 0)) == 0:
         write_report(path)
+    return result
+
+
+def finetune(
+    model: Path,
+    config: FinetuneConfig,
+    path: Path,
+    restart: bool = False,
+    report: Report = silent,
+    say: Callable[[str], object] = lambda sentence: None,
+    command: str = "",
+) -> dict[str, Any]:
+    """Fine-tune the encoder `model` for a task, in `path`/finetuned, and write the report; see `finetuning.finetune`.
+
+    Raises:
+        SubarchError: see `errors`; what was finished is kept.
+    """
+    result = fine_tune(model, config, path, restart, report, say=say, command=command)
+    write_report(path)
     return result
 
 

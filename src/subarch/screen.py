@@ -56,7 +56,9 @@ def progress(*resume: str, shown: bool = True) -> Iterator[Callable[[str, float,
 
 
 def cell(value: object) -> str:
-    """A figure in three digits or so; whole numbers are counts, in millions."""
+    """A figure in three digits or so; whole numbers are counts, in millions; nothing for what was not measured."""
+    if value is None:
+        return ""
     if isinstance(value, float):
         return f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if value < 100 else f"{value:.0f}"
     return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
@@ -96,6 +98,23 @@ def show_training(trained: dict[str, Any], run: Path) -> None:
         soft_wrap=True,
     )
     print(f"trained {trained['architecture']}: {run / 'pretrained'}")
+
+
+def show_export(found: dict[str, Any]) -> None:
+    """How like PyTorch an exported file is, output by output, and where it lies."""
+    table = Table(title=f"{found['model']} as {found['variant']}, {found['sequences']} sequences compared", box=SIMPLE)
+    for column in ("output", "largest difference", "worst cosine", "mean cosine"):
+        table.add_column(column, justify="left" if column == "output" else "right")
+    for name, like in found["likeness"].items():
+        table.add_row(name, f"{like['difference']:.2g}", f"{like['worst_cosine']:.4f}", f"{like['mean_cosine']:.4f}")
+    console = Console()
+    console.print(table)
+    task = found["task"] or {}
+    if "metric" in task:
+        console.print(
+            f"{task['metric']} on held-out: {task['pytorch']:.4f} by PyTorch, {task['exported']:.4f} exported"
+        )
+    console.print(f"compared on {found['text']['source']}; written to {found['folder']}", markup=False, soft_wrap=True)
 
 
 def show_plan(planned: dict[str, Any]) -> None:
@@ -170,7 +189,7 @@ def show_selection(selection: dict[str, Any], run: Path) -> None:
     print(f"report: {run / 'report.html'}")
 
 
-def show_finetuning(found: dict[str, Any], folder: Path) -> None:
+def show_finetuning(found: dict[str, Any], run: Path) -> None:
     """The fits and the held-out scores: `found` is what metrics.json holds."""
     metric, heldout = found["metric"], found["heldout"]
     table = Table(title=f"fits, {metric} on dev", box=SIMPLE)
@@ -200,13 +219,20 @@ def show_finetuning(found: dict[str, Any], folder: Path) -> None:
     console.print(
         f"{found['data']['division']}; trained on {found['data']['train']['rows']:,} examples", highlight=False
     )
+    if grown := found["agora"]:
+        data = found["data"]["train"]["rows"], grown["examples"]
+        sentence = f"Agora ({grown['pruning']}), {grown['iterations']} iterations: {grown['stopped']}; "
+        sentence += f"the best was trained on {data[1]:,} examples, {data[1] - data[0]:,} of them made"
+        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
     show_warnings([f"{name}: {why}" for name, why in found["diverged"].items()])
-    print(f"fine-tuned model: {folder}")
+    print(f"fine-tuned model: {run / 'finetuned' / found['task']}")
+    print(f"report: {run / 'report.html'}")
 
 
 def show_comparison(comparison: list[dict[str, Any]], page: Path) -> None:
-    """The final table of the demo, and where its page lies."""
-    title = "same training for all but teacher and pretrained; ms at batch 1"
+    """The final table of the demo, and where its page and what it fine-tuned lie."""
+    title = "same training for all but teacher and pretrained; ms at batch 1\n"
+    title += "accuracy: held out, of a classifier fine-tuned from the model"
     table = Table(title=title, box=SIMPLE, pad_edge=False, padding=0)
     columns = [column for column in comparison[0] if column != "ms IQR"]  # in the report
     for column in columns:
@@ -214,6 +240,8 @@ def show_comparison(comparison: list[dict[str, Any]], page: Path) -> None:
     for row in comparison:
         table.add_row(*(cell(row[column]) for column in columns))
     Console().print(table)
+    for metrics in sorted(page.parent.glob("finetuned/*/metrics.json")):
+        print(f"fine-tuned model: {metrics.parent}")
     print(f"report: {page}")
 
 

@@ -87,8 +87,8 @@ class Teacher:
                 + "; save the model again with save_pretrained(), which writes safetensors"
             )
         has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
-        masked_lm = _load(AutoModelForMaskedLM, folder) if has_head else None
-        encoder = masked_lm.base_model if masked_lm is not None else _load(AutoModel, folder, add_pooling_layer=False)
+        masked_lm = load_model(AutoModelForMaskedLM, folder) if has_head else None
+        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, folder, add_pooling_layer=False)
         tokenizer = _tokenizer(folder)
         if len(tokenizer) > encoder.config.vocab_size:
             raise InvalidTeacher(
@@ -236,7 +236,12 @@ def _resolve(source: str | Path) -> Path:
         raise InvalidTeacher(f"{source}: not a folder, and the hub did not give it: {error}") from error
 
 
-def _load(auto: Any, folder: Path, **options: Any) -> Any:
+def load_model(auto: Any, folder: Path, **options: Any) -> Any:
+    """A stock model of class `auto`, in fp32 and evaluation mode, frozen, whole.
+
+    Raises:
+        InvalidTeacher: files that cannot be read, weights that are missing or of another shape.
+    """
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 

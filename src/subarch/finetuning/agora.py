@@ -55,10 +55,13 @@ SHAPED = "ℰ shaped the training data and chose the model, so a score on it is 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The best model ever seen (the first of equals), its settings, and the record: what agora.json holds."""
+    """The best model ever seen (the first of equals), its settings, and the data it was trained on, 𝒟 as it was then;
+    all trainings; the record: what agora.json holds."""
 
     model: Path
     theta: Theta
+    data: Examples
+    trainings: tuple[Training, ...]
     record: dict[str, Any]
 
     @property
@@ -100,9 +103,9 @@ def agora(
         InvalidConfig: Θ that is empty, too large or holds a set twice, or an unknown pruning.
         InvalidTask: no labels, or a teacher that is not adequate.
         InvalidStudy: `folder` was begun with another question, or a file there is damaged.
-        TrainingDiverged: not one set of an iteration could be trained.
+        TrainingDiverged: not one set could be trained; where that happens in a later iteration, it ends there.
     """
-    _check(thetas, train, dev, pruning, many)
+    check(thetas, train, dev, pruning, many)
     question = diary.asked(folder, diary.question(thetas, train, dev, pruning, about or {}))
     objection = adequate(dev, kept(folder / "teacher.json", lambda: _floats(teacher(dev))))
     if objection and not inadequate:
@@ -110,6 +113,7 @@ def agora(
 
     data, left = train, list(range(len(thetas)))
     trainings: list[Training] = []
+    learnt: dict[str, Examples] = {}
     iterations: list[dict[str, Any]] = []
     stopped = ""
     while not stopped:
@@ -117,24 +121,29 @@ def agora(
         place = f"iteration-{number}"
         now = [_trained(fit, predicted, data, dev, thetas[at], at, folder, place) for at in left]  # 1
         ascending = sorted(now, key=lambda training: (training.value, -training.theta))
-        if ascending[-1].predictions is None:
+        failed = ascending[-1].predictions is None
+        if failed and not trainings:
             raise TrainingDiverged(f"{folder / place}: none of {len(now)} sets could be trained: {now[0].failure}")
-        wrong = mistakes(dev, ascending[-1].predictions)  # 2
+        wrong = mistakes(dev, ascending[-1].predictions or dev.labels or ())  # 2
         trainings += now
+        learnt |= dict.fromkeys((training.model for training in now), data)
         iterations.append(diary.told(number, data, now, ascending[-1], wrong))
 
-        if len(left) == 1:
+        if failed:
+            stopped = f"no set could be trained any more: {now[0].failure}"
+        elif len(left) == 1:
             stopped = "one set was left"
         elif not len(wrong):
             stopped = "the best model makes no mistake on ℰ: there is nothing to make points from"
         else:
             made, seconds = diary.made(folder / place / "points.json", partial(transform, wrong, data, number))  # 3
-            points = _labelled(made.points, data, teacher, folder / place / "labels.json")  # 4
+            points, labels_seconds = _labelled(made.points, data, teacher, folder / place / "labels.json")  # 4
             data = replace(data, rows=(*data.rows, *(point.example for point in points)))
             reasons = PRUNINGS[pruning]([thetas[training.theta].values for training in ascending])  # 5
             gone = {training.theta: reason for training, reason in zip(ascending, reasons, strict=False)}
             left = [at for at in left if at not in gone]
-            iterations[-1] |= diary.grown(points, wrong) | {"dropped": made.dropped, "seconds": seconds}
+            iterations[-1] |= diary.grown(points, wrong) | {"dropped": made.dropped}
+            iterations[-1] |= {"seconds": seconds, "labels_seconds": labels_seconds}
             iterations[-1]["pruned"] = [{"theta": at, "reason": reason} for at, reason in gone.items()]
             stopped = "" if points else "τ made no point: on the same data the same sets would come to the same"
 
@@ -149,7 +158,7 @@ def agora(
         }
         diary.write(folder / "agora.json", record)
         diary.delete_models(folder, trainings, best)
-    return Outcome(folder / best.model, thetas[best.theta], record)
+    return Outcome(folder / best.model, thetas[best.theta], learnt[best.model], tuple(trainings), record)
 
 
 def _trained(
@@ -172,24 +181,24 @@ def _trained(
             return asdict(Training(at, model, failure=str(error)))
         score = fitted.dev_scores[primary(dev.task)]
         predictions = _floats(predicted(dev.task, fitted.dev_logits))
-        cost = fitted.steps, fitted.examples_seen, fitted.seconds
-        return asdict(Training(at, model, score, fitted.dev_scores, predictions, *cost))
+        told = fitted.epoch, fitted.history, fitted.steps, fitted.examples_seen, fitted.seconds
+        return asdict(Training(at, model, score, fitted.dev_scores, predictions, *told))
 
     return Training(**kept(folder / place / f"training-{at}.json", run))
 
 
 def _labelled(
     points: Sequence[Point], data: Examples, teacher: Callable[[Examples], Sequence[float]], path: Path
-) -> list[Point]:
-    """Step 4: what S predicts is the label; of a cloze it is the right answer, too."""
+) -> tuple[list[Point], float]:
+    """Step 4, and the seconds it took: what S predicts is the label; of a cloze it is the right answer, too."""
     if not points:
-        return []
+        return [], 0.0
     examples = replace(data, rows=tuple(point.example for point in points))
-    labels = kept(path, lambda: _floats(teacher(examples)))
+    labels, seconds = diary.timed(path, lambda: _floats(teacher(examples)))
     return [
         replace(point, example=_with_label(point.example, label, data.task))
         for point, label in zip(points, labels, strict=True)
-    ]
+    ], seconds
 
 
 def _with_label(example: Example, label: float, task: Task) -> Example:
@@ -223,13 +232,14 @@ def _is_right(example: Example, prediction: int) -> bool:
     return prediction == example.label or (bool(example.golds) and example.choices[prediction] in example.golds)
 
 
-def _check(thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, many: bool) -> None:
+def check(thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, many: bool) -> None:
+    """Refuse what Agora cannot be run on: see there."""
     if not thetas or len(set(thetas)) < len(thetas):
         raise InvalidConfig(f"Θ has {len(thetas)} sets, {len(set(thetas))} different; give at least one, each once")
     if len(thetas) > MOST_SETS and not many:
         raise InvalidConfig(
             f"Θ has {len(thetas)} sets, which are up to {forecast(len(thetas)).most} trainings; "
-            f"give {MOST_SETS} at most, or ask for so many"
+            f"give {MOST_SETS} at most, or ask for so many (--many-sets)"
         )
     if pruning not in PRUNINGS:
         raise InvalidConfig(f"pruning: {pruning!r} is not known; known are {', '.join(PRUNINGS)}")

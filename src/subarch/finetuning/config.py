@@ -160,13 +160,29 @@ class FinetuneConfig(BaseModel):
     )
     class_weights: bool = Field(False, description="Weigh classes by the inverse of their frequency")
     teacher: File | None = Field(
-        None, description="Folder of a model fine-tuned for the task, whose outputs are learnt too; null: none"
+        None,
+        description="Folder of a model fine-tuned for the task: its outputs are learnt too, or with agora it labels "
+        "new examples; null: none",
     )
     soft_weight: Annotated[Amount, Field(gt=0, le=1)] = Field(
         0.5, description="Share of the loss that compares with the teacher's outputs"
     )
     temperature: Number = Field(2.0, description="Temperature that the logits of teacher and student are divided by")
     any_teacher: bool = Field(False, description="Learn from a teacher that is no better than chance on dev, too")
+    agora: Literal["common", "halving"] | None = Field(
+        None,
+        description="Make new training examples near the mistakes on dev, in iterations, each with fewer settings: "
+        "without those like the worst (common) or the worse half (halving); null: search on the data as it is",
+    )
+    points: int = Field(4, ge=1, le=1000, description="With agora: new examples per mistake and iteration, at most")
+    masked_lm: File | None = Field(
+        None,
+        description="With agora: folder of a masked language model, which fills in words of new examples; null: none",
+    )
+    neighbours: list[Text] | None = Field(
+        None, description="With agora: text files or folders, whose nearest texts become new examples; null: none"
+    )
+    many_sets: bool = Field(False, description="With agora: search over more than 8 settings, which takes long")
     threads: int | None = Field(None, ge=1, le=10**4, description="Threads; null: all cores this process may use")
 
     @model_validator(mode="after")
@@ -179,6 +195,12 @@ class FinetuneConfig(BaseModel):
             raise ValueError("kind 'choice' and columns of choices go together; give both or neither")
         if self.any_teacher and self.teacher is None:
             raise ValueError("any_teacher is of no use without a teacher; name one, or drop it")
+        if self.agora and self.teacher is None:
+            raise ValueError("agora needs a teacher, which labels new examples; name a model fine-tuned for the task")
+        if not self.agora:
+            for key in ("points", "masked_lm", "neighbours", "many_sets"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key} is of no use without agora; ask for that, or drop it")
         return self
 
     def thetas(self) -> tuple[Theta, ...]:
@@ -189,6 +211,10 @@ class FinetuneConfig(BaseModel):
             for rate, decay, warm_up, batch in spanned
         )
         return tuple(dict.fromkeys(found))
+
+    def others(self) -> list[int]:
+        """The other seeds, each once, that the best settings are trained with again."""
+        return list(dict.fromkeys(self.seeds))[1:]
 
     def settings(self) -> FitSettings:
         """What all trainings have in common."""

@@ -4,7 +4,7 @@
     teacher.json                    what the teacher says of ℰ
     iteration-1/training-0.json     scores, predictions on ℰ and cost of one training; model-0/ is the model, while it
                                     is the best ever seen
-    iteration-1/points.json         what τ made; labels.json: what the teacher says of it
+    iteration-1/points.json         what τ made; labels.json: what the teacher says of it; both with their seconds
     agora.json                      the record: everything but the points (a sample of them) and the predictions
 
 `kept` is all there is to resuming: a result that is written down is read, any other is computed and written. Files
@@ -23,7 +23,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,8 @@ SAMPLE = 20
 class Training:
     """One training. `theta` is the position in Θ, `model` the folder below Agora's, `score` the primary metric on ℰ.
 
-    `failure` says why there is no score and no prediction.
+    `epoch` is the one that was kept, `history` has loss and scores of each. `failure` says why there is no score and no
+    prediction.
     """
 
     theta: int
@@ -50,6 +51,8 @@ class Training:
     score: float | None = None
     scores: dict[str, float] | None = None
     predictions: list[float] | None = None
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
     steps: int = 0
     examples_seen: int = 0
     seconds: float = 0.0
@@ -73,6 +76,17 @@ def kept(path: Path, compute: Callable[[], Any]) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidStudy(f"{path}: damaged ({error}); delete it and run again, which makes it anew") from error
+
+
+def timed(path: Path, compute: Callable[[], Any]) -> tuple[Any, float]:
+    """`kept`, and the seconds that `compute` took."""
+
+    def run() -> dict[str, Any]:
+        start = time.perf_counter()
+        return {"value": compute(), "seconds": time.perf_counter() - start}
+
+    found = kept(path, run)
+    return found["value"], found["seconds"]
 
 
 def write(path: Path, value: Any) -> None:
@@ -115,13 +129,8 @@ def question(
 
 def made(path: Path, compute: Callable[[], Made]) -> tuple[Made, float]:
     """What τ made, and the seconds it took."""
-
-    def timed() -> dict[str, Any]:
-        start = time.perf_counter()
-        return asdict(compute()) | {"seconds": time.perf_counter() - start}
-
-    found = kept(path, timed)
-    return Made(tuple(map(_point, found["points"])), found["dropped"]), found["seconds"]
+    found, seconds = timed(path, lambda: asdict(compute()))
+    return Made(tuple(map(_point, found["points"])), found["dropped"]), seconds
 
 
 def _point(found: dict[str, Any]) -> Point:
@@ -133,11 +142,15 @@ def _point(found: dict[str, Any]) -> Point:
 def told(
     number: int, data: Examples, trainings: Sequence[Training], best: Training, mistakes: Examples
 ) -> dict[str, Any]:
-    """An iteration up to its mistakes; the predictions stay in the files of the trainings."""
+    """An iteration up to its mistakes; predictions and history stay in the files of the trainings."""
+    shown = [
+        {name: value for name, value in asdict(training).items() if name not in ("predictions", "history")}
+        for training in trainings
+    ]
     return {
         "number": number,
         "examples": len(data),
-        "trainings": [asdict(training) | {"predictions": None} for training in trainings],
+        "trainings": shown,
         "best": best.theta,
         "mistakes": len(mistakes),
         "points": 0,
@@ -173,13 +186,14 @@ def shown_example(example: Example) -> dict[str, Any]:
 
 
 def cost(trainings: Sequence[Training], iterations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """In all: trainings, examples seen (forward and backward), points to label, seconds of training and of τ."""
+    """In all: trainings, examples seen (forward and backward), points; seconds of training, of τ, of the teacher."""
     return {
         "trainings": len(trainings),
         "points": sum(iteration["points"] for iteration in iterations),
         "examples_seen": sum(training.examples_seen for training in trainings),
         "training_seconds": math.fsum(training.seconds for training in trainings),
         "points_seconds": math.fsum(iteration.get("seconds", 0.0) for iteration in iterations),
+        "labels_seconds": math.fsum(iteration.get("labels_seconds", 0.0) for iteration in iterations),
     }
 
 

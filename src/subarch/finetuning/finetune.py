@@ -1,34 +1,42 @@
-"""Plain fine-tuning of an encoder for a task: data divided once, settings searched on dev, a score on what neither saw.
+"""Fine-tuning of an encoder for a task: data divided once, settings searched on dev, a score on what neither saw.
 
     subarch finetune runs/mine --task rte --data glue_data          # the run's pretrained, or else selected, encoder
     subarch finetune models/all-MiniLM-L6-v2 --task sst2 --data glue_data --learning-rate 3e-5 --learning-rate 1e-4
+    subarch finetune runs/mine --task rte --data glue_data --teacher runs/all-MiniLM-L6-v2/finetuned/rte --agora common
 
 Every setting is tried with the first seed; the best on dev is trained again with the other seeds, so that the score has
-a spread. The held-out part (`division`) is predicted when all is chosen, by the models of the best setting only.
+a spread. What is tried on what is a matter of the strategy (`strategies`). The held-out part (`division`) is predicted
+when all is chosen, by the models of the best setting only.
 
 In the run folder, `finetuned/<task>/` is the model that is best on dev, a stock folder, with metrics.json (all fits and
-scores) and heldout.json (the predictions); `finetuned/<task>.fits/` keeps the models of the best setting, one per seed.
-Killed at any instant, the same command goes on, and repeats no fit that was finished.
+scores), heldout.json (the predictions), report.json and report.html (see `evaluation.assess`), and agora.json where
+Agora ran; `finetuned/<task>.fits/` keeps the models of the best setting, one per seed. Killed at any instant, the same
+command goes on, and repeats no fit that was finished.
 """
 
 from __future__ import annotations
 
 import shutil
 import statistics as numbers
-from dataclasses import asdict, replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from subarch.card import write_card
 from subarch.doctor import machine, usable_cores, versions
-from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
+from subarch.errors import InvalidStudy, InvalidTask
+from subarch.evaluation.assess import assess, leave
 from subarch.finetuning.adequacy import adequate
-from subarch.finetuning.config import FinetuneConfig, Theta
+from subarch.finetuning.card import facts_of
+from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import Parts, parts_of
-from subarch.finetuning.fit import Fitted, Logits, fit, labels_of, predict
+from subarch.finetuning.fit import Logits, labels_of, predict
+from subarch.finetuning.strategies import Fits, Found, plain, with_agora
 from subarch.progress import Report, silent
+from subarch.readers import hash64
 from subarch.runs import RunFolder
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.metrics import primary
@@ -36,6 +44,9 @@ from subarch.teacher import cached
 
 FREE = {"threads"}
 """Configuration keys that may differ when a search goes on; weights then agree up to rounding only."""
+
+Says = Callable[[Examples], Logits]
+"""What a teacher says of examples."""
 
 
 def places(model: Path, run: Path | None) -> tuple[Path, Path]:
@@ -56,7 +67,14 @@ def places(model: Path, run: Path | None) -> tuple[Path, Path]:
 
 
 def finetune(
-    model: Path, config: FinetuneConfig, run: Path, restart: bool = False, report: Report = silent
+    model: Path,
+    config: FinetuneConfig,
+    run: Path,
+    restart: bool = False,
+    report: Report = silent,
+    *,
+    say: Callable[[str], object] = lambda sentence: None,
+    command: str = "",
 ) -> dict[str, Any]:
     """Search, train, score, and return what metrics.json holds. What is finished already is returned as it is.
 
@@ -64,37 +82,48 @@ def finetune(
         model: folder of the encoder.
         run: folder that `finetuned/` is made in.
         restart: begin anew, without the fits that are there.
+        say: told what Agora will take, before it begins.
+        command: that the report shows, to do it again.
 
     Raises:
         InvalidTask: data that is missing or malformed, or a teacher that is not adequate.
         InvalidStudy: the folder holds a search with other settings, or cannot be written in.
         InvalidTeacher: a model that cannot be loaded.
+        InvalidConfig, InvalidCorpus: what Agora cannot run with, or make examples of.
         TrainingDiverged: with no setting could the model be trained.
     """
     target = run / "finetuned" / config.task
-    fits = target.with_name(f"{config.task}.fits")
+    place = target.with_name(f"{config.task}.fits")
     try:
-        fits.mkdir(parents=True, exist_ok=True)
+        place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidStudy(f"{fits}: cannot be made: {error}; choose another folder with --run") from error
-    with RunFolder(fits) as folder:
+        raise InvalidStudy(f"{place}: cannot be made: {error}; choose another folder with --run") from error
+    with RunFolder(place) as folder:
         done = RunFolder(target)
         if restart:
             shutil.rmtree(target, ignore_errors=True)
-        if restart or not (done.has("metrics") or any(fits.glob("*/fit.json"))):  # a mistyped name is not insisted on
-            _clear(fits, keep=set())
+        if restart or not (done.has("metrics") or any(place.rglob("fit.json"))):  # a mistyped name is not insisted on
+            _clear(place, keep=set())
         _ask(folder, model, config)
         if not done.has("metrics"):
             torch.set_num_threads(config.threads or usable_cores())
-            _search(model, config, folder, target, report)
+            parts = parts_of(config)
+            about_teacher, says = _teacher(config, parts, folder, report)
+            fits = Fits(model, parts, config, folder, report)
+            _finish(_search(fits, says, say), fits, about_teacher, target, command)
         result: dict[str, Any] = done.read("metrics")
-        _clear(fits, keep={"question.json", *result["heldout"]["fits"]})
+        _clear(place, keep={"question.json", *result["heldout"]["fits"]})
+        shutil.rmtree(_unfinished(target), ignore_errors=True)
         return result
 
 
-def _clear(fits: Path, keep: set[str]) -> None:
+def _unfinished(target: Path) -> Path:
+    return target.with_name(f".{target.name}.partial")
+
+
+def _clear(folder: Path, keep: set[str]) -> None:
     """Delete fits, teacher's outputs and notes, but for those named."""
-    for path in fits.iterdir():
+    for path in folder.iterdir():
         if path.name not in keep and path.is_dir():
             shutil.rmtree(path)
         elif path.name not in keep and path.suffix == ".json":
@@ -115,91 +144,75 @@ def _ask(folder: RunFolder, model: Path, config: FinetuneConfig) -> None:
     folder.write("question", asked)
 
 
-def _search(model: Path, config: FinetuneConfig, folder: RunFolder, target: Path, report: Report) -> None:
-    """Try all settings, repeat the best with the other seeds, score those, and leave `target`."""
-    parts = parts_of(config)
-    about_teacher, soft = _teacher(config, parts, folder, report)
-    thetas, others = config.thetas(), config.seeds[1:]
-    trainings = len(thetas) + len(others)
-    fits: list[Fitted] = []
-    failures: dict[str, str] = {}
+def _search(fits: Fits, says: Says | None, say: Callable[[str], object]) -> Found:
+    if fits.config.agora:
+        assert says is not None  # which the configuration sees to
+        return with_agora(fits, lambda examples: labels_of(examples.task, says(examples)), say)
+    return plain(fits, None if says is None else np.array(says(fits.parts.train)))
 
-    def train(theta: Theta, number: int) -> Fitted | None:
-        title = f"fine-tuning {number} of {trainings}"
-        name = f"diverged-{theta}"
-        if not folder.has(name):
-            try:
-                found = fit(
-                    model,
-                    parts.train,
-                    parts.dev,
-                    theta,
-                    folder.path / str(theta),
-                    settings=config.settings(),
-                    teacher=soft,
-                    report=lambda _, done, total: report(title, done, total),
-                )
-                fits.append(found)
-                return found
-            except TrainingDiverged as error:
-                folder.write(name, str(error))
-        failures[str(theta)] = folder.read(name)
-        return None
 
-    tried = [found for number, theta in enumerate(thetas, 1) if (found := train(theta, number))]
-    if not tried:
-        raise TrainingDiverged(
-            f"{model}: diverged with all {len(thetas)} settings ({next(iter(failures.values()))}); give lower learning "
-            "rates"
-        )
-    best = max(tried, key=lambda found: found.dev_score)  # the first of equals
-    repeats = enumerate(others, len(thetas) + 1)
-    again = [found for number, seed in repeats if (found := train(replace(best.theta, seed=seed), number))]
-    chosen = max([best, *again], key=lambda found: found.dev_score)
+def _finish(found: Found, fits: Fits, about_teacher: dict[str, Any] | None, target: Path, command: str) -> None:
+    """Predict what is held out, and leave `target` with what it came to."""
+    parts, config, models = fits.parts, fits.config, [found.best, *found.again]
+    chosen = max(models, key=lambda fitted: fitted.dev_score)
     outputs = {
-        found.theta.seed: predict(found.folder, parts.heldout, max_length=config.max_length, report=report)
-        for found in (best, *again)
+        fitted.theta.seed: predict(fitted.folder, parts.heldout, max_length=config.max_length, report=fits.report)
+        for fitted in models
     }
     predictions = {seed: labels_of(parts.heldout.task, logits) for seed, logits in outputs.items()}
-    scores = {seed: score(parts.heldout, found) for seed, found in predictions.items()}
+    scores = {seed: score(parts.heldout, predicted) for seed, predicted in predictions.items()}
     result = {
         "task": config.task,
         "metric": primary(parts.train.task),
-        "model": model.absolute().name,
+        "model": fits.model.absolute().name,
         "data": {
             "source": config.data,
             "division": parts.sentence,
             **{name: statistics(getattr(parts, name)) for name in ("train", "dev", "heldout")},
-            "truncated": best.truncated,
+            "truncated": chosen.truncated,
         },
-        "fits": [_about(found) for found in fits],
-        "diverged": failures,
-        "best": str(best.theta),
+        "fits": found.rows,
+        "diverged": found.failures,
+        "best": str(found.best.theta),
         "chosen": str(chosen.theta),
         "heldout": {
             "scores": scores[chosen.theta.seed],
-            "seeds": {str(seed): found for seed, found in scores.items()},
-            "fits": [str(found.theta) for found in (best, *again)],
+            "seeds": {str(seed): one for seed, one in scores.items()},
+            "fits": [str(fitted.theta) for fitted in models],
             **_spread(list(scores.values())),
         },
         "teacher": about_teacher,
         "cost": {
-            "trainings": len(fits),
-            "examples_seen": sum(found.examples_seen for found in fits),
-            "seconds": sum(found.seconds for found in fits),
+            "trainings": len(found.rows) + len(found.failures),
+            "examples_seen": sum(row["examples_seen"] for row in found.rows),
+            "seconds": sum(row["seconds"] for row in found.rows) + found.seconds,
         },
+        "agora": found.agora,
         "config": config.model_dump(mode="json"),
         "machine": machine(),
         "versions": versions(),
     }
-    rows = [example.id for example in parts.heldout]
-    _leave(chosen.folder, target, result, {"ids": rows, "labels": parts.heldout.labels, "seeds": predictions})
+    shown = [chosen.theta.seed, *(seed for seed in outputs if seed != chosen.theta.seed)]  # of examples the first's
+    assessed = assess(parts.heldout, [outputs[seed] for seed in shown], labels_of)
+    ids = [example.id for example in parts.heldout]
+    partial = _unfinished(target) / target.name  # pages name a model as its folder
+    shutil.rmtree(partial.parent, ignore_errors=True)
+    shutil.copytree(chosen.folder, partial)
+    left = RunFolder(partial)
+    left.write("heldout", {"ids": ids, "labels": parts.heldout.labels, "seeds": predictions})
+    left.write("metrics", result)
+    write_card(partial, facts_of(fits.model, parts.heldout, result))
+    if found.record:
+        left.write("agora", found.record)
+    leave(partial, parts.heldout, outputs[shown[0]], labels_of, assessed, command)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
 
 
 def _teacher(
     config: FinetuneConfig, parts: Parts, folder: RunFolder, report: Report
-) -> tuple[dict[str, Any] | None, Logits | None]:
-    """What is told of a teacher that is adequate, or allowed to be anything; and its soft targets for train."""
+) -> tuple[dict[str, Any] | None, Says | None]:
+    """What is told of a teacher that is adequate, or allowed to be anything; and the teacher, never asked twice."""
     teacher = config.teacher
     if teacher is None:
         return None, None
@@ -207,7 +220,7 @@ def _teacher(
     def says(examples: Examples) -> Logits:
         found: Logits = cached(
             folder.path / "teacher",
-            examples.part,
+            f"{examples.part} {hash64(repr(examples.rows)):016x}",
             lambda: predict(teacher, examples, max_length=config.max_length, report=report),
         )
         return found
@@ -224,21 +237,7 @@ def _teacher(
         "dev": score(parts.dev, on_dev),
         "heldout": score(parts.heldout, labels_of(parts.heldout.task, says(parts.heldout))),
     }
-    return about, np.array(says(parts.train))
-
-
-def _about(found: Fitted) -> dict[str, Any]:
-    """A row of the table of fits."""
-    return {
-        "name": str(found.theta),
-        **asdict(found.theta),
-        "dev": found.dev_scores,
-        "epoch": found.epoch,
-        "history": found.history,
-        "steps": found.steps,
-        "examples_seen": found.examples_seen,
-        "seconds": found.seconds,
-    }
+    return about, says
 
 
 def _spread(scores: list[dict[str, float]]) -> dict[str, Any]:
@@ -248,15 +247,3 @@ def _spread(scores: list[dict[str, float]]) -> dict[str, Any]:
         "mean": {name: numbers.fmean(column) for name, column in columns.items()},
         "deviation": {name: numbers.stdev(column) if len(column) > 1 else None for name, column in columns.items()},
     }
-
-
-def _leave(chosen: Path, target: Path, result: dict[str, Any], predictions: dict[str, Any]) -> None:
-    """The chosen fit with its scores; whole or not at all."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(chosen, partial)
-    left = RunFolder(partial)
-    left.write("heldout", predictions)
-    left.write("metrics", result)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)

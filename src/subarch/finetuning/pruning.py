@@ -66,13 +66,15 @@ class Forecast:
         text = f"{number} training{'s' * (self.most > 1)}"
         if self.hours is None:
             return text
-        return f"{text}, {self.hours[0]:.2g} to {self.hours[1]:.2g} hours if no training stops early"
+        hours = " to ".join(dict.fromkeys(f"{hours:.2g}" for hours in self.hours))
+        return f"{text}, {hours} hours if no training stops early"
 
 
 def forecast(
     sets: int,
     pruning: str = "common",
     *,
+    repeats: int = 0,
     examples: int = 0,
     epochs: int = 1,
     growth: int = 0,
@@ -82,6 +84,7 @@ def forecast(
 
     Args:
         sets: |Θ|.
+        repeats: trainings of the best set with other seeds afterwards, on as much data as there is then.
         examples: of 𝒟 at the start.
         epochs: of a training, at most.
         growth: points that an iteration may add (mistakes on ℰ times points for each).
@@ -93,6 +96,9 @@ def forecast(
     left = [sets]
     while left[-1] > 1:
         left.append(left[-1] - len(halving([()] * left[-1])) if pruning == "halving" else left[-1] - 1)
-    seen = [number * epochs * (examples + at * growth) for at, number in enumerate(left)]
-    hours = None if seconds is None else (seen[0] * seconds / 3600, sum(seen) * seconds / 3600)
-    return Forecast(sets, sum(left), hours)
+    # the repeats come after the only iteration, or after the last of all
+    least = (sets + repeats) * examples
+    most = sum(number * (examples + at * growth) for at, number in enumerate(left))
+    most += repeats * (examples + (len(left) - 1) * growth)
+    hours = None if seconds is None else (least * epochs * seconds / 3600, most * epochs * seconds / 3600)
+    return Forecast(sets + repeats, sum(left) + repeats, hours)

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 
 from subarch.architecture import Architecture
+from subarch.card import write_card
 from subarch.doctor import machine, usable_cores, versions
 from subarch.handover import hand_over
 from subarch.latency import TorchRuntime, measure
 from subarch.model import Student
-from subarch.pretraining.card import write_card
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.schedule import Schedule

@@ -239,7 +239,8 @@ class PretrainTrainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         """Tied weights once; safetensors refuses them twice."""
         state = self.distiller.state_dict() if state_dict is None else state_dict
-        super()._save(output_dir, {name: value for name, value in state.items() if name not in self._tied})
+        tied = self._tied
+        super()._save(output_dir, {name: value for name, value in state.items() if name not in tied})
 
     @property
     def _tied(self) -> set[str]:

@@ -1,0 +1,253 @@
+"""Export of a model for a runtime, kept only if it computes what PyTorch does.
+
+    subarch export runs/mine --runtime onnx                          # runs/mine/exported/onnx
+    subarch export runs/mine --runtime onnx --quantize int8          # runs/mine/exported/onnx-int8
+    subarch export models/all-MiniLM-L6-v2 --beside                  # models/all-MiniLM-L6-v2/onnx
+
+Everything is written into a hidden folder, where the file is run on batches of many sizes and lengths and compared with
+PyTorch (`parity`); a fine-tuned model is also scored on its task (`task`). Only then does the folder get its name, so
+what is there was compared. An earlier export of that name is replaced; anything else is left alone.
+
+    >>> model, run = places(Path("runs/mine"), None)
+    >>> export(model, load(ExportConfig, None, {"quantize": "int8"}), run)["likeness"]["sentence_embedding"]
+    {'difference': 0.012, 'share_of_limit': 107.1, 'worst_cosine': 0.985, 'mean_cosine': 0.995, 'agreement': None}
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from subarch.doctor import machine, usable_cores, versions
+from subarch.errors import InvalidExport
+from subarch.export.config import ExportConfig
+from subarch.export.exportable import Exportable, Graph, load
+from subarch.export.graph import store_in_16_bits, write_onnx
+from subarch.export.int8 import quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
+from subarch.export.packages import openvino, require
+from subarch.export.parity import ABSOLUTE, RELATIVE, compare, objection
+from subarch.export.runtimes import FileRuntime
+from subarch.export.seal import FILES, PARITY, hashes
+from subarch.export.task import metric_drop
+from subarch.export.text import Batch, Text
+from subarch.progress import Report, silent
+from subarch.sentence import read_json
+
+VERSION = 1
+"""Of parity.json."""
+
+SCRATCH = ".scratch"
+"""What is not handed over."""
+
+OF_SENTENCES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+"""What sentence-transformers reads of a folder, beside its modules."""
+
+
+def places(model: Path, run: Path | None) -> tuple[Path, Path]:
+    """The model that is meant by a folder, and the run folder that its export goes to.
+
+    A run folder means its pretrained encoder, or else the selected one. An export of a model that lies in a run folder
+    goes there too, of any other to runs/<its name>.
+    """
+    for name in ("pretrained", "selected"):
+        if not (model / "config.json").is_file() and (model / name / "config.json").is_file():
+            return model / name, run or model
+    if run is None:
+        above = model.absolute().parents[:2]
+        marks = ("config.yaml", "pretrain.yaml", "finetuned")
+        homes = [folder for folder in above if any((folder / mark).exists() for mark in marks)]
+        run = homes[0] if homes else Path("runs") / model.name
+    return model, run
+
+
+def target(model: Path, config: ExportConfig, run: Path) -> Path:
+    """Where an export goes: named by its variant, and by the model too where the run folder has several."""
+    if config.beside:
+        return model / config.runtime
+    main = places(run, None)[0]
+    others = (main / "config.json").is_file() or model.absolute().is_relative_to(run.absolute())
+    return run / "exported" / (config.variant if model == main or not others else f"{model.name}-{config.variant}")
+
+
+def export(model: Path, config: ExportConfig, run: Path, report: Report = silent) -> dict[str, Any]:
+    """Export a model, compare it with PyTorch, and return what parity.json holds, with the `folder` it is in.
+
+    Args:
+        model: folder of the model, or its name on the hub.
+        run: run folder, whose corpus is used where none is given; the export goes to `target`.
+
+    Raises:
+        MissingExtra: the runtime is not installed.
+        InvalidTeacher: the model cannot be loaded, is of an unknown family, or lacks the head that is asked for.
+        InvalidCorpus: text that cannot be read, or is too little to calibrate on.
+        InvalidExport: the file does not compute what PyTorch does, or cannot be written.
+    """
+    start = time.perf_counter()
+    require(config.runtime)
+    if config.beside and not model.is_dir():
+        raise InvalidExport(f"{model}: no such folder, so nothing can be put beside it; leave --beside out")
+    exportable = load(model, config.head)
+    recipe, folder = exportable.teacher.recipe, target(model, config, run)
+    with _replacing(folder) as partial:
+        place = partial if config.beside else partial / config.runtime
+        place.mkdir(exist_ok=True)
+        longest = min(config.max_length or 512, recipe.max_length)
+        text = Text.find(exportable, config.corpus, config.text_column, run, partial / SCRATCH / "corpus")
+        calibration = _calibration(exportable, text, config, longest)
+        report("tracing", 0, 0)
+        write(exportable.graph, config, calibration, place)
+        record = {
+            "version": VERSION,
+            "model": model.absolute().name,
+            "fingerprint": exportable.teacher.fingerprint,
+            "head": exportable.graph.head,
+            "variant": config.variant,
+            "runtime": config.runtime,
+            "inputs": list(exportable.graph.inputs),
+            "outputs": list(exportable.graph.outputs),
+            "max_length": recipe.max_length,
+            "pad_token_id": int(exportable.teacher.tokenizer.pad_token_id),
+            "prefix": recipe.prefix,
+            "files": hashes(place, config.runtime),
+            "calibrated_on": len(calibration) if calibration else None,
+            **_compared(exportable, text.batches(exportable, longest), config, place, report),
+            "text": text.about,
+            "config": config.model_dump(mode="json"),
+            "seconds": time.perf_counter() - start,
+            "versions": versions(),
+            "machine": machine(),
+        }
+        shutil.rmtree(partial / SCRATCH, ignore_errors=True)
+        if not config.beside:
+            _furnish(exportable, partial)
+        (place / PARITY).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return record | {"folder": str(folder)}
+
+
+def write(graph: Graph, config: ExportConfig, calibration: Sequence[Batch] | None, place: Path) -> None:
+    """Write the files of a runtime into a folder; nothing is compared.
+
+    Args:
+        calibration: what ranges are taken from; None: there is no text.
+
+    Raises:
+        OSError: a full disk, say.
+    """
+    if config.quantize:
+        graph = with_int8_embeddings(graph)
+    if calibration:
+        graph = smoothed(graph, calibration)
+    products = config.quantize in ("int8", "int8-static")
+    ranges = calibration if config.quantize == "int8-static" else None
+    file = place / FILES["onnx"][0]
+    write_onnx(graph, file)
+    if config.runtime == "onnx":
+        if products:
+            quantize_onnx(file, ranges)
+        if config.storage != "fp32":
+            store_in_16_bits(file, config.storage)
+        return
+    converted = openvino().convert_model(file)
+    if products:
+        converted = quantize_openvino(converted, ranges)
+    try:
+        openvino().save_model(converted, place / FILES["openvino"][0], compress_to_fp16=config.storage == "fp16")
+    except RuntimeError as error:  # so it tells that the system does not let it write
+        raise OSError(f"OpenVINO: {error}") from error
+    file.unlink()
+
+
+def _calibration(model: Exportable, text: Text, config: ExportConfig, longest: int) -> list[Batch] | None:
+    """What int8 is fitted to; None where it is not. OpenVINO's `int8` leaves the inputs of products in fp32."""
+    smoothable = config.quantize == "int8" and config.runtime == "onnx" and len(text.train) > 0
+    if config.quantize == "int8-static" or smoothable:
+        return text.calibration(model, config.calibration, longest)
+    return None
+
+
+def _compared(
+    model: Exportable, batches: Sequence[Batch], config: ExportConfig, place: Path, report: Report
+) -> dict[str, Any]:
+    """What the comparison with PyTorch came to.
+
+    Raises:
+        InvalidExport: it is beyond the limits.
+    """
+    session = FileRuntime(config.runtime, usable_cores()).open(place / FILES[config.runtime][0])
+    found = compare(model, session, batches, report)
+    against = objection(config, found)
+    task = None if against else metric_drop(model, session, report)
+    if task and not config.is_exact and not task.get("drop", 0) <= config.max_drop:
+        against = (
+            f"{task['metric']} on {task['examples']} held-out examples of {task['name']} drops from "
+            f"{task['pytorch']:.4f} to {task['exported']:.4f}, the limit is {config.max_drop:g}; quantise less or in "
+            "another way, or allow it with --max-drop"
+        )
+    if against:
+        raise InvalidExport(f"{model.teacher.folder}: its export {config.variant} is not kept: {against}")
+    masks = [batch["attention_mask"] for batch in batches]
+    exact = {"absolute": ABSOLUTE, "relative": RELATIVE}
+    lossy = {"min_cosine": config.min_cosine, "max_drop": config.max_drop}
+    return {
+        "likeness": {name: asdict(like) for name, like in found.items()},
+        "limits": exact if config.is_exact else lossy,
+        "task": task,
+        "batches": [list(mask.shape) for mask in masks],
+        "sequences": sum(len(mask) for mask in masks),
+        "tokens": sum(int(mask.sum()) for mask in masks),
+    }
+
+
+def _furnish(exportable: Exportable, folder: Path) -> None:
+    """Put around the graph what serving it takes: configuration, tokenizer and, of a sentence encoder, its modules."""
+    model = exportable.teacher.folder
+    shutil.copyfile(model / "config.json", folder / "config.json")
+    exportable.teacher.tokenizer.save_pretrained(folder)  # with tokenizer.json, which not every model comes with
+    if exportable.graph.head != "sentence" or not (model / "modules.json").is_file():
+        return
+    for name in OF_SENTENCES:
+        if (model / name).is_file():
+            shutil.copyfile(model / name, folder / name)
+    for module in read_json(model / "modules.json", list):
+        if (model / module["path"]).is_dir() and module["path"]:  # Normalize has no files, and may have no folder
+            shutil.copytree(model / module["path"], folder / module["path"])
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A hidden folder to write into, which takes the place of `folder` if nothing is raised.
+
+    Raises:
+        InvalidExport: it cannot be written, another process exports there, or something else than an export is there.
+    """
+    partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)  # of an export that was killed
+            if folder.exists() and not any(folder.glob(f"**/{PARITY}")):
+                raise InvalidExport(f"{folder}: is there and was not exported by this program; move it away")
+            partial.mkdir()
+            try:
+                yield partial
+                if folder.exists():
+                    folder.rename(old)
+                partial.rename(folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
+    except Timeout as error:
+        raise InvalidExport(f"{folder}: another process is exporting there; wait for it to end") from error
+    except OSError as error:
+        raise InvalidExport(
+            f"{folder}: cannot be written: {error}; nothing of it is left: free some space, or choose another folder"
+        ) from error

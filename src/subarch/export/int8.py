@@ -1,0 +1,167 @@
+"""Int8: what is done to the model before it is traced, and what the runtimes' own tools do to the file.
+
+Token embeddings, two thirds of a small model's bytes, are stored in int8 with a scale per row, in all variants: both
+runtimes look rows up and widen them. Products are then quantised, weights with a scale per output channel:
+
+    int8         ONNX Runtime: dynamic, the inputs of each product get a range of their own each time. OpenVINO: weights
+                 only. Neither needs text.
+    int8-static  the ranges of the inputs are fixed, from text: onnxruntime's calibration, and nncf for OpenVINO.
+
+Where there is text, outlying channels behind LayerNorms are first made smaller, and the weights that read them larger
+(SmoothQuant, arXiv 2211.10438, section 4): a range for all channels otherwise spends most of its 256 values on a few of
+them. In fp32 this changes nothing.
+
+    >>> graph = smoothed(with_int8_embeddings(graph), batches)
+    >>> write_onnx(graph, file); quantize_onnx(file, None)
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subarch.export.exportable import Graph
+from subarch.export.packages import nncf
+from subarch.export.text import Batch
+
+STRENGTH = 0.5
+"""Of the smoothing: how much of the spread of a channel is moved into the weights; 0.5 is the paper's usual value."""
+
+
+class Int8Embedding(nn.Module):
+    """A table in int8 with an fp32 scale per row: (...) ids -> (..., H), each number off by half a scale at most."""
+
+    rows: Tensor
+    scale: Tensor
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        scale = table.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127  # a row of zeros stays one
+        self.register_buffer("scale", scale)
+        self.register_buffer("rows", torch.round(table / scale).to(torch.int8))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return nn.functional.embedding(ids, self.rows).to(torch.float32) * nn.functional.embedding(ids, self.scale)
+
+
+def with_int8_embeddings(graph: Graph) -> Graph:
+    """A copy whose token embeddings are int8; a masked-LM head that shares the table keeps its weights."""
+    changed = copy.deepcopy(graph)
+    embeddings = changed.model.base_model.embeddings
+    embeddings.word_embeddings = Int8Embedding(embeddings.word_embeddings.weight.detach())
+    return changed
+
+
+@torch.no_grad()
+def smoothed(graph: Graph, batches: Sequence[Batch]) -> Graph:
+    """A copy that computes the same, whose vectors behind LayerNorm have channels of more equal range.
+
+    Channel j is divided by s_j = max|x_j|^a / max|w_j|^(1-a), and the weights that read it are multiplied by s_j. The
+    largest inputs are those over the batches, padding included.
+    """
+    changed = copy.deepcopy(graph)
+    layers = changed.model.base_model.encoder.layer
+    readers: list[tuple[nn.Module, list[nn.Linear]]] = []
+    for layer in layers:
+        attention = layer.attention.self
+        readers.append((attention, [attention.query, attention.key, attention.value]))
+        readers.append((layer.intermediate, [layer.intermediate.dense]))
+    largest = [torch.zeros(linears[0].in_features) for _, linears in readers]
+
+    def note(at: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+        def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+            largest[at] = torch.maximum(largest[at], inputs[0].abs().flatten(0, -2).amax(0))
+
+        return hook
+
+    hooks = [block.register_forward_pre_hook(note(at)) for at, (block, _) in enumerate(readers)]
+    for batch in batches:
+        changed(*(torch.from_numpy(batch[name]) for name in changed.inputs))
+    for hook in hooks:
+        hook.remove()
+    for (block, linears), inputs in zip(readers, largest, strict=True):
+        weights = torch.cat([linear.weight for linear in linears]).abs().amax(0)
+        scale = inputs.clamp(min=1e-5) ** STRENGTH / weights.clamp(min=1e-5) ** (1 - STRENGTH)
+        for linear in linears:
+            linear.weight.mul_(scale)
+        block.register_forward_pre_hook(_divide_by(scale))
+    return changed
+
+
+def _divide_by(scale: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+    factors = 1 / scale
+    return lambda _, inputs: (inputs[0] * factors, *inputs[1:])
+
+
+def quantize_onnx(file: Path, batches: Sequence[Batch] | None) -> None:
+    """Quantise an ONNX file in place: dynamically, or with ranges from `batches`.
+
+    Raises:
+        OSError: a full disk, say.
+    """
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self, batches: Sequence[Batch]) -> None:
+            self._waiting = iter(batches)
+
+        def get_next(self) -> Batch | None:
+            return next(self._waiting, None)
+
+    # Only products with weights: those of attention are small, and lose more than they gain
+    options: dict[str, Any] = {
+        "per_channel": True,
+        "weight_type": QuantType.QInt8,
+        "op_types_to_quantize": ["MatMul"],
+    }
+    extra: dict[str, Any] = {"MatMulConstBOnly": True}
+    quantized = file.with_suffix(".int8")
+    with _silence():
+        if batches is None:
+            quantize_dynamic(file, quantized, **options, extra_options=extra)
+        else:
+            extra["OpTypesToExcludeOutputQuantization"] = ["MatMul"]  # sums stay in fp32
+            quantize_static(
+                file, quantized, Reader(batches), activation_type=QuantType.QUInt8, **options, extra_options=extra
+            )
+    os.replace(quantized, file)
+
+
+def quantize_openvino(model: Any, batches: Sequence[Batch] | None) -> Any:
+    """A quantised copy of an OpenVINO model: its weights only, or products with ranges from `batches`."""
+    tools = nncf()
+    with _silence():
+        if batches is None:
+            return tools.compress_weights(model, mode=tools.CompressWeightsMode.INT8_ASYM)
+        # `smoothed` has done it already; correcting biases takes longer than all the rest and gained nothing
+        advanced = tools.AdvancedQuantizationParameters(
+            smooth_quant_alphas=tools.AdvancedSmoothQuantParameters(matmul=-1), disable_bias_correction=True
+        )
+        return tools.quantize(
+            model,
+            tools.Dataset(batches),
+            model_type=tools.ModelType.TRANSFORMER,
+            subset_size=len(batches),
+            advanced_parameters=advanced,
+        )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Both tools print and log what is of no use here; standard output may have to be JSON alone."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)

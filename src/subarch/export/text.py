@@ -1,0 +1,129 @@
+"""What an export is calibrated and compared on: sequences of text, and batches of many sizes and lengths.
+
+Calibration takes texts of the corpus' training part as they are; parity takes its held-out part, which neither the
+model nor the calibration has seen, cut at random places so that any length can be had, with special tokens. Without a
+corpus there are random tokens, which tell whether a file computes the same, but little of what int8 does to sentences.
+
+    >>> text = Text.find(exportable, None, "text", run=Path("runs/mine"), scratch=folder)
+    >>> batches = text.batches(exportable, longest=256)
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subarch.corpus import Corpus, build, plain
+from subarch.errors import InvalidCorpus
+from subarch.export.exportable import Exportable
+from subarch.teacher import special_tokens
+
+Batch = dict[str, NDArray[np.int64]]
+"""input_ids, attention_mask, token_type_ids: (n, length), or (n, choices, length)."""
+
+SIZES = (1, 2, 4, 8, 16)
+LENGTHS = (3, 8, 16, 32, 64, 128, 256, 512)
+TOKENS = 1024
+"""Of a batch that is compared at most, padding included, but for one sequence of the greatest length."""
+CORPUS_TOKENS = 2_000_000
+"""Of a corpus that is given, so many are read."""
+CHOICES = (2, 3, 4)
+"""Of an example of multiple choice, in turn."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """`heldout`: (N,) token ids of documents end to end; `train`: documents of token ids, none if there is no corpus.
+
+    `about` says where they come from.
+    """
+
+    heldout: NDArray[np.int32]
+    train: Sequence[NDArray[np.int32]]
+    about: dict[str, Any]
+
+    @classmethod
+    def find(cls, model: Exportable, corpus: Sequence[str] | None, text_column: str, run: Path, scratch: Path) -> Text:
+        """Text of a corpus that is given, or else of the run folder's, or else random tokens.
+
+        Args:
+            scratch: folder for a corpus that is given.
+
+        Raises:
+            InvalidCorpus: it cannot be read, or is too small to hold anything out.
+        """
+        tokenizer = model.teacher.tokenizer
+        if corpus is not None:
+            packed = build(corpus, tokenizer, scratch, text_column=text_column, max_tokens=CORPUS_TOKENS)
+            return cls._of(packed, "corpus")
+        if (run / "corpus" / "corpus.json").is_file():
+            packed = Corpus.load(run / "corpus")
+            if packed.meta["tokenizer"] == hashlib.sha256(plain(tokenizer).to_str().encode()).hexdigest():
+                return cls._of(packed, "the run's corpus")
+        words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
+        drawn = np.random.default_rng(0).choice(words, 20_000).astype(np.int32)
+        return cls(drawn, (), {"source": "random tokens"})
+
+    @classmethod
+    def _of(cls, corpus: Corpus, source: str) -> Text:
+        about = {"source": f"{source}, held-out part", "content_hash": corpus.content_hash}
+        return cls(corpus.heldout.tokens, corpus.train.shuffled(), about)
+
+    def calibration(self, model: Exportable, count: int, longest: int) -> list[Batch]:
+        """`count` texts as batches of one sequence (or of one example with two choices), at most `longest` tokens long.
+
+        Raises:
+            InvalidCorpus: there are not as many.
+        """
+        choices = CHOICES[0] if model.graph.head == "choice" else 1
+        if len(self.train) < count * choices:
+            raise InvalidCorpus(
+                f"{len(self.train)} texts to calibrate on ({self.about['source']}), {count * choices} are needed: "
+                "give more text with --corpus, or ask for fewer with --calibration"
+            )
+        rows = [self.train[row][: longest - 2] for row in range(count * choices)]
+        return [_batch(rows[row : row + choices], model, choices) for row in range(0, len(rows), choices)]
+
+    def batches(self, model: Exportable, longest: int) -> list[Batch]:
+        """Every size in every length: the first row as long as the batch, the others shorter and padded.
+
+        Where a model has token types, those of every second row change somewhere, as in a pair of texts.
+        """
+        draw = np.random.default_rng(0)
+        found: list[Batch] = []
+        for length in sorted({*(length for length in LENGTHS if length < longest), longest}):
+            for size in SIZES:
+                choices = CHOICES[len(found) % len(CHOICES)] if model.graph.head == "choice" else 1
+                if size > 1 and size * choices * length > TOKENS:
+                    break
+                lengths = [length, *draw.integers(3, length, size * choices - 1, endpoint=True)]
+                batch = _batch([self._cut(int(n) - 2, draw) for n in lengths], model, choices)
+                if "token_type_ids" in batch:
+                    types, mask = (batch[name].reshape(-1, length) for name in ("token_type_ids", "attention_mask"))
+                    types[1::2, length // 3 :] = mask[1::2, length // 3 :]
+                found.append(batch)
+        return found
+
+    def _cut(self, length: int, draw: np.random.Generator) -> NDArray[np.int32]:
+        start = int(draw.integers(len(self.heldout)))
+        return np.take(self.heldout, range(start, start + length), mode="wrap")
+
+
+def _batch(rows: Sequence[NDArray[np.int32]], model: Exportable, choices: int) -> Batch:
+    """Special tokens and padding around rows of ids."""
+    start, end = special_tokens(model.teacher.tokenizer)
+    longest = max(map(len, rows)) + 2
+    ids = np.full((len(rows), longest), int(model.teacher.tokenizer.pad_token_id))
+    mask = np.zeros_like(ids)
+    for at, row in enumerate(rows):
+        ids[at, : len(row) + 2] = [start, *row, end]
+        mask[at, : len(row) + 2] = 1
+    named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    shape = (-1, choices, longest) if model.graph.head == "choice" else (-1, longest)
+    return {name: named[name].reshape(shape) for name in model.graph.inputs}

@@ -1,0 +1,47 @@
+"""A tiny random model with every head that can be exported, and exports of it in the test's own process.
+
+>>> folder = tiny_model(tmp_path / "model", "choice")
+>>> record = exported(folder, tmp_path / "run", runtime="onnx")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
+
+from subarch.configuration import load
+from subarch.export.config import ExportConfig
+from subarch.export.export import export
+from tiny import tiny_corpus, tiny_teacher
+
+HEADS = ("encoder", "sentence", "masked-lm", "classification", "regression", "choice")
+
+
+def tiny_model(folder: Path, head: str, family: str = "bert", **options: Any) -> Path:
+    """A folder whose stock class has this head; random weights that make every layer matter."""
+    options = {"layers": 2, "family": family, "modules": head == "sentence", "masked_lm": head == "masked-lm"} | options
+    tiny_teacher(folder, **options)
+    if head in ("classification", "regression", "choice"):
+        auto: Any = AutoModelForMultipleChoice if head == "choice" else AutoModelForSequenceClassification
+        labels = {"classification": 3, "regression": 1}
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = auto.from_pretrained(folder, **({"num_labels": labels[head]} if head in labels else {}))
+            for name, parameter in model.named_parameters():
+                if "classifier" in name or "pooler" in name:
+                    torch.nn.init.normal_(parameter, std=0.3)
+        model.save_pretrained(folder)
+    return folder
+
+
+def exported(model: Path, run: Path, **options: Any) -> dict[str, Any]:
+    """What an export of a model into a run folder comes to."""
+    return export(model, load(ExportConfig, None, options), run)
+
+
+def with_corpus(folder: Path) -> dict[str, Any]:
+    """Options of an export that calibrates on a tiny corpus."""
+    return {"corpus": [str(tiny_corpus(folder / "corpus.txt"))], "calibration": 16}
