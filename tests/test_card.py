@@ -103,6 +103,10 @@ def test_what_was_fine_tuned_names_its_encoder_before_its_teacher(tmp_path: Path
     assert (front["base_model"], front["pipeline_tag"]) == ("small", "text-classification")
     assert front["tags"] == ["subarch", "distillation"]
     assert "A classifier of pairs of texts, fine-tuned from small, a student of big; made with subarch." in body
+    stages = {"encoder": tmp_path / "mine" / "pretrained", "teacher": tmp_path / "theirs" / "finetuned" / "rte"}
+    front, body = split(card(folder_of(tmp_path / "rte"), facts | stages))
+    assert front["base_model"] == "pretrained"
+    assert "fine-tuned from pretrained (mine), a student of rte (theirs); made with subarch." in body
     front, body = split(card(folder_of(tmp_path / "rte"), facts | {"teacher": None}))
     assert front["tags"] == ["subarch"]
     assert "fine-tuned from small; made with subarch." in body

@@ -96,7 +96,9 @@ def test_the_card_tells_what_was_measured(plain: tuple[Path, FinetuneConfig, dic
     assert lines[0] == "| held out | this model | mean of 2 seeds | standard deviation | always the most frequent |"
     figures = (scores["accuracy"], heldout["mean"]["accuracy"], heldout["deviation"]["accuracy"], 1 / 3)
     assert lines[2] == f"| accuracy | {' | '.join(f'{figure:.4g}' for figure in figures)} |"
+    assert "| macro f1 |" in body
     assert "| trainings | 2 |" in body
+    assert f"| threads | 1 |\n| processor | {result['machine']['processor']} |" in body
     assert "- Reads at most 16 tokens" in body
     assert "one seed" not in body
     assert str(folder.parents[2]) not in body  # whose machine it was
@@ -121,7 +123,7 @@ def test_a_teacher_is_named_with_its_scores_and_its_licence(
     front, body = split(folder)
     assert front["license"] == "mit"  # that of the encoder, and of the teacher's card
     assert front["tags"] == ["subarch", "distillation"]
-    assert "fine-tuned from tiny, a student of topics;" in body
+    assert "A text classifier, fine-tuned from tiny, a student of topics (run); made with subarch." in body
     assert "| distillation | 0.25 of the loss, temperature 2 |" in body
     ours, theirs = result["heldout"]["scores"]["accuracy"], result["teacher"]["heldout"]["accuracy"]
     assert f"| accuracy | {ours:.4g} | {theirs:.4g} | 0.3333 |" in body

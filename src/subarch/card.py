@@ -123,8 +123,8 @@ def card(folder: Path, facts: Mapping[str, Any]) -> str:
     front |= {"library_name": use.library, "pipeline_tag": use.tag}
     front["tags"] = ["subarch", *(["distillation"] if teacher else [])]
 
-    origin = [f"fine-tuned from {_inline(encoder.name)}"] if encoder else []
-    origin += [f"a student of {_inline(teacher.name)}"] if teacher else []
+    origin = [f"fine-tuned from {_called(encoder)}"] if encoder else []
+    origin += [f"a student of {_called(teacher)}"] if teacher else []
     blocks = [f"# {_inline(folder.absolute().name)}"]
     blocks += [f"A {use.words}, {', '.join(origin) or 'trained without a teacher'}; made with subarch."]
     for key, heading in SECTIONS.items():
@@ -174,7 +174,7 @@ def _licence_in_words(licences: Mapping[Path, Mapping[str, Any]]) -> list[str]:
     """A paragraph for each source."""
     paragraphs = []
     for source, licence in licences.items():
-        name = _inline(source.name)
+        name = _called(source)
         said = "; ".join(f"{key.replace('_', ' ')}: {_value(value)}" for key, value in licence.items())
         paragraphs.append(
             f"Carried over from {name}, from whose weights or outputs this model was made: {said}."
@@ -185,6 +185,13 @@ def _licence_in_words(licences: Mapping[Path, Mapping[str, Any]]) -> list[str]:
     return paragraphs or [
         "No other model's weights or outputs went into this one; the licence is its maker's to choose."
     ]
+
+
+def _called(model: Path) -> str:
+    """The name of a folder; one that a stage named has its run's after it: "pretrained" alone would say nothing."""
+    run = model.parent.parent if model.parent.name == "finetuned" else model.parent
+    by_stage = model.parent.name == "finetuned" or model.name in ("pretrained", "selected")
+    return _inline(f"{model.name} ({run.name})" if by_stage else model.name)
 
 
 def _shown(fact: Any) -> str:

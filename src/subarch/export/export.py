@@ -72,9 +72,9 @@ def target(model: Path, config: ExportConfig, run: Path) -> Path:
     """Where an export goes: named by its variant, and by the model too where the run folder has several."""
     if config.beside:
         return model / config.runtime
-    main = places(run, None)[0]
-    others = (main / "config.json").is_file() or model.absolute().is_relative_to(run.absolute())
-    return run / "exported" / (config.variant if model == main or not others else f"{model.name}-{config.variant}")
+    main, own = places(run, None)[0].absolute(), model.absolute()
+    others = (main / "config.json").is_file() or own.is_relative_to(run.absolute())
+    return run / "exported" / (config.variant if own == main or not others else f"{own.name}-{config.variant}")
 
 
 def export(model: Path, config: ExportConfig, run: Path, report: Report = silent) -> dict[str, Any]:

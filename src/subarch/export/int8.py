@@ -108,6 +108,7 @@ def quantize_onnx(file: Path, batches: Sequence[Batch] | None) -> None:
     Raises:
         OSError: a full disk, say.
     """
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
@@ -117,22 +118,23 @@ def quantize_onnx(file: Path, batches: Sequence[Batch] | None) -> None:
         def get_next(self) -> Batch | None:
             return next(self._waiting, None)
 
-    # Only products with weights: those of attention are small, and lose more than they gain
+    graph = onnx.load(file).graph
+    weights = {tensor.name for tensor in graph.initializer}
     options: dict[str, Any] = {
         "per_channel": True,
         "weight_type": QuantType.QInt8,
         "op_types_to_quantize": ["MatMul"],
+        # The products of attention are small and have no weights
+        "nodes_to_exclude": [one.name for one in graph.node if one.op_type == "MatMul" and one.input[1] not in weights],
     }
-    extra: dict[str, Any] = {"MatMulConstBOnly": True}
     quantized = file.with_suffix(".int8")
     with _silence():
         if batches is None:
-            quantize_dynamic(file, quantized, **options, extra_options=extra)
+            quantize_dynamic(file, quantized, **options)
         else:
-            extra["OpTypesToExcludeOutputQuantization"] = ["MatMul"]  # sums stay in fp32
-            quantize_static(
-                file, quantized, Reader(batches), activation_type=QuantType.QUInt8, **options, extra_options=extra
-            )
+            options["activation_type"] = QuantType.QUInt8
+            options["extra_options"] = {"OpTypesToExcludeOutputQuantization": ["MatMul"]}  # sums stay in fp32
+            quantize_static(file, quantized, Reader(batches), **options)
     os.replace(quantized, file)
 
 

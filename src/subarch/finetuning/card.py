@@ -56,8 +56,8 @@ def facts_of(encoder: Path, heldout: Examples, result: Mapping[str, Any]) -> dic
             "trainings": result["cost"]["trainings"],
             "examples seen": result["cost"]["examples_seen"],
             "minutes": round(result["cost"]["seconds"] / 60, 1),
-            "machine": f"{config['threads'] or result['machine']['cores']['usable']} threads of "
-            f"{result['machine']['processor']}",
+            "threads": config["threads"] or result["machine"]["cores"]["usable"],
+            "processor": result["machine"]["processor"],
         },
         "quality": _quality(result),
         "limits": _limits(result),
@@ -84,7 +84,7 @@ def _quality(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     several = len(heldout["seeds"]) > 1
     rows = []
     for name, value in heldout["scores"].items():
-        row = {"held out": name, "this model": value}
+        row = {"held out": name.replace("_", " "), "this model": value}
         if several:
             row |= {
                 f"mean of {len(heldout['seeds'])} seeds": heldout["mean"][name],
