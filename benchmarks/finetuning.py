@@ -8,8 +8,8 @@
 Per task, seed and encoder a cell for each way to fine-tune:
 
     teacher                  all-MiniLM-L6-v2
-    plain                    two learning rates, the better on dev
-    distilled                likewise, with the soft targets of the fine-tuned teacher of seed 0
+    plain                    of two learning rates the one that is better on dev for seed 0, which other seeds take over
+    distilled                with the soft targets of the fine-tuned teacher of seed 0, at the same rate
     agora, halving           Agora with that teacher's labels, by either pruning, from the four sets of Θ
     plain-equal              like plain, from the same four sets, begun again with other seeds until it has seen as many
     distilled-equal          training examples as the dearer of both Agoras; the best on dev
@@ -63,9 +63,11 @@ TASKS: dict[str, dict[str, Any]] = {
     "copa": {},
     "stsb": {},
     "race": {"max_length": 256},
-    "dream": {"rows": 2_000},
+    "dream": {"rows": 1_000},
 }
 """What is read of each: DREAM's training part is sampled for time, of BoolQ only the validation part is here."""
+FEWER_EPOCHS = {"race": 3, "dream": 3}
+"""A pass over the choices of one passage costs as much as fifty over a sentence."""
 ALONE = ("teacher", "plain", "distilled")
 EQUAL = ("agora", "halving", "plain-equal", "distilled-equal")
 ON = ("cola", "mrpc", "sst2", "boolq")
@@ -124,7 +126,8 @@ class Bench:
         self.parts: Parts = parts_of(self.config)
         self.metric = primary(self.parts.train.task)
         self.settings = FitSettings(max_length=self.config.max_length, patience=2)
-        self.task, self.encoders, self.epochs, self.out = task, encoders, arguments.epochs, arguments.out / task
+        self.task, self.encoders, self.out = task, encoders, arguments.out / task
+        self.epochs = FEWER_EPOCHS.get(task, arguments.epochs)
         self.path: Path = arguments.results / f"{task}.json"
         heldout = self.parts.heldout
         self.found: dict[str, Any] = json.loads(self.path.read_text()) if self.path.is_file() else {}
@@ -170,8 +173,9 @@ class Bench:
             equal = method.endswith("-equal")
             least = max(self.cost_of(name, other, seed) for other in EQUAL[:2]) if equal else 0
             fits: list[Fitted] = []
-            for theta in self.sets(seed, method):
-                if len(fits) >= len(self.thetas(seed, method)) and sum(one.examples_seen for one in fits) >= least:
+            thetas = self.thetas(name, seed, method)
+            for theta in again(thetas):
+                if len(fits) >= len(thetas) and sum(one.examples_seen for one in fits) >= least:
                     break
                 place = folder / str(theta)
                 fits.append(
@@ -183,6 +187,7 @@ class Bench:
                 "trainings": len(fits),
                 "examples_seen": sum(one.examples_seen for one in fits),
                 "seconds": sum(one.seconds for one in fits),
+                "learning_rate": chosen.theta.learning_rate,
                 "chosen": str(chosen.theta),
                 "dev": chosen.dev_score,
             }
@@ -191,22 +196,22 @@ class Bench:
         scores = score(self.parts.heldout, predictions)
         return {"score": scores[self.metric], "scores": scores} | cost
 
-    def thetas(self, seed: int, method: str) -> list[Theta]:
+    def thetas(self, name: str, seed: int, method: str) -> list[Theta]:
         batches = BATCHES if method in EQUAL else BATCHES[:1]
-        rates = RATES[:1] if method == "teacher" else RATES
+        rates = RATES if method in EQUAL or (method, seed) == ("plain", 0) else (self.rate(name),)
         return [Theta(rate, batch_size=batch, epochs=self.epochs, seed=seed) for batch in batches for rate in rates]
 
-    def sets(self, seed: int, method: str) -> Iterator[Theta]:
-        """The sets of Θ, then the same with other seeds, without end."""
-        for begun in count():
-            yield from (replace(theta, seed=seed + 100 * begun) for theta in self.thetas(seed, method))
+    def rate(self, name: str) -> float:
+        """The learning rate that was better for seed 0; of the teacher, which costs most, the lower is taken."""
+        rate: float = RATES[0] if name == "teacher" else self.found["cells"][f"{name}/plain/0"]["learning_rate"]
+        return rate
 
     def grown(self, model: Path, pruning: str, seed: int, folder: Path) -> tuple[Path, dict[str, Any]]:
         """Agora's best model, and what it cost."""
         parts = self.parts
         known = [parts.train, parts.dev, parts.heldout]
         outcome = agora(
-            self.thetas(seed, "agora"),
+            self.thetas("", seed, "agora"),
             parts.train,
             parts.dev,
             folder,
@@ -229,7 +234,7 @@ class Bench:
         }
 
     def teacher(self, examples: Examples) -> Logits:
-        folder: Path = self.out / "teacher" / "teacher-0" / str(self.thetas(0, "teacher")[0])
+        folder: Path = self.out / "teacher" / "teacher-0" / str(self.thetas("teacher", 0, "teacher")[0])
         return predict(folder, examples, max_length=self.config.max_length)
 
     def cost_of(self, name: str, method: str, seed: int) -> int:
@@ -260,6 +265,12 @@ class Bench:
 
     def write(self) -> None:
         write(self.path, self.found)
+
+
+def again(thetas: Sequence[Theta]) -> Iterator[Theta]:
+    """The sets of Θ, then the same with other seeds, without end."""
+    for begun in count():
+        yield from (replace(theta, seed=theta.seed + 100 * begun) for theta in thetas)
 
 
 def chance(examples: Examples) -> dict[str, float]:

@@ -14,7 +14,7 @@ import pytest
 from tiny import WORDS, tiny_teacher
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Matthews correlation is not defined")
-CELLS = ("teacher/teacher", "ours/distilled", "ours/agora", "ours/plain-equal")
+CELLS = ("teacher/teacher", "ours/plain", "ours/distilled", "ours/agora", "ours/plain-equal")
 
 
 @pytest.fixture
@@ -40,7 +40,19 @@ def test_cells_are_filled_once_and_compared(
     teacher, ours = tiny_teacher(tmp_path / "teacher"), tiny_teacher(tmp_path / "ours" / "pretrained", layers=1)
     command = ["finetuning.py", "--teacher", str(teacher), "--data", str(tmp_path / "tasks"), "--tasks", "cola"]
     command += ["--encoder", f"ours={ours}", "--out", str(tmp_path / "out"), "--results", str(tmp_path / "results")]
-    command += ["--methods", "teacher", "distilled", "agora", "plain-equal", "--epochs", "4", "--seeds", "0", "1"]
+    command += [
+        "--methods",
+        "teacher",
+        "plain",
+        "distilled",
+        "agora",
+        "plain-equal",
+        "--epochs",
+        "4",
+        "--seeds",
+        "0",
+        "1",
+    ]
 
     def last_line(*more: str) -> dict[str, dict[str, dict[str, float]]]:
         monkeypatch.setattr(sys, "argv", [*command, *more])
@@ -56,8 +68,8 @@ def test_cells_are_filled_once_and_compared(
     for seed in (0, 1):
         agora, equal = cells[f"ours/agora/{seed}"], cells[f"ours/plain-equal/{seed}"]
         assert agora["examples_seen"] <= equal["examples_seen"]
-    assert set(left["comparisons"]) == {"ours/agora - ours/plain-equal"}
-    assert set(found["keeps"]["ours"]) == {"distilled", "tasks"}
+    assert set(left["comparisons"]) == {"ours/agora - ours/plain-equal", "ours/distilled - ours/plain"}
+    assert set(found["keeps"]["ours"]) == {"plain", "distilled", "tasks"}
     assert not list((tmp_path / "out" / "cola" / "ours").iterdir())  # models of cells that are done are not kept
 
     monkeypatch.setattr(benchmark, "fit", lambda *_, **__: pytest.fail("it trained again"))
