@@ -103,6 +103,22 @@ class Objective:
         feasible = self.affordable(p, i) & (e <= _or_inf(self.max_error))
         return np.where(feasible, value, np.inf)
 
+    def break_even(self, parameters: ArrayLike, cost: ArrayLike, value: float) -> Floats:
+        """The least error at which a candidate is no better than `value`, (N,): the inverse of `bound`.
+
+        -inf: it is no better whatever its error; +inf: whatever is known of its error, it may be better.
+        """
+        p, i = checked_costs(parameters, cost)
+        beyond = np.nextafter(_or_inf(self.max_error), np.inf)  # where the limit on the error is broken
+        if self.name == "w":
+            f = cost_factor(p, i, self.parameters_maximum, self.cost_maximum)
+            even = np.where(f == 0, np.inf if value > 0 else -np.inf, f / -value if value < 0 else np.inf)
+        elif self.name == "error":
+            even = np.full(len(p), value)
+        else:
+            even = np.where(i >= value, -np.inf, np.inf)
+        return np.where(self.affordable(p, i), np.minimum(even, beyond), -np.inf)
+
 
 def _or_inf(limit: float | None) -> float:
     return math.inf if limit is None else limit

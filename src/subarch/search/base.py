@@ -23,7 +23,8 @@ class Problem:
     """The candidates as columns (N,), in the order of `space.Costs`, and what is sought.
 
     `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective. A measured latency need not ascend along the
-    order, which is that of operations.
+    order, which is that of operations. `table` is ⟨D, A, H, I⟩, (N, 4), and `effort` what a training costs, (N,), in
+    any unit: only the strategies that go by the partial order of shapes need them.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -32,6 +33,8 @@ class Problem:
     parameters: NDArray[np.int64]
     cost: Floats
     objective: Objective
+    table: NDArray[np.int64] | None = None
+    effort: Floats | None = None
 
     def __post_init__(self) -> None:
         if not len(checked_costs(self.parameters, self.cost)[0]):

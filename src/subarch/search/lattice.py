@@ -1,0 +1,90 @@
+"""The partial order of ⟨D, H, I⟩ on a grid: who lies below whom, in slices instead of comparisons.
+
+Under AB^nC a candidate that is at least as large in every one of D, H and I has no larger error; A orders nothing. Put
+on a grid with one axis for each, all that lies below a candidate is a box from the origin, and counting what lies below
+every candidate at once is three cumulative sums: a million candidates take milliseconds.
+
+    >>> lattice = Lattice(table)                     # (N, 4) rows ⟨D, A, H, I⟩, one A for each ⟨D, H, I⟩
+    >>> bounds[lattice.below(row)]                   # a view
+    >>> lattice.count_below(open_cells)              # (n_D, n_H, n_I) how many lie in the box of each cell
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subarch.objectives import Mask
+
+Box = tuple[slice, slice, slice]
+Kind = TypeVar("Kind", bound=np.generic)
+
+
+class Lattice:
+    """Rows as cells of a grid whose axes are the values of D, H and I, ascending.
+
+    `cells` is (3, N), the position of each row; `row` has the grid's shape and holds rows, -1 where there is none.
+
+    Raises:
+        ValueError: two rows of the same ⟨D, H, I⟩.
+    """
+
+    def __init__(self, table: NDArray[np.int64]) -> None:
+        found = [np.unique(table[:, column], return_inverse=True) for column in (0, 2, 3)]
+        self.axes = tuple(values for values, _ in found)
+        self.cells = np.stack([positions for _, positions in found])
+        self.shape = tuple(len(values) for values in self.axes)
+        self.row = np.full(self.shape, -1, dtype=np.int64)
+        self.row[tuple(self.cells)] = np.arange(len(table))
+        if (self.row >= 0).sum() < len(table):
+            raise ValueError("two candidates share depth, hidden and intermediate size: only their heads differ")
+
+    def grid(self, column: NDArray[Kind], empty: float | bool) -> NDArray[Kind]:
+        """A column (N,) on the grid; `empty` where there is no row."""
+        cells = np.full(self.shape, empty, dtype=column.dtype)
+        cells[tuple(self.cells)] = column
+        return cells
+
+    def column(self, cells: NDArray[Kind]) -> NDArray[Kind]:
+        """(N,) the cells of all rows: the inverse of `grid`."""
+        column: NDArray[Kind] = cells[tuple(self.cells)]
+        return column
+
+    def below(self, row: int) -> Box:
+        """All at most as large as the row in each of D, H and I, itself among them."""
+        d, h, i = self.cells[:, row]
+        return slice(0, d + 1), slice(0, h + 1), slice(0, i + 1)
+
+    def above(self, row: int) -> Box:
+        """All at least as large, itself among them."""
+        d, h, i = self.cells[:, row]
+        return slice(d, None), slice(h, None), slice(i, None)
+
+    def count_below(self, marked: Mask) -> NDArray[np.int32]:
+        """How many marked cells lie in the box below each cell."""
+        counts = marked.astype(np.int32)
+        for axis in range(3):
+            np.cumsum(counts, axis=axis, out=counts)
+        return counts
+
+    def comparable(self, some: NDArray[np.int64]) -> Mask:
+        """(n, n): is the first of these rows strictly below the second?"""
+        cells = self.cells[:, some]
+        below = np.asarray((cells[:, :, None] <= cells[:, None, :]).all(axis=0))
+        np.fill_diagonal(below, False)
+        return below
+
+
+def nearest_heads(table: NDArray[np.int64], head_size: float) -> Mask:
+    """(N,) of each ⟨D, H, I⟩ the one row with heads nearest to `head_size` in size (by ratio; ties: more heads)."""
+    depth, heads, hidden, intermediate = table.T
+    size = hidden / np.maximum(heads, 1)
+    order = np.lexsort((-heads, np.abs(np.log(size / head_size)).round(9), intermediate, hidden, depth))
+    shapes = table[order][:, [0, 2, 3]]
+    first = np.ones(len(table), dtype=np.bool_)
+    first[1:] = (shapes[1:] != shapes[:-1]).any(axis=1)
+    chosen = np.zeros(len(table), dtype=np.bool_)
+    chosen[order[first]] = True
+    return chosen

@@ -1,0 +1,285 @@
+"""The certified search against brute force: on monotone tables never a miss, on others no claim that the data deny."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from search_tables import NAMES, run
+from subarch.errors import InvalidConfig
+from subarch.objectives import Objective
+from subarch.search import Problem
+from subarch.search.certified import Certified
+from subarch.search.evidence import Evidence
+from subarch.search.lattice import Lattice, nearest_heads
+from subarch.search.noise import Noise, most_failing
+
+
+def shapes(rng: np.random.Generator) -> np.ndarray:
+    """Rows ⟨D, A, H, I⟩ of a small grid with holes, in no order."""
+    axes = [rng.choice(range(1, 9), rng.integers(1, 5), replace=False) for _ in range(3)]
+    grid = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
+    kept = grid[rng.random(len(grid)) < 0.9] if len(grid) > 3 else grid
+    d, h, i = (kept if len(kept) else grid).T
+    return np.stack([d, np.full(len(d), 2), 16 * h, 32 * i], axis=1).astype(np.int64)
+
+
+def monotone(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Random errors that never rise from a shape to a larger one: the worst drawn of all that is no smaller."""
+    drawn = rng.integers(1, 60, len(table)) / 60
+    return np.array([drawn[below(table, row)].max() for row in range(len(table))])
+
+
+def below(table: np.ndarray, row: int) -> np.ndarray:
+    """Which rows are at least as large as this one in D, H and I, itself among them."""
+    larger: np.ndarray = (table[:, [0, 2, 3]] >= table[row, [0, 2, 3]]).all(axis=1)
+    return larger
+
+
+def problem_of(seed: int, name: str) -> tuple[Problem, np.ndarray, np.random.Generator]:
+    rng = np.random.default_rng(seed)
+    table = shapes(rng)
+    size = table[:, 0] * table[:, 2] * (table[:, 2] + table[:, 3])
+    cost = size * rng.uniform(0.8, 1.2, len(table)) / 1000  # measured latency does not quite follow size
+    objective = Objective(
+        name,  # type: ignore[arg-type]
+        parameters_maximum=float(size.max()),
+        cost_maximum=float(cost.max()) + 1,
+        max_cost=float(rng.choice(cost)) if rng.random() < 0.6 else None,
+        max_parameters=int(rng.choice(size)) if rng.random() < 0.3 else None,
+        max_error=float(rng.uniform(0.2, 1)) if name == "latency" else None,
+    )
+    return Problem(size, cost, objective, table, size.astype(float)), monotone(table, rng), rng
+
+
+def better_by(problem: Problem, error: np.ndarray, incumbent: int | None) -> float:
+    """By how much the best of all is better than the incumbent, by brute force."""
+    value = problem.objective.value(problem.parameters, problem.cost, error)
+    best = value.min()
+    if incumbent is None or value[incumbent] == math.inf:
+        return 0.0 if best == math.inf else math.inf
+    return float(1 - (value[incumbent] / best if best < 0 else best / value[incumbent])) if value[incumbent] else 0.0
+
+
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES), delta=st.sampled_from([0.0, 0.01, 0.1]))
+def test_on_monotone_errors_nothing_is_better_by_more_than_delta(seed: int, name: str, delta: float) -> None:
+    problem, error, _ = problem_of(seed, name)
+    search = Certified(problem, delta, audit=2)
+    trained = run(search, error)
+    assert len(trained) == len(set(trained))
+    found = search.evidence()
+    assert found.closed
+    assert (found.slack, found.violations, found.failures, found.eta) == (0.0, 0, 0, 0.0)
+    assert better_by(problem, error, found.incumbent) <= found.reached + 1e-12
+    assert found.reached <= delta + 1e-12
+    assert set(found.because) == set(np.flatnonzero(problem.affordable)) - set(trained)
+    for row, by in found.because.items():  # each reason holds by itself
+        assert by in trained or problem.objective.name == "latency"
+        if by >= 0:
+            assert below(problem.table, row)[by]  # type: ignore[arg-type]
+            assert error[by] == max(error[other] for other in trained if below(problem.table, row)[other])  # type: ignore[arg-type]
+
+
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES), rate=st.floats(0.02, 0.5))
+def test_violations_that_are_seen_widen_the_certificate(seed: int, name: str, rate: float) -> None:
+    problem, error, rng = problem_of(seed, name)
+    planted = rng.random(len(error)) < rate
+    error = np.where(planted, np.maximum(error - rng.uniform(0.05, 0.5, len(error)), 0.01), error)
+    search = Certified(problem, 0.01)
+    trained = run(search, error)
+    found = search.evidence()
+    drops = [
+        error[large] - error[small]
+        for small in trained
+        for large in trained
+        if large != small and below(problem.table, small)[large]  # type: ignore[arg-type]
+    ]
+    assert found.slack == max([0.0, *drops])
+    assert found.violations == sum(drop > 0 for drop in drops)
+    # What is claimed holds for all whose errors keep within the slack that was seen
+    within = all(
+        error[row] >= error[large] - found.slack - 1e-12
+        for row in np.flatnonzero(problem.affordable)
+        for large in trained
+        if below(problem.table, int(row))[large]  # type: ignore[arg-type]
+    )
+    assert not within or better_by(problem, error, found.incumbent) <= found.reached + 1e-9
+
+
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES), workers=st.integers(2, 4), data=st.data())
+def test_several_workers_and_failures(seed: int, name: str, workers: int, data: st.DataObject) -> None:
+    problem, error, rng = problem_of(seed, name)
+    failing = set(np.flatnonzero(rng.random(len(error)) < 0.1).tolist())
+    search = Certified(problem, 0.0, audit=1)
+    running: list[int] = []
+    asked: list[int] = []
+    while not search.done:
+        while len(running) < workers and (row := search.ask()) is not None:
+            running.append(row)
+            asked.append(row)
+        row = running.pop(data.draw(st.integers(0, len(running) - 1)))
+        if row in failing:
+            search.fail(row)
+        else:
+            search.tell(row, float(error[row]))
+    assert len(asked) == len(set(asked))
+    assert search.ask() is None
+    left = np.array([row not in failing or row not in asked for row in range(len(error))])
+    error = np.where(left, error, 10.0)  # who failed cannot win
+    assert better_by(problem, error, search.evidence().incumbent) <= 1e-12
+
+
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES), data=st.data())
+def test_stopped_and_told_what_was_known_it_goes_on_as_before(seed: int, name: str, data: st.DataObject) -> None:
+    problem, error, _ = problem_of(seed, name)
+    whole = Certified(problem, 0.01, audit=2)
+    trained = run(whole, error)
+    again = Certified(problem, 0.01, audit=2)
+    known = data.draw(st.permutations(trained[: data.draw(st.integers(0, len(trained)))]))
+    for row in known:
+        again.recall(row, float(error[row]))
+    assert known + run(again, error) == [*known, *trained[len(known) :]]
+    assert again.evidence() == whole.evidence()
+
+
+def grid_problem(side: int = 3) -> tuple[Problem, np.ndarray]:
+    """Shapes of one depth; cost and error both go by H + I, so that a limit cuts a corner off."""
+    sizes = range(1, side + 1)
+    table = np.array([[1, 1, h, i] for h in sizes for i in sizes], dtype=np.int64)
+    size = table[:, 2] + table[:, 3]
+    objective = Objective("error", parameters_maximum=2 * side, cost_maximum=2 * side, max_cost=side + 1)
+    return Problem(size, size.astype(float), objective, table), 1.0 / size
+
+
+def test_a_candidate_over_the_limit_may_exclude_many() -> None:
+    problem, _ = grid_problem(side=6)
+    search = Certified(problem, 0.0)
+    trained = run(search, np.full(36, 0.5))
+    assert any(not problem.affordable[row] for row in trained)
+    assert len(trained) <= 5  # the six largest that are affordable do not exclude each other
+
+
+def test_the_words_of_the_evidence() -> None:
+    problem, error = grid_problem()
+    search = Certified(problem, 0.0, audit=9)
+    run(search, error)
+    found = search.evidence()
+    assert isinstance(found, Evidence)
+    assert found.incumbent in (2, 4, 6)  # H + I = 4
+    assert (found.aim, found.reached) == (0.0, 0.0)
+    assert set(found.audited) <= {0, 1, 2, 3, 4, 6}
+    assert found.failing == most_failing(0, len(found.audited))
+
+
+def test_an_audit_that_fails_is_counted_and_widens() -> None:
+    problem, error = grid_problem()
+    error = error.copy()
+    error[0] = 0.2  # the smallest is better than all that is larger
+    search = Certified(problem, 0.01, audit=6)
+    trained = run(search, error)
+    found = search.evidence()
+    assert 0 in trained
+    assert found.incumbent == 0
+    assert found.violations > 0
+    assert found.failures >= (0 in found.audited)
+    assert found.slack == pytest.approx(max(error[row] for row in trained) - 0.2)
+
+
+def test_noise_sets_the_aim() -> None:
+    problem, error = grid_problem()
+    search = Certified(problem, 0.01)
+    search.noise = Noise(deviation=0.01, freedom=8)
+    trained = run(search, error)
+    found = search.evidence()
+    eta = search.noise.bound(len(trained))
+    assert found.eta == eta
+    assert found.aim == pytest.approx(3 * eta / error[found.incumbent])
+    assert found.closed
+    # A rise within the noise of two errors is no violation
+    noisy = error + np.where(np.arange(9) % 2, 0.9, -0.9) * eta
+    again = Certified(problem, 0.01)
+    again.noise = search.noise
+    run(again, noisy)
+    assert again.evidence().violations == 0
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.02])
+def test_coverage_under_noise(delta: float) -> None:
+    """True errors, measured with noise: the true gap is within what is claimed nearly always (level 0.95)."""
+    held = 0
+    for seed in range(60):
+        problem, true, rng = problem_of(seed, "error")
+        measured = np.maximum(true + rng.normal(0, 0.01, len(true)), 1e-3)
+        search = Certified(problem, delta)
+        search.noise = Noise.of([rng.normal(0, 0.01, 3) for _ in range(4)])
+        run(search, measured)
+        found = search.evidence()
+        held += better_by(problem, true, found.incumbent) <= found.reached
+    assert held >= 57
+
+
+def test_encoders_without_layers_bound_nobody() -> None:
+    table = np.array([[0, 0, 64, 0], [0, 0, 128, 0], [1, 2, 64, 64], [1, 2, 128, 64]], dtype=np.int64)
+    objective = Objective("error", parameters_maximum=9, cost_maximum=9, max_cost=1.5)
+    problem = Problem(np.array([1, 2, 3, 4]), np.array([0.5, 1.0, 2.0, 3.0]), objective, table)
+    search = Certified(problem, 0.0)
+    run(search, np.array([0.5, 0.9, 0.3, 0.2]))
+    found = search.evidence()
+    assert found.incumbent == 0
+    assert found.violations == 0
+
+
+def test_a_space_of_one_and_one_with_nothing_affordable() -> None:
+    objective = Objective("error", parameters_maximum=9, cost_maximum=9)
+    one = Certified(Problem(np.array([3]), np.array([2.0]), objective, np.array([[1, 1, 8, 8]])), 0.01, audit=3)
+    assert run(one, np.array([0.4])) == [0]
+    assert (one.evidence().incumbent, one.evidence().closed) == (0, True)
+    tight = Objective("error", parameters_maximum=9, cost_maximum=9, max_cost=1.0)
+    none = Certified(Problem(np.array([3]), np.array([2.0]), tight, np.array([[1, 1, 8, 8]])), 0.01)
+    assert none.done
+    assert (none.evidence().incumbent, none.evidence().reached) == (None, 0.0)
+
+
+@pytest.mark.parametrize(("delta", "audit"), [(-0.01, 0), (1.0, 0), (math.nan, 0), (0.1, -1)])
+def test_impossible_settings_are_refused(delta: float, audit: int) -> None:
+    with pytest.raises(InvalidConfig):
+        Certified(grid_problem()[0], delta, audit)
+
+
+def test_misuse_is_refused() -> None:
+    problem, _ = grid_problem()
+    with pytest.raises(ValueError, match="needs the table"):
+        Certified(Problem(problem.parameters, problem.cost, problem.objective), 0.01)
+    with pytest.raises(ValueError, match="only their heads differ"):
+        Lattice(np.array([[1, 2, 8, 8], [1, 4, 8, 8]]))
+    search = Certified(problem, 0.01)
+    with pytest.raises(ValueError, match="row 5 is not awaited"):
+        search.tell(5, 0.1)
+    with pytest.raises(ValueError, match="report the training as failed"):
+        search.tell(0, math.nan)
+
+
+def pairs(rows: Iterable[tuple[int, int]]) -> np.ndarray:
+    return np.array([[1, heads, hidden, 8] for heads, hidden in rows])
+
+
+def test_heads_nearest_in_size() -> None:
+    table = pairs([(1, 64), (2, 64), (4, 64), (2, 128), (4, 128), (3, 96)])
+    assert nearest_heads(table, 32).tolist() == [False, True, False, False, True, True]
+    assert nearest_heads(pairs([(2, 64), (4, 64)]), math.sqrt(32 * 16)).tolist() == [False, True]  # a tie: more heads
+
+
+def test_noise_and_audit_bounds() -> None:
+    assert Noise.of([[0.3], [0.4]]).bound(10) == 0.0
+    known = Noise.of([[0.30, 0.32], [0.50, 0.50, 0.53]])
+    assert known.freedom == 3
+    assert known.deviation == pytest.approx(math.sqrt((2 * 0.01**2 + 2 * 0.01**2 + 0.02**2) / 3))
+    assert known.bound(1) == pytest.approx(known.deviation * 3.18244630528)  # Student's t, 3 degrees, two-sided 95 %
+    assert known.bound(10) > known.bound(1)
+    assert most_failing(0, 10) == pytest.approx(1 - 0.05 ** (1 / 10))
+    assert most_failing(3, 3) == most_failing(0, 0) == 1.0
