@@ -177,7 +177,7 @@ def latencies(names: list[str], out: Path, teacher: Path) -> dict[str, Any]:
     encoders = {name: Teacher.load(out / name / "pretrained") for name in names}
     encoders["teacher"] = Teacher.load(teacher)
     runtime = TorchRuntime(usable_cores())
-    calls = {name: runtime.prepare(e.model, e.encoder.config.vocab_size, 1, 32) for name, e in encoders.items()}
+    calls = {name: runtime.prepare(e.model, e.encoder.config.vocab_size, 1, (32,)) for name, e in encoders.items()}
     return {name: asdict(latency) for name, latency in measure(calls, 15).items()}
 
 

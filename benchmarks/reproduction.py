@@ -1,19 +1,27 @@
-"""The published sizes of Bort, set against the two shapes they could belong to.
+"""The published sizes and speed of Bort, set against the two shapes they could belong to.
 
 "Optimal Subarchitecture Extraction For BERT" (arXiv 2010.10499) and the README of its released code give a handful of
 sizes; the released weights have the shape 4-8-1024-768. This computes every figure for that shape and for the one with
 H and I exchanged, 4-8-768-1024, under each rule of counting, from the closed forms of `subarch.architecture`, after
 holding those against models built by `transformers` on the meta device, and marks which rules give the printed digits.
 
-    python benchmarks/reproduction.py
+    python benchmarks/reproduction.py --runtimes              # sizes alone: seconds
+    python benchmarks/reproduction.py                         # and speed, in each runtime: half an hour on two cores
 
-prints two Markdown tables and, as the last line, everything as one line of JSON. Seconds, no download.
+prints Markdown tables and, as the last line, everything as one line of JSON; with speed it is written to
+benchmarks/results/reproduction.json too, after every runtime. No download: models of these shapes with arbitrary
+weights take as long as trained ones. Within a runtime all models are timed in turn; the runtimes come one after the
+other, since five models in five runtimes at once would take 30 GB. Ratios are of models in the same runtime.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from rich import box
@@ -21,6 +29,10 @@ from rich.console import Console
 from rich.table import Table
 
 from subarch import Architecture, Inputs, ParameterCount
+from subarch.bench.config import RUNTIMES, BenchConfig
+from subarch.configuration import load
+
+RESULTS = Path(__file__).parent / "results" / "reproduction.json"
 
 # RoBERTa's vocabulary; 512 positions (not RoBERTa's 514) and one token type
 INPUTS = Inputs(vocabulary=50265, positions=512, token_types=1)
@@ -28,6 +40,17 @@ RELEASED, EXCHANGED = "4-8-1024-768", "4-8-768-1024"
 
 # What sizes are compared with: BERT-large's 340 M as the paper rounds it, and its exact closed form
 BERT_LARGE, BERT_LARGE_SHAPE, BERT_LARGE_INPUTS = 340e6, "24-16-1024-4096", Inputs(vocabulary=30522)
+
+# What is timed: shape, inputs and family
+MODELS = {
+    "Bort": (RELEASED, INPUTS, "bert"),
+    "Bort, H and I exchanged": (EXCHANGED, INPUTS, "bert"),
+    "BERT-base": ("12-12-768-3072", BERT_LARGE_INPUTS, "bert"),
+    "BERT-large": (BERT_LARGE_SHAPE, BERT_LARGE_INPUTS, "bert"),
+    "RoBERTa-large": (BERT_LARGE_SHAPE, Inputs(50265, 514, 1), "roberta"),
+}
+PUBLISHED_SPEED = {"BERT-base": 7.9, "BERT-large": 20.0}
+"""Times that Bort is said to be faster on a CPU; neither batch nor length nor runtime is said."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +158,80 @@ def built(architecture: Architecture, inputs: Inputs) -> ParameterCount:
     return ParameterCount(embeddings, encoder, 0, size(model.pooler), size(masked_lm) - embeddings - encoder)
 
 
+def stock(folder: Path, shape: str, inputs: Inputs, family: str) -> None:
+    """Write a stock folder of a shape, with arbitrary weights and a tokenizer that knows numbers."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from subarch.bench.subjects import write_shape
+
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    words = [*special, *map(str, range(inputs.vocabulary - len(special)))]
+    tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names).save_pretrained(folder)
+    write_shape(Architecture.parse(shape), inputs, folder, family)
+
+
+def measured(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What `bench` finds of the models in one runtime after the other."""
+    from subarch.bench.bench import bench
+
+    folders = {name: arguments.out / name for name in MODELS}
+    for name, (shape, inputs, family) in MODELS.items():
+        if not (folders[name] / "model.safetensors").is_file():
+            stock(
+                folders[name], *(("1-2-16-24", Inputs(100, 64), "bert") if arguments.tiny else (shape, inputs, family))
+            )
+    speed: dict[str, Any] = {"begun": datetime.now().astimezone().isoformat(timespec="seconds"), "runtimes": {}}
+    for runtime in arguments.runtimes:
+        options = {"runtime": [runtime], "length": arguments.lengths, "rounds": arguments.rounds}
+        found = bench([str(folder) for folder in folders.values()], load(BenchConfig, None, options))
+        speed |= {key: found[key] for key in ("threads", "versions", "machine")}
+        kept = ("begun", "seconds", "load_average", "peak_gflops", "rows")
+        speed["runtimes"][runtime] = {key: found[key] for key in kept} | {"ratios": ratios(found["rows"])}
+        temporary = arguments.results.with_suffix(".tmp")
+        temporary.write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
+        os.replace(temporary, arguments.results)
+    return speed
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, float]]]:
+    """By length and reading of Bort: how many times as long each of the other models takes."""
+    names = [name for name in MODELS if not name.startswith("Bort")]
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for length in dict.fromkeys(row["lengths"][0] for row in rows):
+        times = {row["subject"]: row["median_ms"] for row in rows if row["lengths"] == [length]}
+        found[str(length)] = {
+            bort: {name: times[name] / times[bort] for name in names} for bort in times if bort.startswith("Bort")
+        }
+    return found
+
+
+def speed_table(speed: dict[str, Any]) -> Table:
+    """Milliseconds of each model, and how many times as long as the released Bort it takes."""
+    table = Table("runtime", "tokens", *MODELS, box=box.MARKDOWN)
+    for runtime, found in speed["runtimes"].items():
+        for length in found["ratios"]:
+            rows = {row["subject"]: row for row in found["rows"] if row["lengths"] == [int(length)]}
+            base = rows["Bort"]["median_ms"]
+            cells = (f"{rows[name]['median_ms']:.1f} ({rows[name]['median_ms'] / base:.1f}x)" for name in MODELS)
+            table.add_row(runtime, length, *cells)
+    published = (f"{PUBLISHED_SPEED[name]:g}x" if name in PUBLISHED_SPEED else "" for name in MODELS)
+    table.add_row("published", "", *published)
+    return table
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=RUNTIMES, help="none: sizes alone")
+    parser.add_argument("--lengths", nargs="+", type=int, default=[32, 128])
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=Path("runs/reproduction"), help="for the models, 4 GB")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--tiny", action="store_true", help="stand-ins of one layer, to see that it runs")
+    arguments = parser.parse_args()
     console = Console(width=120)
     shapes = {RELEASED: INPUTS, EXCHANGED: INPUTS, BERT_LARGE_SHAPE: BERT_LARGE_INPUTS}
     counts = {shape: Architecture.parse(shape).parameters(inputs) for shape, inputs in shapes.items()}
@@ -158,8 +254,13 @@ def main() -> None:
         cells = (f"{value:.3f}{' fits' if fits else ''}" for value, fits in values)
         table.add_row(row.figure, f"{row.published}, {row.source}", row.rule, *cells)
     console.print(table)
+    speed = None
+    if arguments.runtimes:
+        speed = measured(arguments)
+        console.print("Milliseconds of a forward pass at batch 1, and how many times as long as the released Bort.")
+        console.print(speed_table(speed))
     # Not through rich, which would wrap the line
-    print(json.dumps({"inputs": asdict(INPUTS), "rows": [asdict(row) for row in figures]}))
+    print(json.dumps({"inputs": asdict(INPUTS), "rows": [asdict(row) for row in figures], "speed": speed}))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ def one_usable_core() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What outlives runs on a user's machine does not outlive the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBARCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `tiny_pretraining` makes its teachers and its corpus: once for all tests."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from forked import start
+from test_bench_serving import Forked as Served
 from tiny import TOPICS, tiny_corpus, tiny_teacher
 from tiny_run import OneProcess
 
@@ -42,7 +43,71 @@ def last_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def test_reproduction(last_line: Benchmark) -> None:
-    assert last_line("reproduction.py")
+    found = last_line("reproduction.py", "--runtimes")
+    assert found["rows"]
+    assert found["speed"] is None
+
+
+@pytest.fixture
+def serving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are timed in forked processes, and small matrices multiplied."""
+    monkeypatch.setattr("subarch.bench.processes._start", Served)
+    monkeypatch.setattr("subarch.bench.bench.SIZE", 32)
+
+
+@pytest.mark.usefixtures("serving")
+def test_reproduction_of_speed(last_line: Benchmark, tmp_path: Path) -> None:
+    arguments = ["--tiny", "--runtimes", "torch", "onnx", "--lengths", "8", "--rounds", "1"]
+    arguments += ["--out", str(tmp_path / "models"), "--results", str(tmp_path / "reproduction.json")]
+    found = last_line("reproduction.py", *arguments)["speed"]
+    assert json.loads((tmp_path / "reproduction.json").read_text()) == found
+    assert list(found["runtimes"]) == ["torch", "onnx"]
+    for one in found["runtimes"].values():
+        times = {row["subject"]: row["median_ms"] for row in one["rows"]}
+        assert list(times) == ["Bort", "Bort, H and I exchanged", "BERT-base", "BERT-large", "RoBERTa-large"]
+        ratios = one["ratios"]["8"]["Bort, H and I exchanged"]
+        assert list(ratios) == ["BERT-base", "BERT-large", "RoBERTa-large"]
+        assert ratios["BERT-large"] == times["BERT-large"] / times["Bort, H and I exchanged"]
+
+
+@pytest.mark.usefixtures("serving")
+def test_end_to_end(last_line: Benchmark, tmp_path: Path) -> None:
+    student, teacher = (tiny_teacher(tmp_path / name, layers=n) for name, n in (("student", 1), ("teacher", 2)))
+    sts = tmp_path / "sts" / "dev.tsv"
+    sts.parent.mkdir()
+    pairs = [f"the {word} sees a boat\tone old {word}\t{score}" for score, word in enumerate(TOPICS)]
+    sts.write_text("\n".join(["sentence1\tsentence2\tscore", *pairs]), encoding="utf-8")
+    arguments = ["--student", str(student), "--teacher", str(teacher), "--sts", str(sts.parent), "--rounds", "1"]
+    arguments += [
+        "--corpus",
+        str(tiny_corpus(tmp_path / "corpus.txt", 400)),
+        "--variants",
+        "torch",
+        "onnx",
+        "onnx-int8",
+    ]
+    arguments += ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results.json")]
+    found = last_line("end_to_end.py", *arguments)
+    kept = json.loads((tmp_path / "results.json").read_text())
+    assert kept["refused"] == {}
+    rows = {(row["model"], row["variant"]): row for row in kept["rows"]}
+    assert len(rows) == 6
+    assert len(rows["teacher", "onnx"]["corpus"]["lengths"]) == 8
+    assert rows["student", "torch"]["eager_length"]["lengths"] == [32]
+    for who in ("teacher", "student"):
+        assert rows[who, "onnx"]["spearman"] == pytest.approx(rows[who, "torch"]["spearman"], abs=1e-6)
+    times = {key: row["corpus"]["median_ms"] for key, row in rows.items()}
+    best = {who: min(("torch", "onnx"), key=lambda name: times[who, name]) for who in ("teacher", "student")}
+    teacher_ms, score = times["teacher", best["teacher"]], rows["teacher", "torch"]["spearman"]
+    assert found == {
+        "speedup_fp32": teacher_ms / times["student", best["student"]],
+        "keep_fp32": rows["student", best["student"]]["spearman"] / score,
+        "speedup_int8": teacher_ms / times["student", "onnx-int8"],
+        "keep_int8": rows["student", "onnx-int8"]["spearman"] / score,
+    }
+    at_32 = {key: row["eager_length"]["median_ms"] for key, row in rows.items()}
+    assert kept["eager"]["student"]["fp32"] == at_32["student", "torch"] / at_32["student", "onnx"]
+    assert kept["int8_against_int8"] == times["teacher", "onnx-int8"] / times["student", "onnx-int8"]
 
 
 def test_rank_agreement_and_again(last_line: Benchmark, tmp_path: Path) -> None:

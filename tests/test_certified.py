@@ -16,8 +16,9 @@ from subarch.objectives import Objective
 from subarch.search import Problem
 from subarch.search.certified import Certified
 from subarch.search.evidence import Evidence
-from subarch.search.lattice import Lattice, nearest_heads
+from subarch.search.lattice import Lattice
 from subarch.search.noise import Noise, most_failing
+from subarch.space import nearest_heads
 
 
 def shapes(rng: np.random.Generator) -> np.ndarray:

@@ -41,6 +41,8 @@ def latencies(values: list[float], teacher: float | None = 10.0) -> dict[str, An
         return {"median_ms": value, "q1_ms": 0.9 * value, "q3_ms": 1.1 * value, "passes": 36}
 
     return {
+        "settings": {"runtime": "torch", "batch": 1, "length": 8, "threads": 1},
+        "model": None,
         "candidates": {name: quartiles(value) for name, value in zip(NAMES, values, strict=True)},
         "teacher": None if teacher is None else quartiles(teacher),
         "seconds": 2.5,

@@ -41,7 +41,8 @@ def test_defaults() -> None:
     config = load(None, GOOD)
     assert config.teacher == Path("teacher")
     assert (config.steps, config.epsilon, config.batch_size, len(config.learning_rate)) == (100, 4, [64], 1)
-    assert (config.error, config.objective, config.cost, config.strategy) == ("embedding", "error", "latency", "fptas")
+    assert (config.error, config.objective, config.cost) == ("embedding", "error", "latency")
+    assert (config.strategy, config.delta, config.heads) == ("certified", 0.01, "nearest")
     with pytest.raises(ValidationError, match="frozen"):
         config.steps = 3  # type: ignore[misc]
 
@@ -104,7 +105,11 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "max_latency_ratio": st.none() | st.floats(0, 10, exclude_min=True),
     "max_parameters": st.none() | st.integers(1, 10**15),
     "keep": st.none() | st.floats(0, 1, exclude_min=True),
+    "heads": choice("heads"),
     "strategy": choice("strategy"),
+    "delta": st.floats(0, 1, exclude_max=True),
+    "repeats": st.integers(1, 100),
+    "audit": st.integers(0, 10**6),
     "epsilon": st.integers(1, 10**9),
     "cost": choice("cost"),
     "steps": st.integers(1, 10**9),
@@ -116,6 +121,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "initialise": choice("initialise"),
     "latency_batch": st.integers(1, 10**6),
     "latency_length": st.integers(2, 512),
+    "length_from": choice("length_from"),
     "latency_threads": st.none() | st.integers(1, 10**4),
     "runtime": choice("runtime"),
     "workers": st.integers(0, 10**4),
@@ -138,6 +144,7 @@ def coherent(values: dict[str, Any]) -> bool:
             measured or not any(limits),
             measured or values["objective"] != "latency",
             values["teacher"] is not None or values["max_latency_ratio"] is None,
+            (values["strategy"], values["heads"]) != ("certified", "all"),
         ]
     )
 
@@ -163,6 +170,7 @@ def test_reading_what_was_dumped_gives_the_same(
     values |= {"cost": "latency", "teacher": values["teacher"] or Path("teacher")}
     values |= {"task": Path("task") if values["error"] == "task" else None}
     values |= {"keep": 0.97 if values["objective"] == "latency" else None}
+    values |= {"heads": "nearest"}
     config = load(None, values)
     path = tmp_path_factory.mktemp("config") / "dumped.yaml"
     path.write_text(dump(config), encoding="utf-8")

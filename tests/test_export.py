@@ -30,9 +30,10 @@ from subarch.errors import InvalidConfig, InvalidCorpus, InvalidExport, InvalidT
 from subarch.export import export as stage
 from subarch.export import int8
 from subarch.export.config import ExportConfig
-from subarch.export.export import places, target
+from subarch.export.export import target
 from subarch.export.exportable import Graph
 from subarch.export.seal import open_sealed
+from subarch.runs import places
 from subarch.teacher import Teacher
 from tiny import tiny_corpus, tiny_teacher, write_json
 from tiny_export import HEADS, exported, tiny_model, with_corpus

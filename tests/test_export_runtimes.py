@@ -25,7 +25,7 @@ from subarch.export.task import metric_drop
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.fit import labels_of, predict
 from subarch.latency import measure
-from subarch.runs import RunFolder
+from subarch.runs import RunFolder, places
 from subarch.tasks import own_task, read, score
 from tasks_tiny import LABELS, topics
 from tiny_export import exported, tiny_model
@@ -138,9 +138,11 @@ def test_exports_can_be_timed(run: Path, tmp_path: Path) -> None:
     calls = {}
     for name, folder in files.items():
         file, record = sealed(folder / "exported" / (name if name != "choice" else "onnx"))
-        calls[name] = FileRuntime(record["runtime"], threads=1).prepare(file, vocabulary=60, batch=3, length=7)
-    assert calls["onnx"]()["sentence_embedding"].shape == (3, 32)  # type: ignore[index]
-    assert calls["choice"]()["logits"].shape == (3, 2)  # type: ignore[index]
+        calls[name] = FileRuntime(record["runtime"], threads=1).prepare(file, 60, batch=3, lengths=(7, 5))
+    first, second = calls["onnx"]()  # type: ignore[misc]
+    assert first["sentence_embedding"].shape == (3, 32)
+    assert [one["last_hidden_state"].shape for one in (first, second)] == [(3, 7, 32), (3, 5, 32)]
+    assert calls["choice"]()[0]["logits"].shape == (3, 2)  # type: ignore[index]
     measured = measure(calls, rounds=1)
     assert all(latency.median_ms > 0 for latency in measured.values())
 
@@ -183,7 +185,7 @@ def tuned(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_fine_tuned_model_is_scored_on_its_held_out_examples(runtime: str, tuned: Path, tmp_path: Path) -> None:
-    model, run = stage.places(tuned, None)
+    model, run = places(tuned, None)
     record = exported(model, run, runtime=runtime)
     task = own_task(str(tmp_path / "data"), first="text", name="topic")
     examples = read(task, str(tmp_path / "data"), "test")

@@ -20,8 +20,9 @@ from subarch.finetuning import finetune as stage
 from subarch.finetuning import strategies
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import parts_of
-from subarch.finetuning.finetune import finetune, places
+from subarch.finetuning.finetune import finetune
 from subarch.finetuning.fit import labels_of, predict
+from subarch.runs import places
 from subarch.tasks import score
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher, write_json

@@ -35,7 +35,7 @@ def test_under_a_total_order_the_bound_holds_for_every_skipped_row(
     known[rows] = error[rows]
     value = all_values(problem, error)
     assert (optimistic_values(problem, known) <= value).all()
-    gap = strategy.gap()
+    gap = gap_under_total_order(strategy.problem, strategy.error)
     if gap is None:  # somebody has nothing trained above
         assert not rows or (problem.affordable[max(rows) + 1 :]).any()
         return
@@ -76,7 +76,7 @@ def test_where_the_cost_factor_rises_the_neighbours_bound_would_be_wrong() -> No
     assert run(strategy, error) == [0, 2]
     f = cost_factor(problem.parameters, problem.cost, *maxima(objective))
     assert f[1] / error[1] > f[0] / error[2]
-    gap = strategy.gap()
+    gap = gap_under_total_order(strategy.problem, strategy.error)
     assert gap is not None
     assert gap.row == 1
     assert gap.bound == pytest.approx(-f[1] / 0.39)
@@ -103,7 +103,7 @@ def test_counterexample_a_partial_order_breaks_the_bound_invisibly() -> None:
     strategy = Fptas(problem, epsilon=2)
     rows = run(strategy, error)
     assert rows == [0, 2, 3]
-    gap = strategy.gap()
+    gap = gap_under_total_order(strategy.problem, strategy.error)
     assert gap is not None
     assert (gap.row, gap.violations) == (1, 0)
     value = all_values(problem, error)
@@ -121,13 +121,13 @@ def test_errors_that_rise_along_the_order_void_the_bound_visibly() -> None:
 def test_nothing_is_claimed_of_rows_above_the_last_trained() -> None:
     problem, error = random_problem(2, "w", total_order=True, limits=False, size=9)
     strategy = Fptas(problem, 4)
-    assert strategy.gap() is None
+    assert gap_under_total_order(strategy.problem, strategy.error) is None
     assert run(strategy, error, failing=frozenset({8})) == [0, 4]
-    assert strategy.gap() is None
+    assert gap_under_total_order(strategy.problem, strategy.error) is None
     # the middle one failing costs tightness only: its interval is closed by the next above
     strategy = Fptas(problem, 4)
     assert run(strategy, error, failing=frozenset({4})) == [0, 8]
-    gap = strategy.gap()
+    gap = gap_under_total_order(strategy.problem, strategy.error)
     assert gap is not None
     f = cost_factor(problem.parameters, problem.cost, *maxima(problem.objective))
     assert gap.bound == pytest.approx(-f[1:8].max() / error[8])
@@ -138,7 +138,7 @@ def test_least_latency_is_bounded_by_the_cheapest_that_may_meet_the_floor() -> N
     problem = Problem(np.arange(1, 8), np.arange(1.0, 8.0), objective)
     strategy = Fptas(problem, 3)
     run(strategy, np.array([0.9, 0.8, 0.7, 0.4, 0.35, 0.3, 0.2]))
-    gap = strategy.gap()
+    gap = gap_under_total_order(strategy.problem, strategy.error)
     assert gap is not None
     # rows 1 and 2 have e >= 0.4 and cannot meet the floor; row 4 has e >= 0.2 and might, at 5 against 7
     assert (gap.row, gap.bound, gap.best, gap.absolute) == (4, 5.0, 7.0, 2.0)

@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subarch import latency
+from subarch import visits
 from subarch.architecture import Architecture, Inputs
-from subarch.latency import PASSES, TorchRuntime, measure, untrained
+from subarch.latency import PASSES, Latency, TorchRuntime, measure, untrained
 from subarch.model import Blueprint, Student
 from subarch.teacher import Teacher
 from tiny import WIDTH, tiny_teacher
@@ -33,7 +33,7 @@ class FakeClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.order = 0, list[str]()
-        monkeypatch.setattr(latency, "time", SimpleNamespace(perf_counter_ns=lambda: self.now))
+        monkeypatch.setattr(visits, "time", SimpleNamespace(perf_counter_ns=lambda: self.now))
 
     def call(self, name: str, milliseconds: Callable[[int], float]) -> Callable[[], object]:
         """A call that takes milliseconds(n) in its n-th run, counted from 0."""
@@ -74,6 +74,14 @@ def test_median_and_quartiles_of_the_timed_passes_alone(monkeypatch: pytest.Monk
     a, b = result["a"], result["b"]
     assert (a.q1_ms, a.median_ms, a.q3_ms) == pytest.approx((first, median, third))
     assert (b.q1_ms, b.median_ms, b.q3_ms) == (7.0, 7.0, 7.0)
+    assert a.p95_ms == pytest.approx(statistics.quantiles(timed, n=20, method="inclusive")[-1])
+    assert b.p95_ms == pytest.approx(
+        7.0 + 0.45 * 493
+    )  # between the greatest but one and the outlier, the 11th and 12th of 12
+
+
+def test_the_mean_of_the_parts_of_a_call() -> None:
+    assert Latency(8.0, 6.0, 10.0, 12.0, 36).per(4) == Latency(2.0, 1.5, 2.5, 3.0, 36)
 
 
 def test_drift_hits_all_alike(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,13 +103,13 @@ def test_threads_are_those_of_the_runtime_and_put_back(tmp_path: Path) -> None:
             return ids
 
     torch.set_num_threads(1)
-    calls = {f"{n}": TorchRuntime(threads=n).prepare(Probe(), 50, batch=1, length=4) for n in (1, 2)}
+    calls = {f"{n}": TorchRuntime(threads=n).prepare(Probe(), 50, batch=1, lengths=(4,)) for n in (1, 2)}
     measure(calls, rounds=1)
     assert seen == [1, 2, *[1] * (PASSES + 1), *[2] * (PASSES + 1)]
     assert torch.get_num_threads() == 1
 
 
-def test_a_call_is_one_pass_without_gradients_or_dropout() -> None:
+def test_a_call_is_one_pass_at_each_length_without_gradients_or_dropout() -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Probe(nn.Module):
@@ -111,12 +119,14 @@ def test_a_call_is_one_pass_without_gradients_or_dropout() -> None:
             seen.append((ids, mask))
             return ids
 
-    calls = [TorchRuntime(threads=1).prepare(Probe().train(), 50, batch=3, length=8) for _ in range(2)]
+    calls = [TorchRuntime(threads=1).prepare(Probe().train(), 50, batch=3, lengths=(8, 3)) for _ in range(2)]
     for call in calls:
         call()
-    (ids, mask), (again, _) = seen
+    (ids, mask), (shorter, shorter_mask), (again, _), (shorter_again, _) = seen
     assert ids.shape == mask.shape == (3, 8)
+    assert shorter.shape == shorter_mask.shape == (3, 3)
     assert torch.equal(ids, again)  # all candidates get the same input
+    assert torch.equal(shorter, shorter_again)
     assert int(ids.min()) >= 0
     assert int(ids.max()) < 50
     assert bool((mask == 1).all())
@@ -148,7 +158,7 @@ def test_untrained_students_have_real_shapes_and_run(blueprint: Blueprint) -> No
         for tensor in (*student.parameters(), *student.buffers()):
             assert tensor.device.type == "cpu"
         assert not student.training
-        output = TorchRuntime(threads=1).prepare(student, 100, batch=2, length=8)()
+        (output,) = TorchRuntime(threads=1).prepare(student, 100, batch=2, lengths=(8,))()  # type: ignore[misc]
         assert isinstance(output, Tensor)
         assert output.shape == (2, WIDTH)
         assert bool(output.isfinite().all())
@@ -190,6 +200,6 @@ def test_masked_lm_students_can_be_timed_too() -> None:
     for student in students.values():
         assert not any(tensor.is_meta for tensor in (*student.parameters(), *student.buffers()))
         assert not any(tensor.is_meta for tensor in student.state_dict().values())
-        output = TorchRuntime(threads=1).prepare(student, 60, batch=1, length=8)()
+        (output,) = TorchRuntime(threads=1).prepare(student, 60, batch=1, lengths=(8,))()  # type: ignore[misc]
         assert isinstance(output, Tensor)
         assert output.shape == (1, 16)

@@ -38,12 +38,15 @@ ALLOWED: dict[str, str] = {
     "progress": "",
     "screen": "",
     "doctor": "errors subarch",
+    "lengths": "errors",
+    "visits": "",
     "sentence": "errors",
     "readers": "errors",
-    "packed": "errors",
+    "packed": "folders errors",
     "masking": "errors",
     "products": "",
     "tensors": "",
+    "folders": "",
     "card": "errors yamlfile",
     # what stands on the numbers alone
     "abnc": "errors architecture space objectives",
@@ -58,8 +61,8 @@ ALLOWED: dict[str, str] = {
     "model": "errors architecture sentence teacher",
     "weights": "errors model tensors",
     "inherit": "errors architecture model teacher tensors",
-    "handover": "errors model sentence",
-    "latency": "errors architecture model doctor",
+    "handover": "folders errors model sentence",
+    "latency": "errors architecture model doctor visits",
     # the record of a run, and the page about it
     "runs": "errors extraction.config",
     "report": "errors architecture space objectives",
@@ -73,10 +76,22 @@ ALLOWED: dict[str, str] = {
     "scoring extraction.signals teacher extraction.trial weights",
     "extraction.workers": "errors architecture extraction.config extraction.trial extraction.workbench",
     "extraction.question": "errors architecture space objectives search selection extraction.config extraction.trial",
-    "extraction.conclude": "errors architecture space objectives search selection abnc extraction.question "
-    "extraction.trial",
-    "extraction.prepare": "errors architecture extraction.config doctor latency model progress extraction.question "
-    "runs sentence extraction.signals space teacher extraction.workbench",
+    "extraction.searching": "architecture progress search extraction.question extraction.study extraction.trial "
+    "extraction.workers",
+    "extraction.certificate": "search extraction.question extraction.trial",
+    "extraction.conclude": "errors architecture space objectives search selection abnc extraction.latency_words "
+    "extraction.certificate extraction.question extraction.trial",
+    "extraction.prepare": "errors architecture extraction.config doctor model progress runs sentence "
+    "extraction.signals extraction.workbench",
+    # latency: candidates are measured in the runtime that will serve, so as `export` writes them
+    "extraction.latency_model": "",
+    "extraction.latency_cache": "",
+    "extraction.latency_words": "",
+    "extraction.measuring": "errors architecture configuration export.config export.exportable export.export "
+    "export.packages export.runtimes export.seal extraction.config extraction.latency_cache latency model progress "
+    "sentence teacher",
+    "extraction.latencies": "errors doctor extraction.config extraction.latency_cache extraction.latency_model "
+    "extraction.measuring extraction.prepare extraction.question lengths packed progress runs space",
     # full training: batches, what is learnt from them, the loop, and what it leaves
     "pretraining.config": "errors architecture configuration",
     "pretraining.checkpoints": "errors",
@@ -109,7 +124,7 @@ ALLOWED: dict[str, str] = {
     "finetuning.division": "errors finetuning.config tasks",
     "finetuning.heads": "errors products tasks teacher",
     "finetuning.trainer": "errors finetuning.config finetuning.heads progress tasks",
-    "finetuning.fit": "errors finetuning.config finetuning.trainer finetuning.heads progress tasks teacher",
+    "finetuning.fit": "folders errors finetuning.config finetuning.trainer finetuning.heads progress tasks teacher",
     "finetuning.finetune": "errors finetuning.adequacy finetuning.division doctor finetuning.config finetuning.fit "
     "finetuning.strategies evaluation.assess card finetuning.card progress readers runs tasks teacher",
     # Agora: the loop, what it writes down, what it makes points with, which sets go
@@ -119,7 +134,7 @@ ALLOWED: dict[str, str] = {
     "finetuning.diary": "errors finetuning.config finetuning.neighbours readers tasks",
     "finetuning.agora": "errors finetuning.adequacy finetuning.diary finetuning.config finetuning.neighbours "
     "finetuning.pruning tasks",
-    "finetuning.strategies": "errors finetuning.agora finetuning.config finetuning.diary finetuning.division "
+    "finetuning.strategies": "folders errors finetuning.agora finetuning.config finetuning.diary finetuning.division "
     "finetuning.fit finetuning.neighbours finetuning.pruning progress runs tasks",
     # what a fine-tuned model is worth
     "evaluation.weighted": "tasks",
@@ -130,7 +145,7 @@ ALLOWED: dict[str, str] = {
     # export: what is exported, how, what runs it, what it is compared on and by
     "export.config": "configuration",
     "export.packages": "errors doctor",
-    "export.runtimes": "export.packages",
+    "export.runtimes": "export.packages visits",
     "export.seal": "errors export.packages export.runtimes",
     "export.exportable": "errors export.config sentence teacher",
     "export.graph": "export.exportable",
@@ -140,7 +155,18 @@ ALLOWED: dict[str, str] = {
     "export.task": "errors configuration export.exportable export.runtimes finetuning.config finetuning.division "
     "finetuning.fit finetuning.heads progress runs tasks",
     "export.export": "errors export.config doctor export.exportable export.graph export.int8 export.packages "
-    "export.parity progress export.runtimes export.seal sentence export.task export.text",
+    "export.parity folders progress runs export.runtimes export.seal sentence export.task export.text",
+    # bench: what is timed, the processes that serve it, who asks them in turn
+    "bench.config": "configuration",
+    "bench.serving": "export.exportable export.runtimes model products visits",
+    "bench.processes": "errors",
+    "bench.subjects": "errors architecture bench.config configuration export.config export.export export.exportable "
+    "export.seal latency model runs teacher",
+    "bench.bench": "errors bench.config bench.processes bench.subjects corpus doctor export.packages lengths progress "
+    "teacher visits",
+    "bench.page": "errors bench.bench bench.config progress report runs",
+    "bench.screen": "",
+    "verify": "errors architecture extraction.study runs",
     # the whole
     "pipeline": "*",
     "demo": "*",
@@ -167,6 +193,8 @@ HEAVY = {
     "extraction.signals",
     "extraction.workbench",
     "extraction.prepare",
+    "extraction.measuring",
+    "extraction.latencies",
     "pretraining.collate",
     "pretraining.distill",
     "pretraining.targets",
@@ -190,12 +218,15 @@ HEAVY = {
     "export.parity",
     "export.task",
     "export.export",
+    "bench.subjects",
+    "bench.bench",
+    "bench.page",
     "pipeline",
     "demo",
 }
 
 LONGEST = 350
-LONGEST_STRATEGY = 150
+LONGEST_STRATEGY = 300
 
 
 def modules() -> dict[str, Path]:

@@ -33,6 +33,7 @@ QUICK: dict[str, Any] = {
     "max_length": 16,
     "latency_length": 8,
     "latency_threads": 1,
+    "strategy": "fptas",
     "epsilon": 3,
     "cost": "operations",
 }

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from subarch import __version__, commands
+from subarch.bench.config import BenchConfig
 from subarch.commands import AsJson, Option, Run
 from subarch.errors import SubarchError
 from subarch.export.config import ExportConfig
@@ -181,8 +182,10 @@ def demo(
 
 app.command()(with_options(commands.extract, ExtractConfig))
 app.command()(with_options(commands.select, ExtractConfig, [*QUESTION, *MEASUREMENT]))
+app.command()(commands.verify)
 app.command()(with_options(commands.pretrain, PretrainConfig))
 app.command()(with_options(commands.finetune, FinetuneConfig))
 app.command()(with_options(commands.evaluate, FinetuneConfig, EXAMINED))
 app.command()(with_options(commands.export, ExportConfig))
+app.command()(with_options(commands.bench, BenchConfig))
 app.command()(with_options(commands.plan, PlanConfig))

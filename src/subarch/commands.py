@@ -14,6 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
+from subarch.bench.config import BenchConfig
+from subarch.bench.screen import show_bench
 from subarch.export.config import ExportConfig
 from subarch.finetuning.config import FinetuneConfig
 from subarch.planning.config import PlanConfig
@@ -33,6 +35,9 @@ INFEASIBLE = 3
 
 Run = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output.")]
+Remeasure = Annotated[
+    bool, typer.Option("--remeasure", help="Measure latencies again, whatever is known of this machine.")
+]
 Option = typer.Option
 
 
@@ -40,6 +45,7 @@ def extract(
     run: Annotated[Path | None, Option(help="Run folder; default runs/ and the time.", show_default=False)] = None,
     config: Annotated[Path | None, Option(help="YAML file; options override it.", show_default=False)] = None,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --run.")] = False,
+    remeasure: Remeasure = False,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
@@ -62,7 +68,7 @@ def extract(
     with progress("subarch", "extract", "--run", str(path), "--resume") as report:
         from subarch.pipeline import extract  # after the configuration: torch takes seconds to import
 
-        selection = extract(settings, path, resume=resume, report=report)
+        selection = extract(settings, path, resume=resume, remeasure=remeasure, report=report)
     _show(selection, path, as_json)
 
 
@@ -109,8 +115,8 @@ def finetune(
     settings = load(FinetuneConfig, config, {k: v for k, v in options.items() if v not in (None, [], ())})
     again = [word for word in sys.argv[1:] if word != "--restart"]
     with progress("subarch", *again) as report:
-        from subarch.finetuning.finetune import places
         from subarch.pipeline import finetune
+        from subarch.runs import places
 
         encoder, place = places(model, run)
         found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(["subarch", *again]))
@@ -159,11 +165,11 @@ def plan(as_json: AsJson = False, **options: Any) -> None:
 
 def select(
     run: Run,
-    remeasure: Annotated[bool, Option("--remeasure", help="Measure latencies again, on this machine.")] = False,
+    remeasure: Remeasure = False,
     as_json: AsJson = False,
     **options: Any,
 ) -> None:
-    """Select again from a finished run, for another objective, limit or machine, without training anything.
+    """Select again from a finished run, for another objective, limit, machine or runtime, without training anything.
 
     An objective or limit given here replaces all of the run's; without any, the run's are kept.
     """
@@ -186,7 +192,8 @@ def export(
 
     settings = load(ExportConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())})
     with progress("subarch", *sys.argv[1:]) as report:
-        from subarch.export.export import export, places
+        from subarch.export.export import export
+        from subarch.runs import places
 
         encoder, place = places(model, run)
         found = export(encoder, settings, place, report)
@@ -194,6 +201,42 @@ def export(
         print(json.dumps(found))
     else:
         show_export(found)
+
+
+def bench(
+    subjects: Annotated[
+        list[str],
+        typer.Argument(help="Run folders, folders of models, shapes as 4-8-1024-768, exports.", show_default=False),
+    ],
+    run: Annotated[
+        Path | None, Option(help="Folder for bench.json and bench.html; default runs/bench- and the time.")
+    ] = None,
+    as_json: AsJson = False,
+    **options: Any,
+) -> None:
+    """Time models against each other, by runtime, batch size and length."""
+    import time
+
+    from subarch.configuration import load
+
+    settings = load(BenchConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())})
+    place = run or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
+    with progress(*(words := ["subarch", *sys.argv[1:]])) as report:
+        from subarch.bench.page import keep
+
+        found = keep(subjects, settings, place, shlex.join(words), report)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show_bench(found, place)
+
+
+def verify(run: Run) -> None:
+    """Check the certificate of a run again, from its study, by other means than those that made it."""
+    from subarch.verify import verify
+
+    for sentence in verify(run):
+        print(sentence)
 
 
 def _show(selection: dict[str, Any], run: Path, as_json: bool) -> None:

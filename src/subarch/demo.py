@@ -50,7 +50,7 @@ SETTINGS: dict[str, Any] = {
     "error": "embedding",
     "objective": "error",
     "max_latency_ratio": 1 / 3,
-    "strategy": "exhaustive",
+    "strategy": "certified",
     "steps": 50,
 }
 PRETRAINING: dict[str, Any] = {"minutes": 4, "batch_tokens": 2048, "evaluations": 8}
@@ -145,7 +145,7 @@ def compare(
     runtime, vocabulary = TorchRuntime(usable_cores()), teacher.encoder.config.vocab_size
     times = {}
     for batch, rounds in ((1, 9), (32, 4)):
-        calls = {name: runtime.prepare(model.eval(), vocabulary, batch, 32) for name, (_, model) in models.items()}
+        calls = {name: runtime.prepare(model.eval(), vocabulary, batch, (32,)) for name, (_, model) in models.items()}
         times[batch] = measure(calls, rounds, partial(report, f"timing batches of {batch}"))
     queries, documents = (list(side) for side in zip(*pairs, strict=True))
     rows = []

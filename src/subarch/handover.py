@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 from transformers.utils import logging
 
+from subarch.folders import replaced
 from subarch.model import Student
 from subarch.sentence import Recipe
 
@@ -25,19 +25,15 @@ def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) ->
 
     The folder appears whole or not at all; one that is there is replaced.
     """
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
     bars = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
-        student.model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
-        if student.sentence:
-            _write_modules(student, recipe, partial)
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.rename(folder)
+        with replaced(folder) as partial:
+            student.model.save_pretrained(partial)
+            tokenizer.save_pretrained(partial)
+            if student.sentence:
+                _write_modules(student, recipe, partial)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
         if bars:
             logging.enable_progress_bar()
 

@@ -1,54 +1,44 @@
 """Latency: wall time of forward passes on this machine, measured so that drift hits all candidates alike.
 
-Candidates are visited in turn, round after round. A visit starts with one untimed pass, which brings the
-candidate's weights back into the caches as in steady serving, then times a few. The result is the median and the
+Candidates are visited in turn, round after round (`visits.visit`). The result is the median and the
 interquartile range over all timed passes, per batch. Weights do not matter for time, so candidates are built
 with arbitrary ones and share every tensor of equal name and shape: a space of hundreds fits in memory.
 
-A runtime turns a model into a call; whatever can be called can be measured.
+A runtime turns a model into a call; whatever can be called can be measured. A call is one pass at each of some lengths:
+one length, or the quantiles of a corpus (`lengths.quantiles_of`), over which the time of a pass is then the mean.
 
     >>> runtime = TorchRuntime(threads=2)
-    >>> calls = {name: runtime.prepare(model, vocabulary, batch=1, length=32) for name, model in models.items()}
-    >>> measure(calls)["2-12-384-512"].median_ms
+    >>> lengths = quantiles_of(tokens_of_each_text)
+    >>> calls = {name: runtime.prepare(model, vocabulary, 1, lengths) for name, model in models.items()}
+    >>> measure(calls)["2-12-384-512"].per(len(lengths)).median_ms
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
 from subarch.architecture import Architecture
 from subarch.model import Student
+from subarch.visits import PASSES, ROUNDS, Call, Latency, visit
 
-ROUNDS, PASSES = 9, 4
-"""Visits of each candidate, and timed passes of each visit."""
-
-Call = Callable[[], object]
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """Wall time of one forward pass of one batch, in milliseconds, over `passes` timed passes."""
-
-    median_ms: float
-    q1_ms: float
-    q3_ms: float
-    passes: int
+__all__ = ["PASSES", "ROUNDS", "Call", "Latency", "Runtime", "TorchRuntime", "measure", "untrained"]
 
 
 class Runtime(Protocol):
-    """Prepares a module of (ids, mask) to be timed: each call is one pass over `batch` sequences of `length` tokens."""
+    """Prepares a module of (ids, mask) to be timed.
+
+    A call is one pass over `batch` sequences of so many tokens for each of `lengths`, in turn.
+    """
 
     name: str
 
-    def prepare(self, model: nn.Module, vocabulary: int, batch: int, length: int) -> Call: ...
+    def prepare(self, model: nn.Module, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +48,18 @@ class TorchRuntime:
     threads: int
     name: str = "torch"
 
-    def prepare(self, model: nn.Module, vocabulary: int, batch: int, length: int) -> Call:
+    def prepare(self, model: nn.Module, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call:
+        """The call gives the outputs, one per length."""
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(5, vocabulary, (batch, length), generator=generator)
-        mask = torch.ones_like(ids)
+        inputs = [torch.randint(5, vocabulary, (batch, length), generator=generator) for length in lengths]
+        masks = [torch.ones_like(ids) for ids in inputs]
         model.eval()
 
         def call() -> object:
             if torch.get_num_threads() != self.threads:
                 torch.set_num_threads(self.threads)
             with torch.inference_mode():
-                return model(ids, mask)
+                return [model(ids, mask) for ids, mask in zip(inputs, masks, strict=True)]
 
         return call
 
@@ -81,15 +72,10 @@ def measure(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for done in range(rounds + 1):
         for name, call in calls.items():
-            call()
-            for _ in range(PASSES if done else 0):
-                start = time.perf_counter_ns()
-                call()  # the processor's operations are synchronous: nothing is left running when it returns
-                times[name].append((time.perf_counter_ns() - start) / 1e6)
+            times[name] += visit(call, PASSES if done else 0)
         on_round(done + 1, rounds + 1)
     torch.set_num_threads(threads)
-    quartiles = {name: np.percentile(values, [25, 50, 75]) for name, values in times.items()}
-    return {name: Latency(float(q[1]), float(q[0]), float(q[2]), rounds * PASSES) for name, q in quartiles.items()}
+    return {name: Latency.of(values) for name, values in times.items()}
 
 
 def untrained(architectures: Iterable[Architecture], make: Callable[[Architecture], Student]) -> dict[str, Student]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig, InvalidCorpus
+from subarch.folders import replaced
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -157,24 +157,14 @@ def replacing(folder: Path, recipe: dict[str, Any]) -> Iterator[Path | None]:
     """
     from filelock import FileLock
 
-    partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock")):
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)
             if _made_by(folder, recipe):
                 yield None
                 return
-            partial.mkdir()
-            try:
+            with replaced(folder) as partial:
                 yield partial
-                if folder.exists():
-                    folder.rename(old)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

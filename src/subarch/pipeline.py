@@ -22,10 +22,13 @@ from subarch.evaluation.assess import commands as evaluation_commands
 from subarch.evaluation.assess import gathered
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig, load
-from subarch.extraction.prepare import blueprint_of, environment, make_basis, measure_latencies, recipe_of
-from subarch.extraction.question import Latencies, Question, thetas
+from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
+from subarch.extraction.prepare import blueprint_of, environment, make_basis, recipe_of
+from subarch.extraction.question import Latencies, Question, best_trials, candidates, thetas
+from subarch.extraction.searching import search
+from subarch.extraction.searching import train as train_trials
 from subarch.extraction.study import Study, sqlite
-from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workers import Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
@@ -40,15 +43,19 @@ from subarch.space import SearchSpace
 from subarch.weights import load_weights
 
 
-def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: Report = silent) -> dict[str, Any]:
+def extract(
+    config: ExtractConfig, path: Path, *, resume: bool = False, remeasure: bool = False, report: Report = silent
+) -> dict[str, Any]:
     """Find the optimal architecture; everything is left in the run folder `path`, the selection is returned.
 
     Stopped at any instant, it goes on with `resume` where it was: finished trials, targets and latencies are kept.
+    With `remeasure`, latencies are measured again, whatever the run or the cache of this machine holds.
 
     Raises:
         SubarchError: see `errors`; whatever was finished before is kept.
     """
     space = SearchSpace.load(config.space)
+    check_runtime(config)
     with RunFolder.create(path, config, resume) as run:
         run.write("environment", environment())
         if not run.has("space"):
@@ -59,19 +66,28 @@ def extract(config: ExtractConfig, path: Path, *, resume: bool = False, report: 
                 "restore it, or choose a new folder with --run"
             )
         basis = make_basis(run, config, report)
-        latencies = measure_latencies(run, config, space, basis, report) if config.cost == "latency" else None
+        space = candidates(config, space, basis)
+        latencies = (
+            measure_latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
+        )
         study = _open_study(run, config, basis)
         with _workers(run, config) as workers:
             if config.keep is not None and basis["reference_error"] is None:
                 basis["reference_error"] = _train_maximum_point(config, space, basis, study, workers)
                 run.write("basis", basis)
             question = Question.pose(config, space, basis, latencies)
-            _search(question, study, workers, report)
-            return _finish(run, question, basis, latencies, study.trials(), workers)
+            search(question, study, workers, report)
+            if config.strategy == "certified" and latencies is not None:
+                # What was predicted and is measured now may need more to prove; known trials are not repeated
+                while (found := _confirmed(run, question, basis, study.trials(), report)) != latencies:
+                    latencies = found
+                    question = Question.pose(config, space, basis, latencies)
+                    search(question, study, workers, report)
+            return _finish(run, question, basis, latencies, study.trials(), report, workers)
 
 
 def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = silent) -> dict[str, Any]:
-    """Select again from a finished run, for another objective or limit, or for this machine; nothing is trained.
+    """Select again from a finished run, for another objective or limit, machine or runtime; nothing is trained.
 
     `changes` are configuration keys of `config.QUESTION` and `config.MEASUREMENT`; one of the former replaces all.
 
@@ -83,13 +99,15 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         if any(key in changes for key in QUESTION):
             kept = {key: value for key, value in kept.items() if key not in QUESTION}
         config = load(None, kept | changes)
+        check_runtime(config)
         # The axes as they were, even where the file that named them is gone
         basis, space = run.read("basis"), SearchSpace.from_dict(run.read("space"), Path(config.space).stem)
+        space = candidates(config, space, basis)
         latencies = (
             measure_latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
         )
         question = Question.pose(config, space, basis, latencies)
-        return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials())
+        return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials(), report)
 
 
 def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[Trial, Student | None]]:
@@ -99,7 +117,7 @@ def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[
         study = _open_study(run, config, basis)
         setting = thetas(config)[0]
         with _workers(run, config) as workers:
-            trials = _train([(architecture, setting) for architecture in architectures], study, workers)
+            trials = train_trials([(architecture, setting) for architecture in architectures], study, workers)
         recorded = {trial.key: trial for trial in study.trials()}
         return [(recorded[t.key], _trained(run, basis, t) if t.error is not None else None) for t in trials]
 
@@ -211,64 +229,20 @@ def _train_maximum_point(
 ) -> float:
     """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
     costs = space.costs(Inputs(**basis["inputs"]), config.latency_length)
-    trials = _train([(costs.maximum_point, setting) for setting in thetas(config)], study, workers)
+    trials = train_trials([(costs.maximum_point, setting) for setting in thetas(config)], study, workers)
     errors = [trial.error for trial in trials if trial.error is not None]
     if not errors:
         raise InvalidStudy(f"the maximum point {costs.maximum_point} failed to train, so `keep` has no reference")
     return min(errors)
 
 
-def _train(jobs: Sequence[tuple[Architecture, Settings]], study: Study, workers: Workers) -> list[Trial]:
-    """The trials of these jobs, in their order; those that are known are not repeated."""
-    known = {trial.key: trial for trial in study.trials()}
-    left = [job for job in jobs if job not in known]
-    for job in left:
-        workers.submit(*job)
-    while not all(job in known for job in jobs):
-        for trial in workers.next():
-            study.record(trial)
-            known[trial.key] = trial
-    return [known[job] for job in jobs]
-
-
-def _search(question: Question, study: Study, workers: Workers, report: Report) -> None:
-    """Train what the strategy asks for, over all of Θ, and tell it the least error; nothing is trained twice."""
-    strategy, costs, settings = question.strategy, question.costs, thetas(question.config)
-    known = {trial.key: trial for trial in study.trials()}
-    row_of = {costs.architecture(int(row)): int(row) for row in strategy.rows}
-    results: dict[int, list[Trial]] = {}
-    # Time left is judged by operations: a trial costs about its operations and something fixed.
-    weight = costs.operations + 0.1 * costs.operations.max() + 1
-    done, total = 0.0, float(weight[strategy.rows].sum())
-
-    def settle(trial: Trial) -> None:
-        nonlocal done
-        row = row_of[trial.architecture]
-        results.setdefault(row, []).append(trial)
-        if len(results[row]) == len(settings):
-            errors = [t.error for t in results[row] if t.error is not None and _comparable(question, t.error)]
-            strategy.tell(row, min(errors)) if errors else strategy.fail(row)
-            done += float(weight[row])
-        report(f"training candidates, last {trial.architecture}", done, total)
-
-    report("training candidates", done, total)
-    while not strategy.done:
-        while workers.free > 0 and (row := strategy.ask()) is not None:
-            for setting in settings:
-                key = (costs.architecture(row), setting)
-                if key in known:
-                    settle(known[key])
-                else:
-                    workers.submit(*key)
-        if not strategy.done and workers.free < workers.count:
-            for trial in workers.next():
-                study.record(trial)
-                settle(trial)
-
-
-def _comparable(question: Question, error: float) -> bool:
-    """W divides by the error: one of 0 cannot be told to a strategy that maximises W."""
-    return question.objective.name != "w" or error > 0
+def _confirmed(
+    run: RunFolder, question: Question, basis: dict[str, Any], trials: Sequence[Trial], report: Report
+) -> Latencies:
+    """The latencies, those of trained candidates and others that decide measured and no longer predicted."""
+    best = question.rows(best_trials(trials, thetas(question.config))).values()
+    errors = {str(trial.architecture): trial.error for trial in best if trial.error is not None}
+    return confirm(run, question, basis, errors, report)
 
 
 def _finish(
@@ -277,9 +251,13 @@ def _finish(
     basis: dict[str, Any],
     latencies: Latencies | None,
     trials: Sequence[Trial],
+    report: Report,
     workers: Workers | None = None,
 ) -> dict[str, Any]:
     """Write the selection, the chosen model and the report. With workers, weights that are gone are trained again."""
+    if latencies is not None:
+        latencies = _confirmed(run, question, basis, trials, report)
+        question = question.with_latencies(basis, latencies)
     selection, order = conclude(question, basis, latencies, trials)
     run.write("selection", selection)
     run.write("conclusion", {"trials": [trial.to_dict() for trial in trials], "order": order})

@@ -157,3 +157,20 @@ class RunFolder:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise InvalidStudy(f"{path}: cannot be written: {error}; what was finished before is kept") from error
+
+
+def places(model: Path, run: Path | None) -> tuple[Path, Path]:
+    """The model that is meant by a folder, and the run folder that what is made of it goes to.
+
+    A run folder means its pretrained encoder, or else the selected one. What is made of a model that lies in a
+    run folder goes there too, of any other to runs/<its name>.
+    """
+    for name in ("pretrained", "selected"):
+        if not (model / "config.json").is_file() and (model / name / "config.json").is_file():
+            return model / name, run or model
+    if run is None:
+        above = model.absolute().parents[:2]
+        marks = ("config.yaml", "pretrain.yaml", "finetuned")
+        homes = [folder for folder in above if any((folder / mark).exists() for mark in marks)]
+        run = homes[0] if homes else Path("runs") / model.name
+    return model, run

@@ -180,6 +180,8 @@ def show_selection(selection: dict[str, Any], run: Path) -> None:
                 "" if row["w"] is None else f"{row['w']:.3f}",
             )
     console.print(table)
+    if selection["latency"]:
+        console.print(selection["latency"]["sentence"], highlight=False)
     console.print(selection["gap_sentence"], highlight=False)
     show_warnings(selection["warnings"])
     if selection["winner"] is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,6 +101,8 @@ class SearchSpace:
     hidden: tuple[int, ...]
     intermediate: tuple[int, ...]
     name: str = "custom"
+    head_size: float | None = None
+    """Of each ⟨D, H, I⟩ only the A whose heads are nearest to this size is a candidate; None: all are."""
 
     def __post_init__(self) -> None:
         for axis in AXES:
@@ -146,6 +148,10 @@ class SearchSpace:
             raise InvalidSpace(f"space {name!r}: needs exactly the keys {', '.join(AXES)}; found {found}")
         return cls(**data, name=name)
 
+    def with_heads_of(self, head_size: float) -> SearchSpace:
+        """The part of it with one A for each ⟨D, H, I⟩: A enters neither p nor the operations, nor orders e."""
+        return replace(self, head_size=head_size)
+
     def to_dict(self) -> dict[str, list[int]]:
         return {field.name: list(getattr(self, field.name)) for field in fields(self) if field.name in AXES}
 
@@ -156,6 +162,8 @@ class SearchSpace:
         grid = np.meshgrid(depth, self.heads, self.hidden, self.intermediate, indexing="ij")
         product = np.stack([axis.ravel() for axis in grid], axis=1).astype(np.int64)
         layered: NDArray[np.int64] = product[product[:, 2] % product[:, 1] == 0]
+        if self.head_size is not None:
+            layered = layered[nearest_heads(layered, self.head_size)]
         if 0 not in self.depth:
             return layered
         static = np.zeros((len(self.hidden), 4), dtype=np.int64)
@@ -173,7 +181,7 @@ class SearchSpace:
             return False
         if architecture.depth == 0:
             return 0 in self.depth
-        return all(getattr(architecture, axis) in getattr(self, axis) for axis in AXES)
+        return bool((self.table == astuple(architecture)).all(axis=1).any())
 
     def costs(self, inputs: Inputs, length: int) -> Costs:
         """Every candidate with its exact parameters and operations, in ascending order of cost."""
@@ -186,3 +194,16 @@ class SearchSpace:
         work = operations(depth, hidden, intermediate, inputs, length)
         order = np.lexsort((intermediate, hidden, heads, depth, parameters, work))
         return Costs(self.table[order], parameters[order], work[order])
+
+
+def nearest_heads(table: NDArray[np.int64], head_size: float) -> NDArray[np.bool_]:
+    """(N,) of each ⟨D, H, I⟩ the one row with heads nearest to `head_size` in size (by ratio; ties: more heads)."""
+    depth, heads, hidden, intermediate = table.T
+    size = hidden / np.maximum(heads, 1)
+    order = np.lexsort((-heads, np.abs(np.log(size / head_size)).round(9), intermediate, hidden, depth))
+    shapes = table[order][:, [0, 2, 3]]
+    first = np.ones(len(table), dtype=np.bool_)
+    first[1:] = (shapes[1:] != shapes[:-1]).any(axis=1)
+    chosen = np.zeros(len(table), dtype=np.bool_)
+    chosen[order[first]] = True
+    return chosen

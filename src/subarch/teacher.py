@@ -94,7 +94,7 @@ class Teacher:
             raise InvalidTeacher(
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {encoder.config.vocab_size} rows"
             )
-        recipe = Recipe.read(folder, _usable_positions(encoder), int(tokenizer.model_max_length))
+        recipe = Recipe.read(folder, usable_positions(encoder.config), int(tokenizer.model_max_length))
         if recipe.lower_case:
             from tokenizers.normalizers import Lowercase
             from tokenizers.normalizers import Sequence as Chain
@@ -305,9 +305,11 @@ def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
         )
 
 
-def _usable_positions(encoder: Any) -> int:
-    """RoBERTa counts positions from pad_token_id + 1, so that many rows of its table are never used."""
-    config = encoder.config
+def usable_positions(config: Any) -> int:
+    """Tokens that an encoder of this stock configuration can read at once.
+
+    RoBERTa counts positions from pad_token_id + 1, so that many rows of its table are never used.
+    """
     unused = config.pad_token_id + 1 if config.model_type == "roberta" else 0
     return int(config.max_position_embeddings) - unused
 

@@ -38,7 +38,9 @@ from subarch.export.runtimes import FileRuntime
 from subarch.export.seal import FILES, PARITY, hashes
 from subarch.export.task import metric_drop
 from subarch.export.text import Batch, Text
+from subarch.folders import replaced
 from subarch.progress import Report, silent
+from subarch.runs import places
 from subarch.sentence import read_json
 
 VERSION = 1
@@ -49,23 +51,6 @@ SCRATCH = ".scratch"
 
 OF_SENTENCES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
 """What sentence-transformers reads of a folder, beside its modules."""
-
-
-def places(model: Path, run: Path | None) -> tuple[Path, Path]:
-    """The model that is meant by a folder, and the run folder that its export goes to.
-
-    A run folder means its pretrained encoder, or else the selected one. An export of a model that lies in a run folder
-    goes there too, of any other to runs/<its name>.
-    """
-    for name in ("pretrained", "selected"):
-        if not (model / "config.json").is_file() and (model / name / "config.json").is_file():
-            return model / name, run or model
-    if run is None:
-        above = model.absolute().parents[:2]
-        marks = ("config.yaml", "pretrain.yaml", "finetuned")
-        homes = [folder for folder in above if any((folder / mark).exists() for mark in marks)]
-        run = homes[0] if homes else Path("runs") / model.name
-    return model, run
 
 
 def target(model: Path, config: ExportConfig, run: Path) -> Path:
@@ -228,23 +213,13 @@ def _replacing(folder: Path) -> Iterator[Path]:
     Raises:
         InvalidExport: it cannot be written, another process exports there, or something else than an export is there.
     """
-    partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)  # of an export that was killed
             if folder.exists() and not any(folder.glob(f"**/{PARITY}")):
                 raise InvalidExport(f"{folder}: is there and was not exported by this program; move it away")
-            partial.mkdir()
-            try:
+            with replaced(folder) as partial:
                 yield partial
-                if folder.exists():
-                    folder.rename(old)
-                partial.rename(folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
-                shutil.rmtree(old, ignore_errors=True)
     except Timeout as error:
         raise InvalidExport(f"{folder}: another process is exporting there; wait for it to end") from error
     except OSError as error:

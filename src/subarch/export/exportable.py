@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
-from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
 from subarch.errors import InvalidTeacher
 from subarch.export.config import Head
-from subarch.sentence import pool, read_json
+from subarch.sentence import Recipe, dense_maps, pool, read_json
 from subarch.teacher import Teacher, load_model
 
 Axes = tuple[str, ...]
@@ -56,10 +56,10 @@ _CLASSES: dict[Head, Any] = {
 class Graph(nn.Module):
     """What is exported: int64 tensors of one shape, in the order of `inputs` -> tensors in the order of `outputs`."""
 
-    def __init__(self, model: Any, head: Head, teacher: Teacher) -> None:
+    def __init__(self, model: Any, head: Head, dense: nn.Module, recipe: Recipe) -> None:
         super().__init__()
         self.model, self.head = model, head
-        self.dense, self.pooling, self.normalize = teacher.dense, teacher.recipe.pooling, teacher.recipe.normalize
+        self.dense, self.pooling, self.normalize = dense, recipe.pooling, recipe.normalize
         types = ("token_type_ids",) if model.config.type_vocab_size > 1 else ()
         self.inputs: tuple[str, ...] = ("input_ids", "attention_mask", *types)
         self.axes: Axes = ("batch", "choices", "length") if head == "choice" else ("batch", "length")
@@ -105,7 +105,21 @@ def load(folder: Path, head: Head | None = None) -> Exportable:
             raise InvalidTeacher(f"{folder}: has no masked-LM head; name what to export of it with --head")
     elif head in _CLASSES:
         model = load_model(_CLASSES[head], folder)
-    return Exportable(Graph(model, head, teacher).eval(), teacher)
+    return Exportable(Graph(model, head, teacher.dense, teacher.recipe).eval(), teacher)
+
+
+def reload(folder: Path, head: Head) -> Graph:
+    """The graph of a folder that `load` has accepted, or of one of a model alone: no tokenizer is read, no hash taken.
+
+    Raises:
+        InvalidTeacher: files that cannot be read.
+    """
+    if head in ("encoder", "sentence"):
+        model = load_model(AutoModel, folder, add_pooling_layer=False)
+    else:
+        model = load_model(AutoModelForMaskedLM if head == "masked-lm" else _CLASSES[head], folder)
+    recipe = Recipe.read(folder)
+    return Graph(model, head, dense_maps(folder, recipe.dense, model.config.hidden_size), recipe).eval()
 
 
 def _head_of(folder: Path) -> Head:

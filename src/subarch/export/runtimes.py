@@ -7,14 +7,14 @@ nothing is quantised: OpenVINO would choose bf16 by itself on some processors, w
     >>> session = FileRuntime("onnx", threads=2).open(Path("runs/mine/exported/onnx/onnx/model.onnx"))
     >>> session({"input_ids": ids, "attention_mask": mask})["sentence_embedding"].shape
     (8, 384)
-    >>> measure({"exported": FileRuntime("onnx", threads=2).prepare(file, vocabulary=30522, batch=1, length=32)})
+    >>> measure({"exported": FileRuntime("onnx", threads=2).prepare(file, vocabulary=30522, batch=1, lengths=(32,))})
 
 Importing this module imports no runtime.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.export.packages import openvino
+from subarch.visits import Call
 
 Arrays = Mapping[str, NDArray[Any]]
-Call = Callable[[], object]
 
 CHOICES = 2
 """Of each example of a multiple-choice model that is timed."""
@@ -57,16 +57,20 @@ class FileRuntime:
         """A file, ready to run: model.onnx, or openvino_model.xml with its .bin beside it."""
         return (_OnnxSession if self.name == "onnx" else _OpenVinoSession)(file, self.threads)
 
-    def prepare(self, file: Path, vocabulary: int, batch: int, length: int) -> Call:
-        """To be timed: a call is one pass over `batch` sequences of `length` random tokens.
+    def prepare(self, file: Path, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call:
+        """The file as a call to be timed; see `timed`."""
+        return timed(self.open(file), vocabulary, batch, lengths)
 
-        For multiple choice it is `batch` examples of `CHOICES` sequences.
-        """
-        session = self.open(file)
-        shape = (batch, *[CHOICES] * (session.inputs["input_ids"] - 2), length)
-        ids = np.random.default_rng(0).integers(5, vocabulary, shape)
-        inputs = _given(session.inputs, {"input_ids": ids, "attention_mask": np.ones_like(ids)})
-        return lambda: session(inputs)
+
+def timed(session: Session, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call:
+    """A call that is one pass over `batch` sequences of so many random tokens for each length, in turn.
+
+    For multiple choice it is `batch` examples of `CHOICES` sequences. The call gives the outputs, one per length.
+    """
+    draw, choices = np.random.default_rng(0), [CHOICES] * (session.inputs["input_ids"] - 2)
+    rows = [draw.integers(5, vocabulary, (batch, *choices, length)) for length in lengths]
+    inputs = [given(session.inputs, {"input_ids": ids, "attention_mask": np.ones_like(ids)}) for ids in rows]
+    return lambda: [session(one) for one in inputs]
 
 
 class _OnnxSession:
@@ -82,7 +86,7 @@ class _OnnxSession:
         self.outputs = tuple(str(one.name) for one in self._session.get_outputs())
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
-        found = self._session.run(None, _given(self.inputs, inputs))
+        found = self._session.run(None, given(self.inputs, inputs))
         return dict(zip(self.outputs, found, strict=True))
 
 
@@ -100,9 +104,10 @@ class _OpenVinoSession:
         self.outputs = tuple(str(one.any_name) for one in compiled.outputs)
 
     def __call__(self, inputs: Arrays) -> dict[str, NDArray[np.float32]]:
-        found = self._request.infer(_given(self.inputs, inputs), share_inputs=True)
+        found = self._request.infer(given(self.inputs, inputs), share_inputs=True)
         return {name: found[name] for name in self.outputs}
 
 
-def _given(names: Iterable[str], inputs: Arrays) -> dict[str, NDArray[Any]]:
+def given(names: Iterable[str], inputs: Arrays) -> dict[str, NDArray[Any]]:
+    """What of the inputs is named, in that order, and zeros for token types that are not there."""
     return {name: inputs[name] if name in inputs else np.zeros_like(inputs["input_ids"]) for name in names}

@@ -18,6 +18,8 @@ import numpy as np
 from subarch import abnc
 from subarch.architecture import Architecture
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
+from subarch.extraction.certificate import certificate
+from subarch.extraction.latency_words import measurement
 from subarch.extraction.question import Latencies, Question, best_trials, thetas
 from subarch.extraction.trial import Settings, Trial
 from subarch.objectives import w_coefficient, w_warning
@@ -54,8 +56,10 @@ def conclude(
         candidate["reason"] = chosen.reasons.get(position) if chosen else None
     names = [candidate["architecture"] for candidate in candidates]
     winner = candidates[chosen.winner] if chosen is not None and chosen.winner is not None else None
-    gap = _gap(question, best)
+    proof = certificate(question, trials)
+    gap = _gap(question, best) if proof is None else None
     conditions = abnc.check(question.space, question.inputs, config.latency_length)
+    latency = measurement(latencies) if latencies else None
     teacher_ms = latencies["teacher"]["median_ms"] if latencies and latencies["teacher"] else None
     selection = {
         "version": VERSION,
@@ -74,16 +78,18 @@ def conclude(
         "candidates": candidates,
         "strategy": {
             "name": config.strategy,
-            "epsilon": config.epsilon if config.strategy == "fptas" else 1,
+            "epsilon": config.epsilon if config.strategy == "fptas" else None,
             "steps": config.steps,
             "hyperparameters": [_theta(setting) for setting in settings],
         },
         "gap": gap,
-        "gap_sentence": _gap_sentence(gap, question, best),
+        "gap_sentence": _gap_sentence(gap, question, best) if proof is None else proof["sentence"],
+        "certificate": proof,
         "maximum_point": str(costs.maximum_point),
         "teacher": basis["teacher"] | {"latency_ms": teacher_ms} if basis["teacher"] else None,
         "cost_kind": config.cost,
-        "seeds": [config.seed],
+        "latency": latency,
+        "seeds": sorted({trial.settings.seed for trial in trials}),
         "ledger": [
             {"what": "corpus, teacher targets, anatomy", "seconds": basis["seconds"]},
             *([{"what": "latency measurements", "seconds": latencies["seconds"]}] if latencies else []),
@@ -96,10 +102,13 @@ def conclude(
         },
         "warnings": [
             *([warning] if (warning := w_warning(objective.name, config.error)) else []),
+            *(latency["warnings"] if latency else []),
             *([f"{len(failures)} trials failed; the table of trials gives their reasons."] if failures else []),
         ],
     }
-    return selection, _order(question, {candidate["architecture"]: candidate for candidate in candidates})
+    return selection, _order(
+        question, latencies, best, {candidate["architecture"]: candidate for candidate in candidates}
+    )
 
 
 def _candidates(
@@ -156,13 +165,15 @@ def _row(architecture: Architecture, question: Question, latencies: Latencies | 
     """A candidate's known figures; those of training are None."""
     count = architecture.parameters(question.inputs)
     latency = latencies["candidates"][str(architecture)] if latencies else None
+    predicted = latency is not None and "predicted" in latency
     return {
         "architecture": str(architecture),
         "parameters": count.total,
         "encoder_parameters": count.encoder,
         "operations": architecture.operations(question.inputs, question.config.latency_length),
         "latency_ms": latency["median_ms"] if latency else None,
-        "latency_iqr_ms": [latency["q1_ms"], latency["q3_ms"]] if latency else None,
+        "latency_iqr_ms": [latency["q1_ms"], latency["q3_ms"]] if latency and not predicted else None,
+        "latency_predicted": predicted,
         "error": None,
         "error_kind": question.config.error,
         "hyperparameters": {},
@@ -233,10 +244,18 @@ def _agreement(best: dict[Architecture, Trial], trials: Sequence[Trial]) -> dict
     return asdict(abnc.rank_agreement(short, long)) | {"steps": between}
 
 
-def _order(question: Question, trained: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    grid, costs = set(question.strategy.rows.tolist()), question.costs
+def _order(
+    question: Question,
+    latencies: Latencies | None,
+    best: dict[Architecture, Trial],
+    trained: dict[str, dict[str, Any]],
+) -> list[dict[str, Any]]:
+    known = latencies["candidates"] if latencies else {}
+    costs = question.costs
+    # A certified search may ask for any row, and has no grid
+    grid = set() if question.config.strategy == "certified" else set(question.strategy.rows.tolist())
     order = []
-    for row in range(len(costs)) if len(costs) <= MOST_ROWS else sorted(grid):
+    for row in range(len(costs)) if len(costs) <= MOST_ROWS else sorted(grid or question.rows(best)):
         name = str(costs.architecture(row))
         found = trained.get(name, {"error": None, "w": None})
         order.append(
@@ -244,6 +263,7 @@ def _order(question: Question, trained: dict[str, dict[str, Any]]) -> list[dict[
                 "architecture": name,
                 "parameters": int(costs.parameters[row]),
                 "cost": float(question.cost[row]),
+                "cost_predicted": "predicted" in known.get(name, {}),
                 "trained": name in trained,
                 "grid": row in grid,
                 "error": found["error"],

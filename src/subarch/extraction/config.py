@@ -27,7 +27,12 @@ from subarch.configuration import File, Number, Text
 
 # What may be asked of a finished run again, without training
 QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
-MEASUREMENT = ("runtime", "latency_batch", "latency_length", "latency_threads")
+MEASUREMENT = ("runtime", "latency_batch", "latency_length", "length_from", "latency_threads")
+
+RuntimeName = Literal[
+    "torch", "onnx", "onnx-int8", "onnx-int8-static", "openvino", "openvino-int8", "openvino-int8-static"
+]
+"""What runs a forward pass: eager PyTorch, or a runtime and how its files are quantised, as in `subarch export`."""
 
 
 class ExtractConfig(BaseModel):
@@ -74,9 +79,28 @@ class ExtractConfig(BaseModel):
         None,
         description="Quality floor as a share of the reference's, 0.97; needed with objective latency and only there",
     )
-    strategy: Literal["fptas", "exhaustive"] = Field(
-        "fptas",
-        description="Which candidates are trained: fptas (every epsilon-th in order of cost) or exhaustive (all)",
+    heads: Literal["nearest", "all"] = Field(
+        "nearest",
+        description="Numbers of heads: nearest (for each depth, hidden and intermediate size the one whose heads are "
+        "nearest in size to the teacher's) or all (each is a candidate)",
+    )
+    strategy: Literal["certified", "fptas", "exhaustive"] = Field(
+        "certified",
+        description="Which candidates are trained: certified (until no other can be better by more than delta), fptas "
+        "(the paper's, every epsilon-th in order of cost) or exhaustive (all)",
+    )
+    delta: float = Field(
+        0.01, ge=0, lt=1, description="Certified: relative difference up to which a better candidate may be missed"
+    )
+    repeats: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="Certified: trainings of each of the first three candidates, from which the noise of an error is "
+        "estimated; 1: errors count as exact",
+    )
+    audit: int = Field(
+        5, ge=0, le=10**6, description="Certified: excluded candidates that are trained all the same, drawn at random"
     )
     epsilon: int = Field(4, ge=1, le=10**9, description="Interval of the fptas strategy; 1 is the exhaustive search")
     cost: Literal["latency", "operations"] = Field(
@@ -109,10 +133,19 @@ class ExtractConfig(BaseModel):
     latency_length: int = Field(
         32, ge=2, le=512, description="Tokens per sequence when latency is measured and operations are counted"
     )
+    length_from: Literal["fixed", "corpus"] = Field(
+        "fixed",
+        description="Where latency is measured: fixed (at latency_length) or corpus (the mean over quantiles of the "
+        "lengths of its texts; operations are counted at latency_length all the same)",
+    )
     latency_threads: int | None = Field(
         None, ge=1, le=10**4, description="Threads when latency is measured; null: all cores this process may use"
     )
-    runtime: Literal["torch"] = Field("torch", description="What runs the forward pass when latency is measured")
+    runtime: RuntimeName = Field(
+        "torch",
+        description="What runs the forward pass when latency is measured: torch, onnx or openvino, the latter two also "
+        "with -int8 or -int8-static, quantised as export does it",
+    )
     workers: int = Field(0, ge=0, le=10**4, description="Candidates trained at the same time; 0: one per core")
     threads_per_worker: int = Field(
         1, ge=1, le=10**4, description="Threads of each worker; errors are repeatable for a fixed number"
@@ -162,6 +195,11 @@ class ExtractConfig(BaseModel):
             raise ValueError(
                 f"keep {self.keep} would not be used with objective {self.objective!r}; "
                 "set objective to latency, or drop keep"
+            )
+        if self.strategy == "certified" and self.heads == "all":
+            raise ValueError(
+                "heads 'all' cannot be searched with strategy 'certified': nothing orders the errors of shapes that "
+                "differ in their heads only; set heads to nearest, or strategy to fptas or exhaustive"
             )
         for key in ("learning_rate", "batch_size"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):

@@ -9,8 +9,9 @@ All of it is known before anything is trained, so the same trials can be asked a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -22,12 +23,17 @@ from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
 from subarch.objectives import Objective
-from subarch.search import Problem, Strategy, make
+from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
+from subarch.search.noise import Noise
 from subarch.selection import CostUnit
 from subarch.space import Costs, SearchSpace
 
+HEAD_SIZE = 64
+"""Units per head where there is no teacher: that of BERT in all its published sizes."""
+
 Latencies = dict[str, Any]
-"""latency.json: {"candidates": {name: {median_ms, q1_ms, q3_ms, passes}}, "teacher": {...} | None, "seconds", ...}."""
+"""latency.json: {"candidates": {name: {median_ms, q1_ms, q3_ms, ...} or {median_ms, "predicted": true}},
+"teacher": {...} | None, "model": {...} | None, "settings": {...}, "seconds", ...}."""
 
 
 def thetas(config: ExtractConfig) -> list[Settings]:
@@ -77,6 +83,10 @@ class Question:
                 found[int(first + same[0])] = trial
         return dict(sorted(found.items()))
 
+    def comparable(self, error: float) -> bool:
+        """W divides by the error: one of 0 cannot be told to a strategy that maximises W."""
+        return self.objective.name != "w" or error > 0
+
     @classmethod
     def pose(
         cls, config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], latencies: Latencies | None
@@ -88,23 +98,59 @@ class Question:
         """
         inputs = Inputs(**basis["inputs"])
         costs = space.costs(inputs, config.latency_length)
-        cost = costs.operations.astype(np.float64)
-        if latencies is not None:
-            rows = range(len(costs))
-            cost = np.array([latencies["candidates"][str(costs.architecture(row))]["median_ms"] for row in rows])
-        limit = config.max_latency_ms
-        if config.max_latency_ratio is not None and latencies is not None:
-            limit = config.max_latency_ratio * latencies["teacher"]["median_ms"]
-        objective = Objective(
-            config.objective,
-            parameters_maximum=float(costs.parameters.max()),
-            cost_maximum=float(cost.max()),
-            max_cost=limit,
-            max_parameters=config.max_parameters,
-            max_error=_floor(config, basis["reference_error"]),
-        )
-        problem = Problem(costs.parameters, cost, objective)
-        return cls(config, inputs, space, costs, problem, make(config.strategy, problem, config.epsilon))
+        problem = _problem(config, costs, basis, latencies)
+        return cls(config, inputs, space, costs, problem, strategy_of(config, problem))
+
+    def with_latencies(self, basis: dict[str, Any], latencies: Latencies) -> Question:
+        """The same question with other latencies, such as those measured since; the strategy keeps what it asked."""
+        return replace(self, problem=_problem(self.config, self.costs, basis, latencies))
+
+
+def candidates(config: ExtractConfig, space: SearchSpace, basis: dict[str, Any]) -> SearchSpace:
+    """The part of a space that is searched: with all numbers of heads, or with heads of about the teacher's size."""
+    if config.heads == "all":
+        return space
+    if basis["teacher"] is None:
+        return space.with_heads_of(HEAD_SIZE)
+    teacher = Architecture.parse(basis["teacher"]["architecture"])
+    return space.with_heads_of(teacher.hidden / max(teacher.heads, 1))
+
+
+def strategy_of(config: ExtractConfig, problem: Problem) -> Strategy:
+    """The configured strategy.
+
+    Raises:
+        InvalidConfig: an ε that the space is too small for.
+    """
+    if config.strategy == "certified":
+        return Certified(problem, config.delta, config.audit)
+    return Fptas(problem, config.epsilon) if config.strategy == "fptas" else Exhaustive(problem)
+
+
+def latency_limit(config: ExtractConfig, teacher_ms: float | None) -> float | None:
+    """The limit on latency in milliseconds, given or as a share of the teacher's; None: there is none."""
+    if config.max_latency_ratio is not None and teacher_ms is not None:
+        return config.max_latency_ratio * teacher_ms
+    return config.max_latency_ms
+
+
+def _problem(config: ExtractConfig, costs: Costs, basis: dict[str, Any], latencies: Latencies | None) -> Problem:
+    cost, teacher_ms = costs.operations.astype(np.float64), None
+    if latencies is not None:
+        rows = range(len(costs))
+        cost = np.array([latencies["candidates"][str(costs.architecture(row))]["median_ms"] for row in rows])
+        teacher_ms = latencies["teacher"]["median_ms"] if latencies["teacher"] else None
+    objective = Objective(
+        config.objective,
+        parameters_maximum=float(costs.parameters.max()),
+        cost_maximum=float(cost.max()),
+        max_cost=latency_limit(config, teacher_ms),
+        max_parameters=config.max_parameters,
+        max_error=_floor(config, basis["reference_error"]),
+    )
+    # The time of a trial: its operations, and something fixed
+    effort = costs.operations + 0.1 * costs.operations.max() + 1.0
+    return Problem(costs.parameters, cost, objective, costs.table, effort)
 
 
 def _floor(config: ExtractConfig, reference: float | None) -> float | None:
@@ -135,3 +181,29 @@ def best_trials(trials: Sequence[Trial], settings: Sequence[Settings]) -> dict[A
         if held is None or held.error is None or trial.error < held.error:
             best[trial.architecture] = trial
     return best
+
+
+def settled(question: Question, trials: Sequence[Trial]) -> dict[int, float]:
+    """The least error over Θ of each row that was trained with all of it; those that failed throughout are left out."""
+    settings = thetas(question.config)
+    done = Counter(trial.architecture for trial in trials if trial.settings in settings)
+    best = question.rows(best_trials(trials, settings))
+    return {
+        row: trial.error
+        for row, trial in best.items()
+        if done[trial.architecture] == len(settings) and trial.error is not None and question.comparable(trial.error)
+    }
+
+
+def noise_of(trials: Sequence[Trial], settings: Sequence[Settings]) -> Noise:
+    """How the least error over Θ differs with the seed, from what was trained with several."""
+    found: dict[tuple[Architecture, int], list[float]] = {}
+    for trial in trials:
+        if replace(trial.settings, seed=settings[0].seed) in settings:
+            error = math.inf if trial.error is None else trial.error
+            found.setdefault((trial.architecture, trial.settings.seed), []).append(error)
+    groups: dict[Architecture, list[float]] = {}
+    for (architecture, _), errors in found.items():
+        if len(errors) == len(settings) and min(errors) < math.inf:
+            groups.setdefault(architecture, []).append(min(errors))
+    return Noise.of(groups.values())

@@ -49,23 +49,6 @@ Says = Callable[[Examples], Logits]
 """What a teacher says of examples."""
 
 
-def places(model: Path, run: Path | None) -> tuple[Path, Path]:
-    """The model that is meant by a folder, and the run folder that results go to.
-
-    A run folder means its pretrained encoder, or else the selected one. Results of a model that lies in a run folder go
-    there too, of any other to runs/<its name>.
-    """
-    if not (model / "config.json").is_file():
-        for name in ("pretrained", "selected"):
-            if (model / name / "config.json").is_file():
-                return model / name, run or model
-    if run is None:
-        home = model.absolute().parent
-        is_run = any((home / name).is_file() for name in ("config.yaml", "pretrain.yaml"))
-        run = home if is_run else Path("runs") / model.name
-    return model, run
-
-
 def finetune(
     model: Path,
     config: FinetuneConfig,

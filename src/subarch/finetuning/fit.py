@@ -31,6 +31,7 @@ from subarch.errors import InvalidStudy, InvalidTask
 from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.heads import Logits, columns_of, encode, load_fine_tuned, quiet, run, tokenizer_for, with_head
 from subarch.finetuning.trainer import Dev, FitTrainer, Scale, arguments, class_weights, history, labels_of
+from subarch.folders import replaced
 from subarch.progress import Report, silent
 from subarch.tasks import Examples, score
 from subarch.tasks.metrics import primary
@@ -136,16 +137,14 @@ def fit(
             "learn one answer only",
             stacklevel=2,
         )
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    with quiet(), _threads(settings.threads):
+    with replaced(folder) as partial, quiet(), _threads(settings.threads):
         fitted = _fit(encoder, train, dev, theta, partial, settings, teacher, report)
-    record = {name: value for name, value in asdict(fitted).items() if name not in ("folder", "theta", "dev_logits")}
-    np.save(partial / LOGITS, fitted.dev_logits)
-    text = json.dumps({"key": key, "theta": asdict(theta), "settings": asdict(settings), "fitted": record}, indent=1)
-    (partial / RECORD).write_text(text + "\n", encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)  # what is there was never finished
-    partial.rename(folder)
+        record = {
+            name: value for name, value in asdict(fitted).items() if name not in ("folder", "theta", "dev_logits")
+        }
+        np.save(partial / LOGITS, fitted.dev_logits)
+        told = {"key": key, "theta": asdict(theta), "settings": asdict(settings), "fitted": record}
+        (partial / RECORD).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return Fitted.read(folder)
 
 

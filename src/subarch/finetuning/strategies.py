@@ -30,6 +30,7 @@ from subarch.finetuning.division import Parts
 from subarch.finetuning.fit import Fitted, Logits, fit, labels_of
 from subarch.finetuning.neighbours import Neighbourhood
 from subarch.finetuning.pruning import Forecast, forecast
+from subarch.folders import replaced
 from subarch.progress import Report
 from subarch.runs import RunFolder
 from subarch.tasks import Examples, statistics
@@ -236,10 +237,8 @@ def _sentence(expected: Forecast, sets: int, seeds: Sequence[int]) -> str:
 def _taken(outcome: Outcome, place: Path) -> Fitted:
     """The best model as one of the fits, where its repetitions with other seeds will stand beside it."""
     if not place.is_dir():
-        partial = place.with_name(f".{place.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(outcome.model, partial)
-        partial.rename(place)
+        with replaced(place) as partial:
+            shutil.copytree(outcome.model, partial, dirs_exist_ok=True)
     return Fitted.read(place)
 
 

@@ -44,7 +44,8 @@ def outcome(
     if material.teacher is not None:
         models["teacher"] = material.teacher.model.cpu()
     length = min(LATENCY_LENGTH, material.recipe.max_length)
-    times = measure({name: runtime.prepare(model, vocabulary, 1, length) for name, model in models.items()}, rounds=5)
+    calls = {name: runtime.prepare(model, vocabulary, 1, (length,)) for name, model in models.items()}
+    times = measure(calls, rounds=5)
     architecture, progress, history = Architecture.parse(str(config.architecture)), trainer.progress, _curve(trainer)
     parameters = architecture.parameters(material.blueprint.inputs)
     result = {

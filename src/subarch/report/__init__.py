@@ -7,8 +7,8 @@ bytes. Plotly and Jinja are imported when a page is rendered, never before.
 
     Path("report.html").write_text(render(run), encoding="utf-8")
 
-Split by concern: `page` puts the page together, `tables`, `figures`, `pretraining`, `finetuning` and `growth` build
-its parts as plain data, `formats` writes every number; markup, style and behaviour lie beside them as
+Split by concern: `page` puts the page together, `tables`, `figures`, `bench`, `pretraining`, `finetuning` and `growth`
+build its parts as plain data, `formats` writes every number; markup, style and behaviour lie beside them as
 `report.html.jinja`, `report.css`, `report.js`.
 """
 

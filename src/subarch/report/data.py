@@ -8,11 +8,12 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class RunData:
-    """What any page shows; alone, that of a pretraining without a search, or of a fine-tuned model.
+    """What any page shows; alone, that of a pretraining without a search, of a fine-tuned model, or of a benchmark.
 
     `command` reproduces the run; `config` is that of the search, or of the pretraining where there was none;
     `comparison` are the rows of the final table, with any columns; `pretraining` is pretraining.json; `finetuning` has
-    for each fine-tuned model its name, the evaluations of its report.json, and agora.json (None: without Agora).
+    for each fine-tuned model its name, the evaluations of its report.json, and agora.json (None: without Agora);
+    `bench` is bench.json.
     """
 
     name: str
@@ -22,6 +23,7 @@ class RunData:
     comparison: list[dict[str, Any]] | None
     pretraining: dict[str, Any] | None
     finetuning: list[dict[str, Any]] = field(default_factory=list)
+    bench: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -139,7 +139,7 @@ def limit_lines(selection: Row, key: str) -> list[Figure]:
 
 
 def scalarisation(run: SearchData) -> Figure:
-    """W over the space in order of cost: filled on the ε-grid, hollow off it, ticks where nothing was trained."""
+    """W over the space in order of cost: filled on the ε-grid, hollow off it, ticks where not trained."""
     ranked = list(enumerate(run.order, start=1))
     scored = [(rank, row) for rank, row in ranked if formats.finite(row["w"]) is not None]
     winner = winner_name(run.selection)
@@ -158,13 +158,13 @@ def scalarisation(run: SearchData) -> Figure:
             "marker": {"symbol": symbol, "color": color, "size": size, "line": {"color": color, "width": 1.5}},
         }
 
+    on_grid = [item for item in scored if item[1]["grid"]]
+    off_grid = [item for item in scored if not item[1]["grid"]]
     untrained = [(rank, row) for rank, row in ranked if formats.finite(row["w"]) is None]
     traces = [
         points("Not trained", untrained, "line-ns-open", "--muted-mark", 7),
-        points(
-            "Trained, off the grid", [item for item in scored if not item[1]["grid"]], "circle-open", "--frontier", 9
-        ),
-        points("Trained, on the ε-grid", [item for item in scored if item[1]["grid"]], "circle", "--frontier", 9),
+        points("Trained, off the grid" if on_grid else "Trained", off_grid, "circle-open", "--frontier", 9),
+        points("Trained, on the ε-grid", on_grid, "circle", "--frontier", 9),
         points("Selected", [item for item in scored if item[1]["architecture"] == winner], "diamond", "--accent", 13),
     ]
     layout = base_layout("Rank in the space, cheapest first", "W")

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from subarch.report import figures, finetuning, formats, pretraining, tables
+from subarch.report import bench, figures, finetuning, formats, pretraining, tables
 from subarch.report.data import RunData, SearchData
 
 HERE = Path(__file__).parent
@@ -44,7 +44,8 @@ def render(run: RunData) -> str:
     plots = {"plot-pretraining": pretraining.losses(run, found)} if found else {}
     view: dict[str, Any] = {"search": None, "pretraining": pretraining.view(found) if found else None}
     view |= {"finetuning": finetuning.view(run.finetuning) if run.finetuning else None}
-    plots |= finetuning.plots(run.finetuning)
+    plots |= finetuning.plots(run.finetuning) | bench.plots(run.bench)
+    view["bench"] = bench.view(run.bench) if run.bench else None
     configs = [("Configuration", run.config)] if run.config else []
     winner, caption = None, "Compared"
     if isinstance(run, SearchData):
@@ -61,8 +62,12 @@ def render(run: RunData) -> str:
             caption += "; what is called pretrained had the training above"
             configs.append(("Configuration of the pretraining", found["config"]))
     else:
-        view |= {"headline": pretraining.headline(found) if found else finetuning.headline(run.finetuning)}
-        view |= {"lead": "", "facts": [], "warnings": []}
+        if run.bench:
+            view |= {"headline": bench.headline(run.bench), "warnings": bench.warnings(run.bench)}
+        else:
+            view |= {"headline": pretraining.headline(found) if found else finetuning.headline(run.finetuning)}
+            view["warnings"] = []
+        view |= {"lead": "", "facts": []}
     scripts = [plotly_source(), (HERE / "report.js").read_text(encoding="utf-8")]
 
     environment = Environment(
@@ -95,8 +100,10 @@ def search_view(run: SearchData) -> dict[str, Any]:
         "admitting": admitting_limits(selection),
         "ties": [tie for tie in selection["ties"] if tie != name],
         "strategy": strategy_sentence(selection, run),
+        "latency": (selection.get("latency") or {}).get("sentence"),  # earlier runs do not say
         "conditions": [condition(item) for item in selection["abnc"]["conditions"]],
         "agreement": agreement_sentence(selection["abnc"]["rank_agreement"]),
+        "excluders": tables.excluders(selection, run.order) if selection["certificate"] else None,
         "frontier": tables.candidates(
             selection, "Candidates that no other beats in cost, error and parameters at once", members, False
         ),
@@ -187,8 +194,9 @@ def strategy_sentence(selection: dict[str, Any], run: SearchData) -> str:
     strategy, seeds = selection["strategy"], selection["seeds"]
     trained = sum(bool(row["trained"]) for row in run.order)
     settings = len(strategy["hyperparameters"])
+    epsilon = f" with ε = {strategy['epsilon']}" if strategy["epsilon"] else ""
     return (
-        f"Strategy {strategy['name']} with ε = {strategy['epsilon']}: {trained:,} of {len(run.order):,} candidates "
+        f"Strategy {strategy['name']}{epsilon}: {trained:,} of {len(run.order):,} candidates "
         f"trained, up to {strategy['steps']:,} steps each; {settings} hyperparameter setting{'s' * (settings != 1)}; "
         f"seed{'s' * (len(seeds) != 1)} {', '.join(map(str, seeds))}. Maximum point T: {selection['maximum_point']}."
     )

@@ -96,6 +96,28 @@ def candidates(selection: Item, caption: str, rows: list[Item], reasons: bool) -
     return Table(caption, columns, body, sortable=reasons)
 
 
+def excluders(selection: Item, order: list[Item]) -> Table:
+    """Who excludes whom by a certificate: the trained candidates, with those that they exclude."""
+    excluded: dict[str | None, list[str]] = {}
+    for name, by in selection["certificate"]["excluded"].items():
+        excluded.setdefault(by, []).append(name)
+    errors = {row["architecture"]: row["error"] for row in order}
+    columns = [Column("Trained", numeric=False), Column("Error"), Column("Excludes"), Column("Of these", numeric=False)]
+    rows = [
+        Row(
+            [
+                architecture(by) if by else text("no one: the cost alone excludes them"),
+                Cell(formats.error(errors[by]), errors[by], formats.digits(errors[by])) if by else Cell(formats.DASH),
+                whole(len(names)),
+                cut(", ".join(names)),
+            ]
+        )
+        for by, names in sorted(excluded.items(), key=lambda item: -len(item[1]))
+    ]
+    caption = "What excludes the candidates that were not trained: each is no larger, and would have to be better"
+    return Table(caption, columns, rows, sortable=True)
+
+
 def comparison(rows: list[Item], winner: str | None, caption: str) -> Table:
     """The final table: the columns of its rows, in the order in which they first appear."""
     names = list(dict.fromkeys(name for row in rows for name in row))

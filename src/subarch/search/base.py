@@ -91,8 +91,9 @@ class Strategy(Protocol):
     def done(self) -> bool:
         """Nothing is awaited and nothing more will be asked."""
 
-    def gap(self) -> Gap | None:
-        """What may remain among the untrained; None: nothing can be said."""
+    @property
+    def progress(self) -> tuple[float, float]:
+        """What is settled, and of how much, in any unit."""
 
 
 class FixedRows:
@@ -133,8 +134,12 @@ class FixedRows:
     def done(self) -> bool:
         return self._handed_out == len(self.rows) and not self._awaited
 
-    def gap(self) -> Gap | None:
-        return gap_under_total_order(self.problem, self.error)
+    @property
+    def progress(self) -> tuple[float, float]:
+        effort = np.ones(len(self.problem)) if self.problem.effort is None else self.problem.effort
+        settled = self.rows[: self._handed_out]
+        waiting = effort[list(self._awaited)].sum()
+        return float(effort[settled].sum() - waiting), float(effort[self.rows].sum())
 
 
 def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:

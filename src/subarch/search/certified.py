@@ -145,6 +145,13 @@ class Certified:
     def done(self) -> bool:
         return not self.awaited and self._wanted() is None
 
+    @property
+    def progress(self) -> tuple[float, float]:
+        """Affordable rows that are trained or excluded, and all."""
+        known, affordable = self._known(), self.problem.affordable
+        settled = ~np.isnan(self.error) | self.failed | (known.least >= known.needed)
+        return float(settled[affordable].sum()), float(affordable.sum())
+
     def _wanted(self) -> int | None:
         """What to train next; None while all that is wanted is awaited."""
         pending = np.array(sorted(self.awaited), dtype=np.int64)
@@ -274,5 +281,5 @@ class Certified:
         for row in known.trained[np.argsort(self.error[known.trained], kind="stable")]:
             if self.bounding[row]:
                 by[self.lattice.below(row)] = row
-        rows = np.flatnonzero(np.isnan(self.error) & self.problem.affordable)
+        rows = np.flatnonzero(np.isnan(self.error) & ~self.failed & self.problem.affordable)
         return dict(zip(rows.tolist(), self.lattice.column(by)[rows].tolist(), strict=True))

@@ -75,16 +75,3 @@ class Lattice:
         below = np.asarray((cells[:, :, None] <= cells[:, None, :]).all(axis=0))
         np.fill_diagonal(below, False)
         return below
-
-
-def nearest_heads(table: NDArray[np.int64], head_size: float) -> Mask:
-    """(N,) of each ⟨D, H, I⟩ the one row with heads nearest to `head_size` in size (by ratio; ties: more heads)."""
-    depth, heads, hidden, intermediate = table.T
-    size = hidden / np.maximum(heads, 1)
-    order = np.lexsort((-heads, np.abs(np.log(size / head_size)).round(9), intermediate, hidden, depth))
-    shapes = table[order][:, [0, 2, 3]]
-    first = np.ones(len(table), dtype=np.bool_)
-    first[1:] = (shapes[1:] != shapes[:-1]).any(axis=1)
-    chosen = np.zeros(len(table), dtype=np.bool_)
-    chosen[order[first]] = True
-    return chosen

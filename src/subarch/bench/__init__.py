@@ -1,0 +1,1 @@
+"""Models timed against each other on this machine, in the runtimes that may serve them."""

@@ -1,0 +1,288 @@
+"""The latencies a search decides on: which candidates are measured, which are predicted, and what must not be.
+
+In PyTorch, where a candidate costs nothing to build, all are measured, up to `MOST_MEASURED`. In an exported runtime,
+and in larger spaces, `DESIGN` candidates spread over the space are measured, a model fitted to them (`latency_model`)
+predicts the others, and then everything that a decision turns on is measured:
+
+- before training, each candidate whose prediction lies as near to the limit as the model's 90th percentile of error,
+  with the model fitted again after each round; where no candidate meets the limits, the one that comes nearest; where
+  W is asked for, the slowest, which W is scaled by;
+- after training, whatever was trained, so the frontier and the winner (`confirm`).
+
+latency.json says of every candidate which it is. The figures that the search began with stay as they are, so that a
+resumed run trains the same candidates; those that were measured later stand beside them, as `confirmed`.
+
+    >>> latencies = measure_latencies(run, config, space, basis, report)
+    >>> latencies["candidates"]["3-12-384-512"], latencies["model"]["median_error"]
+    ({'median_ms': 1.31, 'predicted': True}, 0.041)
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from subarch.doctor import VARIABLES, machine, usable_cores, versions
+from subarch.errors import InvalidConfig
+from subarch.extraction.config import ExtractConfig
+from subarch.extraction.latency_cache import LatencyCache
+from subarch.extraction.latency_model import TERMS, fit, spread
+from subarch.extraction.measuring import TEACHER, Bench, Stopwatch, export_config
+from subarch.extraction.prepare import blueprint_of, recipe_of
+from subarch.extraction.question import Latencies, Question, latency_limit
+from subarch.lengths import quantiles_of
+from subarch.packed import Corpus
+from subarch.progress import Report
+from subarch.runs import RunFolder
+from subarch.space import Costs, SearchSpace
+
+Rows = NDArray[np.intp]
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+MOST_MEASURED = 2_000
+"""Candidates that are measured one by one in PyTorch, and near a limit in any runtime; of more, the nearest."""
+
+DESIGN = 36
+"""Candidates that the model is fitted to at first."""
+
+PACKAGES = {
+    "torch": ("torch", "transformers"),
+    "onnx": ("subarch", "torch", "transformers", "onnx", "onnxruntime"),
+    "openvino": ("subarch", "torch", "transformers", "onnx", "openvino", "nncf"),
+}
+"""Whose version can change a latency: what runs, and what writes the file that is run."""
+
+
+def measure_latencies(
+    run: RunFolder,
+    config: ExtractConfig,
+    space: SearchSpace,
+    basis: dict[str, Any],
+    report: Report,
+    remeasure: bool = False,
+) -> Latencies:
+    """Measured once per run and setting; read back afterwards, so that a resumed run decides on the same figures.
+
+    `remeasure` passes by what the run and the cache hold, and forgets the latter.
+
+    Raises:
+        InvalidConfig: sequences are longer than candidates can read.
+        InvalidCorpus: the run's corpus, whose lengths are asked for, cannot be read.
+        MissingExtra: the runtime is not installed.
+    """
+    name, settings = _file(run, config, basis)
+    if not remeasure and run.has(name) and run.read(name)["settings"] == settings:
+        known: Latencies = run.read(name)
+        return known
+    start = time.perf_counter()
+    cache = LatencyCache(_conditions(settings, basis))
+    if remeasure:
+        cache.clear()
+    stopwatch = _stopwatch(config, settings, basis, cache, report)
+    teacher = TEACHER + basis["identity"]["teacher"] if config.teacher is not None else None
+    decided = _measured_where_it_matters(stopwatch, config, space, basis, teacher)
+    latencies = {
+        "settings": settings,
+        "machine": machine(),
+        "teacher": stopwatch.known[teacher] if teacher else None,
+        **decided,
+        "seconds": time.perf_counter() - start,
+    }
+    run.write(name, latencies)
+    return latencies
+
+
+def confirm(
+    run: RunFolder, question: Question, basis: dict[str, Any], errors: Mapping[str, float], report: Report
+) -> Latencies:
+    """The latencies of a run with all that was ever measured under the question's conditions.
+
+    Candidates that were trained are measured if they were only predicted so far. So are those that decide this
+    question where it is another than the one that the latencies were taken for, and where latency is the objective,
+    those about as fast as the fastest trained one that is good enough: one of them may be the answer.
+
+    Args:
+        errors: of the trained candidates, by name.
+    """
+    config, objective = question.config, question.objective
+    name, settings = _file(run, config, basis)
+    latencies: Latencies = run.read(name)
+    if not latencies.get("model"):
+        return latencies
+    start, confirmed = time.perf_counter(), dict(latencies.get("confirmed", {}))
+    figures = latencies["candidates"] | confirmed
+    stopwatch = _stopwatch(config, settings, basis, LatencyCache(_conditions(settings, basis)), report)
+    names, before = _names(question.costs), len(confirmed)
+    others = question.costs.parameters / (objective.max_parameters or np.inf)
+    while True:
+        milliseconds = np.array([figures[n]["median_ms"] for n in names])
+        predicted = np.array(["predicted" in figures[n] for n in names])
+        limit = objective.max_cost
+        if objective.max_error is not None:
+            enough = [figures[n]["median_ms"] for n, error in errors.items() if error <= objective.max_error]
+            limit = min(enough, default=limit)
+        rows = decisive(milliseconds, predicted, others, limit, latencies["model"]["p90_error"], objective.name == "w")
+        left = [n for n in errors if "predicted" in figures[n]] or [names[row] for row in rows[: _room(predicted)]]
+        if not left:
+            break
+        stopwatch.measure(left)
+        confirmed |= {n: stopwatch.known[n] for n in left}
+        figures |= confirmed
+    if len(confirmed) > before:
+        latencies["confirmed"] = confirmed
+        latencies["seconds"] += time.perf_counter() - start
+        run.write(name, latencies)
+    return latencies | {"candidates": figures}
+
+
+def check_runtime(config: ExtractConfig) -> None:
+    """Make sure, before anything else is done, that latency can be measured in the runtime that is asked for.
+
+    Raises:
+        MissingExtra: it is not installed; the message names the extra.
+    """
+    if config.cost == "latency" and config.runtime != "torch":
+        export_config(config.runtime)
+
+
+def decisive(
+    milliseconds: Floats, predicted: Mask, others: Floats, limit: float | None, error: float, scale: bool
+) -> Rows:
+    """Rows whose predicted latency a decision turns on, those first that it turns on most.
+
+    Args:
+        milliseconds: (N,) measured or predicted.
+        predicted: (N,) which are predicted.
+        others: (N,) the largest share of another limit that a candidate takes: over 1, it is out whatever its latency.
+        limit: milliseconds; None: there is none.
+        error: relative error of predictions that is reckoned with.
+        scale: whether the largest latency counts, as the maximum i_T of W does.
+    """
+    wanted = np.zeros(len(milliseconds), dtype=bool)
+    distance = np.zeros(len(milliseconds))
+    if limit is not None:
+        distance = np.abs(np.log(np.maximum(milliseconds, 1e-9) / limit))
+        wanted = (others <= 1) & (distance <= np.log1p(error))
+        excess = np.maximum(milliseconds / limit, others)
+        if excess.min() > 1:
+            wanted[excess.argmin()] = True
+    if scale:
+        wanted[milliseconds.argmax()] = True
+    rows = np.flatnonzero(wanted & predicted)
+    return rows[distance[rows].argsort(kind="stable")]
+
+
+def _measured_where_it_matters(
+    stopwatch: Stopwatch, config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], teacher: str | None
+) -> dict[str, Any]:
+    """`candidates` and, where not all were measured, the `model` that predicted the others."""
+    inputs = blueprint_of(basis).inputs
+    costs = space.costs(inputs, config.latency_length)
+    names = _names(costs)
+    every = len(names) <= (MOST_MEASURED if config.runtime == "torch" else DESIGN)
+    first = range(len(names)) if every else spread(costs.table, DESIGN)
+    stopwatch.measure([*([teacher] if teacher else []), *(names[row] for row in first)])
+    if every:
+        return {"candidates": {name: stopwatch.known[name] for name in names}, "model": None}
+    limit = latency_limit(config, stopwatch.known[teacher]["median_ms"] if teacher else None)
+    others = costs.parameters / (config.max_parameters or np.inf)
+    while True:
+        measured = np.array([name in stopwatch.known for name in names])
+        found = np.array([stopwatch.known[names[row]]["median_ms"] for row in np.flatnonzero(measured)])
+        model = fit(costs.table[measured], found, inputs.output)
+        milliseconds = model.predict(costs.table)
+        milliseconds[measured] = found
+        rows = decisive(milliseconds, ~measured, others, limit, model.p90_error, config.objective == "w")
+        now = rows[: _room(~measured)]
+        if not len(now):
+            break
+        stopwatch.measure(names[row] for row in now)
+    return {
+        "candidates": {
+            name: stopwatch.known.get(name, {"median_ms": value, "predicted": True})
+            for name, value in zip(names, milliseconds.tolist(), strict=True)
+        },
+        "model": {
+            "terms": dict(zip(TERMS, model.coefficients, strict=True)),
+            "median_error": model.median_error,
+            "p90_error": model.p90_error,
+            "measured": int(measured.sum()),
+            "left_near_limit": len(rows),
+        },
+    }
+
+
+def _room(predicted: Mask) -> int:
+    """How many more candidates may be measured."""
+    return max(0, MOST_MEASURED - int((~predicted).sum()))
+
+
+def _names(costs: Costs) -> list[str]:
+    return ["-".join(map(str, row)) for row in costs.table.tolist()]
+
+
+def _stopwatch(
+    config: ExtractConfig, settings: dict[str, Any], basis: dict[str, Any], cache: LatencyCache, report: Report
+) -> Stopwatch:
+    check_runtime(config)
+    lengths = _lengths(settings)
+    threads, batch = settings["threads"], settings["batch"]
+    shared = blueprint_of(basis), recipe_of(basis), config.teacher
+    bench = Bench(config.runtime, threads, batch, lengths, *shared, report)
+    return Stopwatch(bench.calls, cache, bench.block, len(lengths), report)
+
+
+def _file(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The artifact of latencies under a configuration, and its settings."""
+    settings = _settings(run, config, basis)
+    if settings == _settings(run, run.config, basis):
+        return "latency", settings
+    words = [value if not isinstance(value, list) else config.length_from for value in settings.values()]
+    return "_".join(("latency", *map(str, words))), settings
+
+
+def _settings(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> dict[str, Any]:
+    """What decides a latency of a run. `length` is a list where it is the corpus's."""
+    blueprint = blueprint_of(basis)
+    # RoBERTa counts positions from pad_token_id + 1
+    usable = blueprint.inputs.positions
+    usable -= blueprint.settings["pad_token_id"] + 1 if blueprint.family == "roberta" else 0
+    length: int | list[int] = config.latency_length
+    if config.length_from == "corpus":
+        tokens = Corpus.load(run.path / "corpus").train.size + 2  # and those that open and close a sequence
+        length = list(quantiles_of(np.minimum(tokens, min(usable, basis["recipe"]["max_length"]))))
+    elif config.latency_length > usable:
+        raise InvalidConfig(f"latency_length {config.latency_length}: these encoders read at most {usable} tokens")
+    return {
+        "runtime": config.runtime,
+        "batch": config.latency_batch,
+        "length": length,
+        "threads": config.latency_threads or usable_cores(),
+    }
+
+
+def _lengths(settings: dict[str, Any]) -> list[int]:
+    length = settings["length"]
+    return length if isinstance(length, list) else [length]
+
+
+def _conditions(settings: dict[str, Any], basis: dict[str, Any]) -> dict[str, Any]:
+    """All that a latency depends on beside the architecture, which the cache files it under."""
+    found = versions()
+    return {
+        "runtime": settings["runtime"],
+        "batch": settings["batch"],
+        "lengths": _lengths(settings),
+        "threads": settings["threads"],
+        "machine": machine(),
+        "versions": {name: found.get(name) for name in PACKAGES[settings["runtime"].partition("-")[0]]},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "blueprint": basis["blueprint"],
+        "normalize": basis["recipe"]["normalize"],
+    }

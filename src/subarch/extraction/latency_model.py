@@ -1,0 +1,95 @@
+"""A model of latency: measured on a few dozen candidates, it predicts the others, and says how far it is off.
+
+A forward pass is a sum of parts, each of which grows with the shape in a known way: matrix products, attention, what is
+done to each number between them, the start of each operation, and reading weights that the caches no longer hold. How
+much each part costs is the machine's and the runtime's business, so it is fitted: non-negative least squares of the
+relative error, since no part takes negative time and 10 % matter as much at 0.2 ms as at 20 ms. Batch and lengths are
+fixed throughout a search and therefore no terms: they scale the coefficients. What else was tried is in
+docs/latency.md.
+
+    >>> model = fit(table[rows], milliseconds, output=384)
+    >>> model.predict(table), model.median_error, model.p90_error
+    (array([0.21, ...]), 0.043, 0.108)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+Floats = NDArray[np.float64]
+Table = NDArray[np.int64]
+"""(N, 4) candidates ⟨D, A, H, I⟩, as in `space.Costs`."""
+
+TERMS = ("call", "H", "projection", "D", "D·A", "D·H", "D·I", "D·H²", "D·H·I", "D²", "weights^1.5")
+"""What a pass is a sum of: a fixed part, embeddings, the map to the output width, per layer a fixed part, one per head,
+what is done to each hidden and each intermediate number (attention's products are among the former), the products with
+weights; and two that grow faster than the work, as caches overflow."""
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Milliseconds of a pass, a non-negative sum of `TERMS`.
+
+    `median_error` and `p90_error` are the median and the 90th percentile of the relative error on measured candidates
+    that the model was not fitted to: each is left out in turn.
+    """
+
+    coefficients: tuple[float, ...]
+    output: int
+    median_error: float
+    p90_error: float
+
+    def predict(self, table: Table) -> Floats:
+        """(N, 4) -> (N,) milliseconds."""
+        milliseconds: Floats = terms(table, self.output) @ np.array(self.coefficients)
+        return milliseconds
+
+
+def terms(table: Table, output: int) -> Floats:
+    """(N, 4) -> (N, len(TERMS)). `output` is the width that embeddings are mapped to, 0: none (`Inputs.output`)."""
+    depth, heads, hidden, intermediate = table.T.astype(np.float64)
+    mapped = hidden * output * (hidden != output)
+    weights = depth * (4 * hidden * hidden + 2 * hidden * intermediate)
+    per_layer = np.stack([np.ones_like(depth), heads, hidden, intermediate, hidden * hidden, hidden * intermediate])
+    return np.column_stack([np.ones_like(depth), hidden, mapped, *(depth * per_layer), depth * depth, weights**1.5])
+
+
+def fit(table: Table, milliseconds: Floats, output: int) -> LatencyModel:
+    """The model of measured candidates: (n, 4) and their (n,) latencies, n >= 2."""
+    columns = terms(table, output)
+    left_out = [
+        float(columns[row] @ _solve(np.delete(columns, row, 0), np.delete(milliseconds, row)))
+        for row in range(len(table))
+    ]
+    error = np.abs(np.array(left_out) / milliseconds - 1)
+    median, p90 = np.percentile(error, [50, 90])
+    return LatencyModel(tuple(_solve(columns, milliseconds).tolist()), output, float(median), float(p90))
+
+
+def spread(table: Table, count: int) -> list[int]:
+    """Rows of candidates that represent the space, in the order in which they are best measured.
+
+    The largest and the smallest come first; then, in turn, the candidate furthest from all chosen so far, along the
+    axes ⟨D, A, H, I⟩ by the ranks of their values: first the corners, later what lies between them.
+    """
+    ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in table.T]).astype(np.float64)
+    ranks /= np.maximum(1, ranks.max(0))
+    distance = np.full(len(table), np.inf)
+    chosen: list[int] = []
+    for turn in range(min(count, len(table))):
+        row = (int(ranks.sum(1).argmax()), int(ranks.sum(1).argmin()))[turn] if turn < 2 else int(distance.argmax())
+        chosen.append(row)
+        distance = np.minimum(distance, ((ranks - ranks[row]) ** 2).sum(1))
+    return chosen
+
+
+def _solve(columns: Floats, milliseconds: Floats) -> Floats:
+    # Columns of like size: nnls stops by an absolute tolerance
+    size = np.maximum(columns.max(0), 1e-12)
+    found: Floats = nnls(columns / size / milliseconds[:, None], np.ones(len(columns)))[0]
+    coefficients: Floats = found / size
+    return coefficients

@@ -1,0 +1,243 @@
+"""Check a certificate again, from the study, by other means than those that made it.
+
+Nothing of the search is used here: errors come from the trials in the study, parameters and operations from the closed
+forms of `Architecture`, latencies from the record of measurements, and every candidate of the space is looked at in
+plain loops. What has to hold of each: it was trained, or breaks a limit known beforehand, or is no larger in depth,
+hidden and intermediate size than the trained one named as its excluder, whose error, less noise and slack, leaves it no
+value that beats the incumbent's by more than is claimed.
+
+    >>> verify(Path("runs/mine"))
+    ['148 candidates: 11 trained, 60 over a limit, 77 excluded for a reason that holds', ...]
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from scipy import stats
+
+from subarch.architecture import Architecture, Inputs
+from subarch.errors import InvalidStudy
+from subarch.extraction.study import Study, sqlite
+from subarch.runs import RunFolder
+
+ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Candidate:
+    shape: tuple[int, int, int]
+    parameters: int
+    cost: float
+    affordable: bool
+    error: float | None
+    failed: bool
+
+
+def verify(path: Path) -> list[str]:
+    """What was found to hold, a sentence each.
+
+    Raises:
+        InvalidStudy: there is no certificate, or it does not follow from the study; the message says where.
+    """
+    run = RunFolder.open(path)
+    selection = run.read("selection")
+    if (certificate := selection["certificate"]) is None:
+        raise InvalidStudy(f"{path}: has no certificate: it was searched by strategy {selection['strategy']['name']}")
+    check = _Check(path, selection, certificate)
+    errors, failed = check.trials(run)
+    candidates = check.candidates(run, errors, failed)
+    trained = {name: one for name, one in candidates.items() if one.error is not None}
+    check.same("trained", sorted(certificate["trained"]), sorted(trained))
+    check.same("candidates", certificate["candidates"], len(candidates))
+    check.same("affordable", certificate["affordable"], sum(one.affordable for one in candidates.values()))
+    eta = check.noise(errors, len(trained))
+    slack = check.slack(trained, eta)
+    excluded = check.exclusions(candidates, trained, eta, slack)
+    check.audit(trained, eta)
+    over = sum(not one.affordable and one.error is None for one in candidates.values())
+    return [
+        f"{len(candidates)} candidates: {len(trained)} trained, {over} over a limit, {excluded} excluded for a reason "
+        "that holds",
+        f"the errors of the trained are those of the study; noise {eta:.3g}, slack {slack:.3g}",
+        f"{certificate['incumbent']} is the best that was trained; nothing untrained beats it by more than "
+        f"{certificate['aim']:.3g}",
+        f"audit: {certificate['audit']['failures']} of {len(certificate['audit']['drawn'])} contradict the order",
+    ]
+
+
+class _Check:
+    def __init__(self, path: Path, selection: dict[str, Any], certificate: dict[str, Any]) -> None:
+        self.path, self.selection, self.certificate = path, selection, certificate
+        self.objective, self.kind = selection["objective"], selection["objective"]["name"]
+
+    def fail(self, what: str) -> InvalidStudy:
+        return InvalidStudy(f"{self.path}/selection.json: the certificate does not follow from the study: {what}")
+
+    def same(self, what: str, claimed: Any, found: Any) -> None:
+        close = isinstance(found, float) and claimed is not None and math.isclose(claimed, found, rel_tol=ROUNDING)
+        if not close and claimed != found:
+            raise self.fail(f"{what} is said to be {claimed}, and is {found}")
+
+    def trials(self, run: RunFolder) -> tuple[dict[str, dict[int, float]], set[str]]:
+        """The least error over Θ by candidate and seed, where all of Θ was trained; and who failed with all of it."""
+        study = run.config.storage or sqlite(self.path / "study.db")
+        steps, wanted = self.selection["strategy"]["steps"], self.selection["strategy"]["hyperparameters"]
+        found: dict[str, dict[int, list[float]]] = {}
+        for trial in Study.open(study, run.read("study"), run.read("basis")["identity"]).trials():
+            theta = {"learning_rate": trial.settings.learning_rate, "batch_size": trial.settings.batch_size}
+            if trial.settings.steps == steps and theta in wanted:
+                name = str(trial.architecture)
+                one = found.setdefault(name, {}).setdefault(trial.settings.seed, [])
+                one.append(math.inf if trial.error is None else trial.error)
+        complete = {
+            name: {seed: min(errors) for seed, errors in seeds.items() if len(errors) == len(wanted)}
+            for name, seeds in found.items()
+        }
+        self.seed = run.config.seed
+        failed = {name for name, seeds in complete.items() if seeds.get(self.seed) == math.inf}
+        finite = {name: {s: e for s, e in seeds.items() if e < math.inf} for name, seeds in complete.items()}
+        return finite, failed
+
+    def candidates(self, run: RunFolder, errors: dict[str, dict[int, float]], failed: set[str]) -> dict[str, Candidate]:
+        inputs = Inputs(**run.read("basis")["inputs"])
+        measured = {row["architecture"]: row["cost"] for row in run.read("conclusion")["order"]}
+        limit = self.objective.get("max_latency_ms") or self.objective.get("max_operations") or math.inf
+        largest = self.objective["max_parameters"] or math.inf
+        found = {}
+        for architecture in _space(run.read("space"), self._head_size(run)):
+            name, parameters = str(architecture), architecture.parameters(inputs).total
+            cost = float(architecture.operations(inputs, run.config.latency_length))
+            if self.selection["cost_kind"] == "latency":
+                if name not in measured:
+                    raise self.fail(f"the latency of {name} is not on record")
+                cost = measured[name]
+            found[name] = Candidate(
+                (architecture.depth, architecture.hidden, architecture.intermediate),
+                parameters,
+                cost,
+                cost <= limit and parameters <= largest,
+                errors.get(name, {}).get(self.seed),
+                name in failed,
+            )
+        self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
+        return found
+
+    def _head_size(self, run: RunFolder) -> float:
+        if (teacher := run.read("basis")["teacher"]) is None:
+            return 64.0
+        shape = Architecture.parse(teacher["architecture"])
+        return shape.hidden / max(shape.heads, 1)
+
+    def noise(self, errors: dict[str, dict[int, float]], trials: int) -> float:
+        groups = [list(seeds.values()) for seeds in errors.values() if len(seeds) > 1]
+        freedom = sum(len(group) - 1 for group in groups)
+        variance = sum((e - fmean(group)) ** 2 for group in groups for e in group) / max(freedom, 1)
+        claimed = self.certificate["noise"]
+        self.same("the freedom of the noise", claimed["freedom"], freedom)
+        tail = (1 - claimed["level"]) / (2 * max(trials, 1))
+        eta = float(math.sqrt(variance) * stats.t.isf(tail, freedom)) if freedom and variance else 0.0
+        self.same("eta", claimed["eta"], eta)
+        return eta
+
+    def slack(self, trained: dict[str, Candidate], eta: float) -> float:
+        drops = [
+            _error(large) - _error(small) - 2 * eta
+            for small, large in product(trained.values(), trained.values())
+            if small is not large and _below(small, large)
+        ]
+        self.same("the slack", self.certificate["slack"], max([0.0, *drops]))
+        self.same("the number of violations", self.certificate["violations"], sum(drop > 0 for drop in drops))
+        return max([0.0, *drops])
+
+    def exclusions(
+        self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float, slack: float
+    ) -> int:
+        worst, incumbent = self._incumbent(candidates, trained, eta)
+        aim = float(self.certificate["delta"])
+        if incumbent is not None and self.kind != "latency":
+            aim = max(aim, (3 * eta + slack) / _error(incumbent))
+        self.same("the aim", self.certificate["aim"], aim)
+        target = worst / (1 - aim) if worst < 0 else worst * (1 - aim)
+        pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}
+        self.same("the set of the excluded", sorted(self.certificate["excluded"]), sorted(pending))
+        for name, by in self.certificate["excluded"].items():
+            one, floor = candidates[name], -math.inf
+            if by is not None:
+                if by not in trained:
+                    raise self.fail(f"{by}, which is to exclude {name}, was not trained")
+                if not _below(one, trained[by]):
+                    raise self.fail(f"{by}, which is to exclude {name}, is not as large in every size")
+                floor = _error(trained[by]) - eta - slack
+            if self._value(one, floor) < target - ROUNDING * abs(target):
+                raise self.fail(f"{name} may beat the incumbent by more than {aim:.3g}: {by} does not exclude it")
+        return len(pending)
+
+    def _incumbent(
+        self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float
+    ) -> tuple[float, Candidate | None]:
+        """Its value, at worst; a value is to be small, so W counts as -W."""
+        values = {name: self._value(one, _error(one)) for name, one in trained.items()}
+        best = min(values.values(), default=math.inf)
+        name = self.certificate["incumbent"]
+        if best == math.inf or name not in trained:
+            self.same("the incumbent", name, None if best == math.inf else min(values, key=lambda one: values[one]))
+            return math.inf, None
+        self.same("the incumbent's value", values[name], best)
+        worst = self._value(trained[name], _error(trained[name]) + eta)
+        return (worst if worst < math.inf else best), trained[name]
+
+    def _value(self, one: Candidate, error: float) -> float:
+        if not one.affordable or error > (self.objective["max_error"] or math.inf):
+            return math.inf
+        if self.kind == "error":
+            return error
+        if self.kind == "latency":
+            return one.cost
+        largest, dearest = self.maxima
+        factor = (1 - one.parameters / largest) * (1 - one.cost / dearest)
+        return 0.0 if factor == 0 else -factor / error if error > 0 else -math.inf
+
+    def audit(self, trained: dict[str, Candidate], eta: float) -> None:
+        claimed, failures = self.certificate["audit"], 0
+        drawn = claimed["drawn"]
+        for name in drawn:
+            if name not in trained:
+                raise self.fail(f"{name}, which the audit drew, was not trained")
+            one = trained[name]
+            failures += any(
+                _below(one, other) and _error(one) < _error(other) - 2 * eta
+                for other in trained.values()
+                if other is not one
+            )
+        self.same("the number of failures in the audit", claimed["failures"], failures)
+        level = self.certificate["noise"]["level"]
+        most = float(stats.beta.ppf(level, failures + 1, len(drawn) - failures)) if failures < len(drawn) else 1.0
+        self.same("the rate that the audit leaves", claimed["failing"], most)
+
+
+def _space(axes: dict[str, list[int]], head_size: float) -> Iterator[Architecture]:
+    """Every candidate: of each depth, hidden and intermediate size the one with heads nearest to that size."""
+    for depth, hidden, intermediate in product(*(set(axes[axis]) for axis in ("depth", "hidden", "intermediate"))):
+        heads = [a for a in set(axes["heads"]) if hidden % a == 0]
+        if depth and heads:
+            nearest = min(heads, key=lambda a: (round(abs(math.log(hidden / a / head_size)), 9), -a))
+            yield Architecture(depth, nearest, hidden, intermediate)
+    for hidden in set(axes["hidden"]) if 0 in axes["depth"] else ():
+        yield Architecture(0, 0, hidden, 0)
+
+
+def _below(small: Candidate, large: Candidate) -> bool:
+    """Encoders without layers bound nobody."""
+    return large.shape[0] > 0 and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
+
+
+def _error(one: Candidate) -> float:
+    assert one.error is not None
+    return one.error

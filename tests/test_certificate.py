@@ -1,0 +1,174 @@
+"""Certified searches from end to end: what a run leaves, that it goes on as it would have, and that edits are found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from subarch.cli import app
+from subarch.errors import InvalidStudy
+from subarch.extraction.trial import Trial
+from subarch.pipeline import extract, select
+from subarch.verify import verify
+from tiny_run import OneProcess, tiny_config
+
+pytestmark = pytest.mark.usefixtures("one_process")
+CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 2, "audit": 2, "max_parameters": 9_000}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("world")
+
+
+@pytest.fixture(scope="module")
+def finished(world: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subarch.pipeline.Workers", OneProcess)
+        extract(tiny_config(world, **CERTIFIED), world / "finished")
+    return world / "finished"
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
+
+
+def certificate(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "selection.json").read_text(encoding="utf-8"))["certificate"]
+    return found
+
+
+def test_what_a_run_leaves(finished: Path) -> None:
+    selection = json.loads((finished / "selection.json").read_text(encoding="utf-8"))
+    found = selection["certificate"]
+    assert found["closed"]
+    assert found["incumbent"] == selection["winner"]["architecture"]
+    assert found["noise"]["freedom"] >= 2
+    assert selection["seeds"] == [0, 1]
+    assert (found["candidates"], found["delta"]) == (14, 0.02)
+    assert set(found["trained"]).isdisjoint(found["excluded"])
+    assert found["affordable"] < 14
+    assert selection["gap_sentence"] == found["sentence"]
+    assert found["sentence"].startswith(f"Trained {len(found['trained'])} of 14 candidates")
+    assert "This presumes that errors do not rise with size" in found["sentence"]
+    assert "Certificate" in (finished / "report.html").read_text(encoding="utf-8")
+
+
+def test_it_verifies(finished: Path) -> None:
+    sentences = verify(finished)
+    assert sentences[0].startswith("14 candidates: ")
+    shown = CliRunner().invoke(app, ["verify", str(finished)])
+    assert shown.exit_code == 0
+    assert shown.output.splitlines() == sentences
+
+
+def double(values: dict[str, Any], name: str) -> None:
+    values[name] = 2 * values[name] + 1
+
+
+EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda c: c["trained"].pop(), "trained is said to be"),
+    (lambda c: double(c, "candidates"), "candidates is said to be"),
+    (lambda c: double(c, "affordable"), "affordable is said to be"),
+    (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta is said to be"),
+    (lambda c: double(c["noise"], "freedom"), "the freedom of the noise is said to be"),
+    (lambda c: double(c, "slack"), "the slack is said to be"),
+    (lambda c: double(c, "violations"), "the number of violations is said to be"),
+    (lambda c: c.update(aim=c["aim"] / 2), "the aim is said to be"),
+    (lambda c: double(c["audit"], "failures"), "the number of failures in the audit is said to be"),
+    (lambda c: c["audit"].update(failing=0.001), "the rate that the audit leaves is said to be"),
+    (lambda c: c.update(incumbent="0-0-16-0"), "the incumbent"),
+    (lambda c: c["audit"]["drawn"].append("9-4-32-64"), "which the audit drew, was not trained"),
+]
+
+
+@pytest.mark.parametrize(("edit", "message"), EDITS)
+def test_an_edited_certificate_is_refused(copy: Path, edit: Callable[[dict[str, Any]], object], message: str) -> None:
+    file = copy / "selection.json"
+    selection = json.loads(file.read_text(encoding="utf-8"))
+    edit(selection["certificate"])
+    file.write_text(json.dumps(selection), encoding="utf-8")
+    with pytest.raises(InvalidStudy, match=message):
+        verify(copy)
+    shown = CliRunner().invoke(app, ["verify", str(copy)])
+    assert shown.exit_code == 1
+
+
+def test_excluders_that_do_not_exclude_are_refused(world: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    extract(tiny_config(world, **CERTIFIED | {"delta": 0.5, "repeats": 1, "audit": 0}), run)
+    file = run / "selection.json"
+    text = file.read_text(encoding="utf-8")
+    verify(run)
+    name = next(iter(certificate(run)["excluded"]))
+    for by, message in (("9-4-32-64", "was not trained"), ("0-0-16-0", "not trained|not as large"), (None, "may beat")):
+        selection = json.loads(text)
+        selection["certificate"]["excluded"][name] = by
+        file.write_text(json.dumps(selection), encoding="utf-8")
+        with pytest.raises(InvalidStudy, match=message):
+            verify(run)
+
+
+def test_a_run_without_a_certificate_says_so(world: Path, tmp_path: Path) -> None:
+    extract(tiny_config(world, epsilon=13), tmp_path / "run")
+    with pytest.raises(InvalidStudy, match="was searched by strategy fptas"):
+        verify(tmp_path / "run")
+
+
+class Killed(BaseException):
+    """As if the process had ended."""
+
+
+@pytest.mark.parametrize("after", [1, 4, 7])
+def test_killed_and_resumed_it_ends_the_same(
+    world: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    config, run = tiny_config(world, **CERTIFIED), tmp_path / "run"
+    done = 0
+    whole = OneProcess.next
+
+    def dying(self: OneProcess) -> Iterator[Trial]:
+        nonlocal done
+        for trial in whole(self):
+            done += 1
+            if done > after:
+                raise Killed
+            yield trial
+
+    monkeypatch.setattr(OneProcess, "next", dying)
+    with pytest.raises(Killed):
+        extract(config, run)
+    monkeypatch.setattr(OneProcess, "next", whole)
+    extract(config, run, resume=True)
+    assert certificate(run) == certificate(finished)
+    trials = json.loads((run / "conclusion.json").read_text(encoding="utf-8"))["trials"]
+    keys = [(trial["architecture"], trial["seed"]) for trial in trials]
+    assert len(keys) == len(set(keys))
+    verify(run)
+
+
+def test_another_question_to_the_same_trials(copy: Path) -> None:
+    """What was trained for one limit may not close another; then it is said, and the record still verifies."""
+    asked = OneProcess.submitted
+    selection = select(copy, {"max_parameters": 10**6})
+    assert OneProcess.submitted == asked
+    found = selection["certificate"]
+    assert found["affordable"] == 14
+    if found["closed"]:
+        verify(copy)
+    else:
+        assert "The search is not finished" in found["sentence"]
+        with pytest.raises(InvalidStudy, match="may beat the incumbent"):
+            verify(copy)
