@@ -181,9 +181,8 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     folders = {name: arguments.out / name for name in MODELS}
     for name, (shape, inputs, family) in MODELS.items():
         if not (folders[name] / "model.safetensors").is_file():
-            stock(
-                folders[name], *(("1-2-16-24", Inputs(100, 64), "bert") if arguments.tiny else (shape, inputs, family))
-            )
+            model = ("1-2-16-24", Inputs(100), family) if arguments.tiny else (shape, inputs, family)
+            stock(folders[name], *model)
     speed: dict[str, Any] = {"begun": datetime.now().astimezone().isoformat(timespec="seconds"), "runtimes": {}}
     for runtime in arguments.runtimes:
         options = {"runtime": [runtime], "length": arguments.lengths, "rounds": arguments.rounds}

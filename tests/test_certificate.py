@@ -159,6 +159,17 @@ def test_killed_and_resumed_it_ends_the_same(
     verify(run)
 
 
+def test_trials_of_another_run_are_taken_over(world: Path, finished: Path, tmp_path: Path) -> None:
+    asked = OneProcess.submitted
+    selection = extract(tiny_config(world, **CERTIFIED, reuse=[str(finished)]), tmp_path / "run")
+    assert OneProcess.submitted == asked
+    assert selection["certificate"] == certificate(finished)
+    assert (tmp_path / "run" / "selected" / "model.safetensors").is_file()
+    verify(tmp_path / "run")
+    with pytest.raises(InvalidStudy, match="trained with another heldout"):
+        extract(tiny_config(world, **CERTIFIED, heldout=32, reuse=[str(finished)]), tmp_path / "other")
+
+
 def test_another_question_to_the_same_trials(copy: Path) -> None:
     """What was trained for one limit may not close another; then it is said, and the record still verifies."""
     asked = OneProcess.submitted

@@ -162,7 +162,7 @@ def options(command: str) -> dict[str, Any]:
 
 def test_the_options_of_extract_are_the_keys_of_the_configuration() -> None:
     found = options("extract")
-    assert set(found) == {*ExtractConfig.model_fields, "run", "config", "resume", "as_json"}
+    assert set(found) == {*ExtractConfig.model_fields, "run", "config", "resume", "remeasure", "as_json"}
     assert set(VALUES) == set(ExtractConfig.model_fields)
     for key in ExtractConfig.model_fields:
         assert found[key].opts == [f"--{key.replace('_', '-')}"]

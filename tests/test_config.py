@@ -126,7 +126,9 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "runtime": choice("runtime"),
     "workers": st.integers(0, 10**4),
     "threads_per_worker": st.integers(1, 10**4),
+    "trial_minutes": st.none() | positive,
     "seed": st.integers(0, 2**32 - 1),
+    "reuse": st.lists(paths, max_size=2),
     "storage": st.none() | texts,
 }
 

@@ -14,26 +14,31 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.architecture import Inputs
+from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidConfig, InvalidCorpus, MissingExtra
 from subarch.extraction import latencies as module
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.latencies import MOST_MEASURED, check_runtime, confirm, decisive, measure_latencies
 from subarch.extraction.latency_cache import LatencyCache
 from subarch.extraction.latency_words import measurement
-from subarch.extraction.measuring import ANCHORS, Stopwatch
+from subarch.extraction.measuring import ANCHORS, Bench, Stopwatch
 from subarch.extraction.question import Question
-from subarch.latency import Latency
-from subarch.model import Blueprint
+from subarch.handover import hand_over
+from subarch.latency import Latency, untrained
+from subarch.model import Blueprint, Student
 from subarch.pipeline import extract, select
 from subarch.progress import silent
 from subarch.runs import RunFolder
 from subarch.sentence import Recipe
 from subarch.space import SearchSpace
+from subarch.teacher import Teacher
+from tiny import tiny_teacher
+from tiny_export import exported, with_corpus
 from tiny_run import OneProcess, tiny_config
 
 SPACE = SearchSpace((0, 1, 2, 3, 4), (2, 4), (8, 16, 32), (8, 16, 32), "small")
@@ -406,6 +411,42 @@ def test_a_runtime_that_is_not_installed_is_told_of_before_anything_is_done(
     assert not (tmp_path / "run").exists()
     check_runtime(tiny_config(tmp_path, cost="latency", runtime="torch"))
     check_runtime(tiny_config(tmp_path, cost="operations", runtime="onnx"))
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_what_is_timed_is_what_an_export_would_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
+) -> None:
+    """The same operators and shapes as in the file that `subarch export` makes of the candidate."""
+    teacher = Teacher.load(tiny_teacher(tmp_path / "teacher", family=family))
+    blueprint, shape = Blueprint.of_teacher(teacher), Architecture.parse("1-4-16-64")
+    student = untrained([shape], lambda shape: Student(shape, blueprint))[str(shape)]  # no two of its biases are equal
+    hand_over(student, teacher.tokenizer, teacher.recipe, tmp_path / "model")
+    served = exported(tmp_path / "model", tmp_path / "run", quantize="int8", **with_corpus(tmp_path))
+    timed = list[Any]()
+
+    class Noting:
+        def __init__(self, name: str, threads: int) -> None:
+            timed.append((name, threads))
+
+        def prepare(self, file: Path, *given: Any) -> None:
+            timed.append((content(file), given))
+
+    monkeypatch.setattr("subarch.extraction.measuring.FileRuntime", Noting)
+    bench = Bench("onnx-int8", 3, 2, [8, 16], blueprint, teacher.recipe, teacher.folder)
+    with bench.calls([str(shape), "teacher abc"]) as calls:
+        assert list(calls) == [str(shape), "teacher abc"]
+    place = len(teacher.tokenizer), 2, [8, 16]
+    assert timed[0] == timed[2] == ("onnx", 3)
+    assert timed[1] == (content(Path(served["folder"]) / "onnx" / "model.onnx"), place)
+    served = exported(tmp_path / "teacher", tmp_path / "run", quantize="int8", **with_corpus(tmp_path))
+    assert timed[3] == (content(Path(served["folder"]) / "onnx" / "model.onnx"), place)
+
+
+def content(file: Path) -> list[Any]:
+    graph = onnx.load(file).graph
+    shapes = sorted((tensor.data_type, *tensor.dims) for tensor in graph.initializer if len(tensor.dims))
+    return [[node.op_type for node in graph.node], shapes]
 
 
 def test_an_old_study_is_retargeted_to_another_runtime_without_training(

@@ -76,7 +76,7 @@ ALLOWED: dict[str, str] = {
     "scoring extraction.signals teacher extraction.trial weights",
     "extraction.workers": "errors architecture extraction.config extraction.trial extraction.workbench",
     "extraction.question": "errors architecture space objectives search selection extraction.config extraction.trial",
-    "extraction.searching": "architecture progress search extraction.question extraction.study extraction.trial "
+    "extraction.searching": "architecture progress runs search extraction.question extraction.study extraction.trial "
     "extraction.workers",
     "extraction.certificate": "search extraction.question extraction.trial",
     "extraction.conclude": "errors architecture space objectives search selection abnc extraction.latency_words "

@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import OperationalError
 
 from forked import fork, start
 from subarch.architecture import Architecture
@@ -431,3 +432,40 @@ def test_optuna_reads_the_documented_record(tmp_path: Path) -> None:
     page = (Path(__file__).parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
     for name in (*best.params, *best.user_attrs, *theirs.user_attrs):
         assert f"`{name}`" in page
+
+
+class Away:
+    """A database that is gone for the first calls."""
+
+    def __init__(self, study: optuna.Study, times: int) -> None:
+        self.study, self.times = study, times
+
+    def add_trial(self, frozen: optuna.trial.FrozenTrial) -> None:
+        self._fail()
+        self.study.add_trial(frozen)
+
+    def _fail(self) -> None:
+        if self.times:
+            self.times -= 1
+            raise OperationalError("insert", None, ConnectionError("server closed the connection"))
+
+
+def test_a_database_that_goes_away_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("subarch.extraction.study.time.sleep", slept.append)
+    study = Study.open(sqlite(tmp_path / "study.db"), "x", IDENTITY)
+    study._study = Away(study._study, times=3)  # type: ignore[assignment]
+    with pytest.raises(InvalidStudy, match="server closed the connection"):  # a file does not come back
+        study.record(trial())
+    assert slept == []
+    study._url = "postgresql://user:secret@host/db"
+    with pytest.warns(UserWarning, match=r"host/db: .*server closed .*; trying again in 2 s") as warned:
+        study.record(trial())
+    assert slept == [1.0, 2.0]
+    assert "secret" not in "".join(str(warning.message) for warning in warned)
+    again = Study.open(sqlite(tmp_path / "study.db"), "x", IDENTITY)
+    assert len(again.trials()) == 1
+    monkeypatch.setattr("subarch.extraction.study.PATIENCE", -1.0)
+    study._study.times = 1  # type: ignore[attr-defined]
+    with pytest.raises(InvalidStudy, match="finished trials are kept"):
+        study.record(trial(1))

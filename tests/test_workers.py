@@ -76,6 +76,14 @@ def _stand_in(architecture: Architecture, settings: Settings) -> Trial:
     return Trial(architecture, settings, float(architecture.depth), (), os.getpid(), workers._place[2])
 
 
+def _hanging(architecture: Architecture, settings: Settings) -> Trial:
+    """Depth 3 never ends by itself."""
+    with workers._in_time(workers._place[0].trial_minutes):
+        if architecture.depth == 3:
+            time.sleep(600)
+        return Trial(architecture, settings, 1.0, (), os.getpid(), 1)
+
+
 def shape(depth: int, intermediate: int = 8) -> Architecture:
     return Architecture(depth, 1, 8, intermediate)
 
@@ -100,6 +108,19 @@ def test_each_candidate_comes_back_once_from_a_process_of_its_own(tmp_path: Path
     assert {trial.threads for trial in ended} == {3}
     assert os.getpid() not in {trial.seconds for trial in ended}
     assert len({trial.seconds for trial in ended}) <= 2  # processes are used again
+
+
+def test_a_candidate_that_hangs_fails_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers, "_train", _hanging)
+    config = load(None, {"teacher": "none", "corpus": ["none"], "trial_minutes": 0.01})
+    with Workers(config, tmp_path, 1) as pool:
+        ended = drive(pool, [shape(1), shape(3), shape(4)])
+    reasons = {trial.architecture.depth: trial.reason for trial in ended}
+    assert reasons == {
+        1: None,
+        3: "its worker process died twice, killed or out of memory, or over the limit of 0.01 minutes",
+        4: None,
+    }
 
 
 @pytest.mark.usefixtures("stand_in")

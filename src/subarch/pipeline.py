@@ -25,7 +25,7 @@ from subarch.extraction.config import QUESTION, ExtractConfig, load
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
 from subarch.extraction.prepare import blueprint_of, environment, make_basis, recipe_of
 from subarch.extraction.question import Latencies, Question, best_trials, candidates, thetas
-from subarch.extraction.searching import search
+from subarch.extraction.searching import adopt, search
 from subarch.extraction.searching import train as train_trials
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
@@ -71,6 +71,7 @@ def extract(
             measure_latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
         )
         study = _open_study(run, config, basis)
+        adopt(study, path, config.reuse)
         with _workers(run, config) as workers:
             if config.keep is not None and basis["reference_error"] is None:
                 basis["reference_error"] = _train_maximum_point(config, space, basis, study, workers)

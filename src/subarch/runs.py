@@ -4,7 +4,7 @@ config.yaml         the resolved configuration
 environment.json    versions, git state and machine
 basis.json          what all candidates share, and what they are measured against
 space.json          the axes of the search space, as they were at the start
-latency.json        measured latencies; latency_*.json: those of later questions, under other conditions
+latency.json        latencies, measured or predicted; latency_*.json: of later questions, under other conditions
 study.db            every finished trial (see docs/study.md); study.json: the study's name in it
 weights/            trained weights by trial
 selection.json      the choice, the frontier, the runners-up and why they lost
@@ -35,7 +35,7 @@ from subarch.errors import InvalidStudy
 from subarch.extraction.config import ExtractConfig, dump, load
 
 FORMAT = 1
-FREE = {"workers"}
+FREE = {"workers", "trial_minutes", "reuse"}
 """Configuration keys that change nothing but speed, and may differ when a run is resumed."""
 
 

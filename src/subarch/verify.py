@@ -90,7 +90,8 @@ class _Check:
         study = run.config.storage or sqlite(self.path / "study.db")
         steps, wanted = self.selection["strategy"]["steps"], self.selection["strategy"]["hyperparameters"]
         found: dict[str, dict[int, list[float]]] = {}
-        for trial in Study.open(study, run.read("study"), run.read("basis")["identity"]).trials():
+        trials = Study.open(study, run.read("study"), run.read("basis")["identity"]).trials()
+        for trial in {trial.key: trial for trial in trials}.values():
             theta = {"learning_rate": trial.settings.learning_rate, "batch_size": trial.settings.batch_size}
             if trial.settings.steps == steps and theta in wanted:
                 name = str(trial.architecture)

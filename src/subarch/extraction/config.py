@@ -150,7 +150,13 @@ class ExtractConfig(BaseModel):
     threads_per_worker: int = Field(
         1, ge=1, le=10**4, description="Threads of each worker; errors are repeatable for a fixed number"
     )
+    trial_minutes: Number | None = Field(
+        None, description="Time limit of a trial; one over it is tried again once, then counts as failed; null: none"
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the order of the data and of random weights")
+    reuse: list[File] = Field(
+        [], description="Run folders whose trials are taken over; same corpus, teacher and way to measure the error"
+    )
     storage: str | None = Field(
         None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"
     )

@@ -186,7 +186,7 @@ def best_trials(trials: Sequence[Trial], settings: Sequence[Settings]) -> dict[A
 def settled(question: Question, trials: Sequence[Trial]) -> dict[int, float]:
     """The least error over Θ of each row that was trained with all of it; those that failed throughout are left out."""
     settings = thetas(question.config)
-    done = Counter(trial.architecture for trial in trials if trial.settings in settings)
+    done = Counter(architecture for architecture, theta in {trial.key for trial in trials} if theta in settings)
     best = question.rows(best_trials(trials, settings))
     return {
         row: trial.error
@@ -198,7 +198,7 @@ def settled(question: Question, trials: Sequence[Trial]) -> dict[int, float]:
 def noise_of(trials: Sequence[Trial], settings: Sequence[Settings]) -> Noise:
     """How the least error over Θ differs with the seed, from what was trained with several."""
     found: dict[tuple[Architecture, int], list[float]] = {}
-    for trial in trials:
+    for trial in {trial.key: trial for trial in trials}.values():
         if replace(trial.settings, seed=settings[0].seed) in settings:
             error = math.inf if trial.error is None else trial.error
             found.setdefault((trial.architecture, trial.settings.seed), []).append(error)

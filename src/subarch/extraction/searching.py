@@ -9,15 +9,18 @@ again, nothing that is known is trained twice.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from subarch.architecture import Architecture
 from subarch.extraction.question import Question, noise_of, settled, thetas
-from subarch.extraction.study import Study
-from subarch.extraction.trial import Settings, Trial
+from subarch.extraction.study import Study, sqlite
+from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workers import Workers
 from subarch.progress import Report, silent
+from subarch.runs import RunFolder
 from subarch.search import Certified
 
 
@@ -35,6 +38,28 @@ def train(
             known[trial.key] = trial
             report("training with several seeds", sum(job in known for job in jobs), len(jobs))
     return [known[job] for job in jobs]
+
+
+def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
+    """Take over the finished trials of other runs, with their weights, as if they had been trained here.
+
+    Raises:
+        InvalidStudy: another is no run, or its errors do not compare: other corpus, teacher, or estimate.
+    """
+    known = {trial.key for trial in study.trials()}
+    for path in others:
+        other = RunFolder.open(path)
+        theirs = Study.open(other.config.storage or sqlite(path / "study.db"), other.read("study"), study.identity)
+        for trial in theirs.trials():
+            weights = weights_path(path, trial.architecture, trial.settings)
+            if trial.key in known or trial.error is None:
+                continue
+            if weights.is_file():
+                ours = weights_path(run, trial.architecture, trial.settings)
+                ours.parent.mkdir(exist_ok=True)
+                shutil.copyfile(weights, ours)
+            study.record(trial)
+            known.add(trial.key)
 
 
 def search(question: Question, study: Study, workers: Workers, report: Report) -> None:

@@ -15,10 +15,12 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+import time
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
@@ -32,6 +34,10 @@ from subarch.errors import InvalidStudy
 from subarch.extraction.trial import Point, Settings, Trial
 
 SCHEMA = 1
+PATIENCE = 30 * 60.0
+"""Seconds that a database which went away is waited for; workers go on training what they have."""
+
+Result = TypeVar("Result")
 
 # One fixed range each, wide enough for whatever a configuration allows: Optuna refuses a value outside of it.
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
@@ -49,8 +55,8 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
 class Study:
     """The trials of one run. Use `Study.open`."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, url: str, identity: Mapping[str, Any]) -> None:
+        self._study, self._url, self.identity = study, url, identity
 
     @classmethod
     def open(cls, url: str, name: str, identity: Mapping[str, Any]) -> Study:
@@ -71,7 +77,7 @@ class Study:
             if attributes.keys() <= {"identity"} and not study.get_trials(deepcopy=False):
                 study.set_user_attr("identity", json.dumps(identity, sort_keys=True))
                 study.set_user_attr("schema", SCHEMA)
-                return cls(study)
+                return cls(study, url, identity)
             schema = attributes.get("schema")
             recorded = dict(json.loads(attributes["identity"])) if schema == SCHEMA else {}
         except ImportError as error:
@@ -95,7 +101,7 @@ class Study:
                 f"{_shown(url)}: its trials were trained with another {', '.join(changed)}: errors would not compare; "
                 "use a new run folder"
             )
-        return cls(study)
+        return cls(study, url, identity)
 
     def record(self, trial: Trial) -> None:
         """Store a finished trial, in one transaction.
@@ -121,7 +127,7 @@ class Study:
             },
         )
         try:
-            self._study.add_trial(frozen)
+            self._patiently(lambda: self._study.add_trial(frozen))
         except (OptunaError, SQLAlchemyError) as error:
             raise InvalidStudy(
                 f"trial of {trial.architecture} could not be stored: {_cause(error)}; "
@@ -135,10 +141,23 @@ class Study:
             InvalidStudy: unreadable or corrupt storage.
         """
         try:
-            frozen = self._study.get_trials(deepcopy=False)
+            frozen = self._patiently(lambda: self._study.get_trials(deepcopy=False))
             return [_to_trial(trial) for trial in frozen if trial.state.is_finished()]
         except (OptunaError, SQLAlchemyError, KeyError, TypeError, ValueError) as error:
             raise InvalidStudy(f"the study cannot be read: {_cause(error)}; restore it from a copy") from error
+
+    def _patiently(self, call: Callable[[], Result]) -> Result:
+        """A database server that goes away is waited for, up to `PATIENCE`; a file that cannot be written is not."""
+        pause, deadline = 1.0, time.monotonic() + PATIENCE
+        while True:
+            try:
+                return call()
+            except (OptunaError, SQLAlchemyError) as error:
+                if make_url(self._url).drivername.startswith("sqlite") or time.monotonic() + pause > deadline:
+                    raise
+                warnings.warn(f"{_shown(self._url)}: {_cause(error)}; trying again in {pause:.0f} s", stacklevel=3)
+            time.sleep(pause)
+            pause = min(2 * pause, 60.0)
 
 
 def sqlite(path: Path) -> str:

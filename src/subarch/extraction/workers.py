@@ -1,8 +1,9 @@
 """Local worker processes: each opens the workbench once, then trains one candidate after the other.
 
 Processes, not threads: a trial repeats bit for bit only with a fixed number of threads of its own. A worker that
-dies (killed, out of memory) takes its trial with it; the others are tried again once, and the one that kills its worker
-twice comes back as failed. Workers end by themselves when their parent is gone.
+dies (killed, out of memory, over the time limit of a trial, which it ends itself for) takes its trial with it; the
+others are tried again once, and the one that kills its worker twice comes back as failed. Workers end by themselves
+when their parent is gone.
 
     >>> with Workers(config, run, count=2) as workers:
     ...     workers.submit(architecture, settings)
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -83,9 +85,13 @@ class Workers:
                     future = self._pool.submit(_train, *job)
                 yield future.result()
             except BrokenProcessPool:
-                threads = self.config.threads_per_worker
-                yield Trial(*job, None, (), 0.0, threads, "its worker process died twice, killed or out of memory")
+                yield Trial(*job, None, (), 0.0, self.config.threads_per_worker, self._death())
                 self._renew()
+
+    def _death(self) -> str:
+        limit = self.config.trial_minutes
+        late = "" if limit is None else f", or over the limit of {limit:g} minutes"
+        return f"its worker process died twice, killed or out of memory{late}"
 
     def _start(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -132,6 +138,20 @@ def _bench() -> Workbench:
     return Workbench.open(config, run)
 
 
+@contextmanager
+def _in_time(minutes: float | None) -> Iterator[None]:
+    """Ends this process where that takes longer: nothing else stops a training that hangs."""
+    timer = threading.Timer(60 * (minutes or 0), os._exit, (1,))
+    timer.daemon = True
+    if minutes is not None:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _train(architecture: Architecture, settings: Settings) -> Trial:
     bench = _bench()
-    return bench.train(architecture, settings, weights_path(bench.run, architecture, settings))
+    with _in_time(bench.config.trial_minutes):
+        return bench.train(architecture, settings, weights_path(bench.run, architecture, settings))
