@@ -125,6 +125,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "latency_threads": st.none() | st.integers(1, 10**4),
     "runtime": choice("runtime"),
     "workers": st.integers(0, 10**4),
+    "ray": st.none() | texts,
     "threads_per_worker": st.integers(1, 10**4),
     "trial_minutes": st.none() | positive,
     "seed": st.integers(0, 2**32 - 1),

@@ -75,6 +75,7 @@ ALLOWED: dict[str, str] = {
     "extraction.workbench": "errors architecture extraction.config corpus extraction.estimate inherit model progress "
     "scoring extraction.signals teacher extraction.trial weights",
     "extraction.workers": "errors architecture extraction.config extraction.trial extraction.workbench",
+    "extraction.cluster": "errors architecture extraction.config extraction.trial extraction.workers",
     "extraction.question": "errors architecture space objectives search selection extraction.config extraction.trial",
     "extraction.searching": "architecture progress runs search extraction.question extraction.study extraction.trial "
     "extraction.workers",

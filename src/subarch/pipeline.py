@@ -20,6 +20,7 @@ from subarch.doctor import usable_cores
 from subarch.errors import InvalidStudy
 from subarch.evaluation.assess import commands as evaluation_commands
 from subarch.evaluation.assess import gathered
+from subarch.export.packages import require
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig, load
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
@@ -29,7 +30,7 @@ from subarch.extraction.searching import adopt, search
 from subarch.extraction.searching import train as train_trials
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
-from subarch.extraction.workers import Workers
+from subarch.extraction.workers import Pool, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.handover import hand_over
@@ -214,7 +215,12 @@ def load_selected(path: Path, architecture: Architecture) -> Student:
     return _trained(run, run.read("basis"), next(trial for trial in trials if trial.number == rows[0]["trial"]))
 
 
-def _workers(run: RunFolder, config: ExtractConfig) -> Workers:
+def _workers(run: RunFolder, config: ExtractConfig) -> Pool:
+    if config.ray is not None:
+        require("ray")
+        from subarch.extraction.cluster import RayWorkers
+
+        return RayWorkers(config, run.path, config.ray)
     return Workers(config, run.path, config.workers or max(1, usable_cores() // config.threads_per_worker))
 
 
@@ -226,7 +232,7 @@ def _open_study(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) ->
 
 
 def _train_maximum_point(
-    config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], study: Study, workers: Workers
+    config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], study: Study, workers: Pool
 ) -> float:
     """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
     costs = space.costs(Inputs(**basis["inputs"]), config.latency_length)
@@ -253,7 +259,7 @@ def _finish(
     latencies: Latencies | None,
     trials: Sequence[Trial],
     report: Report,
-    workers: Workers | None = None,
+    workers: Pool | None = None,
 ) -> dict[str, Any]:
     """Write the selection, the chosen model and the report. With workers, weights that are gone are trained again."""
     if latencies is not None:

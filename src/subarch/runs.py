@@ -35,7 +35,7 @@ from subarch.errors import InvalidStudy
 from subarch.extraction.config import ExtractConfig, dump, load
 
 FORMAT = 1
-FREE = {"workers", "trial_minutes", "reuse"}
+FREE = {"workers", "ray", "trial_minutes", "reuse"}
 """Configuration keys that change nothing but speed, and may differ when a run is resumed."""
 
 

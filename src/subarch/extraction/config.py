@@ -147,6 +147,11 @@ class ExtractConfig(BaseModel):
         "with -int8 or -int8-static, quantised as export does it",
     )
     workers: int = Field(0, ge=0, le=10**4, description="Candidates trained at the same time; 0: one per core")
+    ray: Text | None = Field(
+        None,
+        description="Train candidates on a ray cluster: its address, auto (the one of this machine) or local (one is "
+        "started here); null: in processes of this machine",
+    )
     threads_per_worker: int = Field(
         1, ge=1, le=10**4, description="Threads of each worker; errors are repeatable for a fixed number"
     )

@@ -18,14 +18,14 @@ from subarch.architecture import Architecture
 from subarch.extraction.question import Question, noise_of, settled, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
-from subarch.extraction.workers import Workers
+from subarch.extraction.workers import Pool
 from subarch.progress import Report, silent
 from subarch.runs import RunFolder
 from subarch.search import Certified
 
 
 def train(
-    jobs: Sequence[tuple[Architecture, Settings]], study: Study, workers: Workers, report: Report = silent
+    jobs: Sequence[tuple[Architecture, Settings]], study: Study, workers: Pool, report: Report = silent
 ) -> list[Trial]:
     """The trials of these jobs, in their order; those that are known are not repeated."""
     known = {trial.key: trial for trial in study.trials()}
@@ -62,7 +62,7 @@ def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
             known.add(trial.key)
 
 
-def search(question: Question, study: Study, workers: Workers, report: Report) -> None:
+def search(question: Question, study: Study, workers: Pool, report: Report) -> None:
     """Train what the strategy asks for, over all of Θ, and tell it the least error."""
     strategy, costs, settings = question.strategy, question.costs, thetas(question.config)
     if isinstance(strategy, Certified):
@@ -95,7 +95,7 @@ def search(question: Question, study: Study, workers: Workers, report: Report) -
                 settle(trial)
 
 
-def _prepare(strategy: Certified, question: Question, study: Study, workers: Workers, report: Report) -> None:
+def _prepare(strategy: Certified, question: Question, study: Study, workers: Pool, report: Report) -> None:
     """Train its first candidates with several seeds, and let it know these and all that was trained before."""
     settings = thetas(question.config)
     first = [question.costs.architecture(row) for row in strategy.first]

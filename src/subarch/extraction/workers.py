@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from subarch.architecture import Architecture
 from subarch.extraction.config import ExtractConfig
@@ -34,6 +34,28 @@ if TYPE_CHECKING:
 
 _place: tuple[ExtractConfig, Path, int]
 """In a worker: the configuration, the run folder and the number of threads."""
+
+
+class Pool(Protocol):
+    """Whatever trains candidates, here (`Workers`) or on a cluster (`cluster.RayWorkers`)."""
+
+    count: int
+    """Trials at a time."""
+
+    def __enter__(self) -> Pool: ...
+    def __exit__(self, *exception: object) -> None: ...
+
+    @property
+    def free(self) -> int:
+        """How many more may be submitted now."""
+
+    def submit(self, architecture: Architecture, settings: Settings) -> None: ...
+
+    def next(self) -> Iterator[Trial]:
+        """Wait until at least one trial has ended, and give those that have.
+
+        An error that is nobody's trial but the run's (a full disk, a damaged cache) is raised as it is.
+        """
 
 
 class Workers:
@@ -63,10 +85,7 @@ class Workers:
         self._running[future] = (architecture, settings)
 
     def next(self) -> Iterator[Trial]:
-        """Wait until at least one trial has ended, and give those that have.
-
-        An error that is nobody's trial but the run's (a full disk, a damaged cache) is raised as it is.
-        """
+        """See `Pool`."""
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
             yield from self._recover()

@@ -32,7 +32,7 @@ milliseconds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,8 +47,8 @@ from subarch.search.noise import Noise, most_failing
 
 LEVELS = 6
 """Where each candidate has a threshold of its own (W), they are told apart at so many levels."""
-FIRST = (1.0, 0.5, 0.2)
-"""The first rows are the affordable ones of these ranks in order of effort."""
+FIRST = (0.5, 0.2, 1.0)
+"""Ranks in order of effort of the affordable rows that come first, after the best by the law before it is fitted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,8 @@ class Certified:
         self.drawing = np.random.default_rng(0).permutation(len(problem))
         affordable = np.flatnonzero(problem.affordable & self.bounding)
         ranked = affordable[np.argsort(self.effort[affordable], kind="stable")]
-        self.first = list(
-            dict.fromkeys(int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
-        )
+        spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
+        self.first = list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
         self.error = np.full(len(problem), np.nan)
         self.failed = np.zeros(len(problem), dtype=np.bool_)
         self.awaited: set[int] = set()
@@ -157,11 +156,12 @@ class Certified:
         pending = np.array(sorted(self.awaited), dtype=np.int64)
         free = np.isnan(self.error) & ~self.failed
         free[pending] = False
-        if (first := next((row for row in self.first if free[row]), None)) is not None:
-            return first
         known = self._known()
         if not len(known.trained):
-            return None if len(pending) else next(iter(np.flatnonzero(free & self.problem.affordable).tolist()), None)
+            first = [row for row in self.first if free[row]]
+            if not len(pending):
+                first += np.flatnonzero(free & self.problem.affordable)[:1].tolist()
+            return next(iter(first), None)
         guess = self._guess(known)
         for row in (self._promising(known, guess, free), self._excluding(known, guess, free, pending)):
             if row is not None:
@@ -169,6 +169,14 @@ class Certified:
         if len(pending):
             return None
         return next((row for row in self._sample(known) if free[row]), None)
+
+    def _presumed(self, rows: NDArray[np.int64]) -> list[int]:
+        """The best of some rows by the law before it is fitted, which knows errors up to a factor only."""
+        if self.problem.objective.name == "latency" or not len(rows):
+            return []
+        guess = self.lattice.column(self.law.fit(rows[:0], np.empty(0)))[rows]
+        objective = replace(self.problem.objective, max_error=None)
+        return [int(rows[objective.bound(self.problem.parameters[rows], self.problem.cost[rows], guess).argmin()])]
 
     def _known(self) -> Known:
         """What the errors so far say."""
