@@ -104,6 +104,7 @@ def example() -> SearchData:
         "strategy": {"name": "fptas", "epsilon": EPSILON, "steps": 100, "hyperparameters": list(THETA)},
         "gap": {"bound": 3.61, "best": 3.22, "absolute": 0.39, "architecture": "1-12-192-512"},
         "gap_sentence": "If cost orders error, no skipped candidate has W above 3.61; the best has 3.22.",
+        "certificate": None,
         "maximum_point": str(costs.maximum_point),
         "teacher": teacher,
         "cost_kind": "latency",

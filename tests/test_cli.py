@@ -42,7 +42,11 @@ VALUES: dict[str, Any] = {
     "max_latency_ratio": 0.25,
     "max_parameters": 123,
     "keep": 0.5,
+    "heads": "all",
     "strategy": "exhaustive",
+    "delta": 0.2,
+    "repeats": 2,
+    "audit": 6,
     "epsilon": 7,
     "cost": "operations",
     "steps": 11,
@@ -58,8 +62,11 @@ VALUES: dict[str, Any] = {
     "latency_threads": 1,
     "runtime": "onnx-int8",
     "workers": 3,
+    "ray": "local",
     "threads_per_worker": 2,
+    "trial_minutes": 2.5,
     "seed": 9,
+    "reuse": ["runs/one", "runs/two"],
     "storage": "sqlite:///x.db",
 }
 
@@ -204,6 +211,8 @@ def test_every_option_reaches_the_configuration(
         needed["keep"] = 0.5
     elif key == "keep":
         needed["objective"] = "latency"
+    elif key == "heads":
+        needed["strategy"] = "exhaustive"
     elif key == "vocabulary_size":
         needed = {"corpus": ["c"], "error": "mlm", "initialise": "scratch"}
     given = needed | {key: VALUES[key]}

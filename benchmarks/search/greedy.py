@@ -2,8 +2,8 @@
 
 A certificate is a set of trained candidates with the optimum in it, such that each affordable candidate is trained, or
 lies below (in D, H and I) a trained one whose error it would have to undercut to beat the optimum by more than δ. The
-cheapest such set is a weighted set cover, which greedy choice by candidates excluded per effort solves within a factor of
-ln N (Chvátal 1979), usually far better. Errors are taken as exact.
+cheapest such set is a weighted set cover, which greedy choice by candidates excluded per effort solves within a factor
+of ln N (Chvátal 1979), usually far better. Errors are taken as exact.
 
     >>> greedy_certificate(problem, errors, delta=0.01)      # rows, the optimum first
 """

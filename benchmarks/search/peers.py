@@ -2,11 +2,12 @@
 
 A peer is a generator of (row, rung): train this candidate up to that rung. Peers look their errors up in the table, so
 whoever drives them only adds up what it costs. All know the costs and propose only candidates that meet the limits; a
-candidate that was trained is not charged again. Two ways to tell a sampler what is affordable:
+candidate that was trained is not charged again. Three ways to tell a sampler what is affordable:
 
-    nested        depth among those with an affordable candidate, then hidden size as a position among those that are left,
-                  then intermediate size likewise: every proposal is affordable
-    constrained   the three axes as they are, and what is proposed over the limit is told as a violated constraint, free
+    nested        depth among those with an affordable candidate, then hidden size as a position among those that are
+                  left, then intermediate size likewise: every proposal is affordable
+    constrained   positions on the axes; what is proposed over the limit is free, and told as a violated constraint
+    categories    the same with unordered values
 
 Samplers that only propose what is known get a random candidate after `PATIENCE` such proposals.
 
@@ -43,7 +44,7 @@ def random_peer(problem: Problem, errors: Floats, seed: int) -> Proposals:
 def optuna_peer(
     problem: Problem, errors: Floats, seed: int, sampler: str, space: str, startup: int, front: bool = False
 ) -> Proposals:
-    """`startup`: random trials of tpe and gp, the population of nsga2. `front`: minimise error and cost, not the value."""
+    """`startup`: random trials of tpe and gp, the population of nsga2. `front`: minimise error and cost instead."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     table, rung = _table(problem), len(errors) - 1
     value = problem.objective.value(problem.parameters, problem.cost, errors[-1])
@@ -145,12 +146,12 @@ def asha_peer(
     """Random order; ray tune's scheduler stops a trial at a rung. Only what reaches the last rung counts as trained."""
     from ray.tune.schedulers import AsyncHyperBandScheduler
 
-    scheduler = AsyncHyperBandScheduler(
+    # Of trials it looks at the id only, and at no controller
+    scheduler: Any = AsyncHyperBandScheduler(
         time_attr="step", metric="value", mode="min", max_t=rungs[-1], grace_period=grace, reduction_factor=reduction
     )
     values = np.stack([problem.objective.value(problem.parameters, problem.cost, error) for error in errors])
     for row, _ in random_peer(problem, errors, seed):
-        # The scheduler looks at the trial's id only
         trial = SimpleNamespace(trial_id=str(row))
         scheduler.on_trial_add(None, trial)
         for rung, step in enumerate(rungs):

@@ -156,7 +156,8 @@ def law(form: str, table: NDArray[np.int64], rng: np.random.Generator) -> Floats
     floor, span = rng.uniform(0.05, 0.2), rng.uniform(0.3, 0.6)
     alpha, weight = rng.uniform(0.3, 1.2, 3), rng.dirichlet([2, 2, 2])
     if form == "additive":
-        return floor + span * (weight[:, None] * relative ** -alpha[:, None]).sum(axis=0)
+        powers: Floats = (weight[:, None] * relative ** -alpha[:, None]).sum(axis=0)
+        return floor + span * powers
     if form == "parameters":
         d, h, i = sizes
         encoder = d * (4 * h * h + 2 * h * i)
@@ -170,4 +171,5 @@ def law(form: str, table: NDArray[np.int64], rng: np.random.Generator) -> Floats
     logs = np.log(relative)
     scaled = logs / logs.max(axis=1, keepdims=True)
     score = 8 * (weight[:, None] * (scaled - rng.uniform(0.3, 0.7))).sum(axis=0)
-    return floor + span / (1 + np.exp(score))
+    falling: Floats = 1 / (1 + np.exp(score))
+    return floor + span * falling

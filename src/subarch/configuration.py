@@ -78,6 +78,8 @@ def dump(config: BaseModel) -> str:
     blocks = []
     for key, value in config.model_dump(mode="json").items():
         entry = yaml.safe_dump({key: value}, allow_unicode=True, width=math.inf)
+        if yaml.safe_load(entry) != {key: value}:  # some line breaks of Unicode are written as they are, and lost
+            entry = yaml.safe_dump({key: value}, width=math.inf)
         blocks.append(f"# {type(config).model_fields[key].description}\n{entry}")
     return "\n".join(blocks)
 

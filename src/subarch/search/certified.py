@@ -47,6 +47,8 @@ from subarch.search.noise import Noise, most_failing
 
 LEVELS = 6
 """Where each candidate has a threshold of its own (W), they are told apart at so many levels."""
+SAMPLE = 10_000
+"""Of more thresholds than these the levels are found from a part."""
 FIRST = (0.5, 0.2, 1.0)
 """Ranks in order of effort of the affordable rows that come first, after the best by the law before it is fitted."""
 
@@ -56,7 +58,7 @@ class Known:
     """What the errors told so far come to.
 
     `trained` are rows, `best` the incumbent, `worst` its value at ê + η, `target` the value that a better one would
-    have to beat. `least` (N,) is L(x), `needed` (N,) the least error that excludes a row.
+    have to beat. `least` (C,) is L(x), `needed` (C,) the least error that excludes, by cell of the grid.
     """
 
     trained: NDArray[np.int64]
@@ -98,9 +100,14 @@ class Certified:
         self.effort = np.ones(len(problem)) if problem.effort is None else problem.effort
         self.lattice = Lattice(problem.table)
         self.law = Law(self.lattice)
-        self.bounding: Mask = problem.table[:, 0] > 0
+        # Columns in the order of the grid: read in order, a million cells take a fraction of the time
+        grid = self.lattice.grid
+        self.is_row = self.lattice.row >= 0
+        self.parameters, self.cost = grid(problem.parameters, 0), grid(problem.cost, 0.0)
+        self.price = grid(self.effort, np.inf)
+        self.bounding: Mask = grid(problem.table[:, 0] > 0, False)
         self.drawing = np.random.default_rng(0).permutation(len(problem))
-        affordable = np.flatnonzero(problem.affordable & self.bounding)
+        affordable = np.flatnonzero(problem.affordable & (problem.table[:, 0] > 0))
         ranked = affordable[np.argsort(self.effort[affordable], kind="stable")]
         spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
         self.first = list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
@@ -110,6 +117,7 @@ class Certified:
         # ê of the worst trained row above each cell, and of the best below
         self.highest = np.full(self.lattice.shape, -np.inf)
         self.lowest = np.full(self.lattice.shape, np.inf)
+        self.even = math.nan, np.empty(0)
 
     def ask(self) -> int | None:
         row = self._wanted()
@@ -128,7 +136,7 @@ class Certified:
         self.error[row] = error
         above, below = self.lattice.above(row), self.lattice.below(row)
         np.minimum(self.lowest[above], error, out=self.lowest[above])
-        if self.bounding[row]:
+        if self.bounding[self.lattice.cell[row]]:
             np.maximum(self.highest[below], error, out=self.highest[below])
 
     def fail(self, row: int) -> None:
@@ -147,34 +155,39 @@ class Certified:
     @property
     def progress(self) -> tuple[float, float]:
         """Affordable rows that are trained or excluded, and all."""
-        known, affordable = self._known(), self.problem.affordable
-        settled = ~np.isnan(self.error) | self.failed | (known.least >= known.needed)
-        return float(settled[affordable].sum()), float(affordable.sum())
+        known, affordable = self._known(), float(self.problem.affordable.sum())
+        return affordable - float((self._free(known, []) & (known.least < known.needed)).sum()), affordable
 
     def _wanted(self) -> int | None:
         """What to train next; None while all that is wanted is awaited."""
-        pending = np.array(sorted(self.awaited), dtype=np.int64)
-        free = np.isnan(self.error) & ~self.failed
-        free[pending] = False
+        pending = sorted(self.awaited)
         known = self._known()
+        free = self._free(known, pending)
         if not len(known.trained):
-            first = [row for row in self.first if free[row]]
-            if not len(pending):
-                first += np.flatnonzero(free & self.problem.affordable)[:1].tolist()
+            first = [row for row in self.first if free[self.lattice.cell[row]]]
+            if not pending:
+                first += np.flatnonzero(self.problem.affordable & ~self.failed)[:1].tolist()
             return next(iter(first), None)
         guess = self._guess(known)
-        for row in (self._promising(known, guess, free), self._excluding(known, guess, free, pending)):
-            if row is not None:
-                return row
-        if len(pending):
+        for cell in (self._promising(known, guess, free), self._excluding(known, guess, free, pending)):
+            if cell is not None:
+                return int(self.lattice.row[cell])
+        if pending:
             return None
-        return next((row for row in self._sample(known) if free[row]), None)
+        return next((row for row in self._sample(known) if free[self.lattice.cell[row]]), None)
+
+    def _free(self, known: Known, pending: list[int]) -> Mask:
+        """(C,) which cells can still be trained."""
+        free = self.is_row.copy()
+        for rows in (known.trained, np.flatnonzero(self.failed), np.array(pending, dtype=np.int64)):
+            free[self.lattice.cell[rows]] = False
+        return free
 
     def _presumed(self, rows: NDArray[np.int64]) -> list[int]:
         """The best of some rows by the law before it is fitted, which knows errors up to a factor only."""
         if self.problem.objective.name == "latency" or not len(rows):
             return []
-        guess = self.lattice.column(self.law.fit(rows[:0], np.empty(0)))[rows]
+        guess = self.law.fit(rows[:0], np.empty(0))[self.lattice.cell[rows]]
         objective = replace(self.problem.objective, max_error=None)
         return [int(rows[objective.bound(self.problem.parameters[rows], self.problem.cost[rows], guess).argmin()])]
 
@@ -184,7 +197,8 @@ class Certified:
         trained = np.flatnonzero(~np.isnan(self.error))
         e = self.error[trained]
         eta = self.noise.bound(len(trained))
-        rise = np.where(self.lattice.comparable(trained) & self.bounding[trained], e[None, :] - e[:, None], -np.inf)
+        below = self.lattice.comparable(trained) & self.bounding[self.lattice.cell[trained]]
+        rise = np.where(below, e[None, :] - e[:, None], -np.inf)
         rise -= 2 * eta
         slack = float(rise.max(initial=0.0))
         value = objective.value(problem.parameters[trained], problem.cost[trained], e)
@@ -197,81 +211,73 @@ class Certified:
             if objective.name != "latency":
                 aim = max(aim, (3 * eta + slack) / float(e[best]))
         target = worst / (1 - aim) if worst < 0 else worst * (1 - aim)
-        needed = objective.break_even(problem.parameters, problem.cost, target)
-        least = self.lattice.column(self.highest) - eta - slack
-        return Known(
-            trained,
-            None if best is None else int(trained[best]),
-            worst,
-            aim,
-            target,
-            eta,
-            slack,
-            int((rise > 0).sum()),
-            least,
-            needed,
-        )
+        if target != self.even[0]:
+            needed = objective.break_even(self.parameters, self.cost, target)
+            self.even = target, np.where(self.is_row, needed, -np.inf)
+        incumbent = None if best is None else int(trained[best])
+        violations, least = int((rise > 0).sum()), self.highest.reshape(-1) - eta - slack
+        return Known(trained, incumbent, worst, aim, target, eta, slack, violations, least, self.even[1])
 
     def _guess(self, known: Known) -> Floats:
-        """(N,) the law's errors, within what is known of them."""
+        """(C,) the law's errors, within what is known of them."""
         guess = self.law.fit(known.trained, np.maximum(self.error[known.trained], 1e-12))
-        highest, lowest = self.lattice.column(self.highest), self.lattice.column(self.lowest)
-        return np.clip(self.lattice.column(guess), highest - known.slack, np.maximum(lowest, highest) + known.slack)
+        highest, lowest = self.highest.reshape(-1), self.lowest.reshape(-1)
+        return np.clip(guess, highest - known.slack, np.maximum(lowest, highest) + known.slack)
 
     def _promising(self, known: Known, guess: Floats, free: Mask) -> int | None:
-        """The row that beats the incumbent most, by the law, if any does."""
-        value = self.problem.objective.bound(self.problem.parameters, self.problem.cost, guess)
-        value[~free | (known.least >= known.needed)] = np.inf
-        row = int(value.argmin())
-        return row if value[row] < known.target else None
+        """The cell that beats the incumbent most, by the law, if any does."""
+        some = np.flatnonzero(free & (guess < known.needed))
+        value = self.problem.objective.bound(self.parameters[some], self.cost[some], guess[some])
+        return int(some[value.argmin()]) if value.min(initial=np.inf) < known.target else None
 
-    def _excluding(self, known: Known, guess: Floats, free: Mask, pending: NDArray[np.int64]) -> int | None:
-        """The row that, by the law, excludes most of what is open for its effort; every row settles itself."""
-        reach = np.where(self.bounding, guess - known.eta - known.slack, -np.inf)
-        open_cells = self.lattice.grid(free & (known.least < known.needed), False)
-        needed = self.lattice.grid(known.needed, -np.inf)
+    def _excluding(self, known: Known, guess: Floats, free: Mask, pending: list[int]) -> int | None:
+        """The cell that, by the law, excludes most of what is open for its effort; every row settles itself."""
+        reach = np.where(self.bounding, guess - (known.eta + known.slack), -np.inf)
+        still = free & (known.least < known.needed)
         for row in pending:
             box = self.lattice.below(row)
-            open_cells[box] &= needed[box] > reach[row]
-        still = self.lattice.column(open_cells)
-        if not still.any():
+            by = reach[self.lattice.cell[row]]
+            still.reshape(self.lattice.shape)[box] &= known.needed.reshape(self.lattice.shape)[box] > by
+        needed = known.needed[still]
+        if not len(needed):
             return None
-        levels = np.unique(np.quantile(known.needed[still], np.linspace(0, 1, LEVELS), method="higher"))
-        excluded = np.zeros(len(free))
+        sample = needed[:: 1 + len(needed) // SAMPLE]
+        levels = np.unique(np.quantile(sample, np.linspace(0, 1, LEVELS), method="higher"))
+        excluded = still.astype(np.int32)
         for level in levels:
-            below = self.lattice.column(self.lattice.count_below(open_cells & (needed <= level)))
-            excluded = np.where(reach >= level, below, excluded)
-        gain = np.where(free, np.maximum(excluded, still) / self.effort, 0.0)
-        return int(gain.argmax())
+            below = self.lattice.count_below(still & (known.needed <= level))
+            np.copyto(excluded, below, where=reach >= level)
+        np.maximum(excluded, still, out=excluded)
+        return int(np.where(free, excluded / self.price, 0.0).argmax())
 
     def _sample(self, known: Known) -> list[int]:
         """The first of a random order of all rows that another's error excludes, by themselves trained or not."""
-        excluded = (self._least_by_others(known) >= known.needed) & np.isfinite(known.needed)
-        sample: list[int] = self.drawing[excluded[self.drawing]][: self.audit].tolist()
-        return sample
+        by_others = self._least_by_others(known)
+        excluded = ((by_others >= known.needed) & np.isfinite(known.needed))[self.lattice.cell]
+        return [int(row) for row in self.drawing[excluded[self.drawing]][: self.audit]]
 
     def _least_by_others(self, known: Known) -> Floats:
-        """(N,) L(x) without a row's own error."""
-        least = known.least.copy()
-        below = self.lattice.comparable(known.trained) & self.bounding[known.trained]
+        """(C,) L(x) without a row's own error."""
+        least, cells = known.least.copy(), self.lattice.cell[known.trained]
+        below = self.lattice.comparable(known.trained) & self.bounding[cells]
         e = np.where(below, self.error[known.trained][None, :], -np.inf).max(axis=1, initial=-np.inf)
-        least[known.trained] = e - known.eta - known.slack
+        least[cells] = e - known.eta - known.slack
         return least
 
     def evidence(self) -> Evidence:
         """What can be said now."""
         known, problem = self._known(), self.problem
-        open_rows = np.isnan(self.error) & ~self.failed & (known.least < known.needed)
-        floor = np.where(self.failed, np.inf, known.least)
+        open_cells = self._free(known, []) & (known.least < known.needed)
+        floor = np.where(self.failed, np.inf, known.least[self.lattice.cell])
         floor[known.trained] = self.error[known.trained] - known.eta
         value = problem.objective.bound(problem.parameters, problem.cost, floor)
         if known.best is not None:
             value[known.best] = np.inf
-        sample = self._sample(known)
-        failures = sum(self.error[row] < self._least_by_others(known)[row] + known.slack - known.eta for row in sample)
+        sample, by_others = self._sample(known), self._least_by_others(known)[self.lattice.cell]
+        failures = sum(self.error[row] < by_others[row] + known.slack - known.eta for row in sample)
         return Evidence(
             incumbent=known.best,
-            closed=not open_rows.any(),
+            closed=not open_cells.any(),
             delta=self.delta,
             aim=known.aim,
             reached=better_by(float(value.min()), known.worst),
@@ -287,7 +293,7 @@ class Certified:
     def _because(self, known: Known) -> dict[int, int]:
         by = np.full(self.lattice.shape, -1, dtype=np.int64)
         for row in known.trained[np.argsort(self.error[known.trained], kind="stable")]:
-            if self.bounding[row]:
+            if self.bounding[self.lattice.cell[row]]:
                 by[self.lattice.below(row)] = row
         rows = np.flatnonzero(np.isnan(self.error) & ~self.failed & self.problem.affordable)
-        return dict(zip(rows.tolist(), self.lattice.column(by)[rows].tolist(), strict=True))
+        return dict(zip(rows.tolist(), by.reshape(-1)[self.lattice.cell[rows]].tolist(), strict=True))

@@ -1,9 +1,9 @@
 """A guess at the errors of what was not trained: a law in the logarithms of D, H and I, fitted to what was.
 
-log e = a quadratic in log(1 + D), log(1 + H) and log(1 + I), each scaled to [0, 1] over the space. A ridge holds it near
-a law that falls alike along all three, so it says something sensible before any point, and bends as points come. It is on the grid of `Lattice` a sum
-of three curves and three planes, so that a million candidates are predicted within milliseconds. The search only takes
-proposals from it; no guarantee rests on it.
+log e = a quadratic in log(1 + D), log(1 + H) and log(1 + I), each scaled to [0, 1] over the space. A ridge holds it
+near a law that falls alike along all three: it says something before any point is known, and bends as points come. On
+the grid of `Lattice` it is a sum of three curves and three planes, so that a million candidates are predicted within
+milliseconds. The search only takes proposals from it; no guarantee rests on it.
 
     >>> guess = Law(lattice).fit(rows, errors)       # errors on the whole grid
 """
@@ -17,8 +17,8 @@ from subarch.objectives import Floats
 from subarch.search.lattice import Lattice
 
 SLOPE, CURVE = -0.4, 0.1
-"""The law before anything is known: log e falls alike along each axis, from its smallest value to its largest by 0.3."""
-RIDGE = 1e-4, 1e-2
+"""The law before anything is known: along each axis log e falls by 0.3 from its smallest value to its largest."""
+RIDGE = 3e-5, 3e-3
 """Weight of a squared deviation from those slopes and from those curvatures, against one squared residual."""
 
 
@@ -32,7 +32,7 @@ class Law:
             self.scaled.append((logs - logs[0]) / (float(np.ptp(logs)) or 1.0))
 
     def fit(self, rows: NDArray[np.int64], errors: Floats) -> NDArray[np.float32]:
-        """Errors on the whole grid from those of some rows, which must be positive; from none up to a factor."""
+        """(C,) errors on the whole grid from those of some rows, which must be positive; from none up to a factor."""
         x = np.stack([axis[cells] for axis, cells in zip(self.scaled, self.cells[:, rows], strict=True)])
         features = np.stack([np.ones(len(rows)), *x, *(x**2), x[0] * x[1], x[0] * x[2], x[1] * x[2]], axis=1)
         residual = np.log(errors) - features @ self.prior
@@ -46,5 +46,5 @@ class Law:
         side = curves[2][None] + c[8] * d[:, None] * i[None]
         guess = plane[:, :, None] + side[:, None, :]
         guess += (c[9] * h[:, None] * i[None])[None]
-        found: NDArray[np.float32] = np.exp(guess, out=guess)
+        found: NDArray[np.float32] = np.exp(guess, out=guess).reshape(-1)
         return found

@@ -1,0 +1,189 @@
+"""What a search costs: `certified` against random order, Optuna's samplers, ASHA, MO-ASHA and the paper's scheme.
+
+    python benchmarks/search/compare.py                   # results/search.json; run it again to go on after a stop
+    python benchmarks/search/compare.py --seeds 10        # fewer; parts that are there with as many seeds are kept
+
+Measured, in whole trainings (their steps) and in seconds of training: (a) the cost until the first trained candidate
+within 1 % of the table's optimum; (b) the cost until the certificate, beside the smallest that greedy choice with all
+errors known finds. For W and the least error under six latency limits, on the recorded table and on synthetic ones. A
+synthetic table is drawn anew for each seed. A run that has spent 100 trainings is stopped and counts as that, which
+flatters the peers. See docs/search-benchmark.md. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from datetime import date
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measures import CAP, DELTA, by_question, certificate, covered, ours, spent, steps
+from peers import Proposals, asha_peer, moasha_peer, optuna_peer, random_peer
+from summary import summarise
+from tables import SIZES, Axes, Table, recorded, synthetic
+
+from subarch.doctor import machine, versions
+from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
+
+HERE = Path(__file__).parent
+EPSILONS = (2, 4, 8, 16)
+NOISES = (0.003, 0.01)
+TUNING = 1000
+"""The tables on which a peer's configuration is chosen have seeds from here on."""
+GAUSSIAN_CAP = 40
+"""Optuna's Gaussian process takes about a tenth of a second for a proposal, of a processor of its own."""
+QUICK: dict[str, Axes] = {"36": ((1, 2, 3), (64, 128, 192), (128, 256, 384, 512))}
+
+Peer = Callable[[Problem, Table, int], Proposals]
+
+
+def configurations() -> dict[str, list[tuple[str, Peer]]]:
+    """Of each peer that is installed the configurations that are tried, by name."""
+
+    def of_optuna(sampler: str, space: str, startup: int, front: bool = False) -> tuple[str, Peer]:
+        def peer(problem: Problem, table: Table, seed: int) -> Proposals:
+            return optuna_peer(problem, table.errors[0], seed, sampler, space, startup, front)
+
+        return f"{space}, {startup}" + (", front" if front else ""), peer
+
+    def of_asha(scheduler: Callable[..., Proposals], grace: int, reduction: int) -> tuple[str, Peer]:
+        def peer(problem: Problem, table: Table, seed: int) -> Proposals:
+            return scheduler(problem, table.errors[0], seed, table.rungs, grace, reduction)
+
+        return f"grace {grace}, reduction {reduction}", peer
+
+    spaces = ("nested", "constrained", "categories")
+    found: dict[str, list[tuple[str, Peer]]] = {
+        "random": [("", lambda problem, table, seed: random_peer(problem, table.errors[0], seed))],
+        "tpe": [of_optuna("tpe", space, startup) for space in spaces for startup in (5, 10)],
+        "nsga2": [
+            of_optuna("nsga2", space, size, front)
+            for space in spaces[:2]
+            for size in (10, 20)
+            for front in (False, True)
+        ],
+        "gp": [of_optuna("gp", "nested", 5)],
+    }
+    for name, package, scheduler in (("asha", "ray", asha_peer), ("moasha", "syne_tune", moasha_peer)):
+        if find_spec(package):
+            found[name] = [of_asha(scheduler, grace, reduction) for grace in (2, 7) for reduction in (2, 3, 4)]
+    return found
+
+
+def tune(axes: Axes, tried: list[tuple[str, Peer]], seeds: int) -> dict[str, float]:
+    """Trainings until near the optimum of each configuration, on tables of other seeds; the least is used.
+
+    The geometric mean over tables and questions: they differ in size by much, and each counts alike.
+    """
+    found = {}
+    for name, propose in tried:
+        runs = by_question(lambda seed: synthetic(axes, TUNING + seed), seeds, partial(until_near, propose))
+        found[name] = float(np.exp(np.mean([np.log(run[0]) for each in runs.values() for run in each])))
+    return found
+
+
+def until_near(propose: Peer, problem: Problem, table: Table, seed: int, cap: int = CAP) -> list[float]:
+    return spent(problem, table, propose(problem, table, seed), cap)
+
+
+def own() -> dict[str, Callable[[Problem, Table, int], list[float]]]:
+    """The strategies of this package."""
+    made: dict[str, Callable[[Problem], Strategy]] = {"certified": lambda problem: Certified(problem, DELTA)}
+    made |= {f"fptas {epsilon}": partial(Fptas, epsilon=epsilon) for epsilon in EPSILONS}
+    made["exhaustive"] = Exhaustive
+    return {name: partial(run_own, make) for name, make in made.items()}
+
+
+def run_own(make: Callable[[Problem], Strategy], problem: Problem, table: Table, seed: int) -> list[float]:
+    return ours(problem, table, make(problem))
+
+
+class Results:
+    """results/search.json: parts that are finished, each with how many seeds it has."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts: dict[str, Any] = json.loads(path.read_text())["parts"] if path.exists() else {}
+
+    def part(self, name: str, seeds: int, make: Callable[[int], Any]) -> Any:
+        held = self.parts.get(name)
+        if held is None or held["seeds"] < seeds:
+            start = time.process_time()
+            found = make(seeds)
+            held = {"seeds": seeds, "date": date.today().isoformat(), "cpu_seconds": time.process_time() - start}
+            self.parts[name] = held | {"found": found}
+            self.write()
+            print(f"{name}: {held['cpu_seconds']:.0f} s", flush=True)
+        return self.parts[name]["found"]
+
+    def write(self) -> None:
+        about = {"machine": machine(), "versions": versions(), "parts": self.parts}
+        unfinished = self.path.with_name(self.path.name + ".tmp")
+        unfinished.write_text(json.dumps(about) + "\n")
+        os.replace(unfinished, self.path)
+
+
+def measure(results: Results, sizes: dict[str, Axes], million: Axes, seeds: int, gaussian: int) -> None:
+    """All parts, the cheap and important first."""
+    recording = recorded(HERE / "minilm.parquet")
+    groups: dict[str, Callable[[int], Table]] = {"minilm": lambda seed: recording}
+    groups |= {size: partial(synthetic, axes) for size, axes in sizes.items()}
+    tried = configurations()
+    for group, table_of in groups.items():
+        once = 1 if group == "minilm" else seeds  # ours draws nothing: on one table it is always the same
+        run = partial(by_question, table_of)
+        for name, make in own().items():
+            results.part(f"cost/{group}/{name}", once, partial(run, run=make))
+        results.part(
+            f"certificate/{group}",
+            once if len(table_of(0)) < 5000 else max(once // 3, 1),
+            partial(run, run=certificate),
+        )
+    for noise in NOISES:
+        for size, axes in list(sizes.items())[:2]:
+            noisy = partial(by_question, partial(synthetic, axes, noise=noise, seeds=3), run=covered)
+            results.part(f"noise/{size}/{noise}", seeds, noisy)
+    results.part("steps", 4, lambda count: [steps(synthetic(million, seed, rungs=(25,))) for seed in range(count)])
+    small = next(iter(sizes.values()))
+    best = {}
+    for peer, named in tried.items():
+        found = results.part(f"tuning/{peer}", min(seeds, 4), partial(tune, small, named)) if len(named) > 1 else None
+        best[peer] = dict(named)[min(found, key=lambda name: found[name])] if found else named[0][1]
+    for peer, propose in best.items():
+        for group, table_of in groups.items():
+            if peer != "gp":
+                results.part(
+                    f"cost/{group}/{peer}", seeds, partial(by_question, table_of, run=partial(until_near, propose))
+                )
+            elif gaussian and group in list(groups)[:2]:
+                limited = partial(until_near, propose, cap=GAUSSIAN_CAP)
+                results.part(f"cost/{group}/{peer}", gaussian, partial(by_question, table_of, run=limited))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "search.json")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--gp-seeds", type=int, default=3, help="Optuna's Gaussian process is slow; 0: none")
+    parser.add_argument("--quick", action="store_true", help="tiny tables, one seed: does it run?")
+    arguments = parser.parse_args()
+    results = Results(arguments.results)
+    if arguments.quick:
+        measure(results, QUICK, QUICK["36"], 1, 0)
+    else:
+        million = SIZES["1000000"]
+        measure(
+            results,
+            {size: axes for size, axes in SIZES.items() if axes != million},
+            million,
+            arguments.seeds,
+            arguments.gp_seeds,
+        )
+    print(json.dumps(summarise(results.parts)))

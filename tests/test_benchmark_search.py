@@ -1,0 +1,222 @@
+"""The recorded benchmark of searches: tables, their file, the greedy certificate, and that the comparison runs."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from subarch.architecture import Architecture, Inputs
+from subarch.errors import InvalidStudy
+from subarch.extraction.study import Study, sqlite
+from subarch.extraction.trial import Point, Settings, Trial
+from subarch.objectives import Objective
+from subarch.search import Problem
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "search"
+AXES = ((1, 2, 3), (64, 128, 192), (128, 256, 384))
+IDENTITY = {"error": "embedding", "max_length": 64}
+
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The benchmark's modules, found as they are when one of them is run."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_synthetic_errors_never_rise_before_noise(seed: int) -> None:
+    from tables import synthetic
+
+    table = synthetic(AXES, seed)
+    assert len(table) == 27
+    assert table.true is not None
+    assert (table.error() == table.true).all()
+    assert (table.true > 0).all()
+    assert (table.true < 1).all()
+    sizes = table.shapes[:, [0, 2, 3]]
+    larger = (sizes[:, None] >= sizes[None]).all(axis=2)
+    assert (table.true[:, None] <= table.true[None] + 1e-12)[larger].all()
+    assert len(np.unique(table.true)) >= 3  # a bottleneck leaves few
+    assert (np.diff(table.operations) >= 0).all()
+    noisy = synthetic(AXES, seed, noise=0.01, seeds=2)
+    assert noisy.true is not None
+    assert (noisy.true == table.true).all()
+    assert 0 < np.abs(noisy.errors[:, -1] / noisy.true - 1).max() < 0.06
+    assert (noisy.errors[0] != noisy.errors[1]).any()
+
+
+def study(run: Path, identity: dict[str, object], trials: list[Trial], latency: dict[str, object]) -> Path:
+    run.mkdir()
+    inputs = {"vocabulary": 100, "positions": 32, "token_types": 1, "output": 64}
+    (run / "basis.json").write_text(json.dumps({"identity": identity, "inputs": inputs, "teacher": None}))
+    (run / "environment.json").write_text("{}")
+    for name, content in latency.items():
+        (run / name).write_text(json.dumps(content))
+    stored = Study.open(sqlite(run / "study.db"), "extract", identity)
+    for trial in trials:
+        stored.record(trial)
+    return run
+
+
+def trial(shape: str, error: float | None, seed: int = 0, steps: int = 4) -> Trial:
+    curve = (Point(0, 0.9, 0.0), Point(2, 0.7, 0.5), Point(steps, error, 1.5)) if error else ()
+    return Trial(
+        Architecture.parse(shape), Settings(steps, 1e-3, 8, seed), error, curve, 2.0, 1, None if error else "x"
+    )
+
+
+def latency(runtime: str, times: dict[str, float]) -> dict[str, object]:
+    settings = {"runtime": runtime, "batch": 1, "length": 16, "threads": 2}
+    predicted = {"9-2-64-64": {"median_ms": 7.0, "predicted": True}}
+    return {"settings": settings, "candidates": {name: {"median_ms": ms} for name, ms in times.items()} | predicted}
+
+
+def test_a_recorded_study_is_loaded_as_it_was(tmp_path: Path) -> None:
+    from record import record
+    from tables import recorded
+
+    names = ["1-2-64-64", "2-2-64-64", "1-4-64-64", "0-0-64-0"]
+    times = dict(zip(names, [1.0, 2.0, 1.1, 0.1], strict=True))
+    errors = dict(zip(names, [0.5, 0.4, 0.52, 0.6], strict=True))
+    first = study(
+        tmp_path / "first",
+        IDENTITY,
+        [*(trial(name, errors[name]) for name in names), trial("2-2-64-128", None)],
+        {"latency.json": latency("torch", times)},
+    )
+    onnx = latency("onnx", {name: ms / 2 for name, ms in times.items()})
+    more = study(tmp_path / "more", IDENTITY, [trial("2-2-64-64", 0.41, seed=1)], {"latency_1.json": onnx})
+    out = tmp_path / "table.parquet"
+    assert record([first, more], out) == 5
+    table = recorded(out, head_size=32)
+    assert table.shapes.tolist() == [[0, 0, 64, 0], [1, 2, 64, 64], [2, 2, 64, 64]]
+    assert table.rungs == (2, 4)
+    assert table.error().tolist() == [0.6, 0.5, 0.4]
+    assert table.errors[0, 0].tolist() == [0.7, 0.7, 0.7]
+    assert np.isnan(table.error(1)[:2]).all()
+    assert table.error(1)[2] == 0.41
+    assert table.costs["ms_torch_b1_l16_t2"].tolist() == [0.1, 1.0, 2.0]
+    assert table.costs["ms_onnx_b1_l16_t2"].tolist() == [0.05, 0.5, 1.0]
+    assert table.seconds.tolist() == [[0.5] * 3, [1.5] * 3]
+    inputs = Inputs(100, 32, 1, 64)
+    shape = Architecture(2, 2, 64, 64)
+    assert (table.parameters[2], table.operations[2]) == (shape.parameters(inputs).total, shape.operations(inputs, 16))
+    with pytest.raises(ValueError, match="heads of size 48"):
+        recorded(study_free_of_static(first, tmp_path), head_size=48)
+    other = study(tmp_path / "other", IDENTITY | {"max_length": 32}, [trial("1-2-64-64", 0.3)], {})
+    with pytest.raises(InvalidStudy, match="another max_length"):
+        record([first, other], out)
+
+
+def study_free_of_static(run: Path, folder: Path) -> Path:
+    """The same recording without the encoder that has no heads."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+    from record import record
+
+    record([run], folder / "all.parquet")
+    rows = pq.read_table(folder / "all.parquet")
+    pq.write_table(rows.filter(pc.greater(rows["depth"], 0)), folder / "layered.parquet")
+    return folder / "layered.parquet"
+
+
+def test_the_shipped_recording_loads() -> None:
+    from tables import recorded
+
+    table = recorded(FOLDER / "minilm.parquet")
+    assert len(table) >= 81
+    assert np.isfinite(table.error()).all()
+    assert ((table.shapes[:, 0] == 0) | (table.shapes[:, 2] == 32 * table.shapes[:, 1])).all()
+    assert (FOLDER / "minilm.parquet").stat().st_size < 1_000_000
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_greedy_gives_a_certificate_not_far_from_the_cheapest(seed: int) -> None:
+    from greedy import covers, greedy_certificate
+    from tables import synthetic
+
+    table = synthetic(((1, 2), (64, 128), (128, 256, 384)), seed)
+    cost = table.costs["ms_synthetic"]
+    objective = Objective(
+        "error" if seed % 2 else "w",
+        parameters_maximum=float(table.parameters.max()),
+        cost_maximum=float(cost.max()),
+        max_cost=float(np.quantile(cost, 0.7)) if seed % 2 else None,
+    )
+    problem = Problem(table.parameters, cost, objective, table.shapes, table.operations + 1.0)
+    error, effort = table.error(), table.operations + 1.0
+    value = objective.value(problem.parameters, cost, error)
+    best = int(value.argmin())
+
+    def certifies(rows: tuple[int, ...]) -> bool:
+        """By comparison of every row with every trained one, from the definition."""
+        for row in np.flatnonzero(problem.affordable):
+            above = [one for one in rows if (table.shapes[one, [0, 2, 3]] >= table.shapes[row, [0, 2, 3]]).all()]
+            floor = np.array([max([error[one] for one in above], default=-np.inf)])
+            bound = objective.bound(problem.parameters[[row]], cost[[row]], floor)[0]
+            target = value[best] / 0.99 if value[best] < 0 else value[best] * 0.99
+            if row not in rows and bound < target - 1e-12:
+                return False
+        return best in rows
+
+    chosen = greedy_certificate(problem, error, 0.01)
+    assert len(chosen) == len(set(chosen))
+    assert certifies(tuple(chosen))
+    assert covers(problem, error, 0.01)[chosen][:, problem.affordable].any(axis=0).all()
+    sets = [rows for size in range(1, 6) for rows in combinations(range(len(table)), size) if best in rows]
+    least = min(effort[list(rows)].sum() for rows in sets if certifies(rows))
+    # Chvátal's bound of the greedy set cover, for all but the optimum, which is in every certificate
+    harmonic = sum(1 / k for k in range(1, len(table) + 1))
+    assert effort[chosen].sum() - effort[best] <= harmonic * (least - effort[best]) + 1e-9
+
+
+def test_peers_train_what_is_affordable_once() -> None:
+    from measures import questions, spent
+    from peers import optuna_peer, random_peer
+    from tables import synthetic
+
+    table = synthetic(AXES, seed=0)
+    name, problem = list(questions(table))[4]
+    assert name == "error at 0.35"
+    allowed = set(np.flatnonzero(problem.affordable).tolist())
+    for space in ("nested", "constrained", "categories"):
+        rows = [row for row, _ in optuna_peer(problem, table.errors[0], 0, "tpe", space, 3)]
+        assert len(rows) == len(set(rows))
+        assert set(rows) == allowed
+    assert {row for row, _ in random_peer(problem, table.errors[0], 1)} == allowed
+    best = int(np.where(problem.affordable, table.error(), np.inf).argmin())
+    other = next(row for row in allowed if table.error()[row] > 1.02 * table.error()[best])
+    # 7 of 25 steps of another, then all of it, then the best
+    cost = spent(problem, table, iter([(other, 2), (other, 4), (best, 4), (other, 4)]))
+    assert cost == [2.0, pytest.approx(table.seconds[4, other] + table.seconds[4, best]), 1.0]
+
+
+def test_the_comparison_runs_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    results = tmp_path / "search.json"
+    # Importing ray costs seconds; its scheduler is driven by hand in the full run
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "argv", ["compare.py", "--quick", "--results", str(results)])
+    runpy.run_path(str(FOLDER / "compare.py"), run_name="__main__")
+    first = capsys.readouterr().out.splitlines()
+    found = json.loads(first[-1])
+    assert {"cost_vs_best_peer", "certificate_vs_greedy", "misses", "runs", "step_ms_1e6"} <= set(found)
+    assert found["misses"] == 0
+    assert found["runs"] == 7
+    held = json.loads(results.read_text())["parts"]
+    assert {"cost/36/certified", "cost/36/tpe", "cost/minilm/random"} <= set(held)
+    runpy.run_path(str(FOLDER / "compare.py"), run_name="__main__")
+    assert capsys.readouterr().out.splitlines() == first[-1:]
