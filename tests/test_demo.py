@@ -77,6 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         quick = {"learning_rate": [1e-2], "epochs": 3, "batch_size": [8], "max_length": 16, "threads": 1}
         patch.setattr(demo, "FINETUNING", demo.FINETUNING | quick)
         patch.setattr(demo, "write_task", learnable)
+        patch.setattr(demo, "BENCH", {"runtime": ["torch", "onnx-int8"], "length": [8], "rounds": 1})
         patch.setattr(demo, "teacher_folder", lambda: folder / "teacher")
         yield folder
 
@@ -120,6 +121,18 @@ def test_the_table_compares_the_selected_with_the_teacher_and_the_hand_picked(
     assert page == folder / "run" / "report.html"
     text = page.read_text()
     assert all(row["model"] in text and row["ms IQR"] in text for row in rows)
+
+
+def test_the_student_is_exported_in_int8_and_timed_against_its_teacher(
+    shown: tuple[list[dict[str, Any]], Path], folder: Path
+) -> None:
+    run, page = folder / "run", shown[1].read_text()
+    parity = json.loads((run / "exported" / "onnx-int8" / "onnx" / "parity.json").read_text())
+    assert parity["variant"] == "onnx-int8"
+    assert f"{parity['likeness']['sentence_embedding']['worst_cosine']:.4f}" in page
+    timed = json.loads((run / "bench.json").read_text())
+    assert len(timed["rows"]) == 4  # both, in both runtimes
+    assert "Speed: Batch 1, 8 tokens" in page
 
 
 def test_the_winner_is_pretrained_from_where_the_search_left_it_and_measured_alike(

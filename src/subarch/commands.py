@@ -192,7 +192,7 @@ def export(
 
     settings = load(ExportConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())})
     with progress("subarch", *sys.argv[1:]) as report:
-        from subarch.export.export import export
+        from subarch.pipeline import export
         from subarch.runs import places
 
         encoder, place = places(model, run)

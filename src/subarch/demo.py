@@ -21,19 +21,23 @@ from typing import Any
 import torch
 
 from subarch.architecture import Architecture
+from subarch.bench.bench import bench
+from subarch.bench.config import BenchConfig
 from subarch.configuration import load
 from subarch.corpus import Corpus
 from subarch.docstrings import collect, retrieval_pairs, write_corpus
 from subarch.doctor import usable_cores
 from subarch.errors import InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
+from subarch.export.config import ExportConfig
+from subarch.export.packages import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.signals import EmbeddingSignal, Forward, text_embedder
 from subarch.extraction.workbench import Workbench
 from subarch.finetuning.config import FinetuneConfig
 from subarch.latency import TorchRuntime, measure
 from subarch.origin import write_task
-from subarch.pipeline import extract, finetune, load_selected, pretrain, train_also, write_report
+from subarch.pipeline import export, extract, finetune, load_selected, pretrain, train_also, write_report
 from subarch.pretraining.pretrain import configure
 from subarch.progress import Report, silent
 from subarch.runs import RunFolder
@@ -54,6 +58,8 @@ SETTINGS: dict[str, Any] = {
     "steps": 50,
 }
 PRETRAINING: dict[str, Any] = {"minutes": 4, "batch_tokens": 2048, "evaluations": 8}
+EXPORT: dict[str, Any] = {"runtime": "onnx", "quantize": "int8"}
+BENCH: dict[str, Any] = {"runtime": ["torch", "onnx", "onnx-int8"], "length": [32]}
 # Of optuna the corpus has every docstring; numpy and scipy speak of what the others are made of
 CLASSES = ("networkx", "pandas", "sklearn", "sympy", "torch", "transformers")
 FINETUNING: dict[str, Any] = {
@@ -87,6 +93,7 @@ def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any
 
     Returns the comparison, one dict per model, and the path of the report.
     """
+    require("onnx")  # asked for at the end
     docstrings, examples = _data(path, report)
     config = load(ExtractConfig, None, {"teacher": str(teacher_folder()), "corpus": [str(docstrings)], **SETTINGS})
     selection = extract(config, path, resume=(path / "config.yaml").is_file(), report=report)
@@ -107,6 +114,8 @@ def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any
     teacher = Teacher.load(teacher_folder())
     rows = compare({"teacher": (0.0, teacher.model), **models}, teacher, _pairs(path), report)
     comparison = [row | {"accuracy": accuracies.get(row["model"])} for row in rows]
+    if selection["winner"] is not None:
+        serve(path, report)
     return comparison, write_report(path, comparison)
 
 
@@ -135,6 +144,17 @@ def fine_tune(path: Path, examples: Path, report: Report) -> dict[str, float]:
         "teacher": found["teacher"]["heldout"]["accuracy"],
         PRETRAINED: found["heldout"]["scores"]["accuracy"],
     }
+
+
+def serve(path: Path, report: Report) -> None:
+    """Export the pretrained student in int8, compared with PyTorch, and time it against its teacher in each runtime.
+
+    The teacher's files are made for that only. Both end up in the report.
+    """
+    student = path / "pretrained"
+    export(student, load(ExportConfig, None, EXPORT), path, report)
+    timed = bench([teacher_folder(), str(student)], load(BenchConfig, None, BENCH), report)
+    RunFolder(path).write("bench", timed)
 
 
 def compare(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -20,6 +21,8 @@ from subarch.doctor import usable_cores
 from subarch.errors import InvalidStudy
 from subarch.evaluation.assess import commands as evaluation_commands
 from subarch.evaluation.assess import gathered
+from subarch.export.config import ExportConfig
+from subarch.export.export import export as write_export
 from subarch.export.packages import require
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig, load
@@ -157,6 +160,18 @@ def finetune(
     return result
 
 
+def export(model: Path, config: ExportConfig, path: Path, report: Report = silent) -> dict[str, Any]:
+    """Write a model for another runtime, in `path`/exported; see `export.export`. The page of a run shows it.
+
+    Raises:
+        SubarchError: see `errors`; nothing that was not compared is left behind.
+    """
+    result = write_export(model, config, path, report)
+    if (path / "report.html").is_file():
+        write_report(path)
+    return result
+
+
 def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> Path:
     """Write `report.html` from the artifacts of a run, with a final table of any columns where there is one.
 
@@ -181,6 +196,10 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         "comparison": run.read("comparison") if run.has("comparison") else None,
         "pretraining": pretraining,
         "finetuning": finetuned,
+        "exports": [
+            json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("exported/**/parity.json"))
+        ],
+        "bench": run.read("bench") if run.has("bench") else None,
     }
     data: RunData
     if alone:

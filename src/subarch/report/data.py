@@ -13,7 +13,7 @@ class RunData:
     `command` reproduces the run; `config` is that of the search, or of the pretraining where there was none;
     `comparison` are the rows of the final table, with any columns; `pretraining` is pretraining.json; `finetuning` has
     for each fine-tuned model its name, the evaluations of its report.json, and agora.json (None: without Agora);
-    `bench` is bench.json.
+    `bench` is bench.json; `exports` are the parity.json of exported files.
     """
 
     name: str
@@ -23,6 +23,7 @@ class RunData:
     comparison: list[dict[str, Any]] | None
     pretraining: dict[str, Any] | None
     finetuning: list[dict[str, Any]] = field(default_factory=list)
+    exports: list[dict[str, Any]] = field(default_factory=list)
     bench: dict[str, Any] | None = None
 
 

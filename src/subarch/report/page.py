@@ -46,6 +46,7 @@ def render(run: RunData) -> str:
     view |= {"finetuning": finetuning.view(run.finetuning) if run.finetuning else None}
     plots |= finetuning.plots(run.finetuning) | bench.plots(run.bench)
     view["bench"] = bench.view(run.bench) if run.bench else None
+    view["exports"] = tables.exports(run.exports) if run.exports else None
     configs = [("Configuration", run.config)] if run.config else []
     winner, caption = None, "Compared"
     if isinstance(run, SearchData):

@@ -118,6 +118,26 @@ def excluders(selection: Item, order: list[Item]) -> Table:
     return Table(caption, columns, rows, sortable=True)
 
 
+def exports(records: list[Item]) -> Table:
+    """What exported files lose against PyTorch: each parity.json, an output a row."""
+    columns = [Column("Model", numeric=False), Column("As", numeric=False), Column("Output", numeric=False)]
+    columns += [Column("Size (MB)"), Column("Largest difference"), Column("Worst cosine"), Column("Mean cosine")]
+    columns += [Column("Sequences"), Column("On its task", numeric=False)]
+    rows = []
+    for record in records:
+        size, task = sum(file["bytes"] for file in record["files"].values()), record["task"] or {}
+        score = f"{task['metric']} {task['pytorch']:.4f} → {task['exported']:.4f}" if "metric" in task else formats.DASH
+        for output, like in record["likeness"].items():
+            figures = [size / 1e6, like["difference"], like["worst_cosine"], like["mean_cosine"]]
+            words = [f"{figures[0]:.1f}", f"{figures[1]:.2g}", f"{figures[2]:.4f}", f"{figures[3]:.4f}"]
+            cells = [text(record["model"]), text(record["variant"]), text(output)]
+            cells += [Cell(word, figure, formats.digits(figure)) for word, figure in zip(words, figures, strict=True)]
+            rows.append(Row([*cells, whole(record["sequences"]), text(score)]))
+    return Table(
+        "Exported files, compared with PyTorch on held-out text over varying batches and lengths", columns, rows
+    )
+
+
 def comparison(rows: list[Item], winner: str | None, caption: str) -> Table:
     """The final table: the columns of its rows, in the order in which they first appear."""
     names = list(dict.fromkeys(name for row in rows for name in row))
