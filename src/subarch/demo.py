@@ -153,7 +153,7 @@ def serve(path: Path, report: Report) -> None:
     """
     student = path / "pretrained"
     export(student, load(ExportConfig, None, EXPORT), path, report)
-    timed = bench([teacher_folder(), str(student)], load(BenchConfig, None, BENCH), report)
+    timed = bench([str(teacher_folder()), str(student)], load(BenchConfig, None, BENCH), report)
     RunFolder(path).write("bench", timed)
 
 
