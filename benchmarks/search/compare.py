@@ -60,20 +60,19 @@ def configurations() -> dict[str, list[tuple[str, Peer]]]:
         return f"grace {grace}, reduction {reduction}", peer
 
     spaces = ("nested", "constrained", "categories")
+    populations = [(size, front) for size in (10, 20) for front in (False, True)]
     found: dict[str, list[tuple[str, Peer]]] = {
         "random": [("", lambda problem, table, seed: random_peer(problem, table.errors[0], seed))],
         "tpe": [of_optuna("tpe", space, startup) for space in spaces for startup in (5, 10)],
-        "nsga2": [
-            of_optuna("nsga2", space, size, front)
-            for space in spaces[:2]
-            for size in (10, 20)
-            for front in (False, True)
-        ],
-        "gp": [of_optuna("gp", "nested", 5)],
+        "nsga2": [of_optuna("nsga2", space, size, front) for space in spaces[:2] for size, front in populations],
+        # The axes as they are, as a library's documentation would have it
+        "tpe on axes": [of_optuna("tpe", space, startup) for space in spaces[1:] for startup in (5, 10)],
+        "nsga2 on axes": [of_optuna("nsga2", "constrained", size, front) for size, front in populations],
     }
     for name, package, scheduler in (("asha", "ray", asha_peer), ("moasha", "syne_tune", moasha_peer)):
         if find_spec(package):
             found[name] = [of_asha(scheduler, grace, reduction) for grace in (2, 7) for reduction in (2, 3, 4)]
+    found["gp"] = [of_optuna("gp", "nested", 5)]
     return found
 
 
@@ -157,14 +156,12 @@ def measure(results: Results, sizes: dict[str, Axes], million: Axes, seeds: int,
         found = results.part(f"tuning/{peer}", min(seeds, 4), partial(tune, small, named)) if len(named) > 1 else None
         best[peer] = dict(named)[min(found, key=lambda name: found[name])] if found else named[0][1]
     for peer, propose in best.items():
-        for group, table_of in groups.items():
-            if peer != "gp":
-                results.part(
-                    f"cost/{group}/{peer}", seeds, partial(by_question, table_of, run=partial(until_near, propose))
-                )
-            elif gaussian and group in list(groups)[:2]:
-                limited = partial(until_near, propose, cap=GAUSSIAN_CAP)
-                results.part(f"cost/{group}/{peer}", gaussian, partial(by_question, table_of, run=limited))
+        slow = peer in ("gp", "moasha")
+        for group, table_of in list(groups.items())[: 2 if slow else None]:
+            run = partial(until_near, propose, cap=GAUSSIAN_CAP if peer == "gp" else CAP)
+            count = gaussian if peer == "gp" else seeds
+            if count:
+                results.part(f"cost/{group}/{peer}", count, partial(by_question, table_of, run=run))
 
 
 if __name__ == "__main__":
