@@ -48,9 +48,9 @@ def test_errors_of_the_run_are_raised_as_they_are(cluster: Cluster, tmp_path: Pa
     config = tiny_config(tmp_path)
     shutil.rmtree(tmp_path / "teacher")
     with RayWorkers(config, tmp_path / "run", cluster.address) as pool:
-        assert (pool.count, pool.free) == (1, 1)
+        assert pool.count == pool.free >= 1
         pool.submit(Architecture.parse("1-4-16-16"), Settings(2, 1e-3, 4))
-        assert pool.free == 0
+        assert pool.free == pool.count - 1
         with pytest.raises(Exception, match="teacher") as caught:
             list(pool.next())
         assert type(caught.value).__name__ == "InvalidTeacher"

@@ -51,7 +51,8 @@ def test_resuming_with_other_settings_names_them(run: RunFolder) -> None:
 
 @pytest.mark.parametrize("key", sorted(FREE))
 def test_what_changes_only_the_speed_may_change(run: RunFolder, key: str) -> None:
-    RunFolder.create(run.path, configured(**{key: 3}), resume=True)
+    value = {"ray": "local", "reuse": ["runs/other"]}.get(key, 3)
+    RunFolder.create(run.path, configured(**{key: value}), resume=True)
 
 
 def test_no_run_to_go_on_with(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def questions(table: Table) -> Iterator[tuple[str, Problem]]:
         yield name, Problem(table.parameters, cost, objective, table.shapes, effort)
 
 
-def spent(problem: Problem, table: Table, proposals: Proposals, cap: int = CAP) -> list[float]:
+def spent(problem: Problem, table: Table, proposals: Proposals) -> list[float]:
     """[trainings, seconds, 1 or 0] until the first trained candidate near the optimum, or (0) until it gave up."""
     value = problem.objective.value(problem.parameters, problem.cost, table.error())
     best = float(value.min())
@@ -55,7 +55,7 @@ def spent(problem: Problem, table: Table, proposals: Proposals, cap: int = CAP) 
         seconds += float(table.seconds[rung, row] - took)
         reached[row] = rung
         near = rung == len(table.rungs) - 1 and better_by(best, float(value[row])) <= NEAR
-        if near or trainings >= cap:
+        if near or trainings >= CAP:
             return [trainings, seconds, float(near)]
     return [trainings, seconds, 0.0]
 

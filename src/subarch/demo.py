@@ -114,7 +114,7 @@ def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any
     teacher = Teacher.load(teacher_folder())
     rows = compare({"teacher": (0.0, teacher.model), **models}, teacher, _pairs(path), report)
     comparison = [row | {"accuracy": accuracies.get(row["model"])} for row in rows]
-    if selection["winner"] is not None:
+    if selection["winner"] is not None and not (path / "bench.json").is_file():
         serve(path, report)
     return comparison, write_report(path, comparison)
 

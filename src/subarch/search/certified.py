@@ -24,7 +24,7 @@ Encoders without layers (D = 0) bound nobody: among themselves a wider one was s
 
 The next row depends on what is known alone, not on the order in which it came. So a search that was stopped goes on
 where it was, and trials of earlier studies can be recalled. NumPy only; a step over a million candidates takes
-milliseconds.
+tens of milliseconds.
 
     >>> search = Certified(problem, delta=0.01, audit=5)
 """
