@@ -87,6 +87,7 @@ EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: double(c, "slack"), "the slack is said to be"),
     (lambda c: double(c, "violations"), "the number of violations is said to be"),
     (lambda c: c.update(aim=c["aim"] / 2), "the aim is said to be"),
+    (lambda c: c.update(reached=(c["reached"] or 1) / 2), "what is reached is said to be"),
     (lambda c: double(c["audit"], "failures"), "the number of failures in the audit is said to be"),
     (lambda c: c["audit"].update(failing=0.001), "the rate that the audit leaves is said to be"),
     (lambda c: c.update(incumbent="0-0-16-0"), "the incumbent"),

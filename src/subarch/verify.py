@@ -66,8 +66,8 @@ def verify(path: Path) -> list[str]:
         f"{len(candidates)} candidates: {len(trained)} trained, {over} over a limit, {excluded} excluded for a reason "
         "that holds",
         f"the errors of the trained are those of the study; noise {eta:.3g}, slack {slack:.3g}",
-        f"{certificate['incumbent']} is the best that was trained; nothing untrained beats it by more than "
-        f"{certificate['aim']:.3g}",
+        f"{certificate['incumbent']} is the best that was trained; nothing beats it by more than "
+        f"{certificate['reached']}, noise counted",
         f"audit: {certificate['audit']['failures']} of {len(certificate['audit']['drawn'])} contradict the order",
     ]
 
@@ -168,6 +168,7 @@ class _Check:
         target = worst / (1 - aim) if worst < 0 else worst * (1 - aim)
         pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}
         self.same("the set of the excluded", sorted(self.certificate["excluded"]), sorted(pending))
+        rivals = [self._value(one, _error(one) - eta) for one in trained.values() if one is not incumbent]
         for name, by in self.certificate["excluded"].items():
             one, floor = candidates[name], -math.inf
             if by is not None:
@@ -176,8 +177,15 @@ class _Check:
                 if not _below(one, trained[by]):
                     raise self.fail(f"{by}, which is to exclude {name}, is not as large in every size")
                 floor = _error(trained[by]) - eta - slack
-            if self._value(one, floor) < target - ROUNDING * abs(target):
+            rivals.append(self._value(one, floor))
+            if rivals[-1] < target - ROUNDING * abs(target):
                 raise self.fail(f"{name} may beat the incumbent by more than {aim:.3g}: {by} does not exclude it")
+        best, reached = min(rivals, default=math.inf), None
+        if best >= worst:
+            reached = 0.0
+        elif math.isfinite(best) and math.isfinite(worst):
+            reached = 1 - worst / best if best < 0 else 1 - best / worst
+        self.same("what is reached", self.certificate["reached"], reached)
         return len(pending)
 
     def _incumbent(

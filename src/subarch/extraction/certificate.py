@@ -81,12 +81,15 @@ def _sentence(question: Question, evidence: Evidence, found: Certificate, traine
     elif not evidence.closed:
         text += f"The search is not finished: among the {rest} others there may be better ones. "
     elif rest:
+        most = max(evidence.delta, min(evidence.aim, evidence.reached))
         text += f"The other {rest} that meet the limits cannot beat {found['incumbent']} by more than "
-        text += f"{_percent(evidence.aim)}, because each is too dear or no larger, in depth, hidden and intermediate "
-        text += f"size, than a trained one whose error is too large: {_most(found)}. "
+        text += (
+            f"{_percent(most)}, because each is too dear or no larger, in depth, hidden and intermediate size, than a "
+        )
+        text += f"trained one whose error is too large: {_most(found)}. "
     else:
         text += "All that meet the limits were trained. "
-    if evidence.aim > evidence.delta:
+    if evidence.aim > evidence.delta and evidence.reached > evidence.delta:
         text += f"(Asked for were {_percent(evidence.delta)}; noise and violations leave no more within reach.) "
     return text + _rests_on(evidence, found)
 
