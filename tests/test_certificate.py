@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from subarch.architecture import Architecture
 from subarch.cli import app
 from subarch.errors import InvalidStudy
+from subarch.extraction.study import Study
 from subarch.extraction.trial import Trial
-from subarch.pipeline import extract, select
+from subarch.pipeline import extract, select, train_also
 from subarch.verify import verify
 from tiny_run import OneProcess, tiny_config
 
@@ -79,7 +82,8 @@ def double(values: dict[str, Any], name: str) -> None:
 
 
 EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda c: c["trained"].pop(), "trained is said to be"),
+    (lambda c: c["trained"].pop(), "is said to be|was not trained"),
+    (lambda c: c["trained"].append("9-4-32-64"), "trained is said to be"),
     (lambda c: double(c, "candidates"), "candidates is said to be"),
     (lambda c: double(c, "affordable"), "affordable is said to be"),
     (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta is said to be"),
@@ -169,6 +173,21 @@ def test_trials_of_another_run_are_taken_over(world: Path, finished: Path, tmp_p
     verify(tmp_path / "run")
     with pytest.raises(InvalidStudy, match="trained with another heldout"):
         extract(tiny_config(world, **CERTIFIED, heldout=32, reuse=[str(finished)]), tmp_path / "other")
+
+
+def test_what_was_trained_since_does_not_void_it_but_a_wonder(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [Architecture.parse(name) for name in certificate(copy)["excluded"]]
+    assert names
+    train_also(copy, names)
+    verify(copy)
+    whole = Study.trials
+
+    def with_a_wonder(study: Study) -> list[Trial]:
+        return [replace(trial, error=1e-6) if trial.architecture == names[0] else trial for trial in whole(study)]
+
+    monkeypatch.setattr(Study, "trials", with_a_wonder)
+    with pytest.raises(InvalidStudy, match="has been trained since, and beats the incumbent"):
+        verify(copy)
 
 
 def test_another_question_to_the_same_trials(copy: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
@@ -53,6 +53,7 @@ def verify(path: Path) -> list[str]:
     check = _Check(path, selection, certificate)
     errors, failed = check.trials(run)
     candidates = check.candidates(run, errors, failed)
+    later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
     check.same("trained", sorted(certificate["trained"]), sorted(trained))
     check.same("candidates", certificate["candidates"], len(candidates))
@@ -61,13 +62,14 @@ def verify(path: Path) -> list[str]:
     slack = check.slack(trained, eta)
     excluded = check.exclusions(candidates, trained, eta, slack)
     check.audit(trained, eta)
+    check.not_beaten_by(later, trained)
     over = sum(not one.affordable and one.error is None for one in candidates.values())
     return [
         f"{len(candidates)} candidates: {len(trained)} trained, {over} over a limit, {excluded} excluded for a reason "
         "that holds",
         f"the errors of the trained are those of the study; noise {eta:.3g}, slack {slack:.3g}",
         f"{certificate['incumbent']} is the best that was trained; nothing beats it by more than "
-        f"{certificate['reached']}, noise counted",
+        f"{certificate['reached'] or 0:.3g}, noise counted",
         f"audit: {certificate['audit']['failures']} of {len(certificate['audit']['drawn'])} contradict the order",
     ]
 
@@ -136,6 +138,23 @@ class _Check:
         shape = Architecture.parse(teacher["architecture"])
         return shape.hidden / max(shape.heads, 1)
 
+    def trained_since(self, candidates: dict[str, Candidate]) -> dict[str, Candidate]:
+        """Those that were trained, or failed, after the certificate was made; here they count as untrained."""
+        before, excluded = set(self.certificate["trained"]), self.certificate["excluded"]
+        since = {
+            name: one
+            for name, one in candidates.items()
+            if name not in before and (one.error is not None or (one.failed and name in excluded))
+        }
+        candidates |= {name: replace(one, error=None, failed=False) for name, one in since.items()}
+        return since
+
+    def not_beaten_by(self, later: dict[str, Candidate], trained: dict[str, Candidate]) -> None:
+        best = min((self._value(one, _error(one)) for one in trained.values()), default=math.inf)
+        for name, one in later.items():
+            if one.error is not None and self._value(one, one.error) < _less_by(best, self.certificate["aim"]):
+                raise self.fail(f"{name} has been trained since, and beats the incumbent by more than is claimed")
+
     def noise(self, errors: dict[str, dict[int, float]], trials: int) -> float:
         groups = [list(seeds.values()) for seeds in errors.values() if len(seeds) > 1]
         freedom = sum(len(group) - 1 for group in groups)
@@ -165,7 +184,7 @@ class _Check:
         if incumbent is not None and self.kind != "latency":
             aim = max(aim, (3 * eta + slack) / _error(incumbent))
         self.same("the aim", self.certificate["aim"], aim)
-        target = worst / (1 - aim) if worst < 0 else worst * (1 - aim)
+        target = _less_by(worst, aim)
         pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}
         self.same("the set of the excluded", sorted(self.certificate["excluded"]), sorted(pending))
         rivals = [self._value(one, _error(one) - eta) for one in trained.values() if one is not incumbent]
@@ -250,3 +269,8 @@ def _below(small: Candidate, large: Candidate) -> bool:
 def _error(one: Candidate) -> float:
     assert one.error is not None
     return one.error
+
+
+def _less_by(value: float, share: float) -> float:
+    """What is better than a value by a share of it; -W is better where it is further from 0."""
+    return value / (1 - share) if value < 0 else value * (1 - share)
