@@ -182,7 +182,7 @@ class _Check:
         worst, incumbent = self._incumbent(candidates, trained, eta)
         aim = float(self.certificate["delta"])
         if incumbent is not None and self.kind != "latency":
-            aim = max(aim, (3 * eta + slack) / _error(incumbent))
+            aim = max(aim, min((3 * eta + slack) / _error(incumbent), 0.99))
         self.same("the aim", self.certificate["aim"], aim)
         target = _less_by(worst, aim)
         pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}

@@ -209,7 +209,7 @@ class Certified:
             certain = objective.bound(problem.parameters[row], problem.cost[row], e[best : best + 1] + eta)[0]
             worst = float(certain if certain < np.inf else value[best])
             if objective.name != "latency":
-                aim = max(aim, (3 * eta + slack) / float(e[best]))
+                aim = max(aim, min((3 * eta + slack) / float(e[best]), 0.99))
         target = worst / (1 - aim) if worst < 0 else worst * (1 - aim)
         if target != self.even[0]:
             needed = objective.break_even(self.parameters, self.cost, target)
