@@ -19,7 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from quality import SETTINGS, docstring_corpus, material, paces, run, shared, write
+from quality import SETTINGS, docstring_corpus, material, paces, run, shared
+from records import write
 from subarch.demo import teacher_folder
 from subarch.doctor import machine, usable_cores
 from subarch.pretraining.config import load_pretrain

@@ -24,7 +24,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from quality import docstring_corpus, material, paces, shared, write
+from quality import docstring_corpus, material, paces, shared
+from records import write
 from subarch.doctor import machine, usable_cores
 from subarch.errors import InvalidTeacher
 from subarch.pipeline import pretrain

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from records import write
 from sts import sts_b
 from subarch.bench.bench import bench
 from subarch.bench.config import BenchConfig
@@ -189,12 +189,6 @@ def table(rows: list[dict[str, Any]]) -> Table:
             f"{row['spearman']:.4f}",
         )
     return shown
-
-
-def write(results: dict[str, Any], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import statistics
 import warnings
@@ -39,6 +38,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from records import write
 from subarch.configuration import load
 from subarch.demo import teacher_folder
 from subarch.doctor import machine, usable_cores
@@ -192,7 +192,7 @@ class Bench:
                 "dev": chosen.dev_score,
             }
         predictions = labels_of(self.parts.heldout.task, predict(best, self.parts.heldout))
-        write(self.predictions(cell), predictions)
+        write(predictions, self.predictions(cell))
         scores = score(self.parts.heldout, predictions)
         return {"score": scores[self.metric], "scores": scores} | cost
 
@@ -264,7 +264,7 @@ class Bench:
         self.write()
 
     def write(self) -> None:
-        write(self.path, self.found)
+        write(self.found, self.path)
 
 
 def again(thetas: Sequence[Theta]) -> Iterator[Theta]:
@@ -281,13 +281,6 @@ def chance(examples: Examples) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # correlations with a constant are none, and count as 0
         return score(examples, [constant] * len(examples))
-
-
-def write(path: Path, data: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def seeds_of(found: dict[str, Any], name: str, method: str) -> list[float]:

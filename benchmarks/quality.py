@@ -29,6 +29,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from records import write
 from sts import sts_b
 from subarch.architecture import Architecture
 from subarch.demo import PACKAGES, teacher_folder
@@ -210,12 +211,6 @@ def shared(out: Path, name: str) -> Path:
         if not (folder / shared).exists():
             (folder / shared).symlink_to(os.path.relpath(out / "common" / shared, folder))
     return folder
-
-
-def write(results: dict[str, Any], path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

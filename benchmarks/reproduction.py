@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from records import write
 from subarch import Architecture, Inputs, ParameterCount
 from subarch.bench.config import RUNTIMES, BenchConfig
 from subarch.configuration import load
@@ -190,9 +190,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
         speed |= {key: found[key] for key in ("threads", "versions", "machine")}
         kept = ("begun", "seconds", "load_average", "peak_gflops", "rows")
         speed["runtimes"][runtime] = {key: found[key] for key in kept} | {"ratios": ratios(found["rows"])}
-        temporary = arguments.results.with_suffix(".tmp")
-        temporary.write_text(json.dumps(speed, indent=1) + "\n", encoding="utf-8")
-        os.replace(temporary, arguments.results)
+        write(speed, arguments.results)
     return speed
 
 

@@ -86,6 +86,9 @@ EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c["trained"].append("9-4-32-64"), "trained is said to be"),
     (lambda c: double(c, "candidates"), "candidates is said to be"),
     (lambda c: double(c, "affordable"), "affordable is said to be"),
+    (lambda c: c.update(closed=False), "closed is said to be False"),
+    (lambda c: c.update(delta=0.5), "delta is said to be 0.5, and is 0.02"),
+    (lambda c: c["noise"].update(level=0.5), "the level of the noise is said to be 0.5"),
     (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta is said to be"),
     (lambda c: double(c["noise"], "freedom"), "the freedom of the noise is said to be"),
     (lambda c: double(c, "slack"), "the slack is said to be"),
@@ -201,5 +204,5 @@ def test_another_question_to_the_same_trials(copy: Path) -> None:
         verify(copy)
     else:
         assert "The search is not finished" in found["sentence"]
-        with pytest.raises(InvalidStudy, match="may beat the incumbent"):
+        with pytest.raises(InvalidStudy, match="closed is said to be False"):
             verify(copy)

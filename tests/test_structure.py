@@ -92,7 +92,7 @@ ALLOWED: dict[str, str] = {
     "export.packages export.runtimes export.seal extraction.config extraction.latency_cache latency model progress "
     "sentence teacher",
     "extraction.latencies": "errors doctor extraction.config extraction.latency_cache extraction.latency_model "
-    "extraction.measuring extraction.prepare extraction.question lengths packed progress runs space",
+    "extraction.measuring extraction.prepare extraction.question lengths packed progress runs space teacher",
     # full training: batches, what is learnt from them, the loop, and what it leaves
     "pretraining.config": "errors architecture configuration",
     "pretraining.checkpoints": "errors",

@@ -94,7 +94,9 @@ class Teacher:
             raise InvalidTeacher(
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {encoder.config.vocab_size} rows"
             )
-        recipe = Recipe.read(folder, usable_positions(encoder.config), int(tokenizer.model_max_length))
+        config = encoder.config
+        positions = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
+        recipe = Recipe.read(folder, positions, int(tokenizer.model_max_length))
         if recipe.lower_case:
             from tokenizers.normalizers import Lowercase
             from tokenizers.normalizers import Sequence as Chain
@@ -305,13 +307,12 @@ def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
         )
 
 
-def usable_positions(config: Any) -> int:
-    """Tokens that an encoder of this stock configuration can read at once.
+def usable_positions(family: str, positions: int, pad_token_id: int) -> int:
+    """Tokens that an encoder with so many positions can read at once.
 
     RoBERTa counts positions from pad_token_id + 1, so that many rows of its table are never used.
     """
-    unused = config.pad_token_id + 1 if config.model_type == "roberta" else 0
-    return int(config.max_position_embeddings) - unused
+    return positions - (pad_token_id + 1 if family == "roberta" else 0)
 
 
 def _fingerprint(folder: Path, weights: Sequence[Path]) -> str:

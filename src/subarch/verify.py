@@ -27,7 +27,7 @@ from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study, sqlite
 from subarch.runs import RunFolder
 
-ROUNDING = 1e-9
+LEVEL, ROUNDING = 0.95, 1e-9
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,9 @@ def verify(path: Path) -> list[str]:
     candidates = check.candidates(run, errors, failed)
     later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
+    check.same("closed", certificate["closed"], True)
+    check.same("delta", certificate["delta"], run.config.delta)
+    check.same("the level of the noise", certificate["noise"]["level"], LEVEL)
     check.same("trained", sorted(certificate["trained"]), sorted(trained))
     check.same("candidates", certificate["candidates"], len(candidates))
     check.same("affordable", certificate["affordable"], sum(one.affordable for one in candidates.values()))
@@ -161,7 +164,7 @@ class _Check:
         variance = sum((e - fmean(group)) ** 2 for group in groups for e in group) / max(freedom, 1)
         claimed = self.certificate["noise"]
         self.same("the freedom of the noise", claimed["freedom"], freedom)
-        tail = (1 - claimed["level"]) / (2 * max(trials, 1))
+        tail = (1 - LEVEL) / (2 * max(trials, 1))
         eta = float(math.sqrt(variance) * stats.t.isf(tail, freedom)) if freedom and variance else 0.0
         self.same("eta", claimed["eta"], eta)
         return eta
@@ -245,8 +248,7 @@ class _Check:
                 if other is not one
             )
         self.same("the number of failures in the audit", claimed["failures"], failures)
-        level = self.certificate["noise"]["level"]
-        most = float(stats.beta.ppf(level, failures + 1, len(drawn) - failures)) if failures < len(drawn) else 1.0
+        most = float(stats.beta.ppf(LEVEL, failures + 1, len(drawn) - failures)) if failures < len(drawn) else 1.0
         self.same("the rate that the audit leaves", claimed["failing"], most)
 
 

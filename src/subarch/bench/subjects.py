@@ -187,7 +187,8 @@ def _read(folder: Path) -> tuple[Architecture, Inputs, int]:
             f"{folder}: model type {config.model_type!r} is not supported; use one of {', '.join(FAMILIES)}"
         )
     inputs = Inputs(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
-    return Architecture.from_config(config), inputs, usable_positions(config)
+    longest = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
+    return Architecture.from_config(config), inputs, longest
 
 
 def _exported(subject: Subject, config: ExportConfig) -> Path | None:

@@ -40,6 +40,7 @@ from subarch.packed import Corpus
 from subarch.progress import Report
 from subarch.runs import RunFolder
 from subarch.space import Costs, SearchSpace
+from subarch.teacher import usable_positions
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]
@@ -250,9 +251,7 @@ def _file(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> tuple
 def _settings(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> dict[str, Any]:
     """What decides a latency of a run. `length` is a list where it is the corpus's."""
     blueprint = blueprint_of(basis)
-    # RoBERTa counts positions from pad_token_id + 1
-    usable = blueprint.inputs.positions
-    usable -= blueprint.settings["pad_token_id"] + 1 if blueprint.family == "roberta" else 0
+    usable = usable_positions(blueprint.family, blueprint.inputs.positions, blueprint.settings["pad_token_id"])
     length: int | list[int] = config.latency_length
     if config.length_from == "corpus":
         tokens = Corpus.load(run.path / "corpus").train.size + 2  # and those that open and close a sequence
