@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 from subarch.errors import InvalidStudy, InvalidTask, InvalidTeacher, TrainingDiverged
@@ -18,6 +19,7 @@ from subarch.finetuning import fit as finetuning
 from subarch.finetuning import trainer as fit_trainer
 from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.fit import Fitted, fit, labels_of, predict
+from subarch.finetuning.occurring import Occurring
 from subarch.finetuning.trainer import class_weights, loss_of
 from subarch.tasks import Example, Examples, score
 from tasks_tiny import QUIZ, SAME, TOPIC, examples, pairs, prices, quizzes, topics
@@ -85,6 +87,39 @@ def test_the_tokenizer_cuts_as_in_training(fitted: Fitted, model: Path, tmp_path
     longer = sum(len(example.texts[0].split()) > 4 for example in topics(44)) / 44
     assert short.truncated == pytest.approx(longer)
     assert 0 < longer < 1
+
+
+class _All(Occurring):
+    """Sets nothing aside."""
+
+    def __init__(self, model: Any, encoded: Any, padding: int) -> None:
+        super().__init__(model, encoded, model.config.vocab_size - 1)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_embeddings_of_tokens_that_do_not_occur_stay_and_nothing_else_differs(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_teacher(tmp_path / "model", family=family, layers=1, modules=False)
+    name = "embeddings.word_embeddings.weight"
+    theta = dataclasses.replace(FAST, weight_decay=0.0)
+    parts = {"train": topics(20), "dev": topics(9, 1, "validation")}
+    reduced = refit(model, tmp_path / "reduced", theta, **parts)
+    monkeypatch.setattr(finetuning, "Occurring", _All)
+    whole = refit(model, tmp_path / "whole", theta, **parts)
+    before, after = load_file(model / WEIGHTS), load_file(reduced.folder / WEIGHTS)
+    for key, weight in load_file(whole.folder / WEIGHTS).items():
+        torch.testing.assert_close(after[key], weight, atol=1e-5, rtol=0)
+    old, new = before[name], after[f"{family}.{name}"]
+    moved = (old != new).any(1)
+    occurring = {
+        row
+        for example in (*parts["train"], *parts["dev"])
+        for row in AutoTokenizer.from_pretrained(model)(*example.texts)["input_ids"]
+    }
+    assert set(moved.nonzero().flatten().tolist()) <= occurring
+    assert 0 < moved.sum() < len(old)
+    np.testing.assert_allclose(reduced.dev_logits, whole.dev_logits, atol=1e-5)
 
 
 def test_roberta_learns_pairs(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ ALLOWED: dict[str, str] = {
     "finetuning.division": "errors finetuning.config tasks",
     "finetuning.heads": "errors products tasks teacher",
     "finetuning.trainer": "errors finetuning.config finetuning.heads progress tasks",
-    "finetuning.fit": "folders errors finetuning.config finetuning.trainer finetuning.heads progress tasks teacher",
+    "finetuning.occurring": "finetuning.heads",
+    "finetuning.fit": "folders errors finetuning.config finetuning.trainer finetuning.heads finetuning.occurring "
+    "progress tasks teacher",
     "finetuning.finetune": "errors finetuning.adequacy finetuning.division doctor finetuning.config finetuning.fit "
     "finetuning.strategies evaluation.assess card finetuning.card progress readers runs tasks teacher",
     # Agora: the loop, what it writes down, what it makes points with, which sets go
@@ -207,6 +209,7 @@ HEAVY = {
     "pretraining.pretrain",
     "planning.pace",
     "finetuning.heads",
+    "finetuning.occurring",
     "finetuning.trainer",
     "finetuning.fit",
     "finetuning.strategies",

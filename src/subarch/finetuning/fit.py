@@ -30,6 +30,7 @@ import torch
 from subarch.errors import InvalidStudy, InvalidTask
 from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.heads import Logits, columns_of, encode, load_fine_tuned, quiet, run, tokenizer_for, with_head
+from subarch.finetuning.occurring import Occurring
 from subarch.finetuning.trainer import Dev, FitTrainer, Scale, arguments, class_weights, history, labels_of
 from subarch.folders import replaced
 from subarch.progress import Report, silent
@@ -240,23 +241,26 @@ def _fit(
     encoded, truncated = encode(train, tokenizer, teacher)
     scale = Scale.of(train)
     model = with_head(encoder, task, theta.dropout, theta.seed)
+    dev_encoded, _ = encode(dev, tokenizer)
+    occurring = Occurring(model, [*encoded, *dev_encoded], tokenizer.pad_token_id)
     trainer = FitTrainer(
         model,
         arguments(folder / "checkpoints", theta, encoded, primary(task)),
-        [scale.shrink(one) for one in encoded],
+        occurring.renumber([scale.shrink(one) for one in encoded]),
         tokenizer,
-        Dev(dev, encode(dev, tokenizer)[0], scale),
+        Dev(dev, occurring.renumber(dev_encoded), scale),
         class_weights(train) if settings.class_weights else None,
         settings,
         report,
     )
     trainer.train()
     model.eval()
+    occurring.restore()
     scale.fold_into(model)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     shutil.rmtree(folder / "checkpoints")
-    logits = run(model, trainer.dev.encoded, tokenizer, task)
+    logits = run(model, dev_encoded, tokenizer, task)
     state = trainer.state
     assert state.best_global_step is not None
     per_epoch = math.ceil(len(encoded) / theta.batch_size)
