@@ -99,7 +99,7 @@ class Certified:
         self.rows = np.arange(len(problem), dtype=np.int64)
         self.effort = np.ones(len(problem)) if problem.effort is None else problem.effort
         self.lattice = Lattice(problem.table)
-        self.law = Law(self.lattice)
+        self.law = Law(self.lattice, problem.hints)
         # Columns in the order of the grid: read in order, a million cells take a fraction of the time
         grid = self.lattice.grid
         self.is_row = self.lattice.row >= 0
