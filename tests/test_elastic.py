@@ -190,9 +190,11 @@ def test_a_warm_trial_begins_where_its_parent_ended(folder: Path) -> None:
     bench = opened(folder)
     parent, small = Architecture(3, 4, 32, 64), Architecture(2, 4, 32, 16)
     with pytest.raises(InvalidStudy, match="cannot be read"):
-        bench.train(small, replace(THETA, seed=7, parent=parent))
+        bench.train(small, replace(THETA, parent=parent, parent_steps=5))
     bench.train(parent, THETA, weights_path(bench.run, parent, THETA))
-    trial = bench.train(small, replace(THETA, steps=2, parent=parent), bench.run / "nobody's.safetensors")
+    trial = bench.train(
+        small, replace(THETA, steps=2, parent=parent, parent_steps=6), bench.run / "nobody's.safetensors"
+    )
     network = loaded(bench, small, part(_saved(bench, parent), small, parent, bench.anatomy))
     assert trial.curve[0].error == bench.signal.error(network)
     assert trial.error != trial.curve[0].error

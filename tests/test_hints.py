@@ -109,7 +109,7 @@ def test_of_each_hidden_size_the_largest_is_trained_and_the_others_begin_as_its_
     assert {job for job in pool.jobs if job[1].parent is None} == {(shape, full) for shape in largest.values()}
     parts = [job for job in pool.jobs if job[1].parent is not None]
     assert len(parts) == len(found)
-    assert all(theta == replace(full, steps=5, parent=largest[shape.hidden]) for shape, theta in parts)
+    assert all(theta == replace(full, steps=5, parent=largest[shape.hidden], parent_steps=40) for shape, theta in parts)
 
 
 def test_parts_of_a_network_that_failed_have_no_hint(tmp_path: Path) -> None:
@@ -204,5 +204,5 @@ def test_trials_written_before_there_were_hints_are_read(tmp_path: Path) -> None
     assert json.loads(json.dumps(told))["start"] is None
     del told["start"]
     assert Trial.from_dict(told) == trial
-    parent = replace(trial.settings, elastic=True, parent=Architecture(3, 4, 16, 64))
+    parent = replace(trial.settings, elastic=True, parent=Architecture(3, 4, 16, 64), parent_steps=9)
     assert Trial.from_dict(replace(trial, settings=parent).to_dict()).settings == parent

@@ -422,6 +422,7 @@ def test_optuna_reads_the_documented_record(tmp_path: Path) -> None:
         "seconds": 13.5,
         "threads": 1,
         "reason": None,
+        "start": None,
     }
     assert [found.state.name for found in theirs.trials] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
     assert theirs.trials[2].user_attrs["reason"] == "the loss became nan at step 3"

@@ -52,7 +52,9 @@ def hints(question: Question, study: Study, workers: Pool, run: Path, report: Re
     own = replace(whole, steps=0 if whole.elastic else math.ceil(WARM * full.steps))
     largest = {row: _largest(question, row) for row in rows}
     there = _trained(dict.fromkeys(largest.values()), whole, study, workers, run, report)
-    settings = {row: replace(own, parent=parent) for row, parent in largest.items() if parent in there}
+    settings = {
+        row: replace(own, parent=parent, parent_steps=full.steps) for row, parent in largest.items() if parent in there
+    }
     return _errors(question, settings, study, workers, report)
 
 

@@ -13,8 +13,8 @@ from subarch.architecture import Architecture
 class Settings:
     """One element θ of the hyperparameter space Θ, with the number of steps s and the seed.
 
-    The last two are for cheap errors (`hints.py`): `elastic`: trained together with its parts; `parent`: begins as a
-    part of this trained candidate, which was trained elastically where this is said to be.
+    The last three are for cheap errors (`hints.py`). `elastic`: trained together with its parts. `parent`: begins as a
+    part of this candidate, which was trained for `parent_steps`, elastically where that is said.
     """
 
     steps: int
@@ -23,6 +23,7 @@ class Settings:
     seed: int = 0
     elastic: bool = False
     parent: Architecture | None = None
+    parent_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +92,15 @@ def start_of(settings: Settings) -> dict[str, Any] | None:
     """How a trial began, as JSON, where it was not as configured."""
     if not settings.elastic and settings.parent is None:
         return None
-    return {"elastic": settings.elastic, "parent": None if settings.parent is None else str(settings.parent)}
+    parent = None if settings.parent is None else str(settings.parent)
+    return {"elastic": settings.elastic, "parent": parent, "parent_steps": settings.parent_steps}
 
 
 def start_from(data: dict[str, Any] | None) -> dict[str, Any]:
     """Fields of `Settings` from what `start_of` gave."""
-    if data is None:
-        return {}
-    return {"elastic": data["elastic"], "parent": Architecture.parse(data["parent"]) if data["parent"] else None}
+    if data is None or data["parent"] is None:
+        return data or {}
+    return data | {"parent": Architecture.parse(data["parent"])}
 
 
 def weights_path(run: Path, architecture: Architecture, settings: Settings) -> Path:

@@ -141,8 +141,9 @@ class Workbench:
     def _start(self, architecture: Architecture, settings: Settings) -> Student:
         if settings.parent is None:
             return self.student(architecture, settings.seed)
-        trained = weights_path(self.run, settings.parent, replace(settings, steps=self.config.steps, parent=None))
-        whole = load_weights(Student(settings.parent, self.blueprint), trained).state_dict()
+        trained = replace(settings, steps=settings.parent_steps, parent=None, parent_steps=0)
+        path = weights_path(self.run, settings.parent, trained)
+        whole = load_weights(Student(settings.parent, self.blueprint), path).state_dict()
         student = Student(architecture, self.blueprint)
         student.load_state_dict(part(whole, architecture, settings.parent, self.anatomy))
         return student
