@@ -84,8 +84,8 @@ class Study:
             recorded = dict(json.loads(attributes["identity"])) if schema == SCHEMA else {}
         except ImportError as error:
             raise InvalidStudy(
-                f"{_shown(url)}: the driver of this database is not installed; install it (psycopg2 for PostgreSQL), "
-                "or leave the storage to SQLite"
+                f"{_shown(url)}: the driver of this database is not installed; install it "
+                "(for PostgreSQL: pip install 'subarch[postgresql]'), or leave the storage to SQLite"
             ) from error
         # RuntimeError: tables of another version of Optuna; KeyError and so on: attributes that are not ours
         except (OptunaError, SQLAlchemyError, KeyError, RuntimeError, TypeError, ValueError) as error:
