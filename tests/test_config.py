@@ -147,7 +147,6 @@ def coherent(values: dict[str, Any]) -> bool:
             measured or not any(limits),
             measured or values["objective"] != "latency",
             values["teacher"] is not None or values["max_latency_ratio"] is None,
-            (values["strategy"], values["heads"]) != ("certified", "all"),
         ]
     )
 
@@ -173,7 +172,6 @@ def test_reading_what_was_dumped_gives_the_same(
     values |= {"cost": "latency", "teacher": values["teacher"] or Path("teacher")}
     values |= {"task": Path("task") if values["error"] == "task" else None}
     values |= {"keep": 0.97 if values["objective"] == "latency" else None}
-    values |= {"heads": "nearest"}
     config = load(None, values)
     path = tmp_path_factory.mktemp("config") / "dumped.yaml"
     path.write_text(dump(config), encoding="utf-8")

@@ -24,7 +24,9 @@ class Problem:
 
     `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective. A measured latency need not ascend along the
     order, which is that of operations. `table` is ⟨D, A, H, I⟩, (N, 4), and `effort` what a training costs, (N,), in
-    any unit: only the strategies that go by the partial order of shapes need them.
+    any unit: only the strategies that go by the partial order of shapes need them. `nearest`, (N,), marks of each
+    ⟨D, H, I⟩ the one row that represents it, whose heads are nearest the teacher's in size; None: no two rows differ in
+    A only.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -35,6 +37,7 @@ class Problem:
     objective: Objective
     table: NDArray[np.int64] | None = None
     effort: Floats | None = None
+    nearest: Mask | None = None
 
     def __post_init__(self) -> None:
         if not len(checked_costs(self.parameters, self.cost)[0]):
