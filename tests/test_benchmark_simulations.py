@@ -131,9 +131,9 @@ def test_one_search_serves_all_audits_and_is_judged_as_each_would_be() -> None:
         _, of = list(questions(table))[seed]
         error = planted(table, 0.3, seed)
         together = Certified(of, 0.01)
-        for together.audit in (0, 3, 9):
+        for together.audit.size in (0, 3, 9):
             list(asked(together, error))
-            alone = Certified(of, 0.01, together.audit)
+            alone = Certified(of, 0.01, together.audit.size)
             list(asked(alone, error))
             assert alone.evidence() == together.evidence()
             found = judged(together, error)

@@ -137,6 +137,26 @@ def test_several_workers_and_failures(seed: int, name: str, workers: int, data: 
     assert better_by(problem, error, search.evidence().incumbent) <= 1e-12
 
 
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES))
+def test_the_audit_occupies_all_workers(seed: int, name: str) -> None:
+    """With nothing else left to train, what the audit draws is handed out at once, and in the order of the draw."""
+    problem, error, _ = problem_of(seed, name)
+    search, alone = Certified(problem, 0.0), Certified(problem, 0.0, audit=4)
+    for one in (search, alone):
+        while (row := one.ask()) is not None:
+            one.tell(row, float(error[row]))
+    search.audit.size = 4
+    together = []
+    while (row := search.ask()) is not None:
+        together.append(row)
+    drawn = alone.evidence().audited
+    assert together == [row for row in drawn if np.isnan(search.error[row])]
+    for row in together:
+        search.tell(row, float(error[row]))
+    assert search.done
+    assert search.evidence() == alone.evidence()
+
+
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES), data=st.data())
 def test_stopped_and_told_what_was_known_it_goes_on_as_before(seed: int, name: str, data: st.DataObject) -> None:
     problem, error, _ = problem_of(seed, name)

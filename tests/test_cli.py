@@ -211,8 +211,6 @@ def test_every_option_reaches_the_configuration(
         needed["keep"] = 0.5
     elif key == "keep":
         needed["objective"] = "latency"
-    elif key == "heads":
-        needed["strategy"] = "exhaustive"
     elif key == "vocabulary_size":
         needed = {"corpus": ["c"], "error": "mlm", "initialise": "scratch"}
     given = needed | {key: VALUES[key]}

@@ -112,9 +112,9 @@ def measure(axes: Axes, tables: int) -> Cells:
     for seed, (table, _, problem) in enumerate(one_each(axes, tables)):
         for rate in RATES:
             search, error = Certified(problem, DELTA), planted(table, rate, seed)
-            for search.audit in AUDITS:
+            for search.audit.size in AUDITS:
                 list(asked(search, error))
-                cells[str(rate)][str(search.audit)].append(judged(search, error))
+                cells[str(rate)][str(search.audit.size)].append(judged(search, error))
     return cells
 
 

@@ -4,7 +4,8 @@ Nothing of the search is used here: errors come from the trials in the study, pa
 forms of `Architecture`, latencies from the record of measurements, and every candidate of the space is looked at in
 plain loops. What has to hold of each: it was trained, or breaks a limit known beforehand, or is no larger in depth,
 hidden and intermediate size than the trained one named as its excluder, whose error, less noise and slack, leaves it no
-value that beats the incumbent's by more than is claimed.
+value that beats the incumbent's by more than is claimed. Where the number of heads was free, this is asked of the one
+nearest in head size; of the others, that the same holds with η_A, measured on the trained, taken off as well.
 
     >>> verify(Path("runs/mine"))
     ['148 candidates: 11 trained, 60 over a limit, 77 excluded for a reason that holds', ...]
@@ -38,6 +39,7 @@ class Candidate:
     affordable: bool
     error: float | None
     failed: bool
+    nearest: bool
 
 
 def verify(path: Path) -> list[str]:
@@ -63,7 +65,8 @@ def verify(path: Path) -> list[str]:
     check.same("affordable", certificate["affordable"], sum(one.affordable for one in candidates.values()))
     eta = check.noise(errors, len(trained))
     slack = check.slack(trained, eta)
-    excluded = check.exclusions(candidates, trained, eta, slack)
+    gain, pairs = check.heads(trained, run.config.heads == "all")
+    excluded = check.exclusions(candidates, trained, eta, slack, gain)
     check.audit(trained, eta)
     check.not_beaten_by(later, trained)
     over = sum(not one.affordable and one.error is None for one in candidates.values())
@@ -74,6 +77,7 @@ def verify(path: Path) -> list[str]:
         f"{certificate['incumbent']} is the best that was trained; nothing beats it by more than "
         f"{certificate['reached'] or 0:.3g}, noise counted",
         f"audit: {certificate['audit']['failures']} of {len(certificate['audit']['drawn'])} contradict the order",
+        *([f"other numbers of heads lower an error by at most {gain:.3g}, on {pairs} pairs"] if pairs else []),
     ]
 
 
@@ -118,7 +122,7 @@ class _Check:
         limit = self.objective.get("max_latency_ms") or self.objective.get("max_operations") or math.inf
         largest = self.objective["max_parameters"] or math.inf
         found = {}
-        for architecture in _space(run.read("space"), self._head_size(run)):
+        for architecture, nearest in _space(run.read("space"), self._head_size(run), run.config.heads == "all"):
             name, parameters = str(architecture), architecture.parameters(inputs).total
             cost = float(architecture.operations(inputs, run.config.latency_length))
             if self.selection["cost_kind"] == "latency":
@@ -132,6 +136,7 @@ class _Check:
                 cost <= limit and parameters <= largest,
                 errors.get(name, {}).get(self.seed),
                 name in failed,
+                nearest,
             )
         self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
         return found
@@ -156,7 +161,8 @@ class _Check:
     def not_beaten_by(self, later: dict[str, Candidate], trained: dict[str, Candidate]) -> None:
         best = min((self._value(one, _error(one)) for one in trained.values()), default=math.inf)
         for name, one in later.items():
-            if one.error is not None and self._value(one, one.error) < _less_by(best, self.certificate["aim"]):
+            aim = self.certificate["aim"] if one.nearest else self.certificate["heads"]["aim"]
+            if one.error is not None and self._value(one, one.error) < _less_by(best, aim):
                 raise self.fail(f"{name} has been trained since, and beats the incumbent by more than is claimed")
 
     def noise(self, errors: dict[str, dict[int, float]], trials: int) -> float:
@@ -171,24 +177,40 @@ class _Check:
         return eta
 
     def slack(self, trained: dict[str, Candidate], eta: float) -> float:
+        ordered = [one for one in trained.values() if one.nearest]
         drops = [
             _error(large) - _error(small) - 2 * eta
-            for small, large in product(trained.values(), trained.values())
+            for small, large in product(ordered, ordered)
             if small is not large and _below(small, large)
         ]
         self.same("the slack", self.certificate["slack"], max([0.0, *drops]))
         self.same("the number of violations", self.certificate["violations"], sum(drop > 0 for drop in drops))
         return max([0.0, *drops])
 
+    def heads(self, trained: dict[str, Candidate], free: bool) -> tuple[float, int]:
+        """η_A, inf where nothing was compared, and on how many pairs it was measured."""
+        claimed, (gain, pairs) = self.certificate.get("heads"), _gain(trained)
+        if not free:
+            self.same("what is known of other numbers of heads", claimed, None)
+            return 0.0, 0
+        if claimed is None:
+            raise self.fail("it does not say what is known of other numbers of heads")
+        self.same("eta of the heads", claimed["eta"], gain if pairs else None)
+        self.same("the number of pairs that differ in heads", claimed["pairs"], pairs)
+        return gain, pairs
+
     def exclusions(
-        self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float, slack: float
+        self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float, slack: float, gain: float
     ) -> int:
         worst, incumbent = self._incumbent(candidates, trained, eta)
-        aim = float(self.certificate["delta"])
+        aim = wider = float(self.certificate["delta"])
         if incumbent is not None and self.kind != "latency":
             aim = max(aim, min((3 * eta + slack) / _error(incumbent), 0.99))
+            more = gain if gain < math.inf else 0.0
+            wider = max(wider, min((3 * eta + slack + more) / _error(incumbent), 0.99))
         self.same("the aim", self.certificate["aim"], aim)
-        target = _less_by(worst, aim)
+        if self.certificate.get("heads") is not None:
+            self.same("the aim for other numbers of heads", self.certificate["heads"]["aim"], wider)
         pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}
         self.same("the set of the excluded", sorted(self.certificate["excluded"]), sorted(pending))
         rivals = [self._value(one, _error(one) - eta) for one in trained.values() if one is not incumbent]
@@ -199,10 +221,15 @@ class _Check:
                     raise self.fail(f"{by}, which is to exclude {name}, was not trained")
                 if not _below(one, trained[by]):
                     raise self.fail(f"{by}, which is to exclude {name}, is not as large in every size")
+                if not trained[by].nearest:
+                    raise self.fail(f"{by}, which is to exclude {name}, has not the heads that the order is of")
                 floor = _error(trained[by]) - eta - slack
-            rivals.append(self._value(one, floor))
+            if incumbent is not None and one.shape == incumbent.shape:
+                raise self.fail(f"{name}, of the incumbent's shape, was not trained")
+            rivals.append(self._value(one, floor if one.nearest else floor - gain))
+            target = _less_by(worst, aim if one.nearest else wider)
             if rivals[-1] < target - ROUNDING * abs(target):
-                raise self.fail(f"{name} may beat the incumbent by more than {aim:.3g}: {by} does not exclude it")
+                raise self.fail(f"{name} may beat the incumbent by more than is claimed: {by} does not exclude it")
         best, reached = min(rivals, default=math.inf), None
         if best >= worst:
             reached = 0.0
@@ -239,34 +266,51 @@ class _Check:
     def audit(self, trained: dict[str, Candidate], eta: float) -> None:
         claimed, failures = self.certificate["audit"], 0
         drawn = claimed["drawn"]
+        gain, pairs = _gain({name: one for name, one in trained.items() if one.nearest or name not in drawn})
         for name in drawn:
             if name not in trained:
                 raise self.fail(f"{name}, which the audit drew, was not trained")
             one = trained[name]
+            off = 2 * eta + (gain if pairs and not one.nearest else 0.0)
             failures += any(
-                _below(one, other) and _error(one) < _error(other) - 2 * eta
+                _below(one, other) and _error(one) < _error(other) - off
                 for other in trained.values()
-                if other is not one
+                if other is not one and other.nearest
             )
         self.same("the number of failures in the audit", claimed["failures"], failures)
         most = float(stats.beta.ppf(LEVEL, failures + 1, len(drawn) - failures)) if failures < len(drawn) else 1.0
         self.same("the rate that the audit leaves", claimed["failing"], most)
 
 
-def _space(axes: dict[str, list[int]], head_size: float) -> Iterator[Architecture]:
-    """Every candidate: of each depth, hidden and intermediate size the one with heads nearest to that size."""
+def _space(axes: dict[str, list[int]], head_size: float, free: bool) -> Iterator[tuple[Architecture, bool]]:
+    """Every candidate, and whether it is the one of its depth, hidden and intermediate size with heads nearest to that
+    size; where the number of heads is not free only these."""
     for depth, hidden, intermediate in product(*(set(axes[axis]) for axis in ("depth", "hidden", "intermediate"))):
         heads = [a for a in set(axes["heads"]) if hidden % a == 0]
         if depth and heads:
             nearest = min(heads, key=lambda a: (round(abs(math.log(hidden / a / head_size)), 9), -a))
-            yield Architecture(depth, nearest, hidden, intermediate)
+            for number in heads if free else [nearest]:
+                yield Architecture(depth, number, hidden, intermediate), number == nearest
     for hidden in set(axes["hidden"]) if 0 in axes["depth"] else ():
-        yield Architecture(0, 0, hidden, 0)
+        yield Architecture(0, 0, hidden, 0), True
 
 
 def _below(small: Candidate, large: Candidate) -> bool:
     """Encoders without layers bound nobody."""
     return large.shape[0] > 0 and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
+
+
+def _gain(trained: dict[str, Candidate]) -> tuple[float, int]:
+    """By how much other numbers of heads are better than the nearest, inf where no pair is trained; and the pairs."""
+    most, pairs = 0.0, 0
+    ordered = [one for one in trained.values() if one.nearest]
+    for one in trained.values():
+        if not one.nearest:
+            own = [other for other in ordered if other.shape == one.shape]
+            larger = own or [other for other in ordered if _below(one, other)]
+            most = max([most, *(_error(other) - _error(one) for other in larger)])
+            pairs += len(own)
+    return (most if pairs else math.inf), pairs
 
 
 def _error(one: Candidate) -> float:

@@ -55,6 +55,7 @@ def certificate(question: Question, trials: Sequence[Trial]) -> Certificate | No
         },
         "slack": evidence.slack,
         "violations": evidence.violations,
+        "heads": _heads(evidence),
         "audit": {
             "drawn": [name(row) for row in evidence.audited],
             "failures": evidence.failures,
@@ -66,6 +67,13 @@ def certificate(question: Question, trials: Sequence[Trial]) -> Certificate | No
         "excluded": {name(row): None if by < 0 else name(by) for row, by in evidence.because.items()},
     }
     return found | {"sentence": _sentence(question, evidence, found, set(errors))}
+
+
+def _heads(evidence: Evidence) -> dict[str, Any] | None:
+    """η_A, None: not measured; the pairs it was measured on, and what is aimed at for other numbers of heads."""
+    if (heads := evidence.heads) is None:
+        return None
+    return {"eta": heads.eta if heads.pairs else None, "pairs": heads.pairs, "aim": heads.aim}
 
 
 def _sentence(question: Question, evidence: Evidence, found: Certificate, trained: set[int]) -> str:
@@ -81,17 +89,24 @@ def _sentence(question: Question, evidence: Evidence, found: Certificate, traine
     elif not evidence.closed:
         text += f"The search is not finished: among the {rest} others there may be better ones. "
     elif rest:
-        most = max(evidence.delta, min(evidence.aim, evidence.reached))
         text += f"The other {rest} that meet the limits cannot beat {found['incumbent']} by more than "
-        text += (
-            f"{_percent(most)}, because each is too dear or no larger, in depth, hidden and intermediate size, than a "
-        )
-        text += f"trained one whose error is too large: {_most(found)}. "
+        text += _most_better(evidence)
+        text += ", because each is too dear or no larger, in depth, hidden and intermediate size, than a trained one "
+        text += f"whose error is too large: {_most(found)}. "
     else:
         text += "All that meet the limits were trained. "
-    if evidence.aim > evidence.delta and evidence.reached > evidence.delta:
-        text += f"(Asked for were {_percent(evidence.delta)}; noise and violations leave no more within reach.) "
+    wider = evidence.aim if evidence.heads is None else evidence.heads.aim
+    if wider > evidence.delta and evidence.reached > evidence.delta:
+        why = "noise and violations" if wider == evidence.aim else "noise, violations and other numbers of heads"
+        text += f"(Asked for were {_percent(evidence.delta)}; {why} leave no more within reach.) "
     return text + _rests_on(evidence, found)
+
+
+def _most_better(evidence: Evidence) -> str:
+    """By how much others may be better than the incumbent, those with other numbers of heads apart."""
+    aims = [evidence.aim] if evidence.heads is None else [evidence.aim, evidence.heads.aim]
+    nearest, *others = (_percent(max(evidence.delta, min(aim, evidence.reached))) for aim in aims)
+    return nearest if others in ([], [nearest]) else f"{nearest}, or {others[0]} with another number of heads"
 
 
 def _most(found: Certificate) -> str:
@@ -112,6 +127,9 @@ def _rests_on(evidence: Evidence, found: Certificate) -> str:
         text += f"{evidence.violations} trained pairs contradict it, and all bounds are wider by {evidence.slack:.2g}. "
     else:
         text += "No trained pair contradicts it. "
+    if evidence.heads is not None and (pairs := evidence.heads.pairs):
+        text += "It is presumed too that no other number of heads has a lower error than the nearest by more than "
+        text += f"{evidence.heads.eta:.2g}, as measured on {pairs} {'pairs' if pairs > 1 else 'pair'}. "
     if drawn := len(evidence.audited):
         text += f"Of {drawn} excluded candidates drawn at random, {evidence.failures or 'none'} contradicts it: with "
         text += f"probability {noise['level']:.2f} at most {_percent(evidence.failing)} of all excluded do. "

@@ -8,7 +8,8 @@
                 have the error that they have as parts of it, without any training of their own
 
 How well each orders candidates, and what it costs, is in docs/estimate.md. Every training is a trial of the study like
-any other, so it is known when the search is resumed. Only the first θ of Θ is used. Encoders without layers get none.
+any other, so it is known when the search is resumed. Only the first θ of Θ is used. Encoders without layers get none,
+nor do those of other numbers of heads than the nearest (`--heads all`).
 
     >>> question = question.hinted(hints(question, study, workers, run, report))
 """
@@ -42,7 +43,9 @@ def hints(question: Question, study: Study, workers: Pool, run: Path, report: Re
         SubarchError: what a training raises that is nobody's trial; see `workers.Pool`.
     """
     kind, costs = question.config.hints, question.costs
-    rows = [row for row in np.flatnonzero(question.affordable).tolist() if costs.table[row, 0] > 0]
+    nearest = question.problem.nearest
+    hinted = question.affordable & (costs.table[:, 0] > 0) & (True if nearest is None else nearest)
+    rows: list[int] = np.flatnonzero(hinted).tolist()
     if kind == "none" or not rows:
         return {}
     full = thetas(question.config)[0]

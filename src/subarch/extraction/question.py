@@ -26,7 +26,7 @@ from subarch.objectives import Objective
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.noise import Noise
 from subarch.selection import CostUnit
-from subarch.space import Costs, SearchSpace
+from subarch.space import Costs, SearchSpace, nearest_heads
 
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
@@ -120,12 +120,14 @@ class Question:
 
 def candidates(config: ExtractConfig, space: SearchSpace, basis: dict[str, Any]) -> SearchSpace:
     """The part of a space that is searched: with all numbers of heads, or with heads of about the teacher's size."""
-    if config.heads == "all":
-        return space
+    return space if config.heads == "all" else space.with_heads_of(_head_size(basis))
+
+
+def _head_size(basis: dict[str, Any]) -> float:
     if basis["teacher"] is None:
-        return space.with_heads_of(HEAD_SIZE)
+        return HEAD_SIZE
     teacher = Architecture.parse(basis["teacher"]["architecture"])
-    return space.with_heads_of(teacher.hidden / max(teacher.heads, 1))
+    return teacher.hidden / max(teacher.heads, 1)
 
 
 def strategy_of(config: ExtractConfig, problem: Problem) -> Strategy:
@@ -162,7 +164,8 @@ def _problem(config: ExtractConfig, costs: Costs, basis: dict[str, Any], latenci
     )
     # The time of a trial: its operations, and something fixed
     effort = costs.operations + 0.1 * costs.operations.max() + 1.0
-    return Problem(costs.parameters, cost, objective, costs.table, effort)
+    nearest = nearest_heads(costs.table, _head_size(basis)) if config.heads == "all" else None
+    return Problem(costs.parameters, cost, objective, costs.table, effort, nearest)
 
 
 def _floor(config: ExtractConfig, reference: float | None) -> float | None:

@@ -24,8 +24,10 @@ class Problem:
 
     `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective. A measured latency need not ascend along the
     order, which is that of operations. `table` is ⟨D, A, H, I⟩, (N, 4), and `effort` what a training costs, (N,), in
-    any unit: only the strategies that go by the partial order of shapes need them. `hints` are cheap errors, (N,), NaN
-    where there is none: they may say what to train first, and bound nothing.
+    any unit: only the strategies that go by the partial order of shapes need them. `nearest`, (N,), marks of each
+    ⟨D, H, I⟩ the one row that represents it, whose heads are nearest the teacher's in size; None: no two rows differ in
+    A only. `hints` are cheap errors, (N,), NaN where there is none: they may say what to train first, and bound
+    nothing.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -36,6 +38,7 @@ class Problem:
     objective: Objective
     table: NDArray[np.int64] | None = None
     effort: Floats | None = None
+    nearest: Mask | None = None
     hints: Floats | None = None
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
     while something may still be better than the incumbent by more than δ:
         if the law fitted so far puts such a candidate somewhere:   train it              (the incumbent's part)
         else: train what excludes most candidates for its cost                            (the certificate's part)
+    the same for other numbers of heads, first all of the incumbent's shape               (`heads`)
     train a random sample of what was excluded, to see whether the reasons hold           (the audit)
 
 Proof sketch. Let x ≤ t mean that t is at least as large as x in each of D, H and I. Assume (M) that the true error, the
@@ -13,7 +14,8 @@ mean over seeds, does not rise along ≤, and (N) that |measured - true| ≤ η 
 and p(x), i(x) are known exactly, so no x does better than value(p(x), i(x), L(x)). The incumbent's own value is at
 worst value(p, i, ê + η). If for every untrained affordable x the first is no better than the second by more than δ
 (relative), nothing is: the search stops, and names for every x the t that excludes it. An unaffordable t bounds what
-lies below it just as well, and one such training may exclude many. (A does not enter p or i, and no order rests on it.)
+lies below it just as well, and one such training may exclude many. No order rests on A: where it is free, one candidate
+represents each shape, and the others are bounded by a measured difference from it.
 
 What it rests on is checked, not believed. A trained pair x ≤ t with ê(x) < ê(t) - 2η contradicts (M): all bounds are
 then lowered by as much as it takes to agree with what was seen, and the search goes on until it is done again. The
@@ -32,15 +34,18 @@ tens of milliseconds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
 from subarch.objectives import Floats, Mask
+from subarch.search.audit import Audit
 from subarch.search.base import Problem
-from subarch.search.evidence import Evidence, better_by
+from subarch.search.bounds import Bounds
+from subarch.search.evidence import Evidence, Heads, Known, better_by, less_by, within_reach
+from subarch.search.heads import Siblings
 from subarch.search.lattice import Lattice
 from subarch.search.law import Law
 from subarch.search.noise import Noise, most_failing
@@ -53,26 +58,6 @@ FIRST = (0.5, 0.2, 1.0)
 """Ranks in order of effort of the affordable rows that come first, after the best by the law before it is fitted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the errors told so far come to.
-
-    `trained` are rows, `best` the incumbent, `worst` its value at ê + η, `target` the value that a better one would
-    have to beat. `least` (C,) is L(x), `needed` (C,) the least error that excludes, by cell of the grid.
-    """
-
-    trained: NDArray[np.int64]
-    best: int | None
-    worst: float
-    aim: float
-    target: float
-    eta: float
-    slack: float
-    violations: int
-    least: Floats
-    needed: Floats
-
-
 class Certified:
     """See the module. `rows` are all candidates: also those over a limit may be trained, to exclude others.
 
@@ -82,7 +67,7 @@ class Certified:
 
     Raises:
         InvalidConfig: δ or the audit outside its range.
-        ValueError: the problem has no table, or candidates that differ in their heads only.
+        ValueError: the problem has no table, or two candidates for a shape where none or both represent it.
     """
 
     name = "certified"
@@ -94,29 +79,29 @@ class Certified:
             raise InvalidConfig(f"audit is {audit}; it is a number of candidates, from 0")
         if problem.table is None:
             raise ValueError("a certified search needs the table of ⟨D, A, H, I⟩")
-        self.problem, self.delta, self.audit = problem, delta, audit
+        self.problem, self.delta = problem, delta
         self.noise = Noise()
         self.rows = np.arange(len(problem), dtype=np.int64)
         self.effort = np.ones(len(problem)) if problem.effort is None else problem.effort
-        self.lattice = Lattice(problem.table)
+        self.lattice = Lattice(problem.table, problem.nearest)
+        self.siblings = Siblings(problem, self.lattice)
         self.law = Law(self.lattice, problem.hints)
         # Columns in the order of the grid: read in order, a million cells take a fraction of the time
         grid = self.lattice.grid
         self.is_row = self.lattice.row >= 0
         self.parameters, self.cost = grid(problem.parameters, 0), grid(problem.cost, 0.0)
+        np.minimum.at(self.cost, self.siblings.cell, self.siblings.cost)  # what excludes a cell excludes all its rows
         self.price = grid(self.effort, np.inf)
-        self.bounding: Mask = grid(problem.table[:, 0] > 0, False)
-        self.drawing = np.random.default_rng(0).permutation(len(problem))
-        affordable = np.flatnonzero(problem.affordable & (problem.table[:, 0] > 0))
+        self.bounds = Bounds(self.lattice, problem.table)
+        self.audit = Audit(problem, self.bounds, self.siblings, audit)
+        within = problem.objective.affordable(self.parameters, self.cost) & self.bounds.bounding
+        affordable = np.sort(self.lattice.row[within])
         ranked = affordable[np.argsort(self.effort[affordable], kind="stable")]
         spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
         self.first = list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
         self.error = np.full(len(problem), np.nan)
         self.failed = np.zeros(len(problem), dtype=np.bool_)
         self.awaited: set[int] = set()
-        # ê of the worst trained row above each cell, and of the best below
-        self.highest = np.full(self.lattice.shape, -np.inf)
-        self.lowest = np.full(self.lattice.shape, np.inf)
         self.even = math.nan, np.empty(0)
 
     def ask(self) -> int | None:
@@ -134,10 +119,8 @@ class Certified:
     def recall(self, row: int, error: float) -> None:
         """Take in an error that is known from before, though nobody asked for it."""
         self.error[row] = error
-        above, below = self.lattice.above(row), self.lattice.below(row)
-        np.minimum(self.lowest[above], error, out=self.lowest[above])
-        if self.bounding[self.lattice.cell[row]]:
-            np.maximum(self.highest[below], error, out=self.highest[below])
+        if self.lattice.represents[row]:
+            self.bounds.take(row, error)
 
     def fail(self, row: int) -> None:
         self._settle(row)
@@ -156,7 +139,9 @@ class Certified:
     def progress(self) -> tuple[float, float]:
         """Affordable rows that are trained or excluded, and all."""
         known, affordable = self._known(), float(self.problem.affordable.sum())
-        return affordable - float((self._free(known, []) & (known.least < known.needed)).sum()), affordable
+        rows = self.lattice.row[self._free(known, []) & (known.least < known.needed)]
+        siblings = self.siblings.open(known, self.siblings.left(self.error, self.failed, []))
+        return affordable - float(self.problem.affordable[rows].sum() + siblings.sum()), affordable
 
     def _wanted(self) -> int | None:
         """What to train next; None while all that is wanted is awaited."""
@@ -166,62 +151,73 @@ class Certified:
         if not len(known.trained):
             first = [row for row in self.first if free[self.lattice.cell[row]]]
             if not pending:
-                first += np.flatnonzero(self.problem.affordable & ~self.failed)[:1].tolist()
+                left = self.problem.affordable & ~self.failed & np.isnan(self.error)
+                first += np.flatnonzero(left)[:1].tolist()
             return next(iter(first), None)
+        left = self.siblings.left(self.error, self.failed, pending)
+        if (sibling := self.siblings.promising(self.error, left, known.target)) is not None:
+            return sibling
         guess = self._guess(known)
         for cell in (self._promising(known, guess, free), self._excluding(known, guess, free, pending)):
             if cell is not None:
                 return int(self.lattice.row[cell])
-        if pending:
-            return None
-        return next((row for row in self._sample(known) if free[self.lattice.cell[row]]), None)
+        if (row := self._of_other_heads(known, guess, free, left, pending)) is not None:
+            return row
+        sample = [row for row in self.audit.sample(known, self.error) if np.isnan(self.error[row])]
+        if not self.awaited <= set(sample):
+            return None  # it may change who is excluded, and so who is drawn
+        return next((row for row in sample if row not in self.awaited and not self.failed[row]), None)
 
     def _free(self, known: Known, pending: list[int]) -> Mask:
         """(C,) which cells can still be trained."""
         free = self.is_row.copy()
         for rows in (known.trained, np.flatnonzero(self.failed), np.array(pending, dtype=np.int64)):
-            free[self.lattice.cell[rows]] = False
+            free[self.lattice.cell[rows[self.lattice.represents[rows]]]] = False
         return free
 
     def _presumed(self, rows: NDArray[np.int64]) -> list[int]:
         """The best of some rows by the law before it is fitted, which knows errors up to a factor only."""
         if self.problem.objective.name == "latency" or not len(rows):
             return []
-        guess = self.law.fit(rows[:0], np.empty(0))[self.lattice.cell[rows]]
+        cells = self.lattice.cell[rows]
+        guess = self.law.fit(rows[:0], np.empty(0))[cells]
         objective = replace(self.problem.objective, max_error=None)
-        return [int(rows[objective.bound(self.problem.parameters[rows], self.problem.cost[rows], guess).argmin()])]
+        return [int(rows[objective.bound(self.parameters[cells], self.cost[cells], guess).argmin()])]
 
     def _known(self) -> Known:
         """What the errors so far say."""
         problem, objective = self.problem, self.problem.objective
-        trained = np.flatnonzero(~np.isnan(self.error))
+        told = np.flatnonzero(~np.isnan(self.error))
+        trained = told[self.lattice.represents[told]]
         e = self.error[trained]
-        eta = self.noise.bound(len(trained))
-        below = self.lattice.comparable(trained) & self.bounding[self.lattice.cell[trained]]
-        rise = np.where(below, e[None, :] - e[:, None], -np.inf)
+        eta = self.noise.bound(len(told))
+        rise = self.bounds.rises(trained, e)
         rise -= 2 * eta
         slack = float(rise.max(initial=0.0))
-        value = objective.value(problem.parameters[trained], problem.cost[trained], e)
-        best = int(value.argmin()) if len(value) and value.min() < np.inf else None
-        aim, worst = self.delta, math.inf
-        if best is not None:
-            row = trained[best : best + 1]
-            certain = objective.bound(problem.parameters[row], problem.cost[row], e[best : best + 1] + eta)[0]
-            worst = float(certain if certain < np.inf else value[best])
+        value = objective.value(problem.parameters[told], problem.cost[told], self.error[told])
+        eta_heads, pairs = self.siblings.measured(self.error, self.bounds.highest)
+        best, worst, aim, wider = None, math.inf, self.delta, self.delta
+        if value.min(initial=np.inf) < np.inf:
+            row = told[value.argmin() :][:1]
+            best, e = int(row[0]), self.error[row]
+            certain = objective.bound(problem.parameters[row], problem.cost[row], e + eta)[0]
+            worst = float(certain if certain < np.inf else value.min())
             if objective.name != "latency":
-                aim = max(aim, min((3 * eta + slack) / float(e[best]), 0.99))
-        target = worst / (1 - aim) if worst < 0 else worst * (1 - aim)
+                off = 3 * eta + slack
+                aim = within_reach(off, float(e[0]), self.delta)
+                wider = within_reach(off + eta_heads, float(e[0]), self.delta) if pairs else aim
+        target = less_by(worst, aim)
         if target != self.even[0]:
             needed = objective.break_even(self.parameters, self.cost, target)
             self.even = target, np.where(self.is_row, needed, -np.inf)
-        incumbent = None if best is None else int(trained[best])
-        violations, least = int((rise > 0).sum()), self.highest.reshape(-1) - eta - slack
-        return Known(trained, incumbent, worst, aim, target, eta, slack, violations, least, self.even[1])
+        heads = Heads(eta_heads, pairs, wider, less_by(worst, wider))
+        violations, least = int((rise > 0).sum()), self.bounds.highest - eta - slack
+        return Known(told, trained, best, worst, aim, target, eta, slack, violations, least, self.even[1], heads)
 
     def _guess(self, known: Known) -> Floats:
         """(C,) the law's errors, within what is known of them."""
         guess = self.law.fit(known.trained, np.maximum(self.error[known.trained], 1e-12))
-        highest, lowest = self.highest.reshape(-1), self.lowest.reshape(-1)
+        highest, lowest = self.bounds.highest, self.bounds.lowest
         return np.clip(guess, highest - known.slack, np.maximum(lowest, highest) + known.slack)
 
     def _promising(self, known: Known, guess: Floats, free: Mask) -> int | None:
@@ -232,9 +228,9 @@ class Certified:
 
     def _excluding(self, known: Known, guess: Floats, free: Mask, pending: list[int]) -> int | None:
         """The cell that, by the law, excludes most of what is open for its effort; every row settles itself."""
-        reach = np.where(self.bounding, guess - (known.eta + known.slack), -np.inf)
+        reach = np.where(self.bounds.bounding, guess - (known.eta + known.slack), -np.inf)
         still = free & (known.least < known.needed)
-        for row in pending:
+        for row in (row for row in pending if self.lattice.represents[row]):
             box = self.lattice.below(row)
             by = reach[self.lattice.cell[row]]
             still.reshape(self.lattice.shape)[box] &= known.needed.reshape(self.lattice.shape)[box] > by
@@ -250,50 +246,51 @@ class Certified:
         np.maximum(excluded, still, out=excluded)
         return int(np.where(free, excluded / self.price, 0.0).argmax())
 
-    def _sample(self, known: Known) -> list[int]:
-        """The first of a random order of all rows that another's error excludes, by themselves trained or not."""
-        by_others = self._least_by_others(known)
-        excluded = ((by_others >= known.needed) & np.isfinite(known.needed))[self.lattice.cell]
-        return [int(row) for row in self.drawing[excluded[self.drawing]][: self.audit]]
-
-    def _least_by_others(self, known: Known) -> Floats:
-        """(C,) L(x) without a row's own error."""
-        least, cells = known.least.copy(), self.lattice.cell[known.trained]
-        below = self.lattice.comparable(known.trained) & self.bounding[cells]
-        e = np.where(below, self.error[known.trained][None, :], -np.inf).max(axis=1, initial=-np.inf)
-        least[cells] = e - known.eta - known.slack
-        return least
+    def _of_other_heads(self, known: Known, guess: Floats, free: Mask, left: Mask, pending: list[int]) -> int | None:
+        """A sibling that is open though its representative is settled; or what excludes most of the others."""
+        siblings = self.siblings
+        if not len(siblings):
+            return None
+        if known.best is not None and free[cell := self.lattice.cell[known.best]]:
+            return int(self.lattice.row[cell])
+        if pending and not known.heads.pairs:
+            left = left & siblings.of_incumbent(known)
+        still = siblings.open(known, left)
+        if (row := siblings.first(known, still & siblings.settled(self.error, self.failed))) is not None:
+            return row
+        wanted = self._excluding(replace(known, needed=siblings.by_cell(known, still)), guess, free, pending)
+        return None if wanted is None else int(self.lattice.row[wanted])
 
     def evidence(self) -> Evidence:
         """What can be said now."""
         known, problem = self._known(), self.problem
-        open_cells = self._free(known, []) & (known.least < known.needed)
-        floor = np.where(self.failed, np.inf, known.least[self.lattice.cell])
-        floor[known.trained] = self.error[known.trained] - known.eta
+        siblings, free, cell = self.siblings, self._free(known, []), self.lattice.cell
+        unsettled = (free & (known.least < known.needed)).any()
+        unsettled |= siblings.open(known, siblings.left(self.error, self.failed, [])).any()
+        floor = known.least[cell]
+        floor[siblings.rows] -= known.heads.eta
+        floor[self.failed] = np.inf
+        floor[known.told] = self.error[known.told] - known.eta
         value = problem.objective.bound(problem.parameters, problem.cost, floor)
         if known.best is not None:
             value[known.best] = np.inf
-        sample, by_others = self._sample(known), self._least_by_others(known)[self.lattice.cell]
-        failures = sum(self.error[row] < by_others[row] + known.slack - known.eta for row in sample)
+            unsettled |= free[cell[known.best]]
+        sample = self.audit.sample(known, self.error)
+        failures = self.audit.failures(known, self.error, sample)
+        by = self.bounds.bounded_by(known.trained, self.error[known.trained])
+        rest = np.flatnonzero(np.isnan(self.error) & ~self.failed & problem.affordable)
         return Evidence(
             incumbent=known.best,
-            closed=not open_cells.any(),
+            closed=not unsettled,
             delta=self.delta,
             aim=known.aim,
             reached=better_by(float(value.min()), known.worst),
             eta=known.eta,
             slack=known.slack,
             violations=known.violations,
-            because=self._because(known),
+            because=dict(zip(rest.tolist(), by[cell[rest]].tolist(), strict=True)),
             audited=tuple(sample),
-            failures=int(failures),
-            failing=most_failing(int(failures), len(sample)),
+            failures=failures,
+            failing=most_failing(failures, len(sample)),
+            heads=known.heads if len(siblings) else None,
         )
-
-    def _because(self, known: Known) -> dict[int, int]:
-        by = np.full(self.lattice.shape, -1, dtype=np.int64)
-        for row in known.trained[np.argsort(self.error[known.trained], kind="stable")]:
-            if self.bounding[self.lattice.cell[row]]:
-                by[self.lattice.below(row)] = row
-        rows = np.flatnonzero(np.isnan(self.error) & ~self.failed & self.problem.affordable)
-        return dict(zip(rows.tolist(), by.reshape(-1)[self.lattice.cell[rows]].tolist(), strict=True))

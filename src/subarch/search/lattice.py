@@ -2,7 +2,8 @@
 
 Under AB^nC a candidate that is at least as large in every one of D, H and I has no larger error; A orders nothing. Put
 on a grid with one axis for each, all that lies below a candidate is a box from the origin, and counting what lies below
-every candidate at once is three cumulative sums: a million candidates take milliseconds.
+every candidate at once is three cumulative sums: a million candidates take milliseconds. Where rows differ in A only,
+one of them stands in the grid for its shape (`heads`).
 
     >>> lattice = Lattice(table)                     # (N, 4) rows ⟨D, A, H, I⟩, one A for each ⟨D, H, I⟩
     >>> bounds.reshape(lattice.shape)[lattice.below(row)]        # a view
@@ -27,27 +28,32 @@ class Lattice:
     """Rows as cells of a grid whose axes are the values of D, H and I, ascending.
 
     `axes` are these values, `shape` how many there are, and `cells` (3, N) the position of each row. `cell` (N,) is
-    that position in a flat array of the grid's C cells, and `row` (C,) its inverse, -1 where there is no row.
+    that position in a flat array of the grid's C cells, and `row` (C,) its inverse, -1 where there is no row. Of rows
+    with the same ⟨D, H, I⟩ it is the one that `nearest` (N,) marks; None: there are no such rows.
 
     Raises:
-        ValueError: two rows of the same ⟨D, H, I⟩.
+        ValueError: a ⟨D, H, I⟩ with two such rows, or with none.
     """
 
-    def __init__(self, table: NDArray[np.int64]) -> None:
+    def __init__(self, table: NDArray[np.int64], nearest: Mask | None = None) -> None:
         found = [np.unique(table[:, column], return_inverse=True) for column in (0, 2, 3)]
         self.axes = tuple(values for values, _ in found)
         self.cells = np.stack([positions for _, positions in found])
         self.shape = tuple(len(values) for values in self.axes)
         self.cell = np.ravel_multi_index(tuple(self.cells), self.shape)
+        self.represents = np.ones(len(table), dtype=np.bool_) if nearest is None else nearest
+        self.rows = np.flatnonzero(self.represents)
         self.row = np.full(math.prod(self.shape), -1, dtype=np.int64)
-        self.row[self.cell] = np.arange(len(table))
-        if (self.row >= 0).sum() < len(table):
+        self.row[self.cell[self.rows]] = self.rows
+        if (self.row >= 0).sum() < len(self.rows):
             raise ValueError("two candidates share depth, hidden and intermediate size: only their heads differ")
+        if (self.row[self.cell] < 0).any():
+            raise ValueError("a depth, hidden and intermediate size has no candidate that is marked as the nearest")
 
     def grid(self, column: NDArray[Kind], empty: float | bool) -> NDArray[Kind]:
         """(C,) a column (N,) in the order of the grid; `empty` where there is no row."""
         cells = np.full(len(self.row), empty, dtype=column.dtype)
-        cells[self.cell] = column
+        cells[self.cell[self.rows]] = column[self.rows]
         return cells
 
     def below(self, row: int) -> Box:
