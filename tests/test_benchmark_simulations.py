@@ -198,6 +198,19 @@ def test_the_simulations_run(
         assert sum(raw["0.0"]["59"]["seen"]) == 0
 
 
+def test_hints_given_for_nothing(
+    search_benchmark: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    results = tmp_path / "results.json"
+    monkeypatch.setattr(sys, "argv", ["hinted.py", "--seeds", "1", "--sizes", "300", "--results", str(results)])
+    runpy.run_path(str(search_benchmark / "hinted.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["300"]) == ["none", "2", "3", "7", "13"]
+    raw = json.loads(results.read_text())["parts"]["300"]
+    assert raw["13"]["cost"] == [round(300 * share) * 13 / 25 for share in (1, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)]
+    assert set(raw["none"]["cost"]) == {0.0}
+
+
 @pytest.mark.parametrize("name", ["search-trained", "search-violations", "search-workers"])
 def test_the_shipped_plots_show_the_shipped_numbers(name: str) -> None:
     from plots import figures, svg
