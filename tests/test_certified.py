@@ -213,6 +213,23 @@ def test_an_audit_that_fails_is_counted_and_widens() -> None:
     assert found.slack == pytest.approx(max(error[row] for row in trained) - 0.2)
 
 
+def test_an_audit_counts_once_it_is_finished_without_those_whose_training_failed() -> None:
+    problem, error = grid_problem()
+    whole = Certified(problem, 0.01, audit=3)
+    trained = run(whole, error)
+    drawn = whole.evidence().audited
+    assert len(drawn) == 3
+    last = next(row for row in reversed(trained) if row in drawn)
+    before = Certified(problem, 0.01, audit=3)
+    for row in trained[: trained.index(last)]:
+        before.recall(row, float(error[row]))
+    found = before.evidence()
+    assert (found.closed, found.audited, found.failing) == (True, (), 1.0)
+    failing = Certified(problem, 0.01, audit=3)
+    run(failing, error, frozenset([last]))
+    assert failing.evidence().audited == tuple(row for row in drawn if row != last)
+
+
 def test_noise_sets_the_aim() -> None:
     problem, error = grid_problem()
     search = Certified(problem, 0.01)

@@ -275,7 +275,9 @@ class Certified:
         if known.best is not None:
             value[known.best] = np.inf
             unsettled |= free[cell[known.best]]
-        sample = self.audit.sample(known, self.error)
+        sample = [row for row in self.audit.sample(known, self.error) if not self.failed[row]]
+        if np.isnan(self.error[sample]).any():
+            sample = []  # the part that happens to be trained was not drawn at random
         failures = self.audit.failures(known, self.error, sample)
         by = self.bounds.bounded_by(known.trained, self.error[known.trained])
         rest = np.flatnonzero(np.isnan(self.error) & ~self.failed & problem.affordable)

@@ -68,8 +68,8 @@ class Evidence:
         eta, slack: η, and what the bounds are lowered by on account of violations.
         violations: trained pairs that contradict the order by more than the noise.
         because: for each untrained affordable row the trained one that bounds its error best, -1: none.
-        audited: rows drawn at random of those excluded by another's error, and of these `failures` contradicted it;
-            with probability 0.95 at most the share `failing` of all so excluded do.
+        audited: rows drawn at random of those excluded by another's error, none while some are not trained; of these
+            `failures` contradicted it, and with probability 0.95 at most the share `failing` of all so excluded do.
         heads: None: no two rows differ in their heads only.
     """
 
