@@ -14,10 +14,11 @@ Per task, seed and encoder a cell for each way to fine-tune:
     plain-equal              like plain, from the same four sets, begun again with other seeds until it has seen as many
     distilled-equal          training examples as the dearer of both Agoras; the best on dev
 
-The last four on four tasks only. Dev chooses in every cell, the held-out part is predicted once, by what was chosen.
-Where the training part has under 5,000 rows there are five seeds, else three. Every finished training and cell is
-kept, and the same command goes on; processes with different --tasks may run side by side. Results lie in
-benchmarks/results/finetuning/TASK.json; predictions, which the comparisons need, below --out. The last line is JSON.
+The last four on four tasks only, and with three epochs at most instead of five. Dev chooses in every cell, the held-out
+part is predicted once, by what was chosen. Where the training part has under 5,000 rows there are five seeds, else
+three. Every finished training and cell is kept, and the same command goes on; processes with different --tasks may run
+side by side. Results lie in benchmarks/results/finetuning/TASK.json; predictions, which the comparisons need, below
+--out. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ EQUAL = ("agora", "halving", "plain-equal", "distilled-equal")
 ON = ("cola", "mrpc", "sst2", "boolq")
 """Tasks that Agora is tried on."""
 RATES, BATCHES = (1e-4, 3e-4), (16, 32)
+EQUAL_EPOCHS = 3
+"""Agora trains a dozen models or more, and the ways that are compared with it see as many examples."""
 PAIRS = (
     ("distilled", "plain"),
     ("agora", "plain-equal"),
@@ -199,7 +202,8 @@ class Bench:
     def thetas(self, name: str, seed: int, method: str) -> list[Theta]:
         batches = BATCHES if method in EQUAL else BATCHES[:1]
         rates = RATES if method in EQUAL or (method, seed) == ("plain", 0) else (self.rate(name),)
-        return [Theta(rate, batch_size=batch, epochs=self.epochs, seed=seed) for batch in batches for rate in rates]
+        epochs = min(self.epochs, EQUAL_EPOCHS) if method in EQUAL else self.epochs
+        return [Theta(rate, batch_size=batch, epochs=epochs, seed=seed) for batch in batches for rate in rates]
 
     def rate(self, name: str) -> float:
         """The learning rate that was better for seed 0; of the teacher, which costs most, the lower is taken."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import runpy
 import sys
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -20,19 +19,9 @@ from subarch.objectives import Objective
 from subarch.search import Problem
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "search"
+pytestmark = pytest.mark.usefixtures("search_benchmark")
 AXES = ((1, 2, 3), (64, 128, 192), (128, 256, 384))
 IDENTITY = {"error": "embedding", "max_length": 64}
-
-
-@pytest.fixture(autouse=True)
-def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The benchmark's modules, found as they are when one of them is run."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(FOLDER)):
-            del sys.modules[name]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -7,17 +7,20 @@ import math
 import os
 import runpy
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from forked import start
+from subarch.cli import app
 from test_bench import FakeGroup
 from tiny import TOPICS, tiny_corpus, tiny_teacher
-from tiny_run import OneProcess
+from tiny_run import OneProcess, tiny_options
 
 pytestmark = pytest.mark.usefixtures("quick_trainer")
 
@@ -112,6 +115,55 @@ def test_rank_agreement_and_again(last_line: Benchmark, tmp_path: Path) -> None:
     trained = OneProcess.submitted
     assert last_line("rank_agreement.py", *arguments, "--candidates", *names) == first
     assert OneProcess.submitted == trained
+
+
+def test_hints(last_line: Benchmark, tmp_path: Path) -> None:
+    teacher, corpus = tiny_teacher(tmp_path / "teacher", layers=3), tiny_corpus(tmp_path / "corpus.txt")
+    axes = {"depth": [1, 2], "heads": [4], "hidden": [16], "intermediate": [16, 32]}
+    shapes = [f"{d}-4-16-{i}" for d in (1, 2) for i in (16, 32)]
+    reference = [{"architecture": shape, "error": 1 / (1 + at)} for at, shape in enumerate(["0-0-16-0", *shapes])]
+    (tmp_path / "reference.json").write_text(json.dumps({"trials": reference}))
+    options = ["--teacher", str(teacher), "--corpus", str(corpus), "--axes", json.dumps(axes)]
+    options += ["--reference", str(tmp_path / "reference.json"), "--out", str(tmp_path / "run")]
+    found = last_line("hints.py", *options, "--results", str(tmp_path / "found.json"))
+    assert list(found) == ["rungs 25", "warm 25", "supernet 25", "supernet 100"]
+    kept = json.loads((tmp_path / "found.json").read_text())["hints"]
+    assert [one["trainings"] for one in kept.values()] == [4 + 2 + 1, 1 + 4, 1 + 4, 1 + 4]
+    assert all(set(one["errors"]) == set(shapes) for one in kept.values())
+
+
+def test_speedup_of_workers(last_line: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    process = subprocess.run
+
+    def in_this_process(command: list[str], **options: Any) -> Any:
+        if command[1:3] != ["-m", "subarch"]:
+            return process(command, **options)
+        asked.append(command[3:])
+        assert CliRunner().invoke(app, command[3:]).exit_code == 0
+
+    monkeypatch.setattr("subprocess.run", in_this_process)
+    options = tiny_options(tmp_path, max_parameters=9_000, strategy="certified", repeats=1, audit=1, epsilon=None)
+    words = [word for key, value in options.items() if key not in ("teacher", "corpus") for word in _words(key, value)]
+    given = [
+        "--teacher",
+        options["teacher"],
+        "--corpus",
+        options["corpus"][0],
+        "--results",
+        str(tmp_path / "found.json"),
+    ]
+    found = last_line("search/speedup.py", *given, "--rounds", "2", "--", *words)
+    assert found["speedup_1"] == 1
+    assert [command[command.index("--workers") + 1] for command in asked] == ["1", "1", "2", "1", "2"]
+    runs = json.loads((tmp_path / "found.json").read_text())["runs"]
+    assert len({run["trainings"] for run in runs["1"]}) == 1  # each began with nothing trained
+    assert runs["1"][0]["trainings"] > 2
+
+
+def _words(key: str, value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [word for item in values for word in (f"--{key.replace('_', '-')}", str(item))]
 
 
 def test_inheritance(last_line: Benchmark, tmp_path: Path) -> None:

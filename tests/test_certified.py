@@ -137,6 +137,26 @@ def test_several_workers_and_failures(seed: int, name: str, workers: int, data: 
     assert better_by(problem, error, search.evidence().incumbent) <= 1e-12
 
 
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES))
+def test_the_audit_occupies_all_workers(seed: int, name: str) -> None:
+    """With nothing else left to train, what the audit draws is handed out at once."""
+    problem, error, _ = problem_of(seed, name)
+    search = Certified(problem, 0.0)
+    for row in iter(search.ask, None):
+        search.tell(row, float(error[row]))
+    told = set(np.flatnonzero(~np.isnan(search.error)))
+    search.audit.size = 4
+    drawn = search.audit.sample(search._known(), search.error)
+    together = list(iter(search.ask, None))
+    assert together == [row for row in drawn if row not in told]
+    for row in together:
+        search.tell(row, float(error[row]))
+    for row in iter(search.ask, None):  # what the audit told may have changed who is excluded, and so who is drawn
+        search.tell(row, float(error[row]))
+    assert search.done
+    assert not np.isnan(search.error[list(search.evidence().audited)]).any()
+
+
 @given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES), data=st.data())
 def test_stopped_and_told_what_was_known_it_goes_on_as_before(seed: int, name: str, data: st.DataObject) -> None:
     problem, error, _ = problem_of(seed, name)

@@ -47,6 +47,7 @@ VALUES: dict[str, Any] = {
     "delta": 0.2,
     "repeats": 2,
     "audit": 6,
+    "hints": "warm",
     "epsilon": 7,
     "cost": "operations",
     "steps": 11,
@@ -558,17 +559,23 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(
     assert outcome.err.endswith(f"go on with: subarch {resume.format(shlex.quote(path))}")
 
 
-def test_the_demo_prints_its_table(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_demo_prints_its_table_and_its_certificate(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    proof = "Trained 9 of 60 candidates. The other 51 cannot beat it."
+    (tmp_path / "selection.json").write_text(json.dumps({"gap_sentence": proof}))
+    monkeypatch.chdir(tmp_path.parent)
+    run = tmp_path.name
     rows = [
         {"model": "teacher", "distance": 0.0, "ms": 12.3456, "parameters": 22_000_000},
         {"model": "selected 1-2-8-8", "distance": 0.12345, "ms": 4.0, "parameters": 1_234_567},
     ]
     monkeypatch.setattr("subarch.demo.demonstrate", lambda path, report: (rows, path / "report.html"))
-    shown = call("demo", "--run", "somewhere")
+    shown = call("demo", "--run", run)
     assert shown.code == 0
-    assert all(text in shown.out for text in ("0.123", "12.35", "22.0 M", "1.2 M", "report: somewhere/report.html"))
-    printed = call("demo", "--run", "somewhere", "--json")
-    assert json.loads(printed.out) == {"comparison": rows, "report": "somewhere/report.html"}
+    assert all(text in shown.out for text in ("0.123", "12.35", "22.0 M", "1.2 M", proof, f"report: {run}/report.html"))
+    printed = call("demo", "--run", run, "--json")
+    assert json.loads(printed.out) == {"comparison": rows, "report": f"{run}/report.html"}
 
 
 def test_progress_takes_whatever_stages_say(capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,8 +72,11 @@ ALLOWED: dict[str, str] = {
     "extraction.estimate": "errors architecture model losses extraction.trial",
     "extraction.signals": "errors losses masking model packed scoring sentence teacher extraction.trial",
     "extraction.study": "errors architecture extraction.trial",
-    "extraction.workbench": "errors architecture extraction.config corpus extraction.estimate inherit model progress "
-    "scoring extraction.signals teacher extraction.trial weights",
+    "extraction.elastic": "architecture extraction.estimate inherit model",
+    "extraction.hints": "architecture extraction.question extraction.searching extraction.study extraction.trial "
+    "extraction.workers progress",
+    "extraction.workbench": "errors architecture extraction.config corpus extraction.elastic extraction.estimate "
+    "inherit model progress space scoring extraction.signals teacher extraction.trial weights",
     "extraction.workers": "errors architecture extraction.config extraction.trial extraction.workbench",
     "extraction.cluster": "errors architecture extraction.config extraction.trial extraction.workers",
     "extraction.question": "errors architecture space objectives search selection extraction.config extraction.trial",
@@ -194,6 +197,7 @@ HEAVY = {
     "handover",
     "extraction.estimate",
     "extraction.signals",
+    "extraction.elastic",
     "extraction.workbench",
     "extraction.prepare",
     "extraction.measuring",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable
 from datetime import date
@@ -24,12 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measures import DELTA, by_question, certificate, covered, ours, spent, steps
+from measures import DELTA, by_question, certificate, covered, ours, spent, steps, store
 from peers import Proposals, asha_peer, moasha_peer, optuna_peer, random_peer
 from summary import summarise
 from tables import SIZES, Axes, Table, recorded, synthetic
 
-from subarch.doctor import machine, versions
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 
 HERE = Path(__file__).parent
@@ -116,15 +114,9 @@ class Results:
             found = make(seeds)
             held = {"seeds": seeds, "date": date.today().isoformat(), "cpu_seconds": time.process_time() - start}
             self.parts[name] = held | {"found": found}
-            self.write()
+            store(self.path, self.parts)
             print(f"{name}: {held['cpu_seconds']:.0f} s", flush=True)
         return self.parts[name]["found"]
-
-    def write(self) -> None:
-        about = {"machine": machine(), "versions": versions(), "parts": self.parts}
-        unfinished = self.path.with_name(self.path.name + ".tmp")
-        unfinished.write_text(json.dumps(about) + "\n")
-        os.replace(unfinished, self.path)
 
 
 def measure(results: Results, sizes: dict[str, Axes], million: Axes, seeds: int, gaussian: int) -> None:

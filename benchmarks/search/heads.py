@@ -5,8 +5,8 @@
 On the recorded table with all recorded numbers of heads of the shapes whose nearest was recorded: how often others are
 better than the nearest and by how much; what is trained with the nearest only and with all; whether the optimum of all
 is found. On synthetic tables each shape gets three other numbers of heads, whose errors scatter about that of the
-nearest: the claim of the certificate is compared with the truth. Independent scatter is the worst case, since the best
-of the many that were not tried is better than the best of the few that were. The last line is JSON.
+nearest: the claim of the certificate is compared with the truth. Independent scatter is hard on it, since the best of
+the many that were not tried is better than the best of the few that were. The last line is JSON.
 """
 
 from __future__ import annotations

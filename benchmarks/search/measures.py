@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import json
+import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from greedy import greedy_certificate
 from numpy.typing import NDArray
 from peers import Proposals
-from tables import Table
+from tables import Axes, Table, synthetic
 
+from subarch.doctor import machine, versions
 from subarch.objectives import Objective
 from subarch.search import Certified, Problem, Strategy
 from subarch.search.evidence import better_by
@@ -128,3 +132,18 @@ def by_question(table_of: Callable[[int], Table], seeds: int, run: Callable[[Pro
         for name, problem in questions(table):
             found.setdefault(name, []).append(run(problem, table, seed))
     return found
+
+
+def one_each(axes: Axes, searches: int) -> Iterator[tuple[Table, str, Problem]]:
+    """A new table for each search, and one question of it: 28 in a row are the four forms with the seven questions."""
+    for seed in range(searches):
+        table = synthetic(axes, seed)
+        asked_of = list(questions(table))
+        yield table, *asked_of[seed % len(asked_of)]
+
+
+def store(path: Path, parts: dict[str, Any]) -> None:
+    """Results as they are kept: there whole or not at all, with the machine and the versions."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(json.dumps({"machine": machine(), "versions": versions(), "parts": parts}) + "\n")
+    os.replace(unfinished, path)

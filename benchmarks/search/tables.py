@@ -57,6 +57,7 @@ class Table:
         rungs: (R,) training steps.
         errors: (S, R, N) by seed and rung; NaN where not recorded. The last rung of the first seed is complete.
         seconds: (R, N) of training up to each rung, in any unit where nothing was trained.
+        trial: (N,) seconds of a whole trial, evaluation included: for so long a worker is busy.
         true: (N,) the errors without noise; None where nobody knows them.
     """
 
@@ -68,6 +69,7 @@ class Table:
     rungs: tuple[int, ...]
     errors: Floats
     seconds: Floats
+    trial: Floats
     true: Floats | None = None
 
     def __len__(self) -> int:
@@ -111,6 +113,7 @@ def recorded(path: Path, head_size: int = 32) -> Table:
         rungs,
         errors,
         np.array([row["curve_seconds"][-len(rungs) :] for row in first]).T,
+        np.array([row["seconds"] for row in first]),
     )
 
 
@@ -145,6 +148,7 @@ def synthetic(axes: Axes, seed: int, noise: float = 0.0, seeds: int = 1, rungs: 
         rungs,
         errors,
         work * np.array(rungs)[:, None] / rungs[-1],
+        work,
         true,
     )
 

@@ -177,7 +177,8 @@ def demo(
     if as_json:
         print(json.dumps({"comparison": comparison, "report": str(page)}))
         return
-    show_comparison(comparison, page)
+    selection = json.loads((run / "selection.json").read_text(encoding="utf-8"))
+    show_comparison(comparison, selection["gap_sentence"], page)
 
 
 app.command()(with_options(commands.extract, ExtractConfig))

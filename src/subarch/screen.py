@@ -231,8 +231,8 @@ def show_finetuning(found: dict[str, Any], run: Path) -> None:
     print(f"report: {run / 'report.html'}")
 
 
-def show_comparison(comparison: list[dict[str, Any]], page: Path) -> None:
-    """The final table of the demo, and where its page and what it fine-tuned lie."""
+def show_comparison(comparison: list[dict[str, Any]], proof: str, page: Path) -> None:
+    """The final table of the demo, what is proven of the selected, and where its page and what it fine-tuned lie."""
     title = "same training for all but teacher and pretrained; ms at batch 1\n"
     title += "accuracy: held out, of a classifier fine-tuned from the model"
     table = Table(title=title, box=SIMPLE, pad_edge=False, padding=0)
@@ -241,7 +241,9 @@ def show_comparison(comparison: list[dict[str, Any]], page: Path) -> None:
         table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for row in comparison:
         table.add_row(*(cell(row[column]) for column in columns))
-    Console().print(table)
+    console = Console()
+    console.print(table)
+    console.print(proof, highlight=False)
     for metrics in sorted(page.parent.glob("finetuned/*/metrics.json")):
         print(f"fine-tuned model: {metrics.parent}")
     print(f"report: {page}")

@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,12 @@ class SearchSpace:
         """The part of it with one A for each ⟨D, H, I⟩: A enters neither p nor the operations, nor orders e."""
         return replace(self, head_size=head_size)
 
+    def parts(self, whole: Architecture) -> list[Architecture]:
+        """The shapes with this one's H and A, and none of D and I above its, that have layers; the smallest first."""
+        axes = product(self.depth, self.intermediate)
+        fitting = [(d, i) for d, i in axes if 0 < d <= whole.depth and i <= whole.intermediate]
+        return [Architecture(d, whole.heads, whole.hidden, i) for d, i in sorted(fitting)]
+
     def to_dict(self) -> dict[str, list[int]]:
         return {field.name: list(getattr(self, field.name)) for field in fields(self) if field.name in AXES}
 
@@ -160,8 +167,8 @@ class SearchSpace:
         """(N, 4) int64: the valid ⟨D, A, H, I⟩, lexicographically. Depth 0 has one row per hidden size."""
         depth = np.array([d for d in self.depth if d], dtype=np.int64)
         grid = np.meshgrid(depth, self.heads, self.hidden, self.intermediate, indexing="ij")
-        product = np.stack([axis.ravel() for axis in grid], axis=1).astype(np.int64)
-        layered: NDArray[np.int64] = product[product[:, 2] % product[:, 1] == 0]
+        combined = np.stack([axis.ravel() for axis in grid], axis=1).astype(np.int64)
+        layered: NDArray[np.int64] = combined[combined[:, 2] % combined[:, 1] == 0]
         if self.head_size is not None:
             layered = layered[nearest_heads(layered, self.head_size)]
         if 0 not in self.depth:

@@ -102,7 +102,8 @@ class _Check:
         trials = Study.open(study, run.read("study"), run.read("basis")["identity"]).trials()
         for trial in {trial.key: trial for trial in trials}.values():
             theta = {"learning_rate": trial.settings.learning_rate, "batch_size": trial.settings.batch_size}
-            if trial.settings.steps == steps and theta in wanted:
+            hint = trial.settings.elastic or trial.settings.parent is not None
+            if trial.settings.steps == steps and theta in wanted and not hint:
                 name = str(trial.architecture)
                 one = found.setdefault(name, {}).setdefault(trial.settings.seed, [])
                 one.append(math.inf if trial.error is None else trial.error)

@@ -103,6 +103,12 @@ class ExtractConfig(BaseModel):
     audit: int = Field(
         5, ge=0, le=10**6, description="Certified: excluded candidates that are trained all the same, drawn at random"
     )
+    hints: Literal["none", "rungs", "warm", "supernet"] = Field(
+        "none",
+        description="Certified: cheap errors of all affordable candidates, to know what to train first: rungs (an "
+        "eighth of the steps, then more for the better half), warm (parts of a trained larger one) or supernet (parts "
+        "of one that was trained together with its parts)",
+    )
     epsilon: int = Field(4, ge=1, le=10**9, description="Interval of the fptas strategy; 1 is the exhaustive search")
     cost: Literal["latency", "operations"] = Field(
         "latency",
@@ -207,6 +213,16 @@ class ExtractConfig(BaseModel):
             raise ValueError(
                 f"keep {self.keep} would not be used with objective {self.objective!r}; "
                 "set objective to latency, or drop keep"
+            )
+        if self.hints != "none" and self.strategy != "certified":
+            raise ValueError(
+                f"hints {self.hints!r} would not be used with strategy {self.strategy!r}; "
+                "set strategy to certified, or drop hints"
+            )
+        if self.hints == "rungs" and self.objective == "latency":
+            raise ValueError(
+                "hints 'rungs' keeps the better half, and after few steps no candidate meets a quality floor; with "
+                "objective 'latency' set hints to warm or supernet"
             )
         for key in ("learning_rate", "batch_size"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import product
 from typing import Any
@@ -30,6 +30,9 @@ from subarch.space import Costs, SearchSpace, nearest_heads
 
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
+
+SMALLEST = 1e-12
+"""An error of 0 has no logarithm."""
 
 Latencies = dict[str, Any]
 """latency.json: {"candidates": {name: {median_ms, q1_ms, q3_ms, ...} or {median_ms, "predicted": true}},
@@ -100,6 +103,15 @@ class Question:
         costs = space.costs(inputs, config.latency_length)
         problem = _problem(config, costs, basis, latencies)
         return cls(config, inputs, space, costs, problem, strategy_of(config, problem))
+
+    def hinted(self, errors: Mapping[int, float]) -> Question:
+        """The same question, and cheap errors by row that say what to train first; see `hints.py`."""
+        if not errors:
+            return self
+        hints = np.full(len(self.costs), np.nan)
+        hints[list(errors)] = np.maximum(list(errors.values()), SMALLEST)
+        problem = replace(self.problem, hints=hints)
+        return replace(self, problem=problem, strategy=strategy_of(self.config, problem))
 
     def with_latencies(self, basis: dict[str, Any], latencies: Latencies) -> Question:
         """The same question with other latencies, such as those measured since; the strategy keeps what it asked."""

@@ -25,7 +25,11 @@ from subarch.search import Certified
 
 
 def train(
-    jobs: Sequence[tuple[Architecture, Settings]], study: Study, workers: Pool, report: Report = silent
+    jobs: Sequence[tuple[Architecture, Settings]],
+    study: Study,
+    workers: Pool,
+    report: Report = silent,
+    doing: str = "training with several seeds",
 ) -> list[Trial]:
     """The trials of these jobs, in their order; those that are known are not repeated."""
     known = {trial.key: trial for trial in study.trials()}
@@ -36,7 +40,7 @@ def train(
         for trial in workers.next():
             study.record(trial)
             known[trial.key] = trial
-            report("training with several seeds", sum(job in known for job in jobs), len(jobs))
+            report(doing, sum(job in known for job in jobs), len(jobs))
     return [known[job] for job in jobs]
 
 

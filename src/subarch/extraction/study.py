@@ -31,11 +31,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from subarch.architecture import Architecture
 from subarch.errors import InvalidStudy
-from subarch.extraction.trial import Point, Settings, Trial
+from subarch.extraction.trial import Point, Settings, Trial, start_from, start_of
 
 SCHEMA = 1
 PATIENCE = 30 * 60.0
 """Seconds that a database which went away is waited for; workers go on training what they have."""
+
+THETA = ("steps", "learning_rate", "batch_size", "seed")
 
 Result = TypeVar("Result")
 
@@ -47,7 +49,7 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "intermediate": IntDistribution(0, 1_000_000),
     "learning_rate": FloatDistribution(0, sys.float_info.max),
     "batch_size": IntDistribution(1, 1_000_000),
-    "steps": IntDistribution(1, 1_000_000_000),
+    "steps": IntDistribution(0, 1_000_000_000),
     "seed": IntDistribution(0, 2**32 - 1),
 }
 
@@ -82,8 +84,8 @@ class Study:
             recorded = dict(json.loads(attributes["identity"])) if schema == SCHEMA else {}
         except ImportError as error:
             raise InvalidStudy(
-                f"{_shown(url)}: the driver of this database is not installed; install it (psycopg2 for PostgreSQL), "
-                "or leave the storage to SQLite"
+                f"{_shown(url)}: the driver of this database is not installed; install it "
+                "(for PostgreSQL: pip install 'subarch[postgresql]'), or leave the storage to SQLite"
             ) from error
         # RuntimeError: tables of another version of Optuna; KeyError and so on: attributes that are not ours
         except (OptunaError, SQLAlchemyError, KeyError, RuntimeError, TypeError, ValueError) as error:
@@ -116,7 +118,7 @@ class Study:
         frozen = create_trial(
             state=TrialState.FAIL if trial.error is None else TrialState.COMPLETE,
             value=trial.error,
-            params=asdict(trial.architecture) | asdict(trial.settings),
+            params=asdict(trial.architecture) | {name: getattr(trial.settings, name) for name in THETA},
             distributions=DISTRIBUTIONS,
             user_attrs={
                 "architecture": str(trial.architecture),
@@ -124,6 +126,7 @@ class Study:
                 "seconds": trial.seconds,
                 "threads": trial.threads,
                 "reason": trial.reason,
+                "start": start_of(trial.settings),
             },
         )
         try:
@@ -171,7 +174,7 @@ def _to_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
         raise ValueError(f"trial {frozen.number} is {frozen.state.name} with the error {frozen.value}")
     return Trial(
         Architecture(*(params[axis] for axis in ("depth", "heads", "hidden", "intermediate"))),
-        Settings(*(params[name] for name in ("steps", "learning_rate", "batch_size", "seed"))),
+        Settings(*(params[name] for name in THETA), **start_from(attributes.get("start"))),
         frozen.value,
         tuple(Point(*point) for point in attributes["curve"]),
         attributes["seconds"],

