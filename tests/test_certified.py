@@ -146,7 +146,7 @@ def test_the_audit_occupies_all_workers(seed: int, name: str) -> None:
         search.tell(row, float(error[row]))
     told = set(np.flatnonzero(~np.isnan(search.error)))
     search.audit.size = 4
-    drawn = search.evidence().audited
+    drawn = search.audit.sample(search._known(), search.error)
     together = list(iter(search.ask, None))
     assert together == [row for row in drawn if row not in told]
     for row in together:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,10 +16,7 @@ from subarch.search import Certified, Problem
 from subarch.search.evidence import Evidence
 from subarch.search.lattice import Lattice
 from subarch.search.noise import Noise
-from subarch.space import nearest_heads
 from test_certified import below, better_by, problem_of
-
-RECORDED = Path(__file__).parents[1] / "benchmarks" / "search" / "minilm.parquet"
 
 
 def with_siblings(
@@ -296,32 +292,3 @@ def test_a_shape_needs_one_representative() -> None:
     with pytest.raises(ValueError, match="has no candidate that is marked"):
         Lattice(table, np.array([True, False, False]))
     assert Lattice(table, np.array([False, True, True])).row.tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("share", [None, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75])
-@pytest.mark.parametrize("audit", [0, 5])
-def test_on_the_recorded_study(share: float | None, audit: int) -> None:
-    """All recorded numbers of heads: few of up to 220 candidates are trained, and the optimum is among them."""
-    import pyarrow.parquet as pq
-
-    rows = pq.read_table(RECORDED).to_pylist()
-    held = {
-        (row["depth"], row["hidden"], row["intermediate"]) for row in rows if row["heads"] * 32 in (0, row["hidden"])
-    }
-    rows = [row for row in rows if (row["depth"], row["hidden"], row["intermediate"]) in held]
-    table = np.array([[row[axis] for axis in ("depth", "heads", "hidden", "intermediate")] for row in rows])
-    columns = ("parameters", "operations", "ms_torch_b1_l32_t2", "error")
-    parameters, operations, cost, error = (np.array([row[name] for row in rows]) for name in columns)
-    objective = Objective(
-        "w" if share is None else "error",
-        parameters_maximum=float(parameters.max()),
-        cost_maximum=float(cost.max()),
-        max_cost=None if share is None else float(np.quantile(cost, share)),
-    )
-    problem = Problem(parameters, cost, objective, table, operations + 0.1 * operations.max(), nearest_heads(table, 32))
-    search = Certified(problem, 0.01, audit)
-    trained = run(search, error)
-    found = search.evidence()
-    assert found.closed
-    assert better_by(problem, error, found.incumbent) == 0
-    assert len(trained) <= 18 + audit
