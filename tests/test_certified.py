@@ -230,6 +230,15 @@ def test_an_audit_counts_once_it_is_finished_without_those_whose_training_failed
     assert failing.evidence().audited == tuple(row for row in drawn if row != last)
 
 
+def test_an_error_of_zero_cannot_be_beaten() -> None:
+    problem, error = grid_problem()
+    search = Certified(problem, 0.01)
+    search.noise = Noise(0.1, 4)
+    run(search, np.where(error == error[problem.affordable].min(), 0.0, error))
+    found = search.evidence()
+    assert (found.closed, found.aim) == (True, 0.99)
+
+
 def test_noise_sets_the_aim() -> None:
     problem, error = grid_problem()
     search = Certified(problem, 0.01)

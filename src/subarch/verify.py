@@ -205,9 +205,9 @@ class _Check:
         worst, incumbent = self._incumbent(candidates, trained, eta)
         aim = wider = float(self.certificate["delta"])
         if incumbent is not None and self.kind != "latency":
-            aim = max(aim, min((3 * eta + slack) / _error(incumbent), 0.99))
-            more = gain if gain < math.inf else 0.0
-            wider = max(wider, min((3 * eta + slack + more) / _error(incumbent), 0.99))
+            off, error = 3 * eta + slack, max(_error(incumbent), 1e-12)
+            aim = max(aim, min(off / error, 0.99))
+            wider = max(wider, min((off + (gain if gain < math.inf else 0.0)) / error, 0.99))
         self.same("the aim", self.certificate["aim"], aim)
         if self.certificate.get("heads") is not None:
             self.same("the aim for other numbers of heads", self.certificate["heads"]["aim"], wider)

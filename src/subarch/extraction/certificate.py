@@ -131,7 +131,8 @@ def _rests_on(evidence: Evidence, found: Certificate) -> str:
         text += "It is presumed too that no other number of heads has a lower error than the nearest by more than "
         text += f"{evidence.heads.eta:.2g}, as measured on {pairs} {'pairs' if pairs > 1 else 'pair'}. "
     if drawn := len(evidence.audited):
-        text += f"Of {drawn} excluded candidates drawn at random, {evidence.failures or 'none'} contradicts it: with "
+        contradict = f"{evidence.failures or 'none'} contradict{'s' if evidence.failures < 2 else ''}"
+        text += f"Of {drawn} excluded candidates drawn at random, {contradict} it: with "
         text += f"probability {noise['level']:.2f} at most {_percent(evidence.failing)} of all excluded do. "
     return text.rstrip()
 

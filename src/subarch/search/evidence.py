@@ -104,4 +104,4 @@ def less_by(value: float, share: float) -> float:
 
 def within_reach(off: float, error: float, delta: float) -> float:
     """δ, or the least that can be claimed of an error where others may be off by so much; below 1."""
-    return max(delta, min(off / error, 0.99))
+    return max(delta, min(off / max(error, 1e-12), 0.99))  # an error may be 0
