@@ -3,10 +3,10 @@
     python benchmarks/rank_agreement.py --out runs/rank-agreement      # the long trainings that they are held against
     python benchmarks/hints.py --out runs/rank-agreement
 
-Takes `--hints` of the product for s = 25, and the supernet also for s = 100: cheap errors of 30 shapes of the `minilm`
-space, of which 25 have errors after 250 ordinary steps (benchmarks/results/rank_agreement.json). Printed: Kendall's τ
-with those, how many of the five best are among the five best, trainings, and their seconds with evaluation. Resumable.
-Results in --results; the last line is JSON.
+Takes `--hints` of the product for s = 25: cheap errors of 30 shapes of the `minilm` space, of which 25 have errors
+after 250 ordinary steps (benchmarks/results/rank_agreement.json). Printed: Kendall's τ with those, how many of the five
+best are among the five best, trainings, and their seconds with evaluation. Resumable. Results in --results; the last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ from subarch.space import SearchSpace
 from subarch.teacher import Teacher
 
 AXES = {"depth": [1, 2, 3, 4, 6], "heads": [8, 12], "hidden": [256, 384], "intermediate": [256, 768, 1536]}
-TRIED = (("rungs", 25), ("warm", 25), ("supernet", 25), ("supernet", 100))
+STEPS = 25
+KINDS = ("rungs", "warm", "supernet")
 BEST = 5
 
 
@@ -57,9 +58,9 @@ def main() -> None:
         for trial in json.loads(arguments.reference.read_text())["trials"]
         if not trial["architecture"].startswith("0-")
     }
-    found = {f"{kind} {steps}": tried(kind, steps, reference, arguments) for kind, steps in TRIED}
+    found = {kind: tried(kind, reference, arguments) for kind in KINDS}
     table = Table(title="cheap errors against the longest training")
-    for column in ("hints, s", "τ", "95 % interval", f"of the {BEST} best", "trainings", "seconds"):
+    for column in ("hints", "τ", "95 % interval", f"of the {BEST} best", "trainings", "seconds"):
         table.add_column(column, justify="right")
     for name, one in found.items():
         interval = f"{one['low']:.3f} to {one['high']:.3f}"
@@ -73,12 +74,12 @@ def main() -> None:
     print(json.dumps({name: round(one["tau"], 4) for name, one in found.items()}))
 
 
-def tried(kind: str, steps: int, reference: dict[str, float], arguments: argparse.Namespace) -> dict[str, Any]:
+def tried(kind: str, reference: dict[str, float], arguments: argparse.Namespace) -> dict[str, Any]:
     """τ and cost of one kind."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     axes = arguments.out / "hints-space.yaml"
     axes.write_text(yaml.safe_dump(arguments.axes))
-    config = configuration(arguments.teacher, arguments.corpus, steps)
+    config = configuration(arguments.teacher, arguments.corpus, STEPS)
     changes = {"space": str(axes), "strategy": "certified", "hints": kind, "cost": "operations"}
     config = config.model_copy(update=changes)
     bench = Workbench.open(config, arguments.out)
@@ -93,7 +94,7 @@ def tried(kind: str, steps: int, reference: dict[str, float], arguments: argpars
     question = Question.pose(config, space, basis, None)
     with Workers(config, arguments.out, arguments.workers) as workers:
         errors = hints(question, study, workers, arguments.out)
-    spent = [trial for trial in study.trials() if trial.architecture in space and spent_on(kind, steps, trial.settings)]
+    spent = [trial for trial in study.trials() if trial.architecture in space and spent_on(kind, trial.settings)]
     cheap = {str(question.costs.architecture(row)): error for row, error in errors.items()}
     common = [name for name in reference if name in cheap]
     short, long = (np.array([errors[name] for name in common]) for errors in (cheap, reference))
@@ -109,13 +110,13 @@ def tried(kind: str, steps: int, reference: dict[str, float], arguments: argpars
     }
 
 
-def spent_on(kind: str, steps: int, settings: Settings) -> bool:
+def spent_on(kind: str, settings: Settings) -> bool:
     """Whether a trial of the study was for this kind: the largest shapes of each hidden size, and what they are for."""
     if kind == "supernet":
-        return settings.elastic and steps in (settings.steps, settings.parent_steps)
+        return settings.elastic and STEPS in (settings.steps, settings.parent_steps)
     if kind == "warm":
-        return not settings.elastic and (settings.parent_steps == steps or settings.steps == steps)
-    return settings.parent is None and settings.steps in [math.ceil(share * steps) for share in RUNGS]
+        return not settings.elastic and STEPS in (settings.steps, settings.parent_steps)
+    return settings.parent is None and settings.steps in [math.ceil(share * STEPS) for share in RUNGS]
 
 
 if __name__ == "__main__":
