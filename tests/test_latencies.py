@@ -49,6 +49,7 @@ BASIS: dict[str, Any] = {
     "recipe": asdict(Recipe(max_length=24)),
     "identity": {"teacher": "abc"},
     "reference_error": 0.0,
+    "teacher": None,
 }
 NAMES = [str(architecture) for architecture in SPACE]
 
