@@ -6,6 +6,8 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +101,8 @@ EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c["audit"].update(failing=0.001), "the rate that the audit leaves is said to be"),
     (lambda c: c.update(incumbent="0-0-16-0"), "the incumbent"),
     (lambda c: c["audit"]["drawn"].append("9-4-32-64"), "which the audit drew, was not trained"),
+    (lambda c: double(c, "over"), "the number of trained candidates over a limit is said to be"),
+    (lambda c: c.update(sentence=c["sentence"].replace("2 %", "1 %")), "it in words is said to be Trained"),
 ]
 
 
@@ -112,6 +116,31 @@ def test_an_edited_certificate_is_refused(copy: Path, edit: Callable[[dict[str, 
         verify(copy)
     shown = CliRunner().invoke(app, ["verify", str(copy)])
     assert shown.exit_code == 1
+
+
+def places(values: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to every value inside, at any depth."""
+    for key in values if isinstance(values, dict) else range(len(values)) if isinstance(values, list) else ():
+        yield (*at, key)
+        yield from places(values[key], (*at, key))
+
+
+def test_no_part_can_be_missing_or_of_another_kind(copy: Path) -> None:
+    file = copy / "selection.json"
+    text = file.read_text(encoding="utf-8")
+    for *way, last in places(json.loads(text)["certificate"]):
+        for junk in (None, "junk", {"a": []}, -7.5, ...):
+            selection = json.loads(text)
+            holder = reduce(getitem, way, selection["certificate"])
+            if last == "deviation" or holder[last] is junk:
+                continue  # what the noise was computed from; eta is checked
+            if junk is ...:
+                del holder[last]
+            else:
+                holder[last] = junk
+            file.write_text(json.dumps(selection), encoding="utf-8")
+            with pytest.raises(InvalidStudy, match="does not follow from the study"):
+                verify(copy)
 
 
 def test_excluders_that_do_not_exclude_are_refused(world: Path, tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ ALLOWED: dict[str, str] = {
     "extraction.question": "errors architecture space objectives search selection extraction.config extraction.trial",
     "extraction.searching": "architecture progress runs search extraction.question extraction.study extraction.trial "
     "extraction.workers",
-    "extraction.certificate": "search extraction.question extraction.trial",
+    "extraction.certificate_words": "",
+    "extraction.certificate": "search extraction.certificate_words extraction.question extraction.trial",
     "extraction.conclude": "errors architecture space objectives search selection abnc extraction.latency_words "
     "extraction.certificate extraction.question extraction.trial",
     "extraction.prepare": "errors architecture extraction.config doctor model progress runs sentence "
@@ -172,7 +173,7 @@ ALLOWED: dict[str, str] = {
     "teacher visits",
     "bench.page": "errors bench.bench bench.config progress report runs",
     "bench.screen": "",
-    "verify": "errors architecture extraction.study runs",
+    "verify": "errors architecture extraction.certificate_words extraction.study runs",
     # the whole
     "pipeline": "*",
     "demo": "*",

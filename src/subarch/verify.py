@@ -5,7 +5,8 @@ forms of `Architecture`, latencies from the record of measurements, and every ca
 plain loops. What has to hold of each: it was trained, or breaks a limit known beforehand, or is no larger in depth,
 hidden and intermediate size than the trained one named as its excluder, whose error, less noise and slack, leaves it no
 value that beats the incumbent's by more than is claimed. Where the number of heads was free, this is asked of the one
-nearest in head size; of the others, that the same holds with η_A, measured on the trained, taken off as well.
+nearest in head size; of the others, that the same holds with η_A, measured on the trained, taken off as well. The words
+that people read are said again from the record.
 
     >>> verify(Path("runs/mine"))
     ['148 candidates: 11 trained, 60 over a limit, 77 excluded for a reason that holds', ...]
@@ -25,6 +26,7 @@ from scipy import stats
 
 from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidStudy
+from subarch.extraction.certificate_words import sentence
 from subarch.extraction.study import Study, sqlite
 from subarch.runs import RunFolder
 
@@ -53,6 +55,14 @@ def verify(path: Path) -> list[str]:
     if (certificate := selection["certificate"]) is None:
         raise InvalidStudy(f"{path}: has no certificate: it was searched by strategy {selection['strategy']['name']}")
     check = _Check(path, selection, certificate)
+    try:
+        return _held(check, run)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise check.fail(f"a part of it is missing or of another kind ({type(error).__name__}: {error})") from error
+
+
+def _held(check: _Check, run: RunFolder) -> list[str]:
+    certificate = check.certificate
     errors, failed = check.trials(run)
     candidates = check.candidates(run, errors, failed)
     later = check.trained_since(candidates)
@@ -69,6 +79,7 @@ def verify(path: Path) -> list[str]:
     excluded = check.exclusions(candidates, trained, eta, slack, gain)
     check.audit(trained, eta)
     check.not_beaten_by(later, trained)
+    check.in_words(trained)
     over = sum(not one.affordable and one.error is None for one in candidates.values())
     return [
         f"{len(candidates)} candidates: {len(trained)} trained, {over} over a limit, {excluded} excluded for a reason "
@@ -189,7 +200,7 @@ class _Check:
 
     def heads(self, trained: dict[str, Candidate], free: bool) -> tuple[float, int]:
         """η_A, inf where nothing was compared, and on how many pairs it was measured."""
-        claimed, (gain, pairs) = self.certificate.get("heads"), _gain(trained)
+        claimed, (gain, pairs) = self.certificate["heads"], _gain(trained)
         if not free:
             self.same("what is known of other numbers of heads", claimed, None)
             return 0.0, 0
@@ -209,7 +220,7 @@ class _Check:
             aim = max(aim, min(off / error, 0.99))
             wider = max(wider, min((off + (gain if gain < math.inf else 0.0)) / error, 0.99))
         self.same("the aim", self.certificate["aim"], aim)
-        if self.certificate.get("heads") is not None:
+        if self.certificate["heads"] is not None:
             self.same("the aim for other numbers of heads", self.certificate["heads"]["aim"], wider)
         pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}
         self.same("the set of the excluded", sorted(self.certificate["excluded"]), sorted(pending))
@@ -262,6 +273,13 @@ class _Check:
         largest, dearest = self.maxima
         factor = (1 - one.parameters / largest) * (1 - one.cost / dearest)
         return 0.0 if factor == 0 else -factor / error if error > 0 else -math.inf
+
+    def in_words(self, trained: dict[str, Candidate]) -> None:
+        """What people read is what the record says; asked last, when the record is known to be right."""
+        over = sum(not one.affordable for one in trained.values())
+        self.same("the number of trained candidates over a limit", self.certificate["over"], over)
+        for said in (self.certificate["sentence"], self.selection["gap_sentence"]):
+            self.same("it in words", said, sentence(self.certificate))
 
     def audit(self, trained: dict[str, Candidate], eta: float) -> None:
         claimed, failures = self.certificate["audit"], 0
