@@ -113,6 +113,8 @@ def main() -> None:
                     bench.run(seed, [method for method in methods if method in arguments.methods])
     for bench in benches.values():
         bench.compare()
+        if not arguments.tables:  # which may be asked for while cells are being made
+            bench.write()
     found = {task: bench.found for task, bench in benches.items()}
     students = list(encoders)[1:]
     Console(stderr=True, width=160).print(scores_table(found, students), comparisons_table(found))
@@ -265,7 +267,6 @@ class Bench:
                 facts = {name: found[name] for name in ("n_seeds", "p_seeds_least")}
                 key = f"{'/'.join(one)} - {'/'.join(other)}"
                 self.found["comparisons"][key] = found["metrics"][self.metric] | facts
-        self.write()
 
     def write(self) -> None:
         write(self.found, self.path)
