@@ -125,10 +125,56 @@ def test_the_shipped_recording_loads() -> None:
     from tables import recorded
 
     table = recorded(FOLDER / "minilm.parquet")
-    assert len(table) >= 81
+    assert len(table) >= 96
+    assert len(table.costs) == len(table.errors) == 2
+    assert 3 * np.isfinite(table.error(1)).sum() >= len(table)
     assert np.isfinite(table.error()).all()
     assert ((table.shapes[:, 0] == 0) | (table.shapes[:, 2] == 32 * table.shapes[:, 1])).all()
     assert (FOLDER / "minilm.parquet").stat().st_size < 1_000_000
+
+
+def test_contradictions_of_a_table() -> None:
+    from recording import contradictions
+
+    # 2-1-8-8 and 1-1-8-8 lie below the last; the one without layers is compared with nobody
+    shapes = np.array([[0, 0, 8, 0], [1, 1, 8, 8], [2, 1, 8, 8], [1, 1, 16, 8], [2, 1, 16, 8]])
+    found = contradictions(shapes, np.array([0.1, 0.6, 0.3, 0.5, 0.4]))
+    assert (found["shapes"], found["pairs"], found["contradict"], found["candidates"]) == (4, 5, 1, 1)
+    assert found["largest"] == pytest.approx(0.1)
+    assert found["relative"] == pytest.approx(0.25)
+
+
+def test_what_the_recording_says(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["recording.py", "--results", str(tmp_path / "recording.json")])
+    runpy.run_path(str(FOLDER / "recording.py"), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["candidates"] >= 96
+    parts = json.loads((tmp_path / "recording.json").read_text())["parts"]
+    assert parts == json.loads((FOLDER.parent / "results" / "search_recording.json").read_text())["parts"]
+    last = parts["contradict"]["minilm"][str(found["steps"])]
+    assert (last["tau"], last["shapes"] + 4) == (1.0, found["candidates"])
+
+
+def test_seeds_and_runtimes_are_compared() -> None:
+    from recording import between_runtimes, between_seeds
+    from tables import Table
+
+    shapes = np.array([[1, 1, 8, 8], [2, 1, 8, 8], [3, 1, 8, 8], [1, 1, 16, 8]])
+    errors = np.array([[[0.4, 0.5, 0.3, 0.2]], [[0.4, 0.42, 0.5, np.nan]]])
+    costs = {"one": np.array([1.0, 2.0, 3.0, 4.0]), "other": np.array([4.0, 3.0, 2.0, 1.0])}
+    table = Table("t", shapes, shapes[:, 2], shapes[:, 2], costs, (5,), errors, errors[0], errors[0, 0])
+    seeds = between_seeds(table)
+    # 1 ≤ 2 is contradicted by both, 2 ≤ 3 and 1 ≤ 3 by the second alone; by the mean 1 ≤ 2 and no other
+    assert (seeds["candidates"], seeds["pairs"]) == (3, 3)
+    assert (seeds["contradict_first"], seeds["contradict_second"], seeds["contradict_both"]) == (1, 3, 1)
+    assert seeds["contradict_mean"] == 1
+    assert seeds["deviation"] == pytest.approx(np.sqrt((0 + 0.08**2 + 0.2**2) / 2 / 3))
+    asked = between_runtimes(table)["one and other"]
+    assert (asked["rank_correlation"], asked["same"]) == (pytest.approx(-1), 0)
+    one = {"one": "3-1-8-8", "other": "1-1-16-8", "over_limit": [4 / 3.25, 2 / 3.25]}
+    assert asked["questions"]["0.75"] == one
 
 
 @pytest.mark.parametrize("seed", range(6))

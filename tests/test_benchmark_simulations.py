@@ -163,17 +163,6 @@ def test_a_false_certificate_is_known_as_one() -> None:
     assert (found["false"], found["seen"], found["widened"], found["off"]) == (False, True, True, 0.0)
 
 
-def test_contradictions_of_a_table() -> None:
-    from violations import contradictions
-
-    # 2-1-8-8 and 1-1-8-8 lie below the last; the one without layers is compared with nobody
-    shapes = np.array([[0, 0, 8, 0], [1, 1, 8, 8], [2, 1, 8, 8], [1, 1, 16, 8], [2, 1, 16, 8]])
-    found = contradictions(shapes, np.array([0.1, 0.6, 0.3, 0.5, 0.4]))
-    assert (found["shapes"], found["pairs"], found["contradict"], found["candidates"]) == (4, 5, 1, 1)
-    assert found["largest"] == pytest.approx(0.1)
-    assert found["relative"] == pytest.approx(0.25)
-
-
 @pytest.mark.parametrize("script", ["workers", "violations"])
 def test_the_simulations_run(
     script: str,

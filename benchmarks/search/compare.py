@@ -49,11 +49,11 @@ def configurations() -> dict[str, list[tuple[str, Peer]]]:
 
         return f"{space}, {startup}" + (", front" if front else ""), peer
 
-    def of_asha(scheduler: Callable[..., Proposals], grace: int, reduction: int) -> tuple[str, Peer]:
+    def of_asha(scheduler: Callable[..., Proposals], first: int, reduction: int) -> tuple[str, Peer]:
         def peer(problem: Problem, table: Table, seed: int) -> Proposals:
-            return scheduler(problem, table.errors[0], seed, table.rungs, grace, reduction)
+            return scheduler(problem, table.errors[0], seed, table.rungs, table.rungs[first - 1], reduction)
 
-        return f"grace {grace}, reduction {reduction}", peer
+        return f"from rung {first}, reduction {reduction}", peer
 
     spaces = ("nested", "constrained", "categories")
     populations = [(size, front) for size in (10, 20) for front in (False, True)]
@@ -67,7 +67,7 @@ def configurations() -> dict[str, list[tuple[str, Peer]]]:
     }
     for name, package, scheduler in (("asha", "ray", asha_peer), ("moasha", "syne_tune", moasha_peer)):
         if find_spec(package):
-            found[name] = [of_asha(scheduler, grace, reduction) for grace in (2, 7) for reduction in (2, 3, 4)]
+            found[name] = [of_asha(scheduler, first, reduction) for first in (1, 3) for reduction in (2, 3, 4)]
     found["gp"] = [of_optuna("gp", "nested", 5)]
     return found
 

@@ -2,7 +2,7 @@
 
     python benchmarks/search/heads.py                     # half a minute; results/search_heads.json
 
-On the recorded table with all recorded numbers of heads of the shapes whose nearest was recorded: how often others are
+On minilm-heads.parquet, all recorded numbers of heads of the shapes whose nearest was recorded: how often others are
 better than the nearest and by how much; what is trained with the nearest only and with all; whether the optimum of all
 is found. On synthetic tables each shape gets three other numbers of heads, whose errors scatter about that of the
 nearest: the claim of the certificate is compared with the truth. Independent scatter is hard on it, since the best of
@@ -121,7 +121,7 @@ if __name__ == "__main__":
     parser.add_argument("--seeds", type=int, default=12)
     parser.add_argument("--sizes", nargs="+", default=["300", "2352"], choices=list(SIZES))
     arguments = parser.parse_args()
-    recorded = {str(audit): on_the_recording(HERE / "minilm.parquet", audit) for audit in (0, 5)}
+    recorded = {str(audit): on_the_recording(HERE / "minilm-heads.parquet", audit) for audit in (0, 5)}
     synthetics = {
         f"{size}/{scatter}/{audit}": on_synthetic(SIZES[size], arguments.seeds, scatter, audit)
         for size in arguments.sizes

@@ -13,8 +13,8 @@ growing size. Of a search is noted
     held       of all candidates that another's error excludes, at most the share `failing` have an error below that
                of a trained one above them: what the audit states, with probability 0.95
 
-A search with an audit of 20 trains what one with 5 trains, and goes on: one search serves all. Beside it the
-violations that two recorded tables have, after so many steps of training. The last line is JSON.
+A search with an audit of 20 trains what one with 5 trains, and goes on: one search serves all. (What violations
+recorded tables have: recording.py.) The last line is JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from measures import DELTA, asked, one_each, store
 from numpy.typing import NDArray
-from tables import SIZES, Axes, Table, recorded
+from tables import SIZES, Axes, Table
 
 from subarch.search import Certified
 from subarch.search.evidence import better_by
@@ -118,39 +118,6 @@ def measure(axes: Axes, tables: int) -> Cells:
     return cells
 
 
-def contradictions(shapes: NDArray[np.int64], error: Floats) -> dict[str, float]:
-    """Of (N, 4) shapes with layers: ordered pairs, those that contradict the order, and the largest rise in an error.
-
-    `candidates` are better than a larger one; `relative` is the largest rise as a share of the larger one's error.
-    """
-    sizes, error = shapes[shapes[:, 0] > 0][:, [0, 2, 3]], error[shapes[:, 0] > 0]
-    below = (sizes[:, None] <= sizes[None]).all(axis=2) & ~np.eye(len(sizes), dtype=np.bool_)
-    rise = np.where(below, error[None, :] - error[:, None], 0.0)
-    return {
-        "shapes": len(sizes),
-        "pairs": int(below.sum()),
-        "contradict": int((rise > 0).sum()),
-        "candidates": int((rise > 0).any(axis=1).sum()),
-        "largest": float(rise.max(initial=0.0)),
-        "relative": float((rise / error).max(initial=0.0)),
-    }
-
-
-def of_recordings() -> dict[str, dict[str, float]]:
-    """By table and steps: minilm.parquet, and the candidates of docs/estimate.md, which were trained longer."""
-    table = recorded(Path(__file__).with_name("minilm.parquet"))
-    found = {
-        f"minilm, {step} steps": contradictions(table.shapes, table.errors[0, rung])
-        for rung, step in enumerate(table.rungs)
-    }
-    trials = [trial for trial in json.loads((RESULTS / "rank_agreement.json").read_text())["trials"] if trial["curve"]]
-    shapes = np.array([[int(size) for size in trial["architecture"].split("-")] for trial in trials])
-    for rung, (step, _, _) in enumerate(trials[0]["curve"][1:], start=1):
-        error = np.array([trial["curve"][rung][1] for trial in trials])
-        found[f"rank agreement, {step} steps"] = contradictions(shapes, error)
-    return found
-
-
 def rate_of(searches: list[Search], what: str) -> float:
     return float(np.mean([search[what] for search in searches]))
 
@@ -213,8 +180,6 @@ if __name__ == "__main__":
     small: Axes = ((1, 2, 3), (64, 128), (128, 256, 384, 512))
     cells = measure(small, 7) if arguments.quick else measure(SIZES["300"], arguments.tables)
     spent = {"date": date.today().isoformat(), "cpu_seconds": time.process_time() - start}
-    recordings = of_recordings()
-    store(arguments.results, {"violations": spent | {"found": columns(cells)}, "recordings": {"found": recordings}})
+    store(arguments.results, {"violations": spent | {"found": columns(cells)}})
     print("\n".join(table_lines(cells)))
-    print("\n".join(f"{name}: {found}" for name, found in recordings.items()))
     print(json.dumps(summarise(cells)))
