@@ -21,9 +21,10 @@ from rich.table import Table
 
 from quality import SETTINGS, docstring_corpus, material, paces, run, shared
 from records import write
+from subarch.configuration import load
 from subarch.demo import teacher_folder
 from subarch.doctor import machine, usable_cores
-from subarch.pretraining.config import load_pretrain
+from subarch.pretraining.config import PretrainConfig
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -71,7 +72,7 @@ def main() -> None:
         # Only what other runs share is worth keeping
         own = VARIANTS[name] | {"targets": "live" if "loss_hidden" in VARIANTS[name] else "cache"}
         folder = shared(arguments.out, "ablation-" + name.replace(" ", "").replace(",", "-"))
-        trained = run(folder, load_pretrain(None, base | own), arguments.sts)
+        trained = run(folder, load(PretrainConfig, None, base | own), arguments.sts)
         results["runs"][name] = {
             "distance": [point.get("embedding") for point in trained["heldout"]],
             "sts_dev": trained["sts_dev"],

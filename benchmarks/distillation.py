@@ -26,10 +26,11 @@ from rich.table import Table
 
 from quality import docstring_corpus, material, paces, shared
 from records import write
+from subarch.configuration import load
 from subarch.doctor import machine, usable_cores
 from subarch.errors import InvalidTeacher
 from subarch.pipeline import pretrain
-from subarch.pretraining.config import load_pretrain
+from subarch.pretraining.config import PretrainConfig
 from subarch.teacher import Teacher
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
@@ -58,7 +59,7 @@ def main() -> None:
     def trained(name: str, options: dict[str, Any]) -> list[dict[str, float]]:
         """The held-out losses of a run, before, during and after."""
         console.print(name)
-        config = load_pretrain(None, SETTINGS | {"corpus": corpus} | options)
+        config = load(PretrainConfig, None, SETTINGS | {"corpus": corpus} | options)
         heldout: list[dict[str, float]] = pretrain(shared(arguments.out, name), config)["heldout"]
         return heldout
 

@@ -32,15 +32,16 @@ from rich.table import Table
 from records import write
 from sts import sts_b
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.demo import PACKAGES, teacher_folder
 from subarch.docstrings import collect, write_corpus
 from subarch.doctor import machine, usable_cores
-from subarch.extraction.config import load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.signals import text_embedder
 from subarch.latency import TorchRuntime, measure
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining.collate import Loader
-from subarch.pretraining.config import PretrainConfig, load_pretrain
+from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.timing import step_times
 from subarch.teacher import Teacher
@@ -76,6 +77,7 @@ def main() -> None:
 
     if "selected" not in results:
         config = load(
+            ExtractConfig,
             None,
             base
             | {
@@ -113,7 +115,7 @@ def main() -> None:
         steps = max(1, int(60 * minutes / sum(results["pace"][shape].values())))
         console.print(f"{name}: {shape}, {steps} steps")
         own = {"architecture": shape, "steps": steps, "seed": seed, "targets": "cache"}
-        config_of_run = load_pretrain(None, base | SETTINGS | own)
+        config_of_run = load(PretrainConfig, None, base | SETTINGS | own)
         results["runs"][name] = run(shared(arguments.out, name), config_of_run, arguments.sts)
         write(results, arguments.results)
 
@@ -153,7 +155,7 @@ def paces(materials: dict[str, Material]) -> dict[str, dict[str, float]]:
 
 def material(out: Path, options: dict[str, Any]) -> Material:
     """What a run with these options works with, loaded in the folder that all runs share."""
-    config = load_pretrain(None, {"steps": 1} | options)
+    config = load(PretrainConfig, None, {"steps": 1} | options)
     return Material.load(config, out / "common", Architecture.parse(str(config.architecture)))
 
 

@@ -21,9 +21,10 @@ from rich.table import Table
 
 from subarch.abnc import RankAgreement, rank_agreement
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.demo import teacher_folder
 from subarch.doctor import machine, versions
-from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial
 from subarch.extraction.workbench import Workbench
@@ -39,7 +40,11 @@ CANDIDATES = [
 
 def configuration(teacher: Path | None, corpus: list[str], steps: int) -> ExtractConfig:
     """Of both benchmarks that share a run folder; without a teacher the package's."""
-    return load(None, {"teacher": str(teacher or teacher_folder()), "corpus": corpus, "max_length": 32, "steps": steps})
+    return load(
+        ExtractConfig,
+        None,
+        {"teacher": str(teacher or teacher_folder()), "corpus": corpus, "max_length": 32, "steps": steps},
+    )
 
 
 def train(

@@ -18,8 +18,9 @@ import yaml
 
 import subarch
 from subarch import cli
+from subarch.configuration import load
 from subarch.errors import InvalidTeacher
-from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig, load
+from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.pipeline import extract
 from subarch.pretraining.config import LOSSES, PretrainConfig
 from subarch.runs import RunFolder
@@ -222,12 +223,12 @@ def test_every_option_reaches_the_configuration(
         for word in (f"--{name.replace('_', '-')}", item)
     ]
     assert call("extract", "--run", tmp_path / "run", *words).code == 1
-    assert seen == [load(None, given)]
+    assert seen == [load(ExtractConfig, None, given)]
     assert getattr(seen[0], key) != ExtractConfig.model_fields[key].get_default()
     # and the same from a file, which an option overrides
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(given | {"seed": 4}))
     call("extract", "--run", tmp_path / "run", "--config", tmp_path / "c.yaml", "--seed", "5")
-    assert seen[1] == load(None, given | {"seed": 5})
+    assert seen[1] == load(ExtractConfig, None, given | {"seed": 5})
 
 
 class Pretrainings(NamedTuple):
@@ -423,12 +424,14 @@ def test_doctor_tells_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_config_prints_what_loads_back(call: Call, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text(call("config").out)
-    assert load(path, {}) == load(None, {"teacher": "path/to/teacher", "corpus": ["path/to/text"]})
+    assert load(ExtractConfig, path, {}) == load(
+        ExtractConfig, None, {"teacher": "path/to/teacher", "corpus": ["path/to/text"]}
+    )
     path.write_text("teacher: t\ncorpus: [a, b]\nsteps: 7\n")
     completed = call("config", path)
     assert completed.code == 0
     (tmp_path / "d.yaml").write_text(completed.out)
-    assert load(tmp_path / "d.yaml", {}) == load(path, {})
+    assert load(ExtractConfig, tmp_path / "d.yaml", {}) == load(ExtractConfig, path, {})
     path.write_text("teacher: t\ncorpus: [a]\nstep: 7\n")
     refused = call("config", path)
     assert (refused.code, refused.out) == (1, "")

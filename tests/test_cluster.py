@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.errors import InvalidConfig
-from subarch.extraction.config import load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
 from subarch.pipeline import extract
 from tiny_run import OneProcess, tiny_config
@@ -57,7 +58,7 @@ def test_errors_of_the_run_are_raised_as_they_are(cluster: Cluster, tmp_path: Pa
 
 
 def test_a_cluster_that_is_not_there_or_too_small_is_refused(cluster: Cluster, tmp_path: Path) -> None:
-    config = load(None, {"teacher": "none", "corpus": ["none"], "threads_per_worker": 4})
+    config = load(ExtractConfig, None, {"teacher": "none", "corpus": ["none"], "threads_per_worker": 4})
     with pytest.raises(InvalidConfig, match="has fewer processors than threads_per_worker 4"):
         RayWorkers(config, tmp_path, cluster.address)
 

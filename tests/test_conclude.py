@@ -13,9 +13,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from subarch.architecture import Architecture, Inputs
+from subarch.configuration import load
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.conclude import conclude
-from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, best_trials, thetas
 from subarch.extraction.trial import Point, Settings, Trial
 from subarch.space import SearchSpace
@@ -28,7 +29,7 @@ TEACHER = {"name": "teacher", "architecture": "2-2-16-32", "parameters": 9000, "
 
 def configured(**changes: Any) -> ExtractConfig:
     given = {"teacher": "teacher", "corpus": ["text"], "strategy": "exhaustive", "steps": 4, "learning_rate": [2e-3]}
-    return load(None, given | {"latency_length": 8} | changes)
+    return load(ExtractConfig, None, given | {"latency_length": 8} | changes)
 
 
 def basis(reference: float | None = 0.0, teacher: bool = True) -> dict[str, Any]:
@@ -317,6 +318,7 @@ def test_rank_agreement_is_with_the_longest_run_or_within_the_run() -> None:
 
 def test_without_a_teacher_there_is_none_to_compare_with() -> None:
     config = load(
+        ExtractConfig,
         None,
         {"corpus": ["text"], "error": "mlm", "initialise": "scratch", "strategy": "exhaustive", "latency_length": 8},
     )

@@ -11,8 +11,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from subarch.configuration import dump, load
 from subarch.errors import InvalidConfig
-from subarch.extraction.config import ExtractConfig, dump, load
+from subarch.extraction.config import ExtractConfig
 from subarch.space import SearchSpace
 
 REPOSITORY = Path(__file__).parents[1]
@@ -24,7 +25,7 @@ PRETRAINING = ["bort.yaml"]
 
 def refusal(overrides: dict[str, Any], path: Path | None = None) -> str:
     with pytest.raises(InvalidConfig) as caught:
-        load(path, overrides)
+        load(ExtractConfig, path, overrides)
     return str(caught.value)
 
 
@@ -38,7 +39,7 @@ def written(folder: Path, content: Any) -> Path:
 
 
 def test_defaults() -> None:
-    config = load(None, GOOD)
+    config = load(ExtractConfig, None, GOOD)
     assert config.teacher == Path("teacher")
     assert (config.steps, config.epsilon, config.batch_size, len(config.learning_rate)) == (100, 4, [64], 1)
     assert (config.error, config.objective, config.cost) == ("embedding", "error", "latency")
@@ -60,24 +61,26 @@ def test_every_shipped_configuration_is_in_a_test() -> None:
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_shipped_configurations_are_valid(path: Path, tmp_path: Path) -> None:
-    config = load(path, {})
+    config = load(ExtractConfig, path, {})
     assert len(SearchSpace.load(config.space)) > 0
-    assert load(written(tmp_path, dump(config)), {}) == config
+    assert load(ExtractConfig, written(tmp_path, dump(config)), {}) == config
 
 
 def test_the_command_line_wins_over_the_file_and_none_is_not_given(tmp_path: Path) -> None:
     path = written(tmp_path, GOOD | {"steps": 7, "seed": 3})
-    config = load(path, {"steps": 9, "seed": None})
+    config = load(ExtractConfig, path, {"steps": 9, "seed": None})
     assert (config.steps, config.seed, config.corpus) == (9, 3, ["docs", "more.txt"])
 
 
 def test_yaml_reads_a_learning_rate_without_a_point_as_text(tmp_path: Path) -> None:
     assert yaml.safe_load("5e-4") == "5e-4"
-    assert load(written(tmp_path, "teacher: t\ncorpus: [c]\nlearning_rate: [5e-4, 1]"), {}).learning_rate == [5e-4, 1.0]
+    assert load(
+        ExtractConfig, written(tmp_path, "teacher: t\ncorpus: [c]\nlearning_rate: [5e-4, 1]"), {}
+    ).learning_rate == [5e-4, 1.0]
 
 
 def test_dump_is_commented_yaml_of_every_key() -> None:
-    text = dump(load(None, GOOD))
+    text = dump(load(ExtractConfig, None, GOOD))
     assert list(yaml.safe_load(text)) == list(ExtractConfig.model_fields)
     for name, field in ExtractConfig.model_fields.items():
         assert f"# {field.description}\n{name}:" in text
@@ -159,7 +162,7 @@ def coherent(values: dict[str, Any]) -> bool:
 def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(values: dict[str, Any]) -> None:
     assert set(values) == set(ExtractConfig.model_fields)
     try:
-        config = load(None, values)
+        config = load(ExtractConfig, None, values)
     except InvalidConfig:
         assert not coherent(values)
     else:
@@ -176,10 +179,10 @@ def test_reading_what_was_dumped_gives_the_same(
     values |= {"task": Path("task") if values["error"] == "task" else None}
     values |= {"keep": 0.97 if values["objective"] == "latency" else None}
     values |= {"hints": "warm" if values["strategy"] == "certified" else "none"}
-    config = load(None, values)
+    config = load(ExtractConfig, None, values)
     path = tmp_path_factory.mktemp("config") / "dumped.yaml"
     path.write_text(dump(config), encoding="utf-8")
-    assert load(path, {}) == config
+    assert load(ExtractConfig, path, {}) == config
 
 
 @pytest.mark.parametrize(
@@ -342,7 +345,7 @@ anything = st.recursive(
 @given(st.dictionaries(st.sampled_from(sorted(fields)), anything, max_size=6), st.booleans())
 def test_any_values_give_a_configuration_or_a_refusal(values: dict[str, Any], complete: bool) -> None:
     try:
-        config = load(None, (GOOD if complete else {}) | values)
+        config = load(ExtractConfig, None, (GOOD if complete else {}) | values)
     except InvalidConfig:
         return
     assert config == ExtractConfig.model_validate(config.model_dump())
@@ -362,7 +365,7 @@ def test_any_file_gives_a_configuration_or_a_refusal(tmp_path_factory: pytest.Te
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     for overrides in ({}, GOOD):
         try:
-            config = load(path, overrides)
+            config = load(ExtractConfig, path, overrides)
         except InvalidConfig:
             continue
         assert isinstance(config, ExtractConfig)

@@ -24,7 +24,7 @@ from subarch.extraction.signals import text_embedder
 from subarch.finetuning.config import FinetuneConfig
 from subarch.model import Blueprint, Student
 from subarch.pretraining import outcome
-from subarch.pretraining.config import load_pretrain
+from subarch.pretraining.config import PretrainConfig
 from subarch.space import SearchSpace
 from subarch.teacher import Teacher
 from tasks_tiny import LABELS, topics
@@ -279,7 +279,7 @@ def test_the_teacher_is_the_packages_or_the_message_says_how_to_get_it(monkeypat
 def test_what_the_demo_is_made_of_fits_together() -> None:
     """The real settings, without running them."""
     config = load(ExtractConfig, None, {"teacher": "teacher", "corpus": ["text"], **REAL_SETTINGS})
-    training = load_pretrain(None, {"teacher": "teacher", "corpus": ["text"], **REAL_PRETRAINING})
+    training = load(PretrainConfig, None, {"teacher": "teacher", "corpus": ["text"], **REAL_PRETRAINING})
     assert (training.minutes, training.heldout, training.weights(has_head=False)["embedding"]) == (4, config.heldout, 1)
     classifier = load(FinetuneConfig, None, REAL_FINETUNING | {"data": "packages.jsonl", "teacher": "teacher"})
     assert len(classifier.thetas()) == len(classifier.seeds) == 1

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.errors import InvalidStudy
-from subarch.extraction.config import load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.elastic import Elastic, part
 from subarch.extraction.estimate import estimate
 from subarch.extraction.trial import Settings, weights_path
@@ -41,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def opened(folder: Path, name: str = "sentence", **changes: Any) -> Workbench:
     values = {"teacher": folder / name, "corpus": [str(folder / "corpus.txt")], "max_length": 24, "heldout": 8}
     values |= {"steps": 6, "batch_size": [8], "space": str(folder / "space.yaml")}
-    return Workbench.open(load(None, values | changes), folder / f"run-{name}")
+    return Workbench.open(load(ExtractConfig, None, values | changes), folder / f"run-{name}")
 
 
 @pytest.fixture(scope="module")

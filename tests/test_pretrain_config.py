@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from subarch.configuration import dump, load
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
-from subarch.pretraining.config import LOSSES, PretrainConfig, dump, load_pretrain
+from subarch.pretraining.config import LOSSES, PretrainConfig
 
 REPOSITORY = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {"teacher": "teacher", "corpus": ["docs", "more.txt"]}
@@ -23,7 +24,7 @@ ALONE: dict[str, Any] = {"corpus": ["docs"]}
 
 def refusal(overrides: dict[str, Any], path: Path | None = None) -> str:
     with pytest.raises(InvalidConfig) as caught:
-        load_pretrain(path, overrides)
+        load(PretrainConfig, path, overrides)
     return str(caught.value)
 
 
@@ -34,7 +35,7 @@ def written(folder: Path, content: str) -> Path:
 
 
 def test_defaults() -> None:
-    config = load_pretrain(None, GOOD)
+    config = load(PretrainConfig, None, GOOD)
     assert config.teacher == Path("teacher")
     assert (config.architecture, config.initialise, config.micro_tokens) == (None, None, None)
     assert (config.batch_tokens, config.max_length, config.targets, config.precision) == (8192, 128, "auto", "fp32")
@@ -62,12 +63,12 @@ def test_keys_shared_with_extraction_are_of_one_kind() -> None:
     [({}, 10_000, None), ({"steps": 7}, 7, None), ({"minutes": 2.5}, None, 2.5), ({"minutes": "15"}, None, 15.0)],
 )
 def test_the_length_is_in_steps_or_in_minutes(given: dict[str, Any], steps: int | None, minutes: float | None) -> None:
-    config = load_pretrain(None, GOOD | given)
+    config = load(PretrainConfig, None, GOOD | given)
     assert (config.steps, config.minutes) == (steps, minutes)
 
 
 def test_the_default_length_is_written_down() -> None:
-    assert "\nsteps: 10000\n" in dump(load_pretrain(None, GOOD))
+    assert "\nsteps: 10000\n" in dump(load(PretrainConfig, None, GOOD))
 
 
 # The losses
@@ -86,21 +87,21 @@ def test_the_default_length_is_written_down() -> None:
     ],
 )
 def test_losses_by_what_the_teacher_offers(given: dict[str, Any], has_head: bool, weights: dict[str, float]) -> None:
-    found = load_pretrain(None, given).weights(has_head)
+    found = load(PretrainConfig, None, given).weights(has_head)
     assert found == weights
     assert list(found) == [name for name in LOSSES if name in weights]
 
 
 def test_a_student_without_layers_compares_no_attention_by_default() -> None:
-    assert load_pretrain(None, GOOD).weights(False, depth=0) == {"embedding": 1.0}
-    assert load_pretrain(None, GOOD | {"loss_relations": 1}).weights(False, depth=0) == {"relations": 1.0}
+    assert load(PretrainConfig, None, GOOD).weights(False, depth=0) == {"embedding": 1.0}
+    assert load(PretrainConfig, None, GOOD | {"loss_relations": 1}).weights(False, depth=0) == {"relations": 1.0}
 
 
 # Shipped
 
 
 def test_the_papers_run() -> None:
-    config = load_pretrain(REPOSITORY / "configs" / "bort.yaml", {})
+    config = load(PretrainConfig, REPOSITORY / "configs" / "bort.yaml", {})
     assert config.architecture == "4-8-1024-768"
     assert config.weights(has_head=True) == {"mlm": 0.1, "logits": 0.5}
     assert (config.batch_tokens, config.micro_tokens) == (8 * 1024, 1024)
@@ -195,7 +196,7 @@ def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
 ) -> None:
     assert set(values) == set(PretrainConfig.model_fields)
     try:
-        config = load_pretrain(None, values)
+        config = load(PretrainConfig, None, values)
     except InvalidConfig:
         assert not coherent(values)
         return
@@ -208,7 +209,7 @@ def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
         assert config.weights(has_head)
     path = tmp_path_factory.mktemp("config") / "dumped.yaml"
     path.write_text(dump(config), encoding="utf-8")
-    assert load_pretrain(path, {}) == config
+    assert load(PretrainConfig, path, {}) == config
 
 
 @pytest.mark.parametrize(
@@ -270,7 +271,7 @@ def test_impossible_values_name_file_key_and_value(tmp_path: Path, given: dict[s
 
 def test_a_learning_rate_without_a_point_is_a_number_and_options_win(tmp_path: Path) -> None:
     path = written(tmp_path, "teacher: t\ncorpus: [c]\nlearning_rate: 5e-4\nseed: 3\n")
-    config = load_pretrain(path, {"seed": 4, "steps": None})
+    config = load(PretrainConfig, path, {"seed": 4, "steps": None})
     assert (config.learning_rate, config.seed, config.steps) == (5e-4, 4, 10_000)
 
 
@@ -284,7 +285,7 @@ def test_a_learning_rate_without_a_point_is_a_number_and_options_win(tmp_path: P
 )
 def test_any_values_give_a_configuration_or_a_refusal(values: dict[str, Any]) -> None:
     try:
-        config = load_pretrain(None, GOOD | values)
+        config = load(PretrainConfig, None, GOOD | values)
     except InvalidConfig:
         return
     assert config == PretrainConfig.model_validate(config.model_dump())

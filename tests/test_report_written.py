@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 
 import report_fixture
+from subarch.configuration import load
 from subarch.errors import InvalidStudy
-from subarch.extraction.config import load
+from subarch.extraction.config import ExtractConfig
 from subarch.pipeline import pretrain, write_report
-from subarch.pretraining.config import PretrainConfig, load_pretrain
+from subarch.pretraining.config import PretrainConfig
 from subarch.runs import RunFolder
 
 TRAINED: Any = report_fixture.example().pretraining
-CONFIG = load_pretrain(None, {"architecture": "2-2-8-16", "corpus": ["docs"], "steps": 400})
+CONFIG = load(PretrainConfig, None, {"architecture": "2-2-8-16", "corpus": ["docs"], "steps": 400})
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def test_only_the_first_of_several_processes_writes_it(tmp_path: Path, monkeypat
 
 def test_a_search_that_is_not_finished_is_left_out(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    RunFolder.create(run, load(None, {"teacher": "teacher", "corpus": ["docs"]}), resume=False)
+    RunFolder.create(run, load(ExtractConfig, None, {"teacher": "teacher", "corpus": ["docs"]}), resume=False)
     pretrain(run, CONFIG)
     page = (run / "report.html").read_text()
     assert "was pretrained" in page

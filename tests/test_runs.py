@@ -15,13 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
+from subarch.configuration import load
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
-from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.config import ExtractConfig
 from subarch.runs import FREE, RunFolder
 
 
 def configured(**changes: Any) -> ExtractConfig:
-    return load(None, {"teacher": "teacher", "corpus": ["text"], **changes})
+    return load(ExtractConfig, None, {"teacher": "teacher", "corpus": ["text"], **changes})
 
 
 @pytest.fixture

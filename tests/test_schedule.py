@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.errors import InvalidConfig
 from subarch.pretraining import schedule, targets
 from subarch.pretraining.collate import Loader
-from subarch.pretraining.config import PretrainConfig, load_pretrain
+from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.schedule import Schedule, decide
 from subarch.pretraining.timing import StepTimes
@@ -49,7 +50,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Any:
 def prepared(folder: Path, **changes: Any) -> tuple[Material, PretrainConfig]:
     options = {"teacher": folder / "teacher", "corpus": [str(folder / "corpus.txt")], "max_length": 32}
     options |= {"batch_tokens": TOKENS, "heldout": 4, "seed": 1, "initialise": "scratch", **changes}
-    config = load_pretrain(None, options)
+    config = load(PretrainConfig, None, options)
     return Material.load(config, folder / "run", Architecture.parse("1-2-16-24")), config
 
 

@@ -64,7 +64,7 @@ ALLOWED: dict[str, str] = {
     "handover": "folders errors model sentence",
     "latency": "errors architecture model doctor visits",
     # the record of a run, and the page about it
-    "runs": "errors extraction.config",
+    "runs": "configuration errors extraction.config",
     "report": "errors architecture space objectives",
     # the search: what is asked, how a candidate is trained, in which processes, what is answered
     "extraction.config": "errors configuration",
@@ -111,7 +111,7 @@ ALLOWED: dict[str, str] = {
     "pretraining.trainer": "errors pretraining.checkpoints pretraining.collate pretraining.distill",
     "pretraining.outcome": "architecture card doctor handover latency pretraining.material model progress "
     "pretraining.config runs pretraining.schedule pretraining.trainer",
-    "pretraining.pretrain": "errors architecture pretraining.checkpoints pretraining.collate doctor "
+    "pretraining.pretrain": "configuration errors architecture pretraining.checkpoints pretraining.collate doctor "
     "pretraining.material model pretraining.outcome progress pretraining.config runs pretraining.schedule "
     "pretraining.targets pretraining.trainer extraction.trial yamlfile",
     # what it will cost

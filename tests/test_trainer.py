@@ -24,12 +24,13 @@ from transformers import AutoModel, AutoModelForMaskedLM, pipeline
 from forked import dies, fork
 from subarch.architecture import Architecture
 from subarch.cli import main
+from subarch.configuration import load
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.extraction.signals import text_embedder
 from subarch.model import Blueprint, Student
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining import schedule
-from subarch.pretraining.config import load_pretrain
+from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.distill import Distiller
 from subarch.pretraining.pretrain import CHECKPOINTS, configure, train
 from subarch.pretraining.trainer import PretrainTrainer
@@ -227,7 +228,9 @@ def test_the_architecture_and_the_weights_of_a_search(tmp_path: Path, monkeypatc
     for name, value in tensors(run).items():
         assert torch.allclose(value, selected[name], atol=1e-7)  # at a rate of next to nothing
     assert "optimal in" in (run / "pretrained" / "README.md").read_text(encoding="utf-8")
-    other = load_pretrain(None, config.model_dump(mode="json") | {"architecture": "3-4-32-48", "initialise": "search"})
+    other = load(
+        PretrainConfig, None, config.model_dump(mode="json") | {"architecture": "3-4-32-48", "initialise": "search"}
+    )
     with pytest.raises(InvalidConfig, match="no trained 3-4-32-48 is in"):
         pretrain(run, other, restart=True)
 
@@ -348,7 +351,7 @@ def test_two_trainings_in_one_folder(place: Path, tmp_path: Path) -> None:
 
 def test_the_papers_run_in_miniature(tmp_path: Path) -> None:
     """Every key as shipped but what makes it large: teacher, corpus, architecture, steps, lengths and batches."""
-    paper = load_pretrain(CONFIGS / "bort.yaml", {}).model_dump(mode="json", exclude_none=True)
+    paper = load(PretrainConfig, CONFIGS / "bort.yaml", {}).model_dump(mode="json", exclude_none=True)
     teacher = tiny_teacher(tmp_path / "teacher", family="roberta", masked_lm=True, modules=False)
     texts = tmp_path / "texts"
     texts.mkdir()
@@ -364,8 +367,8 @@ def test_the_papers_run_in_miniature(tmp_path: Path) -> None:
         "micro_tokens": 256,
         "threads": 1,
     }
-    config = load_pretrain(None, paper | small)
-    assert config.evaluations == load_pretrain(CONFIGS / "bort.yaml", {}).evaluations
+    config = load(PretrainConfig, None, paper | small)
+    assert config.evaluations == load(PretrainConfig, CONFIGS / "bort.yaml", {}).evaluations
     result = train(tmp_path / "run", config)
     assert result["losses"] == {"mlm": 0.1, "logits": 0.5}
     assert result["steps"] == 4

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.errors import InvalidCorpus, InvalidStudy, InvalidTeacher
 from subarch.extraction import signals
-from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
 from subarch.inherit import inherit
@@ -39,7 +40,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def config(made: Path, **changes: Any) -> ExtractConfig:
     values = {"teacher": made / "sentence0", "corpus": [str(made / "corpus0.txt")], "max_length": 24, "heldout": 8}
-    return load(None, values | {"steps": 4, "batch_size": [8]} | changes)
+    return load(ExtractConfig, None, values | {"steps": 4, "batch_size": [8]} | changes)
 
 
 @pytest.fixture(scope="module")

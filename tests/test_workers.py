@@ -19,9 +19,10 @@ import psutil
 import pytest
 
 from subarch.architecture import Architecture
+from subarch.configuration import load
 from subarch.errors import InvalidCorpus
 from subarch.extraction import workers
-from subarch.extraction.config import ExtractConfig, load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workers import Workers
 
@@ -89,7 +90,7 @@ def shape(depth: int, intermediate: int = 8) -> Architecture:
 
 
 def unused_config() -> ExtractConfig:
-    return load(None, {"teacher": "none", "corpus": ["none"], "threads_per_worker": 3})
+    return load(ExtractConfig, None, {"teacher": "none", "corpus": ["none"], "threads_per_worker": 3})
 
 
 @pytest.fixture
@@ -112,7 +113,7 @@ def test_each_candidate_comes_back_once_from_a_process_of_its_own(tmp_path: Path
 
 def test_a_candidate_that_hangs_fails_after_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_train", _hanging)
-    config = load(None, {"teacher": "none", "corpus": ["none"], "trial_minutes": 0.01})
+    config = load(ExtractConfig, None, {"teacher": "none", "corpus": ["none"], "trial_minutes": 0.01})
     with Workers(config, tmp_path, 1) as pool:
         ended = drive(pool, [shape(1), shape(3), shape(4)])
     reasons = {trial.architecture.depth: trial.reason for trial in ended}
@@ -286,7 +287,7 @@ def test_results_are_those_of_training_in_process_bit_for_bit(tmp_path: Path, mo
 
     run, corpus = tmp_path / "run", tmp_path / "corpus.txt"
     values: dict[str, Any] = {"teacher": tiny_teacher(tmp_path / "teacher", layers=2), "max_length": 24, "heldout": 8}
-    config = load(None, values | {"corpus": [str(corpus)], "steps": THETA.steps, "batch_size": [8]})
+    config = load(ExtractConfig, None, values | {"corpus": [str(corpus)], "steps": THETA.steps, "batch_size": [8]})
     candidates = [Architecture(1, 4, 32, 24), Architecture(0, 0, 16, 0), Architecture(2, 2, 16, 64)]
     monkeypatch.setattr(workers, "_train", _killed_while_training)
     with Workers(config, run, 1) as pool:

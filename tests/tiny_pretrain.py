@@ -12,7 +12,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from subarch.pretraining.config import PretrainConfig, load_pretrain
+from subarch.configuration import load
+from subarch.pretraining.config import PretrainConfig
 from tiny import tiny_corpus, tiny_teacher
 
 QUICK: dict[str, Any] = {
@@ -37,7 +38,7 @@ def tiny_pretraining(folder: Path, masked_lm: bool = True, **changes: Any) -> Pr
     if not corpus.is_file():
         tiny_corpus(corpus, 300)
     options = {"teacher": teacher, "corpus": [str(corpus)], **QUICK, **changes}
-    return load_pretrain(None, {key: value for key, value in options.items() if value is not None})
+    return load(PretrainConfig, None, {key: value for key, value in options.items() if value is not None})
 
 
 def weights(run: Path, folder: str = "pretrained") -> bytes:

@@ -18,7 +18,8 @@ import torch
 import yaml
 
 from subarch.architecture import Architecture
-from subarch.extraction.config import ExtractConfig, load
+from subarch.configuration import load
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workbench import Workbench
 from tiny import tiny_corpus, tiny_teacher
@@ -89,4 +90,4 @@ def tiny_options(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def tiny_config(folder: Path, **changes: Any) -> ExtractConfig:
     """The configuration of `tiny_options`."""
-    return load(None, tiny_options(folder, **changes))
+    return load(ExtractConfig, None, tiny_options(folder, **changes))

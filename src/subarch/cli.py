@@ -133,9 +133,10 @@ def config(
     file: Annotated[Path | None, typer.Argument(help="A YAML file to check and complete.", show_default=False)] = None,
 ) -> None:
     """Print a commented configuration with every key, or check one and print it completed."""
-    from subarch.extraction.config import dump, load
+    from subarch.configuration import dump, load
+    from subarch.extraction.config import ExtractConfig
 
-    print(dump(load(file, {} if file else {"teacher": "path/to/teacher", "corpus": ["path/to/text"]})))
+    print(dump(load(ExtractConfig, file, {} if file else {"teacher": "path/to/teacher", "corpus": ["path/to/text"]})))
 
 
 @app.command()

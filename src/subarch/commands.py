@@ -52,7 +52,8 @@ def extract(
     """Find the optimal encoder for this machine."""
     import time
 
-    from subarch.extraction.config import load
+    from subarch.configuration import load
+    from subarch.extraction.config import ExtractConfig
     from subarch.runs import RunFolder
 
     if resume and run is None:
@@ -62,9 +63,9 @@ def extract(
     if resume and config is None and not given:
         settings = RunFolder.open(path).config
     elif resume and config is None:
-        settings = load(path / "config.yaml", given)
+        settings = load(ExtractConfig, path / "config.yaml", given)
     else:
-        settings = load(config, given)
+        settings = load(ExtractConfig, config, given)
     with progress("subarch", "extract", "--run", str(path), "--resume") as report:
         from subarch.pipeline import extract  # after the configuration: torch takes seconds to import
 

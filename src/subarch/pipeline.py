@@ -17,6 +17,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from subarch.architecture import Architecture, Inputs
+from subarch.configuration import load
 from subarch.doctor import usable_cores
 from subarch.errors import InvalidStudy
 from subarch.evaluation.assess import commands as evaluation_commands
@@ -25,7 +26,7 @@ from subarch.export.config import ExportConfig
 from subarch.export.export import export as write_export
 from subarch.export.packages import require
 from subarch.extraction.conclude import conclude
-from subarch.extraction.config import QUESTION, ExtractConfig, load
+from subarch.extraction.config import QUESTION, ExtractConfig
 from subarch.extraction.hints import hints
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
 from subarch.extraction.prepare import blueprint_of, environment, make_basis, recipe_of
@@ -106,7 +107,7 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         kept = run.config.model_dump(mode="json")
         if any(key in changes for key in QUESTION):
             kept = {key: value for key, value in kept.items() if key not in QUESTION}
-        config = load(None, kept | changes)
+        config = load(ExtractConfig, None, kept | changes)
         check_runtime(config)
         # The axes as they were, even where the file that named them is gone
         basis, space = run.read("basis"), SearchSpace.from_dict(run.read("space"), Path(config.space).stem)

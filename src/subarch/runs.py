@@ -31,8 +31,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from subarch.configuration import dump, load
 from subarch.errors import InvalidStudy
-from subarch.extraction.config import ExtractConfig, dump, load
+from subarch.extraction.config import ExtractConfig
 
 FORMAT = 1
 FREE = {"workers", "ray", "trial_minutes", "reuse"}
@@ -119,7 +120,7 @@ class RunFolder:
 
     @property
     def config(self) -> ExtractConfig:
-        return load(self.path / "config.yaml", {})
+        return load(ExtractConfig, self.path / "config.yaml", {})
 
     def has(self, name: str) -> bool:
         return (self.path / f"{name}.json").is_file()

@@ -5,8 +5,8 @@ the same things in the same words, and one description serves `--help` and the c
 what reading refuses is in `configuration`.
 
     >>> from pathlib import Path
-    >>> from subarch.extraction.config import dump, load
-    >>> config = load(Path("configs/minilm.yaml"), {"steps": 25})
+    >>> from subarch.configuration import dump, load
+    >>> config = load(ExtractConfig, Path("configs/minilm.yaml"), {"steps": 25})
     >>> config.steps, config.space
     (25, 'minilm')
     >>> print(dump(config))                             # commented YAML; reading it gives the same record
@@ -16,13 +16,10 @@ Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch import configuration
 from subarch.configuration import File, Number, Text
 
 # What may be asked of a finished run again, without training
@@ -38,7 +35,7 @@ RuntimeName = Literal[
 class ExtractConfig(BaseModel):
     """Everything that decides a search. Paths are relative to the current folder. Defaults suit MiniLM on a CPU.
 
-    Construct it with `load`, whose errors are `InvalidConfig`; constructing it directly raises pydantic's
+    Construct it with `configuration.load`, whose errors are `InvalidConfig`; constructing it directly raises pydantic's
     `ValidationError`.
     """
 
@@ -228,22 +225,3 @@ class ExtractConfig(BaseModel):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key} {getattr(self, key)} holds a value twice, which would be trained twice")
         return self
-
-
-def load(path: Path | None, overrides: Mapping[str, Any]) -> ExtractConfig:
-    """The configuration of a YAML file, with the options given on the command line over it.
-
-    Args:
-        path: a YAML mapping, or None for the defaults.
-        overrides: values by key; None means that the option was not given.
-
-    Raises:
-        InvalidConfig: an unreadable file, an unknown key, an impossible value or combination; the message names file or
-            option, key and value, for every key that is wrong.
-    """
-    return configuration.load(ExtractConfig, path, overrides)
-
-
-def dump(config: ExtractConfig) -> str:
-    """Commented YAML of every key; `load` of it gives an equal configuration."""
-    return configuration.dump(config)

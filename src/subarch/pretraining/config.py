@@ -4,7 +4,7 @@ It is read and written as that of `subarch extract` is (`config`, `configuration
 the run can tell: the architecture (what extraction selected), where the weights come from, and the losses (what the
 teacher offers). How long to train is always said: in steps, or in minutes of this machine.
 
-    >>> config = load_pretrain(None, {"teacher": "all-MiniLM-L6-v2", "corpus": ["my-texts"], "minutes": 15})
+    >>> config = load(PretrainConfig, None, {"teacher": "all-MiniLM-L6-v2", "corpus": ["my-texts"], "minutes": 15})
     >>> config.weights(has_head=False)
     {'embedding': 1.0, 'relations': 1.0}
     >>> print(dump(config))                             # commented YAML; reading it gives the same record
@@ -15,12 +15,10 @@ Importing this module imports neither torch nor transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from subarch import configuration
 from subarch.architecture import Architecture
 from subarch.configuration import Amount, File, Number, Text
 
@@ -42,7 +40,7 @@ def _check_architecture(text: str) -> str:
 class PretrainConfig(BaseModel):
     """Everything that decides a pretraining. Paths are relative to the current folder.
 
-    Construct it with `load_pretrain`, whose errors are `InvalidConfig`; constructing it directly raises pydantic's
+    Construct it with `configuration.load`, whose errors are `InvalidConfig`; constructing it directly raises pydantic's
     `ValidationError`. Of `steps` and `minutes` one is None, never both.
     """
 
@@ -245,22 +243,3 @@ class PretrainConfig(BaseModel):
         else:
             chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth else {"embedding": 1.0}
         return {name: chosen[name] for name in LOSSES if chosen.get(name)}
-
-
-def load_pretrain(path: Path | None, overrides: Mapping[str, Any]) -> PretrainConfig:
-    """The configuration of a YAML file, with the options given on the command line over it.
-
-    Args:
-        path: a YAML mapping, or None for the defaults.
-        overrides: values by key; None means that the option was not given.
-
-    Raises:
-        InvalidConfig: an unreadable file, an unknown key, an impossible value or combination; the message names file or
-            option, key and value, for every key that is wrong.
-    """
-    return configuration.load(PretrainConfig, path, overrides)
-
-
-def dump(config: PretrainConfig) -> str:
-    """Commented YAML of every key; `load_pretrain` of it gives an equal configuration."""
-    return configuration.dump(config)

@@ -28,13 +28,14 @@ from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
 from subarch.architecture import Architecture
+from subarch.configuration import dump, load
 from subarch.doctor import usable_cores
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.extraction.trial import Trial, weights_path
 from subarch.model import Student
 from subarch.pretraining.checkpoints import newest, put_aside
 from subarch.pretraining.collate import Cached, Collator, Loader
-from subarch.pretraining.config import PretrainConfig, dump, load_pretrain
+from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.outcome import outcome
 from subarch.pretraining.schedule import Schedule, decide
@@ -54,10 +55,10 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     """The configuration of a pretraining in `run`: options over file, over what the run was extracted with.
 
     Raises:
-        InvalidConfig: see `load_pretrain`; no architecture is given, and none was selected.
+        InvalidConfig: see `configuration.load`; no architecture is given, and none was selected.
     """
     if file is None and not given and (run / "pretrain.yaml").is_file():
-        return load_pretrain(run / "pretrain.yaml", {})
+        return load(PretrainConfig, run / "pretrain.yaml", {})
     base: dict[str, Any] = {}
     if (run / "config.yaml").is_file():
         extraction = RunFolder.open(run)
@@ -68,7 +69,7 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
             base["architecture"] = winner["architecture"] if winner else None
     named = read_yaml(file, InvalidConfig) if file is not None else None
     inherited = {key: value for key, value in base.items() if not isinstance(named, dict) or key not in named}
-    config = load_pretrain(file, inherited | {key: value for key, value in given.items() if value is not None})
+    config = load(PretrainConfig, file, inherited | {key: value for key, value in given.items() if value is not None})
     if config.architecture is None:
         raise InvalidConfig(
             f"{run}: holds no selected architecture; name one with --architecture, or extract one first"
@@ -111,7 +112,7 @@ def _open(folder: RunFolder, config: PretrainConfig, restart: bool) -> None:
         for name in ("pretraining.json", "schedule.json", "pretrain.yaml"):
             (folder.path / name).unlink(missing_ok=True)
     elif path.is_file():
-        ours, theirs = config.model_dump(), load_pretrain(path, {}).model_dump()
+        ours, theirs = config.model_dump(), load(PretrainConfig, path, {}).model_dump()
         if changed := [key for key in ours if key not in FREE and ours[key] != theirs[key]]:
             raise InvalidStudy(
                 f"{folder.path}: its pretraining was started with another {', '.join(changed)} "
