@@ -168,9 +168,10 @@ def test_seeds_and_runtimes_are_compared() -> None:
     seeds = between_seeds(table)
     # 1 ≤ 2 is contradicted by both, 2 ≤ 3 and 1 ≤ 3 by the second alone; by the mean 1 ≤ 2 and no other
     assert (seeds["candidates"], seeds["pairs"]) == (3, 3)
-    assert (seeds["contradict_first"], seeds["contradict_second"], seeds["contradict_both"]) == (1, 3, 1)
-    assert seeds["contradict_mean"] == 1
+    assert (seeds["contradict"], seeds["contradict_both"], seeds["contradict_mean"]) == ([1, 3], 1, 1)
     assert seeds["deviation"] == pytest.approx(np.sqrt((0 + 0.08**2 + 0.2**2) / 2 / 3))
+    assert seeds["by_third"] == pytest.approx([0, 0.08 / np.sqrt(2), 0.2 / np.sqrt(2)])
+    assert (seeds["shift"], seeds["largest"]) == (pytest.approx(-0.04), pytest.approx(np.sqrt(3 / (1 + 0.4**2))))
     asked = between_runtimes(table)["one and other"]
     assert (asked["rank_correlation"], asked["same"]) == (pytest.approx(-1), 0)
     one = {"one": "3-1-8-8", "other": "1-1-16-8", "over_limit": [4 / 3.25, 2 / 3.25]}

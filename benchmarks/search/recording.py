@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from measures import LIMITS, Floats, store
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import shapiro, spearmanr
 from tables import Table, recorded
 
 from subarch.abnc import rank_agreement
@@ -68,22 +68,37 @@ def by_steps(table: Table) -> dict[str, dict[str, Any]]:
     return found
 
 
-def between_seeds(table: Table) -> dict[str, float]:
-    """The deviation of one error by its seed, from the candidates that were trained with two; and what comes back."""
+def between_seeds(table: Table) -> dict[str, Any]:
+    """How an error differs with the seed, from the candidates that were trained with two; and what comes back.
+
+    `deviation` is that of one error, as `search/noise.py` pools it, `by_third` the same of the cheapest, the middle and
+    the dearest third of the candidates. `shift` is how far one seed lies below the other on average, and `own` the
+    deviation that is left without it. `largest` is the largest difference in deviations of differences, and `shapiro`
+    the p-value of normal ones.
+    """
     both = ~np.isnan(table.error(1))
     shapes, first, second = table.shapes[both], table.error(0)[both], table.error(1)[both]
-    rises = [pairs_of(shapes, error)[1] for error in (first, second)]
-    off = (first - second) / np.sqrt(2)
+    rises = [pairs_of(shapes, error)[1] > 0 for error in (first, second, (first + second) / 2)]
+    off = first - second
     return {
-        "candidates": int(both.sum()),
-        "deviation": float(np.sqrt(np.mean(off**2))),
-        "relative": float(np.sqrt(np.mean((off / ((first + second) / 2)) ** 2))),
+        "candidates": len(off),
+        "deviation": deviation(off),
+        "relative": deviation(off / ((first + second) / 2)),
+        "by_third": [deviation(third) for third in np.array_split(off, 3)],
+        "shift": float(off.mean()),
+        "own": float(off.std(ddof=1) / np.sqrt(2)),
+        "largest": float(np.abs(off).max() / (np.sqrt(2) * deviation(off))),
+        "shapiro": float(shapiro(off).pvalue),
         "pairs": int(pairs_of(shapes, first)[0].sum()),
-        "contradict_first": int((rises[0] > 0).sum()),
-        "contradict_second": int((rises[1] > 0).sum()),
-        "contradict_both": int(((rises[0] > 0) & (rises[1] > 0)).sum()),
-        "contradict_mean": int((pairs_of(shapes, (first + second) / 2)[1] > 0).sum()),
+        "contradict": [int(rise.sum()) for rise in rises[:2]],
+        "contradict_both": int((rises[0] & rises[1]).sum()),
+        "contradict_mean": int(rises[2].sum()),
     }
+
+
+def deviation(differences: Floats) -> float:
+    """Of one error, from differences between two."""
+    return float(np.sqrt(np.mean(differences**2) / 2))
 
 
 def between_runtimes(table: Table) -> dict[str, dict[str, Any]]:
