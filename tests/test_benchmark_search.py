@@ -86,6 +86,7 @@ def test_a_recorded_study_is_loaded_as_it_was(tmp_path: Path) -> None:
         {"latency.json": latency("torch", times)},
     )
     onnx = latency("onnx", {name: ms / 2 for name, ms in times.items()})
+    onnx["confirmed"] = {names[1]: {"median_ms": 0.9}}  # was predicted at first, and measured when it was trained
     more = study(tmp_path / "more", IDENTITY, [trial("2-2-64-64", 0.41, seed=1)], {"latency_1.json": onnx})
     out = tmp_path / "table.parquet"
     assert record([first, more], out) == 5
@@ -97,7 +98,7 @@ def test_a_recorded_study_is_loaded_as_it_was(tmp_path: Path) -> None:
     assert np.isnan(table.error(1)[:2]).all()
     assert table.error(1)[2] == 0.41
     assert table.costs["ms_torch_b1_l16_t2"].tolist() == [0.1, 1.0, 2.0]
-    assert table.costs["ms_onnx_b1_l16_t2"].tolist() == [0.05, 0.5, 1.0]
+    assert table.costs["ms_onnx_b1_l16_t2"].tolist() == [0.05, 0.5, 0.9]
     assert table.seconds.tolist() == [[0.5] * 3, [1.5] * 3]
     inputs = Inputs(100, 32, 1, 64)
     shape = Architecture(2, 2, 64, 64)

@@ -82,7 +82,7 @@ def latencies(runs: Sequence[Path]) -> dict[str, tuple[dict[str, Any], dict[str,
         settings = measured["settings"]
         name = "ms_{runtime}_b{batch}_l{length}_t{threads}".format(**settings)
         medians = found.setdefault(name, (settings, {}))[1]
-        for candidate, times in measured["candidates"].items():
+        for candidate, times in (measured["candidates"] | measured.get("confirmed", {})).items():
             if "predicted" not in times:
                 medians.setdefault(candidate, times["median_ms"])
     return found
