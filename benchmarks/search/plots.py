@@ -132,8 +132,8 @@ def curve(name: str, x: Sequence[float], values: Sequence[Sequence[float]], colo
 
 def trained(parts: Parts) -> list[Panel]:
     """What is trained until the certificate against |Ξ|, and what greedy choice needs that knows all errors."""
-    sizes = [81.0, 300.0, 2352.0, 10_000.0]
     groups = [parts[f"certificate/{group}"]["found"] for group in ("minilm", "300", "2352", "10000")]
+    sizes = [float(found["W"][0]["affordable"]) for found in groups]  # W has no limit
     lines = []
     for color, (name, w) in enumerate({"least error": False, "greatest W": True}.items()):
         searches = [
