@@ -14,7 +14,7 @@ candidate. Latency has a part per layer, so that it orders candidates otherwise 
 
     >>> table = synthetic(SIZES["300"], seed=0, noise=0.0)
     >>> table.shapes.shape, table.error().min()
-    >>> recorded(Path("benchmarks/search/minilm.parquet")).costs["ms_torch"]
+    >>> recorded(Path("benchmarks/search/minilm.parquet")).costs["ms_torch_b1_l32_t1"]
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Reading and writing a configuration: any flat, frozen pydantic record whose keys are the command-line options.
 
-Each stage has such a record (`config`, `pretrain_config`), with a description on every key. Reading refuses what it
+Each stage has such a record in its `config`, with a description on every key. Reading refuses what it
 does not understand, in words: the error for an unknown key names the nearest known one, a text is no number of steps,
 and every key that is wrong is named at once, with the file or the option that it came from.
 

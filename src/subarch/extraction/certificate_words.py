@@ -1,7 +1,7 @@
 """A certificate in words. All that is said follows from the record, so that whoever checks it can say it again.
 
->>> sentence(found)
-'Trained 9 of 60 candidates. The other 51 that meet the limits cannot beat 2-12-384-512 by more than 1 %, because ...'
+    >>> sentence(found)
+    'Trained 9 of 60 candidates. The other 51 that meet the limits cannot beat 2-12-384-512 by more than 1 %, ...'
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ Certificate = dict[str, Any]
 
 
 def sentence(found: Certificate) -> str:
+    """What was trained, what the others cannot do and why, and what that presumes."""
     if not found["affordable"]:
         return f"None of the {found['candidates']} candidates meets the limits known beforehand."
     over = f" ({found['over']} of them over a limit, to exclude others)" if found["over"] else ""
