@@ -1,7 +1,7 @@
 """A certificate in words. All that is said follows from the record, so that whoever checks it can say it again.
 
-    >>> sentence(found)
-    'Trained 9 of 60 candidates. The other 51 that meet the limits cannot beat 2-12-384-512 by more than 1 %, ...'
+>>> sentence(found)
+'Trained 9 of 60 candidates. The other 51 that meet the limits cannot beat 2-12-384-512 by more than 1 %, ...'
 """
 
 from __future__ import annotations
