@@ -276,3 +276,17 @@ def test_distillation(last_line: Benchmark, little: list[str], tmp_path: Path) -
     arguments = [*little, "--teacher", str(teacher), "--student", "1-4-32-16", "--teacher-steps", "1"]
     found = last_line("distillation.py", *arguments, "--steps", "1", "--seeds", "1")
     assert {"teacher", "inherit mlm", "scratch distillation"} <= set(found)
+
+
+def test_pair_reading(last_line: Benchmark, tmp_path: Path) -> None:
+    teacher, sts = tiny_teacher(tmp_path / "teacher"), tmp_path / "sts"
+    sts.mkdir()
+    for name, rows in (("train", 40), ("dev", 20), ("test", 20)):
+        pairs = [f"{name} of {TOPICS[row % 5]} {row}\tone {TOPICS[row % 3]}\t{row % 6}" for row in range(rows)]
+        (sts / f"{name}.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *pairs]), encoding="utf-8")
+    arguments = ["--teacher", str(teacher), "--sts", str(sts), "--out", str(tmp_path / "out"), "--epochs", "2"]
+    arguments += ["--results", str(tmp_path / "results.json"), "--encoder", f"whole={teacher}"]
+    found = last_line("pair_reading.py", *arguments, "--layers", "0,1,2", "0,2")
+    scores = {name: [one[key] for key in ("dev", "heldout", "embeddings")] for name, one in found.items()}
+    assert scores["0,1,2"] == scores["whole"] != scores["0,2"]
+    assert last_line("pair_reading.py", *arguments, "--layers", "0,2") == found
