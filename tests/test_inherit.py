@@ -14,10 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
 from subarch.architecture import Architecture
+from subarch.configuration import load
+from subarch.extraction.config import ExtractConfig
+from subarch.extraction.workbench import Workbench
 from subarch.inherit import Anatomy, _centred, inherit
 from subarch.model import Blueprint, Student
+from subarch.pretraining.config import PretrainConfig
+from subarch.pretraining.material import Material
 from subarch.teacher import Batch, Teacher
-from tiny import tiny_sentences, tiny_teacher
+from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 CALIBRATION, HELD_OUT = tiny_sentences(64), tiny_sentences(32, seed=1)
 BOTH = pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -494,3 +499,19 @@ def test_the_anatomy_is_examined_once(tmp_path: Path, monkeypatch: pytest.Monkey
             assert torch.equal(kept, again)
             assert torch.allclose(kept, exact, rtol=1e-6)
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [path.name]
+
+
+@pytest.mark.parametrize("who", ["search", "pretraining"])
+def test_the_lowest_layers_are_taken_where_they_are_asked_for(tmp_path: Path, who: str) -> None:
+    folder, shape = tiny_teacher(tmp_path / "t", seed=1), Architecture.parse("2-4-32-64")
+    teacher = Teacher.load(folder)
+    assert Anatomy.examine(teacher, ids(teacher, CALIBRATION)).keep[2] != 2  # left to itself it takes others
+    values = {"teacher": folder, "corpus": [str(tiny_corpus(tmp_path / "c.txt", 150))], "initialise": "inherit-lowest"}
+    if who == "search":
+        student = Workbench.open(load(ExtractConfig, None, values), tmp_path / "run").student(shape)
+    else:
+        material = Material.load(load(PretrainConfig, None, values), tmp_path / "run", shape)
+        student, words = material.distiller.student, material.started
+        assert words == "the teacher's lowest layers, reduced"
+    layers(teacher).pop(2)
+    assert deviation(student.eval(), teacher) < 1e-6

@@ -178,7 +178,7 @@ def coherent(values: dict[str, Any]) -> bool:
         [
             set(weights.values()) == {None} or any(weights.values()),
             not alone or not any(weight for name, weight in weights.items() if name != "mlm"),
-            not alone or (values["initialise"] != "inherit" and values["targets"] == "auto"),
+            not alone or ("inherit" not in (values["initialise"] or "") and values["targets"] == "auto"),
             not alone or not values["streaming"],
             values["targets"] != "cache" or not values["streaming"],
             values["targets"] != "cache" or not weights["logits"] or values["maskings"] > 0,
@@ -253,7 +253,10 @@ def test_keys_that_do_not_go_together(tmp_path: Path, given: dict[str, Any], mes
         ({"streaming": 1}, "streaming = 1: Input should be a valid boolean"),
         ({"compile": "yes"}, "compile = 'yes': Input should be a valid boolean"),
         ({"top_k": 0}, "top_k = 0"),
-        ({"initialise": "teacher"}, "initialise = 'teacher': Input should be 'inherit', 'scratch' or 'search'"),
+        (
+            {"initialise": "teacher"},
+            "initialise = 'teacher': Input should be 'inherit', 'inherit-lowest', 'scratch' or 'search'",
+        ),
         ({"precision": "fp16"}, "precision = 'fp16': Input should be 'fp32' or 'bf16'"),
         ({"max_length": 513}, "max_length = 513"),
         ({"batch_tokens": 10**60}, "batch_tokens = <a number of 200 bits>"),

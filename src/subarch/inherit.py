@@ -3,7 +3,8 @@
 One code path for every candidate of a BERT or RoBERTa teacher:
 
 - layers: the teacher's layers are ranked once by greedy removal, dropping the one whose absence moves the sentence
-  embeddings least; a candidate of depth D keeps the D that survive longest, in their order;
+  embeddings least; a candidate of depth D keeps the D that survive longest, in their order. Or it keeps the D lowest,
+  from which pairs of texts are learnt far better, and sentence embeddings worse (`docs/pretraining.md`);
 - feed-forward neurons: ranked by the energy they add to the layer's output, E[a²]·||w||²; what the dropped ones add
   on average goes into the bias;
 - heads: ranked by the energy of their output, the best kept. Where the candidate's head size H/A differs from the
@@ -25,7 +26,7 @@ The start is exact where the candidate equals the teacher, and where what is dro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,10 @@ class Anatomy:
             after=list(state.pop("after").double()),
             **state,
         )
+
+    def lowest(self) -> Anatomy:
+        """The same, with the lowest layers taken for those most worth keeping."""
+        return replace(self, keep=list(range(len(self.keep))))
 
     @classmethod
     @torch.inference_mode()

@@ -130,8 +130,10 @@ class ExtractConfig(BaseModel):
         le=10**6,
         description="Entries of the BPE tokenizer trained on the corpus when there is no teacher",
     )
-    initialise: Literal["inherit", "scratch"] = Field(
-        "inherit", description="Where a candidate starts: inherit (the teacher's weights, reduced) or scratch (random)"
+    initialise: Literal["inherit", "inherit-lowest", "scratch"] = Field(
+        "inherit",
+        description="Where a candidate starts: inherit (the teacher's weights, reduced; of its layers those that it "
+        "can least do without), inherit-lowest (its lowest layers, for fine-tuning on pairs of texts), scratch (random)",
     )
     latency_batch: int = Field(1, ge=1, le=10**6, description="Sequences per forward pass when latency is measured")
     latency_length: int = Field(
@@ -177,9 +179,10 @@ class ExtractConfig(BaseModel):
             raise ValueError(
                 f"teacher is missing: error {self.error!r} is measured with one; give a teacher, or set error to mlm"
             )
-        if self.teacher is None and self.initialise == "inherit":
+        if self.teacher is None and self.initialise != "scratch":
             raise ValueError(
-                "teacher is missing: initialise 'inherit' takes its weights; give one, or set initialise to scratch"
+                f"teacher is missing: initialise {self.initialise!r} takes its weights; give one, or set initialise to "
+                "scratch"
             )
         if self.error == "task" and self.task is None:
             raise ValueError("task is missing: error 'task' scores candidates on that set")

@@ -92,11 +92,12 @@ class Workbench:
         else:
             blueprint = Blueprint.of_tokenizer(tokenizer)
         anatomy = None
-        if config.initialise == "inherit":
+        if config.initialise != "scratch":
             assert teacher is not None
             report("the teacher's anatomy", 0, 0)
             of = hashlib.sha256(f"{targets.key} {teacher.fingerprint}".encode()).hexdigest()[:16]
             anatomy = Anatomy.cached(run / f"anatomy-{of}.safetensors", teacher, train[:CALIBRATION])
+            anatomy = anatomy.lowest() if config.initialise == "inherit-lowest" else anatomy
         return cls(config, run, teacher, tokenizer, corpus, blueprint, signal, anatomy)
 
     @property

@@ -135,11 +135,12 @@ class PretrainConfig(BaseModel):
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of forward and backward passes")
     compile: bool = Field(False, description="Compile the encoder with torch.compile")
-    initialise: Literal["inherit", "scratch", "search"] | None = Field(
+    initialise: Literal["inherit", "inherit-lowest", "scratch", "search"] | None = Field(
         None,
-        description="Where weights start: inherit (the teacher's, reduced), scratch (random) or search (the "
-        "candidate's own, from the search); null: search where the run has them, else inherit with a teacher, else "
-        "scratch",
+        description="Where weights start: inherit (the teacher's, reduced; of its layers those that it can least do "
+        "without), inherit-lowest (its lowest layers, for fine-tuning on pairs of texts), scratch (random) or search "
+        "(the candidate's own, from the search); null: search where the run has them, else inherit with a teacher, "
+        "else scratch",
     )
     targets: Literal["auto", "cache", "live"] = Field(
         "auto",
@@ -182,9 +183,10 @@ class PretrainConfig(BaseModel):
                         f"teacher is missing: loss_{name} {given[name]} compares with one; give a teacher, "
                         f"or drop loss_{name}"
                     )
-            if self.initialise == "inherit":
+            if self.initialise in ("inherit", "inherit-lowest"):
                 raise ValueError(
-                    "teacher is missing: initialise 'inherit' takes its weights; give one, or set initialise to scratch"
+                    f"teacher is missing: initialise {self.initialise!r} takes its weights; give one, or set "
+                    "initialise to scratch"
                 )
             if self.targets != "auto":
                 raise ValueError(

@@ -180,6 +180,8 @@ def _student(
     assert teacher is not None
     of = hashlib.sha256(f"{teacher.fingerprint} {[list(map(int, s)) for s in sample]}".encode()).hexdigest()[:16]
     anatomy = Anatomy.cached(run / f"anatomy-{of}.safetensors", teacher, sample)
+    if initialise == "inherit-lowest":
+        return inherit(architecture, blueprint, teacher, anatomy.lowest()), "the teacher's lowest layers, reduced"
     return inherit(architecture, blueprint, teacher, anatomy), "the teacher's weights, reduced"
 
 
