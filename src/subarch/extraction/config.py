@@ -133,7 +133,7 @@ class ExtractConfig(BaseModel):
     initialise: Literal["inherit", "inherit-lowest", "scratch"] = Field(
         "inherit",
         description="Where a candidate starts: inherit (the teacher's weights, reduced; of its layers those that it "
-        "can least do without), inherit-lowest (its lowest layers, for fine-tuning on pairs of texts), scratch (random)",
+        "can least do without), inherit-lowest (its lowest layers, for fine-tuning on pairs of texts), scratch",
     )
     latency_batch: int = Field(1, ge=1, le=10**6, description="Sequences per forward pass when latency is measured")
     latency_length: int = Field(
