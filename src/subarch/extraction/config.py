@@ -132,8 +132,8 @@ class ExtractConfig(BaseModel):
     )
     initialise: Literal["inherit", "inherit-lowest", "scratch"] = Field(
         "inherit",
-        description="Where a candidate starts: inherit (the teacher's weights, reduced; of its layers those that it "
-        "can least do without), inherit-lowest (its lowest layers, for fine-tuning on pairs of texts), scratch",
+        description="Where a candidate starts: inherit (the teacher's weights, of its layers those that it can least "
+        "do without), inherit-lowest (of its layers the lowest, for tasks with pairs) or scratch (random)",
     )
     latency_batch: int = Field(1, ge=1, le=10**6, description="Sequences per forward pass when latency is measured")
     latency_length: int = Field(

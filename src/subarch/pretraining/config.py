@@ -137,8 +137,8 @@ class PretrainConfig(BaseModel):
     compile: bool = Field(False, description="Compile the encoder with torch.compile")
     initialise: Literal["inherit", "inherit-lowest", "scratch", "search"] | None = Field(
         None,
-        description="Where weights start: inherit (the teacher's, reduced; of its layers those that it can least do "
-        "without), inherit-lowest (its lowest layers, for fine-tuning on pairs of texts), scratch (random) or search "
+        description="Where weights start: inherit (the teacher's, of its layers those that it can least do without), "
+        "inherit-lowest (of its layers the lowest, for tasks with pairs of texts), scratch (random) or search "
         "(the candidate's own, from the search); null: search where the run has them, else inherit with a teacher, "
         "else scratch",
     )
