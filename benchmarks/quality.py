@@ -4,14 +4,19 @@
     python benchmarks/quality.py --out runs/quality --only selected-s1  # one run of it
     python benchmarks/quality.py --out runs/quality --only none         # the table of what there is
 
+The same for encoders that are to be fine-tuned on pairs of texts, under half of the teacher's latency:
+
+    python benchmarks/quality.py --out runs/pairs --results benchmarks/results/quality-pairs.json \\
+        --initialise inherit-lowest --ratio 0.5 --strategy certified --extract-steps 100 --hand-picked 3-12-384-1536
+
 The teacher is all-MiniLM-L6-v2. The text is the prose in ../shared/data/corpora and the docstrings of installed
 packages; nothing of STS-B is trained on. `subarch extract` selects on the `minilm` space, under a quarter of the
-teacher's latency. Then that architecture and the hand-picked ones are pretrained alike, inheriting what they can, for
-as many steps as fit into --minutes on this machine *with the teacher asked at every step*: the pace of all shapes is
-measured first, in turn, so that what else the machine does later changes nothing. (The runs themselves read the
-teacher's outputs from one store that they share, which changes the time they take and not what they learn.) `best` is
-the selected architecture with --best-minutes by the same count. Each run is a run folder, goes on where it was
-stopped, and is written to benchmarks/results/quality.json when it ends. The last line is JSON.
+teacher's latency (--ratio). Then that architecture and the hand-picked ones are pretrained alike, inheriting what they
+can, for as many steps as fit into --minutes on this machine *with the teacher asked at every step*: the pace of all
+shapes is measured first, in turn, so that what else the machine does later changes nothing. (The runs themselves read
+the teacher's outputs from one store that they share, which changes the time they take and not what they learn.) `best`
+is the selected architecture with --best-minutes by the same count. Each run is a run folder, goes on where it was
+stopped, and is written to benchmarks/results/quality.json (--results) when it ends. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -67,12 +72,18 @@ def main() -> None:
     parser.add_argument("--space", default="minilm")
     parser.add_argument("--ratio", type=float, default=0.25, help="limit on latency, as a share of the teacher's")
     parser.add_argument("--extract-steps", type=int, default=25)
+    parser.add_argument("--strategy", default="exhaustive", help="of the search")
+    parser.add_argument("--initialise", default="inherit", help="of search and pretraining")
     parser.add_argument("--only", help="one run by name, or none")
     arguments = parser.parse_args()
     console = Console(stderr=True)
     torch.set_num_threads(usable_cores())
     teacher = arguments.teacher or teacher_folder()
-    base = {"teacher": str(teacher), "corpus": [arguments.corpora, docstring_corpus(arguments.out)]}
+    base: dict[str, Any] = {
+        "teacher": str(teacher),
+        "corpus": [arguments.corpora, docstring_corpus(arguments.out)],
+        "initialise": arguments.initialise,
+    }
     results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {"runs": {}}
 
     if "selected" not in results:
@@ -83,7 +94,7 @@ def main() -> None:
             | {
                 "space": arguments.space,
                 "max_latency_ratio": arguments.ratio,
-                "strategy": "exhaustive",
+                "strategy": arguments.strategy,
                 "steps": arguments.extract_steps,
             },
         )

@@ -3,8 +3,9 @@
 One code path for every candidate of a BERT or RoBERTa teacher:
 
 - layers: the teacher's layers are ranked once by greedy removal, dropping the one whose absence moves the sentence
-  embeddings least; a candidate of depth D keeps the D that survive longest, in their order. Or it keeps the D lowest,
-  from which pairs of texts are learnt far better, and sentence embeddings worse (`docs/pretraining.md`);
+  embeddings least; a candidate of depth D keeps the D that survive longest, in their order. Or it keeps the D lowest
+  (Sajjad et al., arXiv 2004.03844), from which tasks with pairs of texts are learnt far better and sentence embeddings
+  worse (`docs/pretraining.md`);
 - feed-forward neurons: ranked by the energy they add to the layer's output, E[a²]·||w||²; what the dropped ones add
   on average goes into the bias;
 - heads: ranked by the energy of their output, the best kept. Where the candidate's head size H/A differs from the
