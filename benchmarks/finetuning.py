@@ -1,7 +1,8 @@
 """What do fine-tuned students keep of their teacher, and does Agora help?
 
     python benchmarks/finetuning.py --encoder selected=runs/quality/selected-s0/pretrained \\
-                                    --encoder picked=runs/quality/2-8-256-1024-s0/pretrained
+                                    --encoder picked=runs/quality/2-8-256-1024-s0/pretrained \\
+                                    --encoder pairs=runs/pairs/selected-s0/pretrained
     python benchmarks/finetuning.py ... --tasks cola mrpc --seeds 1      # a part of it
     python benchmarks/finetuning.py ... --tables                         # the tables of what there is
 
@@ -252,11 +253,10 @@ class Bench:
         return folder / f"{cell.replace('/', '-')}.json"
 
     def compare(self) -> None:
-        """Held-out differences of ways to fine-tune an encoder, and of the first two encoders distilled."""
+        """Held-out differences of ways to fine-tune an encoder, and of the first encoder and the others, distilled."""
         students = list(self.encoders)[1:]
         asked = [((name, ours), (name, theirs)) for name in students for ours, theirs in PAIRS]
-        if len(students) > 1:
-            asked.append(((students[0], "distilled"), (students[1], "distilled")))
+        asked += [((students[0], "distilled"), (other, "distilled")) for other in students[1:]]
         self.found["comparisons"] = self.found.get("comparisons", {})
         for one, other in asked:
             files = [[self.predictions("/".join([*side, str(seed)])) for seed in range(5)] for side in (one, other)]
