@@ -39,8 +39,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from transformers import AutoConfig
 
 from records import write
+from subarch.architecture import Architecture
 from subarch.configuration import load
 from subarch.demo import teacher_folder
 from subarch.doctor import machine, usable_cores
@@ -143,7 +145,10 @@ class Bench:
             **{name: about(getattr(self.parts, name)) for name in ("train", "dev", "heldout")},
             "chance": chance(heldout)[self.metric],
             "machine": machine(),
-            "encoders": {name: folder.parent.name for name, folder in encoders.items()},
+            "encoders": {
+                name: f"{Architecture.from_config(AutoConfig.from_pretrained(folder))}, {folder.parent.name}"
+                for name, folder in encoders.items()
+            },
         }
         self.found.setdefault("cells", {})
         self.seeds = 5 if len(self.parts.train) < 5000 else 3

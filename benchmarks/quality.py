@@ -7,7 +7,8 @@
 The same for encoders that are to be fine-tuned on pairs of texts, under half of the teacher's latency:
 
     python benchmarks/quality.py --out runs/pairs --results benchmarks/results/quality-pairs.json \\
-        --initialise inherit-lowest --ratio 0.5 --strategy certified --extract-steps 100 --hand-picked 3-12-384-1536
+        --initialise inherit-lowest --ratio 0.5 --latency-threads 1 --strategy certified --extract-steps 100 \\
+        --hand-picked 3-12-384-1536
 
 The teacher is all-MiniLM-L6-v2. The text is the prose in ../shared/data/corpora and the docstrings of installed
 packages; nothing of STS-B is trained on. `subarch extract` selects on the `minilm` space, under a quarter of the
@@ -71,6 +72,7 @@ def main() -> None:
     parser.add_argument("--best-minutes", type=float, default=75.0)
     parser.add_argument("--space", default="minilm")
     parser.add_argument("--ratio", type=float, default=0.25, help="limit on latency, as a share of the teacher's")
+    parser.add_argument("--latency-threads", type=int, help="that it is measured with; default: all cores")
     parser.add_argument("--extract-steps", type=int, default=25)
     parser.add_argument("--strategy", default="exhaustive", help="of the search")
     parser.add_argument("--initialise", default="inherit", help="of search and pretraining")
@@ -94,6 +96,7 @@ def main() -> None:
             | {
                 "space": arguments.space,
                 "max_latency_ratio": arguments.ratio,
+                "latency_threads": arguments.latency_threads,
                 "strategy": arguments.strategy,
                 "steps": arguments.extract_steps,
             },
