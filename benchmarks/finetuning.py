@@ -258,9 +258,10 @@ class Bench:
         return folder / f"{cell.replace('/', '-')}.json"
 
     def compare(self) -> None:
-        """Held-out differences of ways to fine-tune an encoder, and of the first encoder and the others, distilled."""
+        """Held-out differences: between ways to fine-tune, and, distilled, to the teacher and of the first to others."""
         students = list(self.encoders)[1:]
         asked = [((name, ours), (name, theirs)) for name in students for ours, theirs in PAIRS]
+        asked += [((name, "distilled"), ("teacher", "teacher")) for name in students]
         asked += [((students[0], "distilled"), (other, "distilled")) for other in students[1:]]
         self.found["comparisons"] = self.found.get("comparisons", {})
         for one, other in asked:

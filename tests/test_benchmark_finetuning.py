@@ -68,7 +68,11 @@ def test_cells_are_filled_once_and_compared(
     for seed in (0, 1):
         agora, equal = cells[f"ours/agora/{seed}"], cells[f"ours/plain-equal/{seed}"]
         assert agora["examples_seen"] <= equal["examples_seen"]
-    assert set(left["comparisons"]) == {"ours/agora - ours/plain-equal", "ours/distilled - ours/plain"}
+    ways, to_teacher = (
+        {"ours/agora - ours/plain-equal", "ours/distilled - ours/plain"},
+        "ours/distilled - teacher/teacher",
+    )
+    assert set(left["comparisons"]) == {*ways, to_teacher}
     assert set(found["keeps"]["ours"]) == {"plain", "distilled", "tasks"}
     assert not list((tmp_path / "out" / "cola" / "ours").iterdir())  # models of cells that are done are not kept
 
