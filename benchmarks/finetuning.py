@@ -258,7 +258,7 @@ class Bench:
         return folder / f"{cell.replace('/', '-')}.json"
 
     def compare(self) -> None:
-        """Held-out differences: between ways to fine-tune, and, distilled, to the teacher and of the first to others."""
+        """Held-out differences: between ways to fine-tune; distilled, to the teacher, and of the first to others."""
         students = list(self.encoders)[1:]
         asked = [((name, ours), (name, theirs)) for name in students for ours, theirs in PAIRS]
         asked += [((name, "distilled"), ("teacher", "teacher")) for name in students]
