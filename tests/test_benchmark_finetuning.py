@@ -68,11 +68,9 @@ def test_cells_are_filled_once_and_compared(
     for seed in (0, 1):
         agora, equal = cells[f"ours/agora/{seed}"], cells[f"ours/plain-equal/{seed}"]
         assert agora["examples_seen"] <= equal["examples_seen"]
-    ways, to_teacher = (
-        {"ours/agora - ours/plain-equal", "ours/distilled - ours/plain"},
-        "ours/distilled - teacher/teacher",
-    )
-    assert set(left["comparisons"]) == {*ways, to_teacher}
+    others = {"agora": "ours/plain-equal", "distilled": "ours/plain"}
+    compared = {f"ours/{way} - {other}" for way, other in others.items()}
+    assert set(left["comparisons"]) == compared | {"ours/distilled - teacher/teacher"}
     assert set(found["keeps"]["ours"]) == {"plain", "distilled", "tasks"}
     assert not list((tmp_path / "out" / "cola" / "ours").iterdir())  # models of cells that are done are not kept
 
