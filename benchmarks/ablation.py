@@ -21,10 +21,10 @@ from rich.table import Table
 
 from quality import SETTINGS, docstring_corpus, material, paces, run, shared
 from records import write
-from subarch.configuration import load
-from subarch.demo import teacher_folder
-from subarch.doctor import machine, usable_cores
+from subarch.demo.demo import teacher_folder
 from subarch.pretraining.config import PretrainConfig
+from subarch.run.configuration import load
+from subarch.run.machine import machine, usable_cores
 
 RESULTS = Path(__file__).parent / "results" / "ablation.json"
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -26,12 +26,12 @@ from rich.table import Table
 
 from quality import docstring_corpus, material, paces, shared
 from records import write
-from subarch.configuration import load
-from subarch.doctor import machine, usable_cores
 from subarch.errors import InvalidTeacher
+from subarch.models.teacher import Teacher
 from subarch.pipeline import pretrain
 from subarch.pretraining.config import PretrainConfig
-from subarch.teacher import Teacher
+from subarch.run.configuration import load
+from subarch.run.machine import machine, usable_cores
 
 RESULTS = Path(__file__).parent / "results" / "distillation.json"
 LOSSES = {"mlm": {"loss_mlm": 1.0}, "distillation": {"loss_logits": 0.5, "loss_mlm": 0.1}}

@@ -25,19 +25,19 @@ from rich.table import Table
 
 from records import write
 from sts import sts_b
-from subarch.bench.bench import bench
-from subarch.bench.config import BenchConfig
-from subarch.configuration import load
-from subarch.demo import BYTES, PACKAGES, teacher_folder
-from subarch.docstrings import collect, write_corpus
-from subarch.doctor import usable_cores
+from subarch.demo.demo import BYTES, PACKAGES, teacher_folder
+from subarch.demo.docstrings import collect, write_corpus
 from subarch.errors import InvalidExport
 from subarch.export.config import ExportConfig
 from subarch.export.export import export, target
-from subarch.export.runtimes import Session
 from subarch.export.seal import open_sealed, sealed
-from subarch.extraction.signals import text_embedder
-from subarch.teacher import Teacher
+from subarch.latency.bench.bench import bench
+from subarch.latency.bench.config import BenchConfig
+from subarch.latency.runtimes import Session
+from subarch.learning.signals import text_embedder
+from subarch.models.teacher import Teacher
+from subarch.run.configuration import load
+from subarch.run.machine import usable_cores
 
 RESULTS = Path(__file__).parent / "results" / "end_to_end.json"
 FP32 = ("torch", "onnx", "openvino")

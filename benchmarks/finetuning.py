@@ -42,10 +42,7 @@ from rich.table import Table
 from transformers import AutoConfig
 
 from records import write
-from subarch.architecture import Architecture
-from subarch.configuration import load
-from subarch.demo import teacher_folder
-from subarch.doctor import machine, usable_cores
+from subarch.demo.demo import teacher_folder
 from subarch.errors import InvalidTask
 from subarch.evaluation.resampling import compare
 from subarch.finetuning.agora import agora
@@ -53,6 +50,9 @@ from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
 from subarch.finetuning.division import Parts, parts_of
 from subarch.finetuning.fit import Fitted, Logits, fit, labels_of, predict
 from subarch.finetuning.neighbours import Neighbourhood
+from subarch.numbers.architecture import Architecture
+from subarch.run.configuration import load
+from subarch.run.machine import machine, usable_cores
 from subarch.tasks import Examples, score
 from subarch.tasks import statistics as about
 from subarch.tasks.metrics import primary

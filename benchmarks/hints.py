@@ -25,17 +25,17 @@ from rich.table import Table
 
 from rank_agreement import configuration
 from records import write
-from subarch.abnc import rank_agreement
-from subarch.demo import teacher_folder
-from subarch.doctor import machine, versions
+from subarch.demo.demo import teacher_folder
 from subarch.extraction.hints import RUNGS, hints
 from subarch.extraction.question import Question
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
 from subarch.extraction.workers import Workers
-from subarch.space import SearchSpace
-from subarch.teacher import Teacher
+from subarch.models.teacher import Teacher
+from subarch.numbers.abnc import rank_agreement
+from subarch.numbers.space import SearchSpace
+from subarch.run.machine import machine, versions
 
 AXES = {"depth": [1, 2, 3, 4, 6], "heads": [8, 12], "hidden": [256, 384], "intermediate": [256, 768, 1536]}
 STEPS = 25

@@ -19,12 +19,12 @@ from rich.table import Table
 
 from rank_agreement import configuration
 from sts import sts_b
-from subarch.architecture import Architecture
 from subarch.extraction.estimate import estimate
-from subarch.extraction.signals import text_embedder
 from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
-from subarch.model import Student
+from subarch.learning.signals import text_embedder
+from subarch.models.student import Student
+from subarch.numbers.architecture import Architecture
 
 SHARES = (1, 2 / 3, 1 / 2, 1 / 3)
 """Of the teacher's heads, and so of its hidden size: 384, 256, 192 and 128."""

@@ -25,16 +25,16 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from subarch.architecture import Inputs
-from subarch.doctor import machine, usable_cores, versions
 from subarch.extraction.config import RuntimeName
 from subarch.extraction.latencies import DESIGN
-from subarch.extraction.latency_cache import LatencyCache
-from subarch.extraction.latency_model import TERMS, fit, spread
-from subarch.extraction.measuring import Bench, Stopwatch
-from subarch.model import Blueprint
-from subarch.sentence import Recipe
-from subarch.space import SearchSpace
+from subarch.latency.cache import LatencyCache
+from subarch.latency.measuring import Bench, Stopwatch
+from subarch.latency.model import TERMS, fit, spread
+from subarch.models.sentence import Recipe
+from subarch.models.student import Blueprint
+from subarch.numbers.architecture import Inputs
+from subarch.numbers.space import SearchSpace
+from subarch.run.machine import machine, usable_cores, versions
 
 RESULTS = Path(__file__).parent / "results" / "latency_model.json"
 

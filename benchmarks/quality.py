@@ -37,20 +37,20 @@ from rich.table import Table
 
 from records import write
 from sts import sts_b
-from subarch.architecture import Architecture
-from subarch.configuration import load
-from subarch.demo import PACKAGES, teacher_folder
-from subarch.docstrings import collect, write_corpus
-from subarch.doctor import machine, usable_cores
+from subarch.demo.demo import PACKAGES, teacher_folder
+from subarch.demo.docstrings import collect, write_corpus
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.signals import text_embedder
-from subarch.latency import TorchRuntime, measure
+from subarch.latency.timing import TorchRuntime, measure
+from subarch.learning.signals import text_embedder
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining.collate import Loader
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.timing import step_times
-from subarch.teacher import Teacher
+from subarch.run.configuration import load
+from subarch.run.machine import machine, usable_cores
 
 RESULTS = Path(__file__).parent / "results" / "quality.json"
 HAND_PICKED = ("3-12-384-1536", "4-12-312-1200", "4-4-256-1024", "2-2-128-512", "2-8-256-1024")

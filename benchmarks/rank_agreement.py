@@ -19,16 +19,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from subarch.abnc import RankAgreement, rank_agreement
-from subarch.architecture import Architecture
-from subarch.configuration import load
-from subarch.demo import teacher_folder
-from subarch.doctor import machine, versions
+from subarch.demo.demo import teacher_folder
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial
 from subarch.extraction.workbench import Workbench
 from subarch.extraction.workers import Workers
+from subarch.numbers.abnc import RankAgreement, rank_agreement
+from subarch.numbers.architecture import Architecture
+from subarch.run.configuration import load
+from subarch.run.machine import machine, versions
 
 STEPS, FACTOR = 25, 10
 CANDIDATES = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from subarch.scoring import Task
+from subarch.tasks.scoring import Task
 
 GOLD = ("genre", "file", "year", "number", "score", "sentence1", "sentence2")
 """Columns of sts-test.tsv, the test set with its scores, which has no header."""

@@ -7,7 +7,7 @@ threads: `stock` is `transformers.Trainer` with `DataCollatorForLanguageModeling
 trainer behind `subarch pretrain --loss-mlm 1`, which is handed what the same collator with the same seed made, and runs
 under the deterministic algorithms that the command asks for. A batch is 64 sequences of 128 random tokens, no padding.
 
-A third side, `ours-mkl`, is ours without `subarch.products`: it tells what is owed to doing less, and what to another
+A third side, `ours-mkl`, is ours without `subarch.models.products`: it tells what is owed to doing less, and what to another
 library for matrix products.
 
 Each side is a process of its own. They take turns, a step each (A B C A B C), the others waiting: what else the machine
@@ -39,8 +39,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from subarch.architecture import Architecture, Inputs
-from subarch.doctor import machine, usable_cores, versions
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.machine import machine, usable_cores, versions
 
 RESULTS = Path(__file__).parent / "results" / "throughput.json"
 SIDES = ("stock", "ours", "ours-mkl")
@@ -98,9 +98,9 @@ def work(case: Case, side: str) -> None:
     )
     from transformers.trainer_callback import PrinterCallback
 
-    import subarch.products
-    from subarch.model import Blueprint, Student
-    from subarch.pretraining.distill import WHOLE, Distiller
+    import subarch.models.products
+    from subarch.learning.distill import WHOLE, Distiller
+    from subarch.models.student import Blueprint, Student
     from subarch.pretraining.trainer import PretrainTrainer, Progress
 
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
@@ -179,7 +179,7 @@ def work(case: Case, side: str) -> None:
         else:
             torch.use_deterministic_algorithms(True)
             torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-            subarch.products.AVAILABLE = subarch.products.AVAILABLE and side == "ours"
+            subarch.models.products.AVAILABLE = subarch.models.products.AVAILABLE and side == "ours"
             distiller = Distiller(student, {"mlm": 1.0})
             progress = Progress(case.architecture)
             batches: Any = SameBatches()

@@ -37,7 +37,7 @@ def pytest_collection_finish() -> None:
 def one_usable_core() -> Iterator[None]:
     """What would take all cores, such as a measurement of latency, takes one, for the reason above."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subarch.doctor._affinity", lambda: 1)
+        patch.setattr("subarch.run.machine._affinity", lambda: 1)
         yield
 
 

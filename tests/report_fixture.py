@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from subarch import Inputs, SearchSpace
-from subarch.report import RunData, SearchData, render
+from subarch.show import RunData, SearchData, render
 
 INPUTS = Inputs(vocabulary=30522, positions=512, token_types=2, output=384)
 LENGTH, EPSILON = 128, 3

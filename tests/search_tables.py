@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from subarch.objectives import Objective
+from subarch.numbers.objectives import Objective
 from subarch.search import Problem, Strategy
 
 NAMES = ["w", "error", "latency"]

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from subarch.abnc import Condition, check, neighbours, rank_agreement, verdict
-from subarch.architecture import Inputs
-from subarch.space import SearchSpace
+from subarch.numbers.abnc import Condition, check, neighbours, rank_agreement, verdict
+from subarch.numbers.architecture import Inputs
+from subarch.numbers.space import SearchSpace
 
 MINILM = Inputs(30522, output=384)
 PAPER = Inputs(50265, positions=514, token_types=1)

@@ -13,8 +13,8 @@ from subarch.finetuning.agora import agora
 from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.fit import fit, labels_of, predict
 from subarch.finetuning.neighbours import Neighbourhood, identities
-from subarch.readers import identity
 from subarch.tasks import TASKS, Example, Examples, score
+from subarch.text.read import identity
 from tiny import tiny_sentences, tiny_teacher
 
 SETTINGS = FitSettings(max_length=64, threads=1)

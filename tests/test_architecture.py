@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertForMaskedLM, BertModel, RobertaModel
 
 from subarch import Architecture, Inputs, SearchSpace
-from subarch.architecture import operations
 from subarch.errors import InvalidArchitecture, SubarchError
+from subarch.numbers.architecture import operations
 
 BORT_INPUTS = Inputs(vocabulary=50265, positions=512, token_types=1)
 MINILM_INPUTS = Inputs(vocabulary=30522, positions=512, token_types=2, output=384)

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig, InvalidCorpus
-from subarch.packed import Segments
-from subarch.pretraining import batching
-from subarch.pretraining.batching import Budget, Packed, Source, Streamed, TrainingBatch, batches, parts
+from subarch.text import batches as batching
+from subarch.text.batches import Budget, Packed, Source, Streamed, TrainingBatch, batches, parts
+from subarch.text.packed import Segments
 from tiny import tiny_sentences, tiny_tokenizer
 
 SMALL = Budget(96, 24)

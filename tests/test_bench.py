@@ -13,14 +13,7 @@ import pytest
 import torch
 from transformers import BertForMaskedLM
 
-from subarch import cli
-from subarch.architecture import Architecture, Inputs
-from subarch.bench import bench as stage
-from subarch.bench.bench import bench
-from subarch.bench.config import RUNTIMES, BenchConfig
-from subarch.bench.page import keep
-from subarch.bench.subjects import Subject, artifacts, find, write_shape
-from subarch.configuration import load
+from subarch.cli import app as cli
 from subarch.errors import (
     InvalidArchitecture,
     InvalidConfig,
@@ -30,8 +23,15 @@ from subarch.errors import (
     MissingExtra,
 )
 from subarch.export.exportable import reload
-from subarch.teacher import Teacher
-from subarch.visits import PASSES
+from subarch.latency.bench import bench as stage
+from subarch.latency.bench.bench import bench
+from subarch.latency.bench.config import RUNTIMES, BenchConfig
+from subarch.latency.bench.subjects import Subject, artifacts, find, write_shape
+from subarch.latency.visits import PASSES
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.configuration import load
+from subarch.show.bench_page import keep
 from tiny import POSITIONS, tiny_corpus, tiny_teacher, write_json
 from tiny_export import exported, tiny_model
 
@@ -275,7 +275,7 @@ def test_a_length_beyond_the_positions(model: Path) -> None:
 def test_a_runtime_that_is_not_installed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incomplete = {"complete": False, "missing": ["openvino>=2026.1"], "command": "python -m pip install openvino"}
     found = {"openvino": incomplete, "onnx": {"complete": True, "missing": []}}
-    for place in ("subarch.export.packages.extras", "subarch.bench.bench.extras"):
+    for place in ("subarch.export.packages.extras", "subarch.latency.bench.bench.extras"):
         monkeypatch.setattr(place, lambda: found)
     with pytest.raises(MissingExtra, match=r"subarch\[openvino\]"):
         bench([str(model)], config(runtime=["torch", "openvino-int8"]))
@@ -295,7 +295,7 @@ def test_a_full_disk_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.bench.subjects.write", full)
+    monkeypatch.setattr("subarch.latency.bench.subjects.write", full)
     with pytest.raises(InvalidExport, match="No space left on device; free some space, or set TMPDIR"):
         bench([str(model)], config(runtime=["onnx"]))
 

@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 
 from forked import start
-from subarch.architecture import Architecture, Inputs
-from subarch.bench import bench as stage
-from subarch.bench import processes, serving
-from subarch.bench.bench import bench
-from subarch.bench.config import BenchConfig
-from subarch.bench.processes import Group
-from subarch.bench.serving import TorchSession, opened, peak_memory
-from subarch.bench.subjects import write_shape
-from subarch.configuration import load
 from subarch.errors import InvalidExport
 from subarch.export.exportable import reload
-from subarch.export.runtimes import timed
+from subarch.latency.bench import bench as stage
+from subarch.latency.bench import processes, serving
+from subarch.latency.bench.bench import bench
+from subarch.latency.bench.config import BenchConfig
+from subarch.latency.bench.processes import Group
+from subarch.latency.bench.serving import TorchSession, opened, peak_memory
+from subarch.latency.bench.subjects import write_shape
+from subarch.latency.runtimes import timed
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.configuration import load
 from tiny_export import exported, tiny_model
 
 SHAPE, INPUTS = Architecture.parse("1-2-16-24"), Inputs(60, 32)
@@ -163,7 +163,7 @@ def test_torch_computes_what_the_model_does(tmp_path: Path) -> None:
 def test_products_are_multiplied_by_the_faster_of_what_torch_has(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from subarch import products
+    from subarch.models import products
 
     used = []
     monkeypatch.setattr(products, "_fits", lambda states, weight: used.append(states.shape))

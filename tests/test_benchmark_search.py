@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Point, Settings, Trial
-from subarch.objectives import Objective
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.objectives import Objective
 from subarch.search import Problem
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "search"

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from conftest import REPOSITORY
-from subarch.objectives import Objective
+from subarch.numbers.objectives import Objective
 from subarch.search import Certified, Exhaustive, Problem
 from subarch.search.evidence import better_by
 

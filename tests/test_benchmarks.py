@@ -17,7 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 from forked import start
-from subarch.cli import app
+from subarch.cli.app import app
 from test_bench import FakeGroup
 from tiny import TOPICS, tiny_corpus, tiny_teacher
 from tiny_run import OneProcess, tiny_options
@@ -54,7 +54,7 @@ def test_reproduction(last_line: Benchmark) -> None:
 @pytest.fixture
 def milliseconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     """What a forward pass is said to take, by model and runtime; nothing is timed."""
-    monkeypatch.setattr("subarch.bench.bench.Group", FakeGroup)
+    monkeypatch.setattr("subarch.latency.bench.bench.Group", FakeGroup)
     yield FakeGroup.milliseconds
     FakeGroup.milliseconds.clear()
 

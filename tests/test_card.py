@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.card import SECTIONS, USES, card, carried_licence, write_card
+from subarch.show.card import SECTIONS, USES, card, carried_licence, write_card
 
 FACTS: dict[str, Any] = {
     "task": {"name": "rte", "labels": "entailment, not_entailment"},

@@ -12,11 +12,11 @@ import pytest
 import yaml
 from transformers import pipeline
 
-from subarch.configuration import load
-from subarch.finetuning.card import facts_of
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import parts_of
 from subarch.finetuning.finetune import finetune
+from subarch.run.configuration import load
+from subarch.show.finetuned_card import facts_of
 from subarch.tasks import Examples
 from tasks_tiny import LABELS, pairs, prices, quizzes, topics
 from tiny import tiny_teacher

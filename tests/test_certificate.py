@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from subarch.architecture import Architecture
-from subarch.cli import app
+from subarch.cli.app import app
 from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study
 from subarch.extraction.trial import Trial
+from subarch.extraction.verify import verify
+from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select, train_also
-from subarch.verify import verify
 from tiny_run import OneProcess, tiny_config
 
 pytestmark = pytest.mark.usefixtures("one_process")

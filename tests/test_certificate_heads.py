@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from subarch.architecture import Architecture
 from subarch.errors import InvalidStudy
+from subarch.extraction.verify import verify
+from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select
-from subarch.verify import verify
 from tiny_run import OneProcess, tiny_config
 
 AXES = {"depth": [0, 1, 2], "heads": [2, 4, 8], "hidden": [16, 32], "intermediate": [16, 64]}

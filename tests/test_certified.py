@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from search_tables import NAMES, run
 from subarch.errors import InvalidConfig
-from subarch.objectives import Objective
+from subarch.numbers.objectives import Objective
+from subarch.numbers.space import nearest_heads
 from subarch.search import Problem
 from subarch.search.certified import Certified
 from subarch.search.evidence import Evidence
 from subarch.search.lattice import Lattice
 from subarch.search.noise import Noise, most_failing
-from subarch.space import nearest_heads
 
 
 def shapes(rng: np.random.Generator) -> np.ndarray:

@@ -17,14 +17,14 @@ import typer
 import yaml
 
 import subarch
-from subarch import cli
-from subarch.configuration import load
+from subarch.cli import app as cli
 from subarch.errors import InvalidTeacher
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.pipeline import extract
 from subarch.pretraining.config import LOSSES, PretrainConfig
-from subarch.runs import RunFolder
-from subarch.screen import progress
+from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.show.screen import progress
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
@@ -330,7 +330,7 @@ def test_the_module_runs_as_the_command_does() -> None:
 
 HELP = """
 import contextlib, io, sys, time
-from subarch.cli import main
+from subarch.cli.app import main
 for words in ([], *([name] for name in sys.argv[1].split(","))):
     sys.argv = ["subarch", *words, "--help"]
     out = io.StringIO()
@@ -412,7 +412,7 @@ def test_wrong_usage_is_two(call: Call, words: tuple[str, ...]) -> None:
 
 
 def test_doctor_tells_json(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subarch.doctor.SIZE", 64)
+    monkeypatch.setattr("subarch.run.machine.SIZE", 64)
     outcome = call("doctor", "--seconds", "0.1", "--json")
     found = json.loads(outcome.out)
     assert outcome.code == 0
@@ -546,7 +546,7 @@ def test_paths_are_printed_as_they_are(call: Call, finished: Path, tmp_path: Pat
             "extract --run {} --resume",
         ),
         ("subarch.pipeline.select", ("select",), "select {}"),
-        ("subarch.demo.demonstrate", ("demo", "--run"), "demo --run {}"),
+        ("subarch.demo.demo.demonstrate", ("demo", "--run"), "demo --run {}"),
     ],
 )
 def test_ctrl_c_is_130_and_says_how_to_go_on(
@@ -573,7 +573,7 @@ def test_the_demo_prints_its_table_and_its_certificate(
         {"model": "teacher", "distance": 0.0, "ms": 12.3456, "parameters": 22_000_000},
         {"model": "selected 1-2-8-8", "distance": 0.12345, "ms": 4.0, "parameters": 1_234_567},
     ]
-    monkeypatch.setattr("subarch.demo.demonstrate", lambda path, report: (rows, path / "report.html"))
+    monkeypatch.setattr("subarch.demo.demo.demonstrate", lambda path, report: (rows, path / "report.html"))
     shown = call("demo", "--run", run)
     assert shown.code == 0
     assert all(text in shown.out for text in ("0.123", "12.35", "22.0 M", "1.2 M", proof, f"report: {run}/report.html"))

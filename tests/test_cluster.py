@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from subarch.architecture import Architecture
-from subarch.configuration import load
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
+from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract
+from subarch.run.configuration import load
 from tiny_run import OneProcess, tiny_config
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
-from subarch.masking import Masker
-from subarch.packed import Segments
-from subarch.pretraining.batching import Budget, Packed, batches
+from subarch.models.sentence import Recipe
+from subarch.models.teacher import assemble
 from subarch.pretraining.collate import Collator, Inputs, Loader
-from subarch.sentence import Recipe
-from subarch.teacher import assemble
+from subarch.text.batches import Budget, Packed, batches
+from subarch.text.masking import Masker
+from subarch.text.packed import Segments
 from tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

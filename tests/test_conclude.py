@@ -12,14 +12,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from subarch.architecture import Architecture, Inputs
-from subarch.configuration import load
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, best_trials, thetas
 from subarch.extraction.trial import Point, Settings, Trial
-from subarch.space import SearchSpace
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.space import SearchSpace
+from subarch.run.configuration import load
 
 SPACE = SearchSpace((0, 1, 2), (2,), (8, 16), (8, 32), "tiny")
 INPUTS = Inputs(vocabulary=50, positions=16, output=16)

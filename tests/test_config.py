@@ -11,10 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from subarch.configuration import dump, load
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
-from subarch.space import SearchSpace
+from subarch.numbers.space import SearchSpace
+from subarch.run.configuration import dump, load
 
 REPOSITORY = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {"teacher": "teacher", "corpus": ["docs", "more.txt"]}

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from documents import WORDS, records, sentences, write
-from subarch import corpus as corpus_module
-from subarch import packed
-from subarch.corpus import Corpus, build, hold_out, train_tokenizer
 from subarch.errors import InvalidConfig, InvalidCorpus
+from subarch.text import corpus as corpus_module
+from subarch.text import packed
+from subarch.text.corpus import Corpus, build, hold_out, train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_a_trained_tokenizer(tmp_path: Path) -> None:
 
 def test_importing_is_light() -> None:
     code = (
-        "import sys, subarch.corpus, subarch.docstrings\n"
+        "import sys, subarch.text.corpus, subarch.demo.docstrings\n"
         "assert not {'torch', 'transformers', 'datasets'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

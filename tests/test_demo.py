@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from subarch import demo
-from subarch.architecture import Architecture
-from subarch.configuration import load
-from subarch.corpus import Corpus
-from subarch.docstrings import collect, retrieval_pairs
+from subarch.demo import demo
+from subarch.demo.docstrings import collect, retrieval_pairs
 from subarch.errors import InvalidStudy, InvalidTeacher
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.signals import text_embedder
 from subarch.finetuning.config import FinetuneConfig
-from subarch.model import Blueprint, Student
+from subarch.learning.signals import text_embedder
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture
+from subarch.numbers.space import SearchSpace
 from subarch.pretraining import outcome
 from subarch.pretraining.config import PretrainConfig
-from subarch.space import SearchSpace
-from subarch.teacher import Teacher
+from subarch.run.configuration import load
+from subarch.text.corpus import Corpus
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess

@@ -13,19 +13,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from subarch.architecture import Architecture
-from subarch.architecture import Inputs as Sizes
 from subarch.errors import InvalidConfig, InvalidTeacher
-from subarch.losses import distillation, distillation_top, embedding_distance, hidden_distance, masked_lm, relation
-from subarch.masking import Masker
-from subarch.model import Blueprint, Student
-from subarch.packed import Segments
+from subarch.learning.distill import Distiller, TeacherSide, layer_pairs, relation_heads
+from subarch.learning.losses import (
+    distillation,
+    distillation_top,
+    embedding_distance,
+    hidden_distance,
+    masked_lm,
+    relation,
+)
+from subarch.models.sentence import Recipe, pool
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture
+from subarch.numbers.architecture import Inputs as Sizes
 from subarch.pretraining import collate
-from subarch.pretraining.batching import Budget, Packed
 from subarch.pretraining.collate import Collator, Inputs, Loader
-from subarch.pretraining.distill import Distiller, TeacherSide, layer_pairs, relation_heads
-from subarch.sentence import Recipe, pool
-from subarch.teacher import Teacher
+from subarch.text.batches import Budget, Packed
+from subarch.text.masking import Masker
+from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 ALL = {"mlm": 0.3, "logits": 0.5, "embedding": 1.5, "hidden": 0.7, "relations": 1.1}

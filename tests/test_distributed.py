@@ -276,7 +276,7 @@ def test_fsdp_is_ignored_on_cpus(place: Path, tmp_path: Path) -> None:
 
 COMMAND = """
 import contextlib
-from subarch.cli import main
+from subarch.cli.app import main
 with contextlib.suppress(SystemExit):  # torchrun takes it for the death of a process that it has forked
     main()
 """

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.docstrings import Docstring, collect, prose, retrieval_pairs, write_corpus
+from subarch.demo.docstrings import Docstring, collect, prose, retrieval_pairs, write_corpus
 from subarch.errors import InvalidCorpus
-from subarch.readers import identity, read
+from subarch.text.read import identity, read
 
 BOMB = "raise RuntimeError('imported')\n"
 
@@ -91,7 +91,7 @@ def test_a_missing_package_is_named_with_those_found(monkeypatch: pytest.MonkeyP
 
 def test_nothing_is_imported() -> None:
     code = (
-        "import sys; from subarch.docstrings import collect\n"
+        "import sys; from subarch.demo.docstrings import collect\n"
         "assert next(collect(['torch', 'sympy'], limit_bytes=10)).text\n"
         "assert not {'torch', 'sympy', 'transformers'} & set(sys.modules)"
     )

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 import subarch
-from subarch import doctor
+from subarch.run import machine as doctor
 
 
 @pytest.fixture

@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from subarch.architecture import Architecture
-from subarch.configuration import load
 from subarch.errors import InvalidStudy
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.elastic import Elastic, part
 from subarch.extraction.estimate import estimate
 from subarch.extraction.trial import Settings, weights_path
 from subarch.extraction.workbench import Workbench
-from subarch.inherit import inherit
-from subarch.model import Student
-from subarch.space import SearchSpace
-from subarch.weights import load_weights
+from subarch.models.inherit import inherit
+from subarch.models.student import Student
+from subarch.models.weights import load_weights
+from subarch.numbers.architecture import Architecture
+from subarch.numbers.space import SearchSpace
+from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_teacher
 
 THETA = Settings(6, 5e-3, 8)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from subarch.architecture import Architecture, Inputs
 from subarch.errors import TrainingDiverged
 from subarch.extraction.estimate import BUCKET, CLIP, WARM_UP, batches, estimate, segments_needed
 from subarch.extraction.trial import Settings
-from subarch.losses import embedding_distance
-from subarch.model import Blueprint, Student
+from subarch.learning.losses import embedding_distance
+from subarch.models.student import Blueprint, Student
+from subarch.numbers.architecture import Architecture, Inputs
 
 VOCABULARY, SEEN, WIDTH = 60, 40, 8
 SHAPE = Architecture(1, 2, 16, 24)

@@ -23,9 +23,6 @@ from transformers import (
     AutoTokenizer,
 )
 
-from subarch import doctor
-from subarch.configuration import load
-from subarch.corpus import build
 from subarch.errors import InvalidConfig, InvalidCorpus, InvalidExport, InvalidTeacher, MissingExtra
 from subarch.export import export as stage
 from subarch.export import int8
@@ -33,8 +30,11 @@ from subarch.export.config import ExportConfig
 from subarch.export.export import target
 from subarch.export.exportable import Graph
 from subarch.export.seal import open_sealed
-from subarch.runs import places
-from subarch.teacher import Teacher
+from subarch.models.teacher import Teacher
+from subarch.run import machine as doctor
+from subarch.run.configuration import load
+from subarch.run.folder import places
+from subarch.text.corpus import build
 from tiny import tiny_corpus, tiny_teacher, write_json
 from tiny_export import HEADS, exported, tiny_model, with_corpus
 

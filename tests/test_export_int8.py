@@ -14,8 +14,8 @@ from subarch.export.exportable import load as load_exportable
 from subarch.export.graph import store_in_16_bits, write_onnx
 from subarch.export.int8 import Int8Embedding, quantize_onnx, smoothed, with_int8_embeddings
 from subarch.export.parity import compare
-from subarch.export.runtimes import FileRuntime
 from subarch.export.text import Text
+from subarch.latency.runtimes import FileRuntime
 from tiny_export import tiny_model
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from subarch.configuration import load
 from subarch.export.config import ExportConfig
 from subarch.export.exportable import Exportable
 from subarch.export.exportable import load as load_exportable
 from subarch.export.parity import Likeness, Tally, objection
 from subarch.export.text import TOKENS, Text
+from subarch.run.configuration import load
 from tiny import tiny_corpus
 from tiny_export import tiny_model
 

@@ -14,18 +14,18 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from subarch.configuration import load
 from subarch.errors import InvalidExport
 from subarch.export import export as stage
 from subarch.export import seal
 from subarch.export.exportable import load as load_exportable
-from subarch.export.runtimes import FileRuntime
 from subarch.export.seal import open_sealed, sealed
 from subarch.export.task import metric_drop
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.fit import labels_of, predict
-from subarch.latency import measure
-from subarch.runs import RunFolder, places
+from subarch.latency.runtimes import FileRuntime
+from subarch.latency.timing import measure
+from subarch.run.configuration import load
+from subarch.run.folder import RunFolder, places
 from subarch.tasks import own_task, read, score
 from tasks_tiny import LABELS, topics
 from tiny_export import exported, tiny_model

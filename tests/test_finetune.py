@@ -14,7 +14,6 @@ import torch
 from transformers import AutoModelForSequenceClassification
 from typer.testing import CliRunner
 
-from subarch.configuration import load
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning import finetune as stage
 from subarch.finetuning import strategies
@@ -22,7 +21,8 @@ from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import parts_of
 from subarch.finetuning.finetune import finetune
 from subarch.finetuning.fit import labels_of, predict
-from subarch.runs import places
+from subarch.run.configuration import load
+from subarch.run.folder import places
 from subarch.tasks import score
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher, write_json
@@ -291,7 +291,7 @@ def test_places(tmp_path: Path) -> None:
 
 
 def test_the_command(model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from subarch.cli import app
+    from subarch.cli.app import app
 
     words = ["finetune", str(model), "--run", str(tmp_path), "--task", "topics", "--data", str(data), "--first", "text"]
     words += ["--label", "topic", "--learning-rate", "1e-2", "--epochs", "1", "--seeds", "0", "--threads", "1"]

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from subarch.configuration import load
 from subarch.errors import InvalidConfig, InvalidTask, InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
 from subarch.finetuning import strategies
@@ -20,6 +19,7 @@ from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
 from subarch.finetuning.division import parts_of
 from subarch.finetuning.finetune import finetune
 from subarch.finetuning.fit import fit, labels_of, predict
+from subarch.run.configuration import load
 from subarch.tasks import score
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher
@@ -240,7 +240,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_trained(
 
 
 def test_the_command(model: Path, data: Path, teacher: Path, tmp_path: Path) -> None:
-    from subarch.cli import app
+    from subarch.cli.app import app
 
     words = ["finetune", str(model), "--run", str(tmp_path)]
     for key, value in asked(data, teacher, seeds=[0], neighbours=[data / "train.csv"]).items():

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from subarch.configuration import dump, load
 from subarch.errors import InvalidConfig
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
+from subarch.run.configuration import dump, load
 
 REPOSITORY = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {"task": "rte", "data": "glue_data"}

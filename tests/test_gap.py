@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_tables import NAMES, all_values, random_problem, run
-from subarch.architecture import Inputs
-from subarch.objectives import Objective, cost_factor
+from subarch.numbers.architecture import Inputs
+from subarch.numbers.objectives import Objective, cost_factor
+from subarch.numbers.space import SearchSpace
 from subarch.search import Problem
 from subarch.search.base import gap_under_total_order, optimistic_values
 from subarch.search.fptas import Fptas
-from subarch.space import SearchSpace
 
 
 def maxima(objective: Objective) -> tuple[float, float]:

@@ -17,13 +17,13 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, pipeline
 from transformers.utils import logging
 
-from subarch.architecture import Architecture
-from subarch.extraction.signals import text_embedder
 from subarch.extraction.workbench import Workbench
-from subarch.handover import hand_over
-from subarch.model import Blueprint, Student
+from subarch.learning.signals import text_embedder
+from subarch.models.handover import hand_over
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher, assemble
+from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, load_selected
-from subarch.teacher import Teacher, assemble
 from tiny import tiny_sentences, tiny_teacher, write_json
 from tiny_run import OneProcess, tiny_config
 

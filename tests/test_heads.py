@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_tables import NAMES, run
-from subarch.objectives import Objective
+from subarch.numbers.objectives import Objective
 from subarch.search import Certified, Problem
 from subarch.search.evidence import Evidence
 from subarch.search.lattice import Lattice

@@ -12,20 +12,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidConfig
 from subarch.extraction.hints import hints
 from subarch.extraction.question import Question
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial
-from subarch.objectives import Objective
+from subarch.extraction.verify import verify
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.objectives import Objective
+from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract
-from subarch.runs import RunFolder
+from subarch.run.folder import RunFolder
 from subarch.search import Certified, Problem
 from subarch.search.lattice import Lattice
 from subarch.search.law import Law
-from subarch.space import SearchSpace
-from subarch.verify import verify
 from tiny_run import OneProcess, tiny_config
 
 CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 1, "audit": 0, "max_parameters": 9_000}

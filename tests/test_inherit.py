@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from subarch.architecture import Architecture
-from subarch.configuration import load
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.workbench import Workbench
-from subarch.inherit import Anatomy, _centred, inherit
-from subarch.model import Blueprint, Student
+from subarch.models.inherit import Anatomy, _centred, inherit
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Batch, Teacher
+from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
-from subarch.teacher import Batch, Teacher
+from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 CALIBRATION, HELD_OUT = tiny_sentences(64), tiny_sentences(32, seed=1)

@@ -19,24 +19,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidConfig, InvalidCorpus, MissingExtra
 from subarch.extraction import latencies as module
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.latencies import MOST_MEASURED, check_runtime, confirm, decisive, measure_latencies
-from subarch.extraction.latency_cache import LatencyCache
 from subarch.extraction.latency_words import measurement
-from subarch.extraction.measuring import ANCHORS, Bench, Stopwatch
 from subarch.extraction.question import Question
-from subarch.handover import hand_over
-from subarch.latency import Latency, untrained
-from subarch.model import Blueprint, Student
+from subarch.latency.cache import LatencyCache
+from subarch.latency.measuring import ANCHORS, Bench, Stopwatch
+from subarch.latency.timing import Latency, untrained
+from subarch.models.handover import hand_over
+from subarch.models.sentence import Recipe
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, select
-from subarch.progress import silent
-from subarch.runs import RunFolder
-from subarch.sentence import Recipe
-from subarch.space import SearchSpace
-from subarch.teacher import Teacher
+from subarch.run.folder import RunFolder
+from subarch.run.progress import silent
 from tiny import tiny_teacher
 from tiny_export import exported, with_corpus
 from tiny_run import OneProcess, tiny_config
@@ -100,7 +100,7 @@ def simulated(machine: Machine, folder: Path, design: int = 14) -> Iterator[None
     """The machine stands in for all runtimes, under an empty cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBARCH_CACHE", str(folder / "cache"))
-        patch.setattr("subarch.extraction.measuring.measure", machine.measure)
+        patch.setattr("subarch.latency.measuring.measure", machine.measure)
         patch.setattr(module, "Bench", lambda *given: SimpleNamespace(calls=machine.calls, block=8))
         patch.setattr(module, "DESIGN", design)
         yield
@@ -165,7 +165,7 @@ def test_killed_in_between_finished_blocks_are_kept(machine: Machine, monkeypatc
         return machine.measure(calls)
 
     with monkeypatch.context() as patch:
-        patch.setattr("subarch.extraction.measuring.measure", killed)
+        patch.setattr("subarch.latency.measuring.measure", killed)
         with pytest.raises(KeyboardInterrupt):
             watch(machine).measure(NAMES[:30])
     assert set(watch(machine).known) == set(NAMES[:20])
@@ -433,7 +433,7 @@ def test_what_is_timed_is_what_an_export_would_serve(
         def prepare(self, file: Path, *given: Any) -> None:
             timed.append((content(file), given))
 
-    monkeypatch.setattr("subarch.extraction.measuring.FileRuntime", Noting)
+    monkeypatch.setattr("subarch.latency.measuring.FileRuntime", Noting)
     bench = Bench("onnx-int8", 3, 2, [8, 16], blueprint, teacher.recipe, teacher.folder)
     with bench.calls([str(shape), "teacher abc"]) as calls:
         assert list(calls) == [str(shape), "teacher abc"]

@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from subarch import visits
-from subarch.architecture import Architecture, Inputs
-from subarch.latency import PASSES, Latency, TorchRuntime, measure, untrained
-from subarch.model import Blueprint, Student
-from subarch.teacher import Teacher
+from subarch.latency import visits
+from subarch.latency.timing import PASSES, Latency, TorchRuntime, measure, untrained
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture, Inputs
 from tiny import WIDTH, tiny_teacher
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from subarch.extraction.latency_cache import LatencyCache, cache_folder
+from subarch.latency.cache import LatencyCache, cache_folder
 
 CONDITIONS = {"runtime": "onnx", "lengths": [32], "machine": {"processor": "some"}}
 

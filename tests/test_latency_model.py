@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.extraction.latency_model import TERMS, fit, spread, terms
-from subarch.space import SearchSpace
+from subarch.latency.model import TERMS, fit, spread, terms
+from subarch.numbers.space import SearchSpace
 
 SPACE = SearchSpace.load("minilm")
 TABLE, OUTPUT = SPACE.table, 384

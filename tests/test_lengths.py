@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subarch.errors import InvalidCorpus
-from subarch.lengths import quantiles_of
+from subarch.latency.lengths import quantiles_of
 
 
 def test_by_hand() -> None:

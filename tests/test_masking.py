@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from subarch.corpus import train_tokenizer
 from subarch.errors import InvalidConfig, InvalidTeacher
-from subarch.masking import Masker
+from subarch.text.corpus import train_tokenizer
+from subarch.text.masking import Masker
 from tiny import tiny_sentences, tiny_tokenizer
 
 TEXT = "harbours are broken and unbroken harbourmasters break them"

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import BertForMaskedLM, BertModel, RobertaForMaskedLM, RobertaModel
 
-from subarch.architecture import Architecture, Inputs
-from subarch.model import Blueprint, Student
-from subarch.sentence import pool, read_json
-from subarch.teacher import Batch, Teacher
+from subarch.models.sentence import pool, read_json
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Batch, Teacher
+from subarch.numbers.architecture import Architecture, Inputs
 from tiny import POSITIONS, WIDTH, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
 
 STOCK: dict[tuple[str, bool], Any] = {

@@ -19,9 +19,9 @@ from transformers import AutoModelForMaskedLM
 from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.finetuning.neighbours import Neighbourhood, identities, locked_in, slots_of
 from subarch.finetuning.rewording import LIKELIEST, Draft, Embedding, Infilling, Method, Nearest, edited, overlap
-from subarch.readers import identity
+from subarch.models.teacher import Teacher
 from subarch.tasks import TASKS, Example, Examples
-from subarch.teacher import Teacher
+from subarch.text.read import identity
 from task_layouts import example
 from tiny import tiny_sentences, tiny_teacher
 

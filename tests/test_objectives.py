@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from subarch.errors import InvalidConfig
-from subarch.objectives import Objective, dominators, frontier, w_coefficient, w_warning
+from subarch.numbers.objectives import Objective, dominators, frontier, w_coefficient, w_warning
 
 P = np.array([10, 20, 20, 30, 40], dtype=np.int64)
 COST = np.array([1.0, 2.0, 2.5, 4.0, 5.0])

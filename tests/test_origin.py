@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from subarch import origin
-from subarch.docstrings import scattered
+from subarch.demo import origin
+from subarch.demo.docstrings import scattered
+from subarch.demo.origin import write_task
 from subarch.errors import InvalidCorpus
-from subarch.origin import write_task
-from subarch.readers import identity
+from subarch.text.read import identity
 
 FILLER = "four five six seven eight nine ten eleven twelve"
 

@@ -26,8 +26,7 @@ import subarch.extraction.study
 import subarch.extraction.workbench
 import subarch.pipeline
 from forked import start
-from subarch.architecture import Architecture, Inputs
-from subarch.cli import main
+from subarch.cli.app import main
 from subarch.errors import (
     InvalidConfig,
     InvalidCorpus,
@@ -39,9 +38,10 @@ from subarch.errors import (
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.prepare import environment
 from subarch.extraction.workers import Workers
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, load_selected, select, train_also, write_report
-from subarch.runs import RunFolder
-from subarch.space import SearchSpace
+from subarch.run.folder import RunFolder
 from tiny import tiny_sentences, tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
@@ -516,7 +516,7 @@ def test_measuring_again_replaces_the_figures_once_there_are_new_ones(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("subarch.extraction.measuring.measure", stop)
+        patch.setattr("subarch.latency.measuring.measure", stop)
         with pytest.raises(KeyboardInterrupt):
             select(copy, {}, remeasure=True)
     assert (copy / "latency.json").read_bytes() == before

@@ -17,17 +17,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from subarch import cli
-from subarch.architecture import Architecture, Inputs
-from subarch.configuration import load
-from subarch.corpus import build
+from subarch.cli import app as cli
 from subarch.errors import InvalidArchitecture, InvalidConfig, InvalidCorpus, InvalidTeacher
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning import cost, pace
 from subarch.planning.config import PEAK_TFLOPS, PlanConfig
 from subarch.planning.cost import Job, Memory, Pace
 from subarch.planning.plan import at_peak, draw_up, plan
 from subarch.pretraining.timing import StepTimes, step_times
-from subarch.teacher import Teacher
+from subarch.run.configuration import load
+from subarch.text.corpus import build
 from tiny import tiny_corpus, tiny_teacher, tiny_tokenizer
 
 LENGTH, SEQUENCES = 20, 8

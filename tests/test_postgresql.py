@@ -13,13 +13,13 @@ from typing import Any
 import psutil
 import pytest
 
-from subarch.architecture import Architecture
 from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study
 from subarch.extraction.trial import Point, Settings, Trial
+from subarch.extraction.verify import verify
+from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract
-from subarch.runs import RunFolder
-from subarch.verify import verify
+from subarch.run.folder import RunFolder
 from tiny_run import OneProcess, tiny_config
 
 pgserver = pytest.importorskip(

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from subarch.configuration import dump, load
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.pretraining.config import LOSSES, PretrainConfig
+from subarch.run.configuration import dump, load
 
 REPOSITORY = Path(__file__).parents[1]
 GOOD: dict[str, Any] = {"teacher": "teacher", "corpus": ["docs", "more.txt"]}

@@ -22,13 +22,13 @@ import pytest
 import torch
 
 from forked import die, dies, fork, half_written
-from subarch.cli import main
+from subarch.cli.app import main
 from subarch.errors import InvalidStudy, TrainingDiverged
+from subarch.learning.distill import Distiller
 from subarch.pretraining import pretrain as stage
 from subarch.pretraining import trainer
 from subarch.pretraining.checkpoints import seal, verify
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.distill import Distiller
 from subarch.pretraining.pretrain import CHECKPOINTS, train
 from subarch.pretraining.trainer import PROGRESS, PretrainTrainer
 from tiny_pretrain import tensors, tiny_pretraining, weights

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from subarch.products import AVAILABLE, products
+from subarch.models.products import AVAILABLE, products
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no oneDNN beside MKL")
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from documents import records, sentences, write
 from subarch.errors import InvalidCorpus
-from subarch.readers import LONGEST, Document, clean, identity, read
+from subarch.text.read import LONGEST, Document, clean, identity, read
 
 
 def texts(sources: Any, **options: Any) -> list[str]:
@@ -83,7 +83,7 @@ def test_a_local_datasets_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_an_unknown_dataset_offline(tmp_path: Path) -> None:
     code = (
-        "from subarch.readers import read\nfrom subarch.errors import InvalidCorpus\n"
+        "from subarch.text.read import read\nfrom subarch.errors import InvalidCorpus\n"
         "try: list(read(['datasets:no/such']))\n"
         "except InvalidCorpus as error: print(error)"
     )

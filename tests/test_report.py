@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 import report_fixture
-from subarch.report import figures, formats, pretraining, render, tables
-from subarch.report.axes import label
+from subarch.show import figures, formats, pretraining, render, tables
+from subarch.show.axes import label
 
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]
@@ -67,7 +67,7 @@ def page(html: str) -> Page:
 
 
 def test_importing_the_report_imports_neither_plotly_nor_jinja() -> None:
-    code = "import sys, subarch.report; print([m for m in ('plotly', 'jinja2', 'yaml', 'torch') if m in sys.modules])"
+    code = "import sys, subarch.show; print([m for m in ('plotly', 'jinja2', 'yaml', 'torch') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

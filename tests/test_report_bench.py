@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from subarch.report import RunData, bench, render
+from subarch.show import RunData, bench, render
 
 SHAPES = {"teacher": (6, 10.0), "student": (2, 1.0)}
 RUNTIMES = {"torch": 1.0, "onnx": 0.5, "onnx-int8": 0.25}

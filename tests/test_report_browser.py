@@ -14,7 +14,7 @@ import pytest
 
 import report_fixture
 import test_report_finetuning as finetuned
-from subarch.report import RunData, formats, render
+from subarch.show import RunData, formats, render
 
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]

@@ -13,8 +13,8 @@ import report_fixture
 from subarch.evaluation.assess import assess
 from subarch.finetuning.diary import Training, grown, told
 from subarch.finetuning.neighbours import Point
-from subarch.report import RunData, finetuning, growth, render, tables
-from subarch.report.tables import LONGEST
+from subarch.show import RunData, finetuning, growth, render, tables
+from subarch.show.tables import LONGEST
 from subarch.tasks import TASKS, Examples, Task
 from subarch.tasks.examples import Example
 from test_report import Page, plots

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 import report_fixture
-from subarch.configuration import load
 from subarch.errors import InvalidStudy
 from subarch.extraction.config import ExtractConfig
 from subarch.pipeline import pretrain, write_report
 from subarch.pretraining.config import PretrainConfig
-from subarch.runs import RunFolder
+from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
 
 TRAINED: Any = report_fixture.example().pretraining
 CONFIG = load(PretrainConfig, None, {"architecture": "2-2-8-16", "corpus": ["docs"], "steps": 400})

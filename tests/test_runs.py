@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import SafetensorError
 
-from subarch.configuration import load
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
-from subarch.runs import FREE, RunFolder
+from subarch.run.configuration import load
+from subarch.run.folder import FREE, RunFolder
 
 
 def configured(**changes: Any) -> ExtractConfig:
@@ -111,7 +111,7 @@ def test_one_at_a_time(run: RunFolder) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from subarch.runs import RunFolder
+from subarch.run.folder import RunFolder
 with RunFolder.open(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(run: RunFolder, monkeypatc
 def test_a_file_is_old_or_new_but_never_half(run: RunFolder) -> None:
     """A reader that looks at any instant: 40 writes of 80 kB each, by another process."""
     code = (
-        "import sys; from pathlib import Path; from subarch.runs import RunFolder\n"
+        "import sys; from pathlib import Path; from subarch.run.folder import RunFolder\n"
         "folder = RunFolder(Path(sys.argv[1]))\n"
         "for n in range(40): folder.write('thing', [n] * 20_000)"
     )

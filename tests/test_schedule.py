@@ -12,15 +12,16 @@ from typing import Any
 import pytest
 import torch
 
-from subarch.architecture import Architecture
-from subarch.configuration import load
 from subarch.errors import InvalidConfig
-from subarch.pretraining import schedule, targets
+from subarch.learning import targets
+from subarch.numbers.architecture import Architecture
+from subarch.pretraining import schedule
 from subarch.pretraining.collate import Loader
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.schedule import Schedule, decide
 from subarch.pretraining.timing import StepTimes
+from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_teacher
 
 CPU = torch.device("cpu")

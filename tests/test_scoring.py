@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidCorpus
-from subarch.scoring import LEAST_ROWS, Task, retrieval
+from subarch.tasks.scoring import LEAST_ROWS, Task, retrieval
 
 Rows = list[dict[str, Any]]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from subarch.objectives import Objective, frontier
-from subarch.selection import nearest, select
+from subarch.numbers.objectives import Objective, frontier
+from subarch.numbers.selection import nearest, select
 
 P = np.array([10, 20, 20, 30, 40], dtype=np.int64)
 COST = np.array([1.0, 2.0, 2.5, 4.0, 5.0])

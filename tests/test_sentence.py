@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subarch.errors import InvalidTeacher
-from subarch.sentence import Recipe, pool, read_json
+from subarch.models.sentence import Recipe, pool, read_json
 from tiny import add_modules, write_json
 
 

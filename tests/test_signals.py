@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax
 
-from subarch.architecture import Architecture
-from subarch.corpus import build
 from subarch.errors import InvalidTeacher
-from subarch.extraction import signals
 from subarch.extraction.estimate import batches, segments_needed
-from subarch.extraction.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal, text_embedder
 from subarch.extraction.trial import Settings
-from subarch.inherit import Anatomy, inherit
-from subarch.model import Blueprint, Student
-from subarch.packed import Segments
-from subarch.scoring import Task, retrieval
-from subarch.teacher import Teacher
+from subarch.learning import signals
+from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal, text_embedder
+from subarch.models.inherit import Anatomy, inherit
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture
+from subarch.tasks.scoring import Task, retrieval
+from subarch.text.corpus import build
+from subarch.text.packed import Segments
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 LENGTH = 24

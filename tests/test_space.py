@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from subarch import Architecture, Inputs, SearchSpace
 from subarch.errors import InvalidSpace
-from subarch.space import AXES, LARGEST, PRESETS
+from subarch.numbers.space import AXES, LARGEST, PRESETS
 
 INPUTS = Inputs(vocabulary=1000, positions=64, token_types=2, output=24)
 

@@ -266,7 +266,7 @@ def imports(path: Path, only_on_import: bool = False) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name}: relative import"
-            # `from subarch.report import figures` names a module, `from subarch.space import Costs` does not
+            # `from subarch.show import figures` names a module, `from subarch.numbers.space import Costs` does not
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             pending += node.orelse

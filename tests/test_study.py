@@ -23,10 +23,10 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import OperationalError
 
 from forked import fork, start
-from subarch.architecture import Architecture
 from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Point, Settings, Trial
+from subarch.numbers.architecture import Architecture
 
 IDENTITY = {"error": "embedding", "teacher": "abc", "corpus": "def", "max_length": 64, "task": None}
 

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from subarch.architecture import Architecture
-from subarch.masking import Masker
-from subarch.model import Blueprint, Student
-from subarch.packed import Segments
-from subarch.pretraining import targets
+from subarch.learning import targets
+from subarch.learning.distill import Distiller, TeacherSide
+from subarch.learning.targets import TargetStore
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture
 from subarch.pretraining.collate import Collator, Inputs
-from subarch.pretraining.distill import Distiller, TeacherSide
-from subarch.pretraining.targets import TargetStore
-from subarch.teacher import Teacher
+from subarch.text.masking import Masker
+from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 ROWS = 45
@@ -210,7 +210,7 @@ def test_what_was_written_in_part_is_not_taken_for_a_shard(make: Make, monkeypat
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.tensors.save_file", full)
+    monkeypatch.setattr("subarch.models.tensors.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         store.fill(0, quiet)
     assert written(store) == set()

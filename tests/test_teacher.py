@@ -23,7 +23,7 @@ from tokenizers import normalizers
 from transformers import BertForMaskedLM, RobertaForMaskedLM
 
 from subarch.errors import InvalidTeacher
-from subarch.teacher import Teacher, cached
+from subarch.models.teacher import Teacher, cached
 from tiny import POSITIONS, WIDTH, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
 
 SENTENCES = [*tiny_sentences(70), "the", "a boat and a rose. " * 30, "THE OLD BOAT sees Number 42"]

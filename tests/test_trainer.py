@@ -22,19 +22,19 @@ from torch import nn
 from transformers import AutoModel, AutoModelForMaskedLM, pipeline
 
 from forked import dies, fork
-from subarch.architecture import Architecture
-from subarch.cli import main
-from subarch.configuration import load
+from subarch.cli.app import main
 from subarch.errors import InvalidConfig, InvalidStudy
-from subarch.extraction.signals import text_embedder
-from subarch.model import Blueprint, Student
+from subarch.learning.distill import Distiller
+from subarch.learning.signals import text_embedder
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining import schedule
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.distill import Distiller
 from subarch.pretraining.pretrain import CHECKPOINTS, configure, train
 from subarch.pretraining.trainer import PretrainTrainer
-from subarch.teacher import Teacher
+from subarch.run.configuration import load
 from tiny import add_modules, tiny_sentences, tiny_teacher
 from tiny_pretrain import tensors, tiny_pretraining, weights
 from tiny_run import OneProcess, tiny_config
@@ -340,7 +340,7 @@ def test_vocabularies_that_differ_are_refused(place: Path, tmp_path: Path) -> No
 
 
 def test_two_trainings_in_one_folder(place: Path, tmp_path: Path) -> None:
-    from subarch.runs import RunFolder
+    from subarch.run.folder import RunFolder
 
     with RunFolder(tmp_path), pytest.raises(InvalidStudy, match="another process is working in this run"):
         train(tmp_path, tiny_pretraining(place, **SHORT))

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 import torch
 
-from subarch.architecture import Architecture
-from subarch.configuration import load
 from subarch.errors import InvalidCorpus, InvalidStudy, InvalidTeacher
-from subarch.extraction import signals
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
-from subarch.inherit import inherit
-from subarch.model import Student
-from subarch.weights import load_weights, save_weights
+from subarch.learning import signals
+from subarch.models.inherit import inherit
+from subarch.models.student import Student
+from subarch.models.weights import load_weights, save_weights
+from subarch.numbers.architecture import Architecture
+from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 SHAPE = Architecture(1, 4, 32, 24)
@@ -227,7 +227,7 @@ def test_weights_that_cannot_be_written_leave_nothing(
         path.write_bytes(b"half of")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.tensors.save_file", full)
+    monkeypatch.setattr("subarch.models.tensors.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(bench.student(SHAPE), tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []

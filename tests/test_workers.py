@@ -18,13 +18,13 @@ from typing import Any
 import psutil
 import pytest
 
-from subarch.architecture import Architecture
-from subarch.configuration import load
 from subarch.errors import InvalidCorpus
 from subarch.extraction import workers
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workers import Workers
+from subarch.numbers.architecture import Architecture
+from subarch.run.configuration import load
 
 THETA = Settings(6, 5e-3, 8)
 

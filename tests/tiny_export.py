@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
-from subarch.configuration import load
 from subarch.export.config import ExportConfig
 from subarch.export.export import export
+from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_teacher
 
 HEADS = ("encoder", "sentence", "masked-lm", "classification", "regression", "choice")

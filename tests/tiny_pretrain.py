@@ -12,8 +12,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from subarch.configuration import load
 from subarch.pretraining.config import PretrainConfig
+from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_teacher
 
 QUICK: dict[str, Any] = {

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 import yaml
 
-from subarch.architecture import Architecture
-from subarch.configuration import load
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workbench import Workbench
+from subarch.numbers.architecture import Architecture
+from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_teacher
 
 AXES = {"depth": [0, 1, 2, 3], "heads": [4], "hidden": [16, 32], "intermediate": [16, 64]}

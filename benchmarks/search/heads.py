@@ -25,10 +25,10 @@ from measures import DELTA, LIMITS, Floats, asked, questions
 from numpy.typing import NDArray
 from tables import SIZES, Axes, shape_of, synthetic
 
-from subarch.objectives import Objective
+from subarch.numbers.objectives import Objective
+from subarch.numbers.space import nearest_heads
 from subarch.search import Certified, Problem
 from subarch.search.evidence import better_by
-from subarch.space import nearest_heads
 
 HERE = Path(__file__).parent
 HEAD_SIZE, LATENCY = 32, "ms_torch_b1_l32_t2"

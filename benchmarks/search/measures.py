@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from peers import Proposals
 from tables import Axes, Table, synthetic
 
-from subarch.doctor import machine, versions
-from subarch.objectives import Objective
+from subarch.numbers.objectives import Objective
+from subarch.run.machine import machine, versions
 from subarch.search import Certified, Problem, Strategy
 from subarch.search.evidence import better_by
 from subarch.search.noise import Noise

@@ -23,10 +23,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from subarch.architecture import Inputs
 from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial
+from subarch.numbers.architecture import Inputs
 
 
 def record(runs: Sequence[Path], out: Path) -> int:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import shapiro, spearmanr
 from tables import Table, recorded
 
-from subarch.abnc import rank_agreement
+from subarch.numbers.abnc import rank_agreement
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"

@@ -21,8 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from subarch.demo import teacher_folder
-from subarch.doctor import machine
+from subarch.demo.demo import teacher_folder
+from subarch.run.machine import machine
 
 RESULTS = Path(__file__).parents[1] / "results" / "search_speedup.json"
 FOUND = ("study.db", "weights", "selection.json", "conclusion.json", "selected", "report.html")

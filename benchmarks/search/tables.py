@@ -27,8 +27,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from subarch.architecture import Inputs
-from subarch.space import SearchSpace
+from subarch.numbers.architecture import Inputs
+from subarch.numbers.space import SearchSpace
 
 Floats = NDArray[np.float64]
 Axes = tuple[Sequence[int], Sequence[int], Sequence[int]]

@@ -9,17 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subarch.architecture import Architecture, Inputs, ParameterCount
-    from subarch.space import Costs, SearchSpace
+    from subarch.numbers.architecture import Architecture, Inputs, ParameterCount
+    from subarch.numbers.space import Costs, SearchSpace
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Architecture": "architecture",
-    "Inputs": "architecture",
-    "ParameterCount": "architecture",
-    "Costs": "space",
-    "SearchSpace": "space",
+    "Architecture": "numbers.architecture",
+    "Inputs": "numbers.architecture",
+    "ParameterCount": "numbers.architecture",
+    "Costs": "numbers.space",
+    "SearchSpace": "numbers.space",
 }
 
 __all__ = ["Architecture", "Costs", "Inputs", "ParameterCount", "SearchSpace", "__version__"]

@@ -16,9 +16,6 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from subarch.architecture import Architecture, Inputs
-from subarch.configuration import load
-from subarch.doctor import usable_cores
 from subarch.errors import InvalidStudy
 from subarch.evaluation.assess import commands as evaluation_commands
 from subarch.evaluation.assess import gathered
@@ -29,24 +26,27 @@ from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
 from subarch.extraction.hints import hints
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
+from subarch.extraction.loop import adopt, search
+from subarch.extraction.loop import train as train_trials
 from subarch.extraction.prepare import blueprint_of, environment, make_basis, recipe_of
 from subarch.extraction.question import Latencies, Question, best_trials, candidates, thetas
-from subarch.extraction.searching import adopt, search
-from subarch.extraction.searching import train as train_trials
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workers import Pool, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
-from subarch.handover import hand_over
-from subarch.model import Student
+from subarch.models.handover import hand_over
+from subarch.models.student import Student
+from subarch.models.weights import load_weights
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
-from subarch.progress import Report, silent
-from subarch.report import RunData, SearchData, render
-from subarch.runs import RunFolder
-from subarch.space import SearchSpace
-from subarch.weights import load_weights
+from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.machine import usable_cores
+from subarch.run.progress import Report, silent
+from subarch.show import RunData, SearchData, render
 
 
 def extract(

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.doctor import machine, versions
 from subarch.errors import InvalidTask
 from subarch.evaluation.resampling import compare, intervals
-from subarch.report import RunData, render
-from subarch.runs import RunFolder
+from subarch.run.folder import RunFolder
+from subarch.run.machine import machine, versions
+from subarch.show import RunData, render
 from subarch.tasks import Example, Examples, Task, score, statistics
 from subarch.tasks.metrics import primary
 

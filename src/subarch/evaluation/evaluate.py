@@ -15,16 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from subarch.configuration import load
 from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.assess import appraise
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import parts_of, task_of
 from subarch.finetuning.fit import labels_of, predict
-from subarch.progress import Report, silent
-from subarch.readers import identity
-from subarch.runs import RunFolder
+from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.progress import Report, silent
 from subarch.tasks import Example, Examples, read, write_submission
+from subarch.text.read import identity
 
 DIVIDED = {"dev": "dev", "held-out": "heldout"}
 """Parts that exist only as `division` makes them."""

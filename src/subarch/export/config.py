@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch.configuration import Amount, Text
+from subarch.run.configuration import Amount, Text
 
 Head = Literal["encoder", "sentence", "masked-lm", "classification", "choice"]
 """What a graph computes: token vectors; those and an embedding; logits of tokens, of classes, of choices."""

@@ -26,7 +26,6 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from subarch.doctor import machine, usable_cores, versions
 from subarch.errors import InvalidExport
 from subarch.export.config import ExportConfig
 from subarch.export.exportable import Exportable, Graph, load
@@ -34,14 +33,15 @@ from subarch.export.graph import store_in_16_bits, write_onnx
 from subarch.export.int8 import quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
 from subarch.export.packages import openvino, require
 from subarch.export.parity import ABSOLUTE, RELATIVE, compare, objection
-from subarch.export.runtimes import FileRuntime
 from subarch.export.seal import FILES, PARITY, hashes
 from subarch.export.task import metric_drop
 from subarch.export.text import Batch, Text
-from subarch.folders import replaced
-from subarch.progress import Report, silent
-from subarch.runs import places
-from subarch.sentence import read_json
+from subarch.latency.runtimes import FileRuntime
+from subarch.models.sentence import read_json
+from subarch.run.files import replaced
+from subarch.run.folder import places
+from subarch.run.machine import machine, usable_cores, versions
+from subarch.run.progress import Report, silent
 
 VERSION = 1
 """Of parity.json."""

@@ -14,8 +14,8 @@ import sys
 from contextlib import redirect_stdout
 from typing import Any
 
-from subarch.doctor import extras
 from subarch.errors import MissingExtra
+from subarch.run.machine import extras
 
 
 def require(extra: str) -> None:

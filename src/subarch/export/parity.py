@@ -30,9 +30,9 @@ from scipy.special import softmax
 
 from subarch.export.config import ExportConfig
 from subarch.export.exportable import Exportable
-from subarch.export.runtimes import Session
 from subarch.export.text import Batch
-from subarch.progress import Report, silent
+from subarch.latency.runtimes import Session
+from subarch.run.progress import Report, silent
 
 ABSOLUTE = RELATIVE = 1e-4
 """What rounding is allowed in fp32: the sum of the two, the second times the size of the number."""

@@ -18,7 +18,7 @@ from typing import Any
 
 from subarch.errors import InvalidExport
 from subarch.export.packages import require
-from subarch.export.runtimes import FileRuntime, Session
+from subarch.latency.runtimes import FileRuntime, Session
 
 FILES = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino_model.bin")}
 """By runtime, the one that is opened first; the names that sentence-transformers and others look for."""

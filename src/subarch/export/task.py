@@ -15,16 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subarch.configuration import load
 from subarch.errors import InvalidTask
 from subarch.export.exportable import Exportable
-from subarch.export.runtimes import Session
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import parts_of
 from subarch.finetuning.fit import labels_of
 from subarch.finetuning.heads import columns_of, encode, run, tokenizer_for
-from subarch.progress import Report, silent
-from subarch.runs import RunFolder
+from subarch.latency.runtimes import Session
+from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.progress import Report, silent
 from subarch.tasks import score
 from subarch.tasks.metrics import primary
 

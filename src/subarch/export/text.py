@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.corpus import Corpus, build, plain
 from subarch.errors import InvalidCorpus
 from subarch.export.exportable import Exportable
-from subarch.teacher import special_tokens
+from subarch.models.teacher import special_tokens
+from subarch.text.corpus import Corpus, build, plain
 
 Batch = dict[str, NDArray[np.int64]]
 """input_ids, attention_mask, token_type_ids: (n, length), or (n, choices, length)."""

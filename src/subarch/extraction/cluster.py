@@ -21,11 +21,11 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from subarch.architecture import Architecture
 from subarch.errors import InvalidConfig
 from subarch.extraction import workers
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
+from subarch.numbers.architecture import Architecture
 
 RETRIES = 1
 """Of a trial whose process or machine is gone."""

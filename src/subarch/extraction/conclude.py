@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from subarch import abnc
-from subarch.architecture import Architecture
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.certificate import certificate
 from subarch.extraction.latency_words import measurement
 from subarch.extraction.question import Latencies, Question, best_trials, thetas
 from subarch.extraction.trial import Settings, Trial
-from subarch.objectives import w_coefficient, w_warning
+from subarch.numbers import abnc
+from subarch.numbers.architecture import Architecture
+from subarch.numbers.objectives import w_coefficient, w_warning
+from subarch.numbers.selection import Selection, nearest, select
 from subarch.search.base import gap_under_total_order
-from subarch.selection import Selection, nearest, select
 
 VERSION = 1
 MOST_ROWS = 5_000

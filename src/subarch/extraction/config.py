@@ -5,7 +5,7 @@ the same things in the same words, and one description serves `--help` and the c
 what reading refuses is in `configuration`.
 
     >>> from pathlib import Path
-    >>> from subarch.configuration import dump, load
+    >>> from subarch.run.configuration import dump, load
     >>> config = load(ExtractConfig, Path("configs/minilm.yaml"), {"steps": 25})
     >>> config.steps, config.space
     (25, 'minilm')
@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch.configuration import File, Number, Text
+from subarch.run.configuration import File, Number, Text
 
 # What may be asked of a finished run again, without training
 QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")

@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from subarch.architecture import Architecture
 from subarch.extraction.estimate import Signal
-from subarch.inherit import Anatomy
-from subarch.model import Blueprint, Student
+from subarch.models.inherit import Anatomy
+from subarch.models.student import Blueprint, Student
+from subarch.numbers.architecture import Architecture
 
 DRAWN = 2
 """Parts in a step besides the largest and the smallest."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from subarch.errors import TrainingDiverged
 from subarch.extraction.trial import Point, Settings
-from subarch.model import Student
+from subarch.models.student import Student
 
 WARM_UP = 10
 AVERAGING = 4

@@ -23,13 +23,13 @@ from pathlib import Path
 
 import numpy as np
 
-from subarch.architecture import Architecture
+from subarch.extraction.loop import train
 from subarch.extraction.question import Question, thetas
-from subarch.extraction.searching import train
 from subarch.extraction.study import Study
 from subarch.extraction.trial import Settings, weights_path
 from subarch.extraction.workers import Pool
-from subarch.progress import Report, silent
+from subarch.numbers.architecture import Architecture
+from subarch.run.progress import Report, silent
 
 RUNGS = (1 / 8, 1 / 4, 1 / 2)
 """Shares of the steps s."""

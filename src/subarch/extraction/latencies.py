@@ -27,20 +27,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.doctor import VARIABLES, machine, usable_cores, versions
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.latency_cache import LatencyCache
-from subarch.extraction.latency_model import TERMS, fit, spread
-from subarch.extraction.measuring import TEACHER, Bench, Stopwatch, export_config
 from subarch.extraction.prepare import blueprint_of, recipe_of
 from subarch.extraction.question import Latencies, Question, latency_limit
-from subarch.lengths import quantiles_of
-from subarch.packed import Corpus
-from subarch.progress import Report
-from subarch.runs import RunFolder
-from subarch.space import Costs, SearchSpace
-from subarch.teacher import usable_positions
+from subarch.latency.cache import LatencyCache
+from subarch.latency.lengths import quantiles_of
+from subarch.latency.measuring import TEACHER, Bench, Stopwatch, export_config
+from subarch.latency.model import TERMS, fit, spread
+from subarch.models.teacher import usable_positions
+from subarch.numbers.space import Costs, SearchSpace
+from subarch.run.folder import RunFolder
+from subarch.run.machine import VARIABLES, machine, usable_cores, versions
+from subarch.run.progress import Report
+from subarch.text.packed import Corpus
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]

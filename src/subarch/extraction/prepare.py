@@ -12,15 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from subarch.architecture import Inputs
-from subarch.doctor import machine, versions
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.signals import TaskSignal
 from subarch.extraction.workbench import Workbench
-from subarch.model import Blueprint
-from subarch.progress import Report
-from subarch.runs import RunFolder
-from subarch.sentence import Recipe
+from subarch.learning.signals import TaskSignal
+from subarch.models.sentence import Recipe
+from subarch.models.student import Blueprint
+from subarch.numbers.architecture import Inputs
+from subarch.run.folder import RunFolder
+from subarch.run.machine import machine, versions
+from subarch.run.progress import Report
 
 
 def environment() -> dict[str, Any]:

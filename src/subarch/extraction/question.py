@@ -18,15 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
-from subarch.objectives import Objective
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.objectives import Objective
+from subarch.numbers.selection import CostUnit
+from subarch.numbers.space import Costs, SearchSpace, nearest_heads
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.noise import Noise
-from subarch.selection import CostUnit
-from subarch.space import Costs, SearchSpace, nearest_heads
 
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""

@@ -29,9 +29,9 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from subarch.architecture import Architecture
 from subarch.errors import InvalidStudy
 from subarch.extraction.trial import Point, Settings, Trial, start_from, start_of
+from subarch.numbers.architecture import Architecture
 
 SCHEMA = 1
 PATIENCE = 30 * 60.0

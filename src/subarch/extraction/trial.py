@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subarch.architecture import Architecture
+from subarch.numbers.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,21 +17,21 @@ from typing import Any
 
 import torch
 
-from subarch.architecture import Architecture
-from subarch.corpus import Corpus, build, own_tokenizer
 from subarch.errors import InvalidCorpus, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.elastic import Elastic, part
 from subarch.extraction.estimate import Signal, estimate, segments_needed
-from subarch.extraction.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal
 from subarch.extraction.trial import Settings, Trial, weights_path
-from subarch.inherit import CALIBRATION, Anatomy, inherit
-from subarch.model import Blueprint, Student
-from subarch.progress import Report, silent
-from subarch.scoring import Task
-from subarch.space import SearchSpace
-from subarch.teacher import Teacher
-from subarch.weights import load_weights, save_weights
+from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal
+from subarch.models.inherit import CALIBRATION, Anatomy, inherit
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.models.weights import load_weights, save_weights
+from subarch.numbers.architecture import Architecture
+from subarch.numbers.space import SearchSpace
+from subarch.run.progress import Report, silent
+from subarch.tasks.scoring import Task
+from subarch.text.corpus import Corpus, build, own_tokenizer
 
 
 @dataclass

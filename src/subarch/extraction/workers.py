@@ -25,9 +25,9 @@ from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from subarch.architecture import Architecture
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.numbers.architecture import Architecture
 
 if TYPE_CHECKING:
     from subarch.extraction.workbench import Workbench

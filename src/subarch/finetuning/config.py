@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch.configuration import Amount, File, Number, Text
+from subarch.run.configuration import Amount, File, Number, Text
 
 
 @dataclass(frozen=True, slots=True)

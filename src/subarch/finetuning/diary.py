@@ -30,9 +30,9 @@ from typing import Any
 from subarch.errors import InvalidStudy
 from subarch.finetuning.config import Theta
 from subarch.finetuning.neighbours import Made, Point
-from subarch.readers import hash64
 from subarch.tasks import Example, Examples
 from subarch.tasks.metrics import primary
+from subarch.text.read import hash64
 
 SAMPLE = 20
 """Points of an iteration that agora.json shows."""

@@ -25,22 +25,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from subarch.card import write_card
-from subarch.doctor import machine, usable_cores, versions
 from subarch.errors import InvalidStudy, InvalidTask
 from subarch.evaluation.assess import assess, leave
 from subarch.finetuning.adequacy import adequate
-from subarch.finetuning.card import facts_of
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.division import Parts, parts_of
 from subarch.finetuning.fit import Logits, labels_of, predict
 from subarch.finetuning.strategies import Fits, Found, plain, with_agora
-from subarch.progress import Report, silent
-from subarch.readers import hash64
-from subarch.runs import RunFolder
+from subarch.models.teacher import cached
+from subarch.run.folder import RunFolder
+from subarch.run.machine import machine, usable_cores, versions
+from subarch.run.progress import Report, silent
+from subarch.show.card import write_card
+from subarch.show.finetuned_card import facts_of
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.metrics import primary
-from subarch.teacher import cached
+from subarch.text.read import hash64
 
 FREE = {"threads"}
 """Configuration keys that may differ when a search goes on; weights then agree up to rounding only."""

@@ -32,11 +32,11 @@ from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.heads import Logits, columns_of, encode, load_fine_tuned, quiet, run, tokenizer_for, with_head
 from subarch.finetuning.occurring import Occurring
 from subarch.finetuning.trainer import Dev, FitTrainer, Scale, arguments, class_weights, history, labels_of
-from subarch.folders import replaced
-from subarch.progress import Report, silent
+from subarch.models.teacher import Teacher
+from subarch.run.files import replaced
+from subarch.run.progress import Report, silent
 from subarch.tasks import Examples, score
 from subarch.tasks.metrics import primary
-from subarch.teacher import Teacher
 
 __all__ = ["Fitted", "Logits", "fit", "labels_of", "predict"]
 

@@ -33,9 +33,9 @@ from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassif
 from transformers.utils import logging
 
 from subarch.errors import InvalidTask, InvalidTeacher
-from subarch.products import products
+from subarch.models.products import products
+from subarch.models.teacher import Teacher, special_tokens
 from subarch.tasks import Examples, Task
-from subarch.teacher import Teacher, special_tokens
 
 Logits = NDArray[np.float32]
 """(N, C) for N examples: a column per class; (N, 1) for regression, in the units of the labels; a column per choice for

@@ -38,8 +38,8 @@ import numpy as np
 
 from subarch.errors import InvalidConfig
 from subarch.finetuning.rewording import Draft, Embedding, Infilling, Method, Nearest, Similarity, edited, overlap
-from subarch.readers import hash64, identity, read
 from subarch.tasks import Example, Examples, Task
+from subarch.text.read import hash64, identity, read
 
 BAND = (0.5, 0.98)
 """By all-MiniLM-L6-v2 on six tasks (docs/agora.md) 99 % of unrelated pairs are below 0.46, and half of the word-level
@@ -123,7 +123,7 @@ class Neighbourhood:
             InvalidCorpus: a corpus that cannot be read.
             InvalidConfig: a corpus without encoder; see also the class.
         """
-        from subarch.teacher import Teacher
+        from subarch.models.teacher import Teacher
 
         methods: dict[str, Method] = {"edits": lambda drafts: [edited(draft) for draft in drafts]}
         if masked_lm:

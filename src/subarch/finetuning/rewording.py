@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidTeacher
-from subarch.masking import CONTINUES, STARTS
-from subarch.readers import hash64
+from subarch.text.masking import CONTINUES, STARTS
+from subarch.text.read import hash64
 
 if TYPE_CHECKING:
-    from subarch.teacher import Teacher
+    from subarch.models.teacher import Teacher
 
 Floats = NDArray[np.float32]
 
@@ -115,7 +115,7 @@ class Infilling:
         self._folded = np.char.lower(self._words)
 
     def __call__(self, drafts: Sequence[Draft]) -> list[str | None]:
-        from subarch.teacher import BATCH
+        from subarch.models.teacher import BATCH
 
         texts: list[str | None] = []
         for start in range(0, len(drafts), BATCH):
@@ -208,7 +208,7 @@ class Embedding:
 
     def kept(self, texts: Sequence[str]) -> Floats:
         """The same, kept in the cache's folder, where there is one."""
-        from subarch.teacher import cached
+        from subarch.models.teacher import cached
 
         if self._cache is None:
             return self(texts)

@@ -30,9 +30,9 @@ from subarch.finetuning.division import Parts
 from subarch.finetuning.fit import Fitted, Logits, fit, labels_of
 from subarch.finetuning.neighbours import Neighbourhood
 from subarch.finetuning.pruning import Forecast, forecast
-from subarch.folders import replaced
-from subarch.progress import Report
-from subarch.runs import RunFolder
+from subarch.run.files import replaced
+from subarch.run.folder import RunFolder
+from subarch.run.progress import Report
 from subarch.tasks import Examples, statistics
 
 STEPS = 9

@@ -29,7 +29,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 from subarch.errors import TrainingDiverged
 from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.heads import Encoded, Logits, collate, last_layer, outputs, run
-from subarch.progress import Report
+from subarch.run.progress import Report
 from subarch.tasks import Examples, Task, score
 
 TRAINED_TOKENS = 16_384

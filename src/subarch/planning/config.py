@@ -2,7 +2,7 @@
 
 It is read as that of `subarch pretrain` is, and where both have a key it means the same.
 
-    >>> from subarch.configuration import load
+    >>> from subarch.run.configuration import load
     >>> load(PlanConfig, None, {"architecture": "4-8-1024-768", "device": "v100", "hours": 288}).length
     128
 
@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch.configuration import File, Number, Text
+from subarch.run.configuration import File, Number, Text
 
 HERE = "here"
 PEAK_TFLOPS: dict[str, dict[str, float]] = {

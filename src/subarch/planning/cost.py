@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidConfig
+from subarch.numbers.architecture import Architecture, Inputs
 from subarch.pretraining.config import LOSSES, NEED_TEACHER
 
 HEAD = {"mlm", "logits"}

@@ -19,13 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subarch.doctor import machine
-from subarch.model import Blueprint, Student
+from subarch.learning.distill import Distiller, TeacherSide
+from subarch.models.sentence import Recipe
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
 from subarch.planning.cost import Job, Pace, teacher_operations, training_operations
-from subarch.pretraining.distill import Distiller, TeacherSide
 from subarch.pretraining.timing import step_times
-from subarch.sentence import Recipe
-from subarch.teacher import Teacher
+from subarch.run.machine import machine
 
 SAMPLE = 1024
 """Most tokens of a timed pass on a processor."""

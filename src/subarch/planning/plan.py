@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from subarch.architecture import Architecture, Inputs
 from subarch.errors import InvalidArchitecture, InvalidConfig, InvalidTeacher
-from subarch.packed import Corpus
+from subarch.models.sentence import read_json
+from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning.config import PlanConfig
 from subarch.planning.cost import (
     Job,
@@ -34,7 +34,7 @@ from subarch.planning.cost import (
     training_operations,
 )
 from subarch.pretraining.config import WITH_HEAD, WITHOUT_HEAD, WITHOUT_TEACHER
-from subarch.sentence import read_json
+from subarch.text.packed import Corpus
 
 ROBERTA = Inputs(vocabulary=50265, positions=514, token_types=1)
 """The tables where no teacher folder tells them."""
@@ -137,8 +137,8 @@ def draw_up(config: PlanConfig) -> dict[str, Any]:
     if config.peak is not None:
         pace = at_peak(job, config.peak, config.utilisation, config.device)
     else:
+        from subarch.models.teacher import Teacher
         from subarch.planning.pace import measure
-        from subarch.teacher import Teacher
 
         loaded = Teacher.load(teacher.folder) if teacher and teacher.folder and job.asked else None
         pace = measure(job, loaded, config.seconds)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from subarch.masking import Masker
-from subarch.pretraining.batching import Budget, Position, Source, TrainingBatch, batches, parts
-from subarch.sentence import Recipe
-from subarch.teacher import assemble
+from subarch.models.sentence import Recipe
+from subarch.models.teacher import assemble
+from subarch.text.batches import Budget, Position, Source, TrainingBatch, batches, parts
+from subarch.text.masking import Masker
 
 Cached = Callable[[int, NDArray[np.int64], int], dict[str, Any]]
 """(epoch, rows, length) -> what the teacher said of these sequences, if it is kept."""

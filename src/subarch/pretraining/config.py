@@ -19,8 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from subarch.architecture import Architecture
-from subarch.configuration import Amount, File, Number, Text
+from subarch.numbers.architecture import Architecture
+from subarch.run.configuration import Amount, File, Number, Text
 
 LOSSES = ("mlm", "logits", "embedding", "hidden", "relations")
 NEED_TEACHER = ("logits", "embedding", "hidden", "relations")

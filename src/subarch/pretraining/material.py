@@ -20,22 +20,22 @@ import torch
 from torch import nn
 from transformers import set_seed
 
-from subarch.architecture import Architecture
-from subarch.corpus import Corpus, build, own_tokenizer
 from subarch.errors import InvalidConfig, InvalidCorpus
-from subarch.inherit import CALIBRATION, Anatomy, inherit
-from subarch.masking import Masker
-from subarch.model import Blueprint, Student
-from subarch.packed import Segments
-from subarch.pretraining.batching import Budget, Packed, Source, Streamed
+from subarch.learning.distill import Distiller, TeacherSide
+from subarch.learning.targets import TargetStore
+from subarch.models.inherit import CALIBRATION, Anatomy, inherit
+from subarch.models.sentence import Recipe
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher, Tokens
+from subarch.models.weights import load_weights
+from subarch.numbers.architecture import Architecture
 from subarch.pretraining.collate import Collator, Inputs
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.distill import Distiller, TeacherSide
-from subarch.pretraining.targets import TargetStore
-from subarch.progress import Report, silent
-from subarch.sentence import Recipe
-from subarch.teacher import Teacher, Tokens
-from subarch.weights import load_weights
+from subarch.run.progress import Report, silent
+from subarch.text.batches import Budget, Packed, Source, Streamed
+from subarch.text.corpus import Corpus, build, own_tokenizer
+from subarch.text.masking import Masker
+from subarch.text.packed import Segments
 
 BATCH = 64
 """Sequences of a held-out batch."""

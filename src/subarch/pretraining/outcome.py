@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
-from subarch.architecture import Architecture
-from subarch.card import write_card
-from subarch.doctor import machine, usable_cores, versions
-from subarch.handover import hand_over
-from subarch.latency import TorchRuntime, measure
-from subarch.model import Student
+from subarch.latency.timing import TorchRuntime, measure
+from subarch.models.handover import hand_over
+from subarch.models.student import Student
+from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.schedule import Schedule
 from subarch.pretraining.trainer import PretrainTrainer
-from subarch.progress import Report
-from subarch.runs import RunFolder
+from subarch.run.folder import RunFolder
+from subarch.run.machine import machine, usable_cores, versions
+from subarch.run.progress import Report
+from subarch.show.card import write_card
 
 LATENCY_LENGTH = 32
 

@@ -27,23 +27,23 @@ import torch
 from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
-from subarch.architecture import Architecture
-from subarch.configuration import dump, load
-from subarch.doctor import usable_cores
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.extraction.trial import Trial, weights_path
-from subarch.model import Student
+from subarch.learning.targets import TargetStore
+from subarch.models.student import Student
+from subarch.numbers.architecture import Architecture
 from subarch.pretraining.checkpoints import newest, put_aside
 from subarch.pretraining.collate import Cached, Collator, Loader
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.outcome import outcome
 from subarch.pretraining.schedule import Schedule, decide
-from subarch.pretraining.targets import TargetStore
 from subarch.pretraining.trainer import PretrainTrainer, Progress
-from subarch.progress import Report, silent
-from subarch.runs import RunFolder
-from subarch.yamlfile import read_yaml
+from subarch.run.configuration import dump, load
+from subarch.run.folder import RunFolder
+from subarch.run.machine import usable_cores
+from subarch.run.progress import Report, silent
+from subarch.run.yamlfile import read_yaml
 
 CHECKPOINTS = "pretrained.checkpoints"
 EVENTS = "events"

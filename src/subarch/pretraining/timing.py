@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from subarch.pretraining.distill import Distiller, TeacherSide
+from subarch.learning.distill import Distiller, TeacherSide
 
 INPUTS = ("ids", "mask", "where", "labels")
 

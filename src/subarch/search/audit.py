@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subarch.objectives import Floats
+from subarch.numbers.objectives import Floats
 from subarch.search.base import Problem
 from subarch.search.bounds import Bounds
 from subarch.search.evidence import Known

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from subarch.objectives import Floats, Mask, Objective, checked_costs
+from subarch.numbers.objectives import Floats, Mask, Objective, checked_costs
 
 
 @dataclass(frozen=True, eq=False)

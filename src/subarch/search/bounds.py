@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.objectives import Floats, Mask
+from subarch.numbers.objectives import Floats, Mask
 from subarch.search.lattice import Lattice
 
 

@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
-from subarch.objectives import Floats, Mask
+from subarch.numbers.objectives import Floats, Mask
 from subarch.search.audit import Audit
 from subarch.search.base import Problem
 from subarch.search.bounds import Bounds

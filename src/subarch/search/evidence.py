@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.objectives import Floats
+from subarch.numbers.objectives import Floats
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from subarch.objectives import Floats, Mask
+from subarch.numbers.objectives import Floats, Mask
 from subarch.search.base import Problem
 from subarch.search.evidence import Known
 from subarch.search.lattice import Lattice

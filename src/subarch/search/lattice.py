@@ -18,7 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.objectives import Mask
+from subarch.numbers.objectives import Mask
 
 Box = tuple[slice, slice, slice]
 Kind = TypeVar("Kind", bound=np.generic)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.objectives import Floats
+from subarch.numbers.objectives import Floats
 from subarch.search.lattice import Lattice
 
 SLOPE, CURVE = -0.4, 0.1

@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from subarch.errors import InvalidTask, show
-from subarch.readers import identity
 from subarch.tasks.declaration import Columns, Layout, Task
 from subarch.tasks.examples import Example
 from subarch.tasks.files import Record
+from subarch.text.read import identity
 
 
 def cast(task: Task, layout: Layout, rows: Sequence[Record], part: str, source: str) -> list[Example]:

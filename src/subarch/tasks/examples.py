@@ -21,8 +21,8 @@ from itertools import accumulate
 from typing import Any, overload
 
 from subarch.errors import InvalidTask
-from subarch.readers import hash64
 from subarch.tasks.declaration import Task
+from subarch.text.read import hash64
 
 PLACEHOLDER = "@placeholder"
 _BLANK = re.compile("_+")

@@ -1,0 +1,75 @@
+"""Which package does a docstring come from? A task of text classification, made of what is installed.
+
+An example is a docstring's first dozen words, made so that neither memory nor a name gives the answer: paragraphs that
+a corpus has are left out, so no model that learnt from that corpus has read it; words that name one of the packages are
+taken out; and each example says which module it is of, so that a division by module keeps neighbours, which resemble
+each other, on one side.
+
+    >>> write_task(("networkx", "torch"), Path("docstrings.jsonl"), Path("package.jsonl"))
+    {'networkx': 300, 'torch': 300}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from subarch.demo.docstrings import Docstring, prose, scattered
+from subarch.text.read import identity, read
+
+EXAMPLES = 300
+"""Of a package, at most."""
+
+OF_MODULE = 4
+"""Examples that a module gives at most: many modules on both sides, and none that rules its class."""
+
+WORDS = 12
+"""Of an example. With more, a bag of words comes close to a fine-tuned encoder."""
+
+ALIASES = r"scikit|hugging|\b(nx|np|pd|hf)\b"
+"""How packages are called besides their names."""
+
+
+def write_task(packages: Sequence[str], corpus: Path, path: Path) -> dict[str, int]:
+    """Write the examples as JSONL with the columns `text`, `package` and `module`; how many each package gave.
+
+    The same packages and corpus give the same file, on every machine. It appears whole or not at all.
+
+    Args:
+        packages: the classes.
+        corpus: JSONL with the column `text`; none of its paragraphs is in any example.
+
+    Raises:
+        InvalidCorpus: the corpus cannot be read.
+    """
+    known = {identity(document.text) for document in read([corpus])}
+    names = re.compile("|".join([*map(re.escape, packages), ALIASES]), re.IGNORECASE)
+    rows = [row for package in packages for row in _of_package(package, names, known)]
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    os.replace(partial, path)
+    return dict(Counter(row["package"] for row in rows))
+
+
+def _of_package(package: str, names: re.Pattern[str], known: set[int]) -> Iterator[dict[str, str]]:
+    """The examples of a package; what they say is added to what is known."""
+    given: Counter[str] = Counter()
+    for docstring in scattered(package):
+        if given.total() == EXAMPLES:
+            return
+        text = _opening(docstring, names, known)
+        if given[docstring.module] < OF_MODULE and text and identity(text) not in known:
+            known.add(identity(text))
+            given[docstring.module] += 1
+            yield {"text": text, "package": package, "module": docstring.module}
+
+
+def _opening(docstring: Docstring, names: re.Pattern[str], known: set[int]) -> str:
+    """The first words that name no package, of paragraphs that are not known; "" where there are too few."""
+    paragraphs = [paragraph for paragraph in prose(docstring.text) if identity(paragraph) not in known]
+    words = [word for word in " ".join(paragraphs).split() if not names.search(word)]
+    return " ".join(words[:WORDS]) if len(words) >= WORDS else ""

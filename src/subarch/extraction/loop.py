@@ -1,0 +1,116 @@
+"""The search loop: what a strategy asks for is trained by workers, written down, and told.
+
+Each trial is in the study before the strategy hears of it, so whoever is killed loses the running trials only; started
+again, nothing that is known is trained twice.
+
+    >>> search(question, study, workers, report)
+    >>> trials = train([(architecture, settings)], study, workers)
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from subarch.extraction.question import Question, noise_of, settled, thetas
+from subarch.extraction.study import Study, sqlite
+from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.extraction.workers import Pool
+from subarch.numbers.architecture import Architecture
+from subarch.run.folder import RunFolder
+from subarch.run.progress import Report, silent
+from subarch.search import Certified
+
+
+def train(
+    jobs: Sequence[tuple[Architecture, Settings]],
+    study: Study,
+    workers: Pool,
+    report: Report = silent,
+    doing: str = "training with several seeds",
+) -> list[Trial]:
+    """The trials of these jobs, in their order; those that are known are not repeated."""
+    known = {trial.key: trial for trial in study.trials()}
+    left = [job for job in jobs if job not in known]
+    for job in left:
+        workers.submit(*job)
+    while not all(job in known for job in jobs):
+        for trial in workers.next():
+            study.record(trial)
+            known[trial.key] = trial
+            report(doing, sum(job in known for job in jobs), len(jobs))
+    return [known[job] for job in jobs]
+
+
+def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
+    """Take over the finished trials of other runs, with their weights, as if they had been trained here.
+
+    Raises:
+        InvalidStudy: another is no run, or its errors do not compare: other corpus, teacher, or estimate.
+    """
+    known = {trial.key for trial in study.trials()}
+    for path in others:
+        other = RunFolder.open(path)
+        theirs = Study.open(other.config.storage or sqlite(path / "study.db"), other.read("study"), study.identity)
+        for trial in theirs.trials():
+            weights = weights_path(path, trial.architecture, trial.settings)
+            if trial.key in known or trial.error is None:
+                continue
+            if weights.is_file():
+                ours = weights_path(run, trial.architecture, trial.settings)
+                ours.parent.mkdir(exist_ok=True)
+                shutil.copyfile(weights, ours)
+            study.record(trial)
+            known.add(trial.key)
+
+
+def search(question: Question, study: Study, workers: Pool, report: Report) -> None:
+    """Train what the strategy asks for, over all of Θ, and tell it the least error."""
+    strategy, costs, settings = question.strategy, question.costs, thetas(question.config)
+    if isinstance(strategy, Certified):
+        _prepare(strategy, question, study, workers, report)
+    known = {trial.key: trial for trial in study.trials()}
+    asked: dict[Architecture, int] = {}
+    results: dict[int, list[Trial]] = {}
+
+    def settle(trial: Trial) -> None:
+        row = asked[trial.architecture]
+        results.setdefault(row, []).append(trial)
+        if len(results[row]) == len(settings):
+            errors = [t.error for t in results[row] if t.error is not None and question.comparable(t.error)]
+            strategy.tell(row, min(errors)) if errors else strategy.fail(row)
+        report(f"training candidates, last {trial.architecture}", *strategy.progress)
+
+    report("training candidates", *strategy.progress)
+    while not strategy.done:
+        while workers.free > 0 and (row := strategy.ask()) is not None:
+            asked[costs.architecture(row)] = row
+            for setting in settings:
+                key = (costs.architecture(row), setting)
+                if key in known:
+                    settle(known[key])
+                else:
+                    workers.submit(*key)
+        if not strategy.done and workers.free < workers.count:
+            for trial in workers.next():
+                study.record(trial)
+                settle(trial)
+
+
+def _prepare(strategy: Certified, question: Question, study: Study, workers: Pool, report: Report) -> None:
+    """Train its first candidates with several seeds, and let it know these and all that was trained before."""
+    settings = thetas(question.config)
+    first = [question.costs.architecture(row) for row in strategy.first]
+    jobs = [
+        (architecture, replace(setting, seed=setting.seed + more))
+        for more in range(question.config.repeats)
+        for architecture in first
+        for setting in settings
+    ]
+    train(jobs, study, workers, report)
+    trials = study.trials()
+    strategy.noise = noise_of(trials, settings)
+    for row, error in settled(question, trials).items():
+        strategy.recall(row, error)

@@ -1,0 +1,222 @@
+"""Models against each other: in which runtime, at which batch size and length, how fast, how large, how near the limit.
+
+    subarch bench models/all-MiniLM-L6-v2 runs/mine 4-8-1024-768 --runtime onnx --runtime onnx-int8 --length 128
+
+Every model in every runtime gets a process of its own (`serving`), or several where several shall serve at once. They
+are visited in turn, round after round, each for every batch size and length, so that drift of the machine hits all
+alike; a process that is not visited waits. Among them is one that multiplies matrices, whose pace is the limit that
+the others are held against: operations come from the closed form, whatever the runtime makes of them.
+
+    >>> found = bench(["models/all-MiniLM-L6-v2", "2-12-384-512"], load(BenchConfig, None, {}))
+    >>> found["rows"][0]["subject"], found["rows"][0]["runtime"], found["rows"][0]["median_ms"]
+    ('all-MiniLM-L6-v2', 'torch', 10.3)
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer
+
+from subarch.errors import InvalidConfig, InvalidExport
+from subarch.export.packages import require
+from subarch.latency.bench.config import RUNTIMES, BenchConfig, Runtime
+from subarch.latency.bench.processes import Group
+from subarch.latency.bench.subjects import Artifact, Subject, artifacts, find
+from subarch.latency.lengths import quantiles_of
+from subarch.latency.visits import PASSES, Latency
+from subarch.models.teacher import TOKENIZER_FILES
+from subarch.run.machine import SIZE, extras, machine, usable_cores, versions
+from subarch.run.progress import Report, silent
+from subarch.text.corpus import build
+
+VERSION = 1
+"""Of bench.json."""
+
+CORPUS_TOKENS = 2_000_000
+"""Of a corpus whose lengths are taken, so many are read."""
+
+Lengths = tuple[int, ...]
+
+
+@dataclass
+class Times:
+    """Milliseconds of each timed call, by process."""
+
+    by_process: list[list[float]] = field(default_factory=list)
+
+    def add(self, visited: list[list[float]]) -> None:
+        self.by_process = self.by_process or [[] for _ in visited]
+        for times, new in zip(self.by_process, visited, strict=True):
+            times += new
+
+    @property
+    def per_second(self) -> float:
+        """Calls a second, of all processes together."""
+        return sum(1e3 * len(times) / sum(times) for times in self.by_process)
+
+    @property
+    def latency(self) -> Latency:
+        return Latency.of([time for times in self.by_process for time in times])
+
+
+def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent) -> dict[str, Any]:
+    """Time subjects (see `subjects`), and return what bench.json holds.
+
+    A row is a subject in a runtime at a batch size and a length, in milliseconds per forward pass. Memory is the most
+    that a process held which did nothing but serve it, at all batch sizes and lengths; with several processes the most
+    of one. `share_of_peak` is of matrix products in fp32 by as many processes and threads.
+
+    Args:
+        subjects: as the user names them.
+
+    Raises:
+        MissingExtra: a runtime that is asked for is not installed.
+        InvalidConfig, InvalidArchitecture, InvalidTeacher: a subject that is nothing, or cannot be loaded; a length
+            beyond the positions of one.
+        InvalidExport: an export that was changed since its parity was taken; no room for files; a process that died.
+        InvalidCorpus: text that cannot be read.
+    """
+    start, begun = time.perf_counter(), datetime.now().astimezone().isoformat(timespec="seconds")
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before our own processes raise it
+    runtimes = config.runtime or [name for name in RUNTIMES if name == "torch" or _is_installed(name)]
+    for engine in {name.partition("-")[0] for name in runtimes} - {"torch"}:
+        require(engine)
+    threads = config.threads or max(1, usable_cores() // config.processes)
+    with tempfile.TemporaryDirectory(prefix="subarch-bench-", ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
+        found, lengths, timed = _prepare(subjects, config, list(dict.fromkeys(runtimes)), scratch, report)
+        settings = [(batch, some) for batch in dict.fromkeys(config.batch) for some in lengths]
+        with ExitStack() as stack:
+            groups = []
+            for done, artifact in enumerate(timed):
+                report("starting processes", done, len(timed) + 1)
+                name = f"{artifact.subject.name} in {artifact.runtime}"
+                groups.append(stack.enter_context(Group(name, artifact.task(threads), config.processes)))
+            product = {"engine": "product", "threads": threads, "size": SIZE}
+            peak = stack.enter_context(Group("matrix products", product, config.processes))
+            stops = [(number, *setting) for number in range(len(groups)) for setting in settings]
+            visited = [(groups[number], batch, some) for number, batch, some in stops]
+            *times, products = _take_turns([*visited, (peak, 1, ())], config.rounds, report)
+    limit = 2e-9 * SIZE**3 * products.per_second
+    rows = [
+        _row(timed[number], groups[number], batch, some, measured, limit)
+        for (number, batch, some), measured in zip(stops, times, strict=True)
+    ]
+    return {
+        "version": VERSION,
+        "begun": begun,
+        "seconds": time.perf_counter() - start,
+        "load_average": load,
+        "threads": threads,
+        "processes": config.processes,
+        "peak_gflops": limit,
+        "subjects": [_about(subject) for subject in found],
+        "rows": rows,
+        "config": config.model_dump(mode="json"),
+        "versions": versions(),
+        "machine": machine(),
+    }
+
+
+def _prepare(
+    subjects: Sequence[str], config: BenchConfig, runtimes: Sequence[Runtime], scratch: Path, report: Report
+) -> tuple[list[Subject], list[Lengths], list[Artifact]]:
+    """What is timed, at which lengths, and the files of it."""
+    try:
+        report("loading", 0, 0)
+        found = find(subjects, config, scratch)
+        lengths = _lengths(found, config, scratch)
+        timed: list[Artifact] = []
+        for done, subject in enumerate(found):
+            report("exporting", done, len(found))
+            timed += artifacts(subject, runtimes, scratch)
+    except OSError as error:
+        raise InvalidExport(
+            f"{scratch}: cannot be written: {error}; free some space, or set TMPDIR to a folder that has some"
+        ) from error
+    for engine in {artifact.engine for artifact in timed} - {"torch"}:
+        require(engine)  # that of an export that was named
+    return found, lengths, timed
+
+
+def _take_turns(stops: Sequence[tuple[Group, int, Lengths]], rounds: int, report: Report) -> list[Times]:
+    """Visit every (group, batch, lengths) in each round; the first round only warms up."""
+    times = [Times() for _ in stops]
+    for done in range(rounds + 1):
+        for (group, batch, lengths), measured in zip(stops, times, strict=True):
+            measured.add(group.visit(batch, lengths, PASSES if done else 0))
+        report("measuring", done + 1, rounds + 1)
+    return times
+
+
+def _row(artifact: Artifact, group: Group, batch: int, lengths: Lengths, times: Times, limit: float) -> dict[str, Any]:
+    """What was measured of one model in one runtime at one batch size and length, or over some lengths."""
+    per_second = batch * len(lengths) * times.per_second
+    operations = sum(map(artifact.subject.operations, lengths)) / len(lengths)
+    gflops = 2e-9 * operations * per_second
+    peaks = [peak for peak in group.peak_bytes if peak is not None]
+    return {
+        "subject": artifact.subject.name,
+        "architecture": str(artifact.subject.architecture),
+        "runtime": artifact.runtime,
+        "batch": batch,
+        "lengths": list(lengths),
+        **asdict(times.latency.per(len(lengths))),
+        "sentences_per_second": per_second,
+        "gflops": gflops,
+        "share_of_peak": gflops / limit,
+        "peak_bytes": max(peaks, default=None),
+        "load_seconds": float(np.median(group.load_seconds)),
+        "file_bytes": artifact.bytes,
+    }
+
+
+def _lengths(subjects: Sequence[Subject], config: BenchConfig, scratch: Path) -> list[Lengths]:
+    """The lengths of each setting: one, or the quantiles of a corpus, cut at what all subjects can read.
+
+    Raises:
+        InvalidConfig: a subject cannot read as much, or none has a tokenizer.
+    """
+    longest = min(subject.longest for subject in subjects)
+    if config.length_from is None:
+        wanted = max(config.lengths)
+        if wanted > longest:
+            name = min(subjects, key=lambda subject: subject.longest).name
+            raise InvalidConfig(f"length {wanted}: {name} reads at most {longest} tokens; give a smaller --length")
+        return [(length,) for length in config.lengths]
+    folders = [subject.folder for subject in subjects]
+    folders = [folder for folder in folders if any((folder / name).is_file() for name in TOKENIZER_FILES)]
+    if not folders:
+        raise InvalidConfig(
+            "--length-from: no subject has a tokenizer to count tokens with (a shape has none); name a model too, "
+            "or give --length"
+        )
+    tokenizer: Any = AutoTokenizer.from_pretrained(folders[0], trust_remote_code=False)
+    place, column = scratch / "corpus", config.text_column
+    corpus = build(config.length_from, tokenizer, place, text_column=column, max_tokens=CORPUS_TOKENS)
+    sizes = np.concatenate([corpus.train.size, corpus.heldout.size]) + 2  # special tokens
+    return [quantiles_of(np.minimum(sizes, longest))]
+
+
+def _about(subject: Subject) -> dict[str, Any]:
+    return {
+        "name": subject.name,
+        "kind": subject.kind,
+        "head": subject.head,
+        "architecture": str(subject.architecture),
+        "parameters": subject.architecture.parameters(subject.inputs).total,
+    }
+
+
+def _is_installed(runtime: str) -> bool:
+    return bool(extras()[runtime.partition("-")[0]]["complete"])

@@ -1,0 +1,236 @@
+"""What is trained: a student with the weighted losses on top, and the teacher's side of them.
+
+Both see the same input: masked where the masked-LM losses weigh in, as it is otherwise. A loss is a mean over
+sequences, tokens or masked positions; the `shares` say how many of the whole batch's are in this part of it. So the
+losses of the parts of a batch, over processes or accumulation steps, *add up* to the loss of the batch, and so do
+their gradients, however unevenly it was cut.
+
+    >>> distiller = Distiller(student, {"embedding": 1.0, "relations": 0.1}, teacher)
+    >>> distiller(ids, mask, targets=TeacherSide(teacher, distiller).live(ids, mask))["loss"].backward()
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from subarch.errors import InvalidConfig
+from subarch.learning.losses import (
+    distillation,
+    distillation_top,
+    embedding_distance,
+    hidden_distance,
+    masked_lm,
+    relation,
+)
+from subarch.models.products import products
+from subarch.models.sentence import pool
+from subarch.models.student import Student
+from subarch.models.teacher import Teacher
+
+UNIT = {"mlm": "masked", "logits": "masked", "embedding": "sequences", "hidden": "tokens", "relations": "tokens"}
+"""What each loss is a mean over."""
+WHOLE = {"masked": 1.0, "sequences": 1.0, "tokens": 1.0}
+
+Targets = dict[str, Any]
+"""What the teacher says of a batch: "embedding" (n, K); "hidden", a list of (n, L, K); "relations", its queries, keys
+and values, each (n, L, K); "logits" (m, V), or "top", the likeliest tokens and their log-probabilities, (m, k) both."""
+
+
+class Distiller(nn.Module):
+    """The student, the maps that are dropped after training, and the weighted sum of the losses.
+
+    Args:
+        weights: by loss (mlm, logits, embedding, hidden, relations); those that are not named are not computed.
+        teacher: needed by every loss but mlm.
+        temperature: τ of the loss `logits`.
+
+    Raises:
+        InvalidConfig: a student or teacher that cannot give what a loss needs.
+    """
+
+    def __init__(
+        self, student: Student, weights: Mapping[str, float], teacher: Teacher | None = None, temperature: float = 2.0
+    ) -> None:
+        super().__init__()
+        self.student, self.weights, self.temperature = student, dict(weights), temperature
+        own = student.encoder.config
+        _check(own, self.weights, teacher)
+        if student.projection is not None:  # no other loss reaches it
+            student.projection.requires_grad_("embedding" in self.weights)
+        self.layers: list[tuple[int, int]] = []
+        self.maps = nn.ModuleList()
+        if "hidden" in self.weights:
+            assert teacher is not None
+            theirs = teacher.architecture
+            self.layers = layer_pairs(own.num_hidden_layers, theirs.depth)
+            for _ in self.layers:
+                linear = nn.Linear(own.hidden_size, theirs.hidden, bias=False)
+                if own.hidden_size == theirs.hidden:  # what is inherited is already in the teacher's coordinates
+                    nn.init.eye_(linear.weight)
+                self.maps.append(linear)
+        self.heads = 0
+        self._relations: list[Tensor] = []
+        if "relations" in self.weights:
+            assert teacher is not None
+            self.heads = relation_heads(own.hidden_size, teacher.architecture.hidden, teacher.architecture.heads)
+            attention = student.encoder.encoder.layer[-1].attention.self
+            for part in (attention.query, attention.key, attention.value):
+                part.register_forward_hook(lambda _module, _args, output: self._relations.append(output))
+        self._where: Tensor | None = None
+        if own.num_hidden_layers and self.masked and not {"embedding", "hidden"} & set(self.weights):
+            student.encoder.encoder.layer[-1].attention.output.register_forward_pre_hook(self._masked_only)
+
+    @property
+    def masked(self) -> bool:
+        """Whether the input is masked."""
+        return "mlm" in self.weights or "logits" in self.weights
+
+    @products()
+    def forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        where: Tensor | None = None,
+        labels: Tensor | None = None,
+        targets: Targets | None = None,
+        shares: Mapping[str, float] = WHOLE,
+    ) -> dict[str, Tensor]:
+        """(n, L) ids and mask, (m,) masked positions in the flattened ids and their true tokens -> "loss", its parts.
+
+        The parts are detached and, like the loss, scaled by `shares`.
+        """
+        targets = targets or {}
+        self._relations.clear()
+        self._where = where
+        output = self.student.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
+        self._where = None
+        hidden: Tensor = output.last_hidden_state
+        found: dict[str, Tensor] = {}
+        if self.masked:
+            assert where is not None
+            assert labels is not None
+            logits = self.student.head(hidden if hidden.ndim == 2 else rows(hidden, where))
+            if "mlm" in self.weights:
+                found["mlm"] = masked_lm(logits, labels)
+            if "top" in targets:
+                tokens, likely = targets["top"]
+                found["logits"] = distillation_top(logits, tokens, likely, self.temperature)
+            elif "logits" in self.weights:
+                found["logits"] = distillation(logits, targets["logits"], self.temperature)
+        if "embedding" in self.weights:
+            pooled = pool(hidden, mask, self.student.pooling)
+            own = pooled if self.student.projection is None else self.student.projection(pooled)
+            found["embedding"] = embedding_distance(own, targets["embedding"])
+        if self.layers:
+            states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
+            pairs = zip(self.maps, self.layers, targets["hidden"], strict=True)
+            parts = [hidden_distance(to(states[at]), theirs, mask) for to, (at, _), theirs in pairs]
+            found["hidden"] = torch.stack(parts).mean()
+        if "relations" in self.weights:
+            pairs_of = zip(self._relations, targets["relations"], strict=True)
+            found["relations"] = torch.stack([relation(own, t, self.heads, mask) for own, t in pairs_of]).mean()
+        scaled = {name: value * shares[UNIT[name]] for name, value in found.items()}
+        loss = torch.stack([self.weights[name] * value for name, value in scaled.items()]).sum()
+        return {"loss": loss} | {name: value.detach() for name, value in scaled.items()}
+
+    def _masked_only(self, _: nn.Module, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
+        """Behind the last layer's attention positions no longer meet: of what is not masked, nothing is used."""
+        if self._where is None:
+            return None
+        attended, entering = states
+        return rows(attended, self._where), rows(entering, self._where)
+
+
+class TeacherSide:
+    """The teacher's targets for a distiller: `outputs` can be cached, `targets` makes of them what is compared."""
+
+    def __init__(self, teacher: Teacher, distiller: Distiller) -> None:
+        self.teacher = teacher
+        self.names = set(distiller.weights) - {"mlm"}
+        self.compared = [theirs for _, theirs in distiller.layers]
+        # MiniLMv2 takes the last layer of a base teacher; what enters it gives its queries, keys and values
+        last = [teacher.architecture.depth - 1] if "relations" in self.names else []
+        self.layers = list(dict.fromkeys(layer for layer in self.compared if layer not in last)) + last
+
+    @property
+    def kinds(self) -> list[str]:
+        """What is needed of the teacher: "embedding", "logits", and hidden states by layer, as "state 5"."""
+        kinds = [kind for kind in ("embedding", "logits") if kind in self.names]
+        return kinds + [f"state {layer}" for layer in self.layers]
+
+    @products()
+    @torch.no_grad()
+    def outputs(self, ids: Tensor, mask: Tensor, where: Tensor | None) -> dict[str, Tensor]:
+        """By kind: (n, K) embedding, (m, V) logits, (n, L, K) states."""
+        teacher = self.teacher
+        output = teacher.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
+        hidden, found = output.last_hidden_state, {}
+        if "embedding" in self.names:
+            found["embedding"] = teacher.dense(pool(hidden, mask, teacher.recipe.pooling))
+        if "logits" in self.names:
+            assert where is not None
+            found["logits"] = teacher.head(rows(hidden, where))
+        states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
+        return found | {f"state {layer}": states[layer] for layer in self.layers}
+
+    @products()
+    @torch.no_grad()
+    def targets(self, outputs: Mapping[str, Any]) -> Targets:
+        """Of outputs, fresh or cached ("top" in place of "logits"), what the losses compare with."""
+        targets: Targets = {kind: outputs[kind] for kind in ("embedding", "logits", "top") if kind in outputs}
+        if "hidden" in self.names:
+            targets["hidden"] = [outputs[f"state {layer}"] for layer in self.compared]
+        if "relations" in self.names:
+            attention = self.teacher.encoder.encoder.layer[-1].attention.self
+            entering = outputs[f"state {self.layers[-1]}"]
+            targets["relations"] = [part(entering) for part in (attention.query, attention.key, attention.value)]
+        return targets
+
+    def to(self, device: torch.device) -> None:
+        """Move the teacher."""
+        (self.teacher.masked_lm if self.teacher.masked_lm is not None else self.teacher.encoder).to(device)
+        self.teacher.dense.to(device)
+
+    def live(self, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Targets:
+        """The targets of a batch, computed on the spot."""
+        return self.targets(self.outputs(ids, mask, where))
+
+
+def rows(states: Tensor, where: Tensor) -> Tensor:
+    """(n, L, H) states, (m,) positions in the flattened n · L -> (m, H)."""
+    # By index: a mask of booleans has a backward pass that is slow, and not repeatable, on a CPU
+    return states.flatten(0, 1).index_select(0, where)
+
+
+def layer_pairs(depth: int, teacher_depth: int) -> list[tuple[int, int]]:
+    """(student, teacher) hidden states that are compared, 0 being the embeddings: evenly spread, up to both last."""
+    return [(at, round(at * teacher_depth / depth)) for at in range(1, depth + 1)] if depth else [(0, teacher_depth)]
+
+
+def relation_heads(hidden: int, teacher_hidden: int, teacher_heads: int) -> int:
+    """The most relation heads, up to the teacher's attention heads, that divide both widths."""
+    common = math.gcd(hidden, teacher_hidden)
+    return max(heads for heads in range(1, teacher_heads + 1) if common % heads == 0)
+
+
+def _check(own: Any, weights: Mapping[str, float], teacher: Teacher | None) -> None:
+    if needy := sorted(set(weights) - {"mlm"}):
+        if teacher is None:
+            raise InvalidConfig(
+                f"loss_{needy[0]} compares with a teacher, and none is given; give one, or use loss_mlm"
+            )
+        if "relations" in weights and 0 in (own.num_hidden_layers, teacher.architecture.depth):
+            raise InvalidConfig("loss_relations compares attention, which a model of depth 0 has not; set it to 0")
+    if "logits" in weights:
+        assert teacher is not None
+        _ = teacher.head  # refused where there is none
+        if (rows := teacher.encoder.config.vocab_size) != own.vocab_size:
+            raise InvalidConfig(
+                f"loss_logits compares logits token by token: the teacher has {rows} of them, the student "
+                f"{own.vocab_size}; use the teacher's tokenizer, or another loss"
+            )

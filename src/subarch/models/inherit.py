@@ -1,0 +1,319 @@
+"""Weight inheritance: a candidate starts from the teacher instead of from noise.
+
+One code path for every candidate of a BERT or RoBERTa teacher:
+
+- layers: the teacher's layers are ranked once by greedy removal, dropping the one whose absence moves the sentence
+  embeddings least; a candidate of depth D keeps the D that survive longest, in their order. Or it keeps the D lowest
+  (Sajjad et al., arXiv 2004.03844), from which tasks with pairs of texts are learnt far better and sentence embeddings
+  worse (`docs/pretraining.md`);
+- feed-forward neurons: ranked by the energy they add to the layer's output, E[a²]·||w||²; what the dropped ones add
+  on average goes into the bias;
+- heads: ranked by the energy of their output, the best kept. Where the candidate's head size H/A differs from the
+  teacher's, each of its heads takes a group of teacher heads (as many as its size holds, at least one): the mean
+  of their attention logits and the sum of their value maps, truncated to the best rank H/A by a singular value
+  decomposition;
+- hidden size: the residual stream is rotated to its principal components (uncentred, over all its LayerNorm
+  outputs) and cut to H; the rotation is folded into the weights. The components are laid orthogonal to the
+  all-ones vector, so that LayerNorm's centring cannot touch them. LayerNorm's gain does not commute with a rotation,
+  so the gains and biases are fitted by least squares on the calibration text: with H below the teacher's the start
+  is an approximation, whose error `docs/estimate.md` records.
+
+The start is exact where the candidate equals the teacher, and where what is dropped contributed nothing.
+
+    >>> anatomy = Anatomy.examine(teacher, calibration_segments)
+    >>> student = inherit(Architecture.parse("2-12-384-512"), Blueprint.of_teacher(teacher), teacher, anatomy)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher, Tokens
+from subarch.models.tensors import save_tensors
+from subarch.numbers.architecture import Architecture
+
+CALIBRATION = 64
+"""Segments that anatomies are taken on."""
+
+
+@dataclass(eq=False)
+class Anatomy:
+    """What a teacher does on some calibration text; computed once, shared by all candidates.
+
+    With L teacher layers, width K, intermediate size J, heads N and T calibration tokens:
+    `keep` lists the layers from most to least worth keeping; `neurons` (L, J) and `heads` (L, N) are energies;
+    `activations` (L, J) are mean activations; `basis` (K, K) has the stream's principal components as rows;
+    `before` and `after` hold the (T, K) input and output of each of the 2L + 1 LayerNorms (embeddings first).
+    """
+
+    keep: list[int]
+    neurons: Tensor
+    activations: Tensor
+    heads: Tensor
+    basis: Tensor
+    before: list[Tensor]
+    after: list[Tensor]
+
+    @classmethod
+    def cached(cls, path: Path, teacher: Teacher, segments: Tokens) -> Anatomy:
+        """Examined once, then read from `path`; written atomically."""
+        if not path.is_file():
+            anatomy = cls.examine(teacher, segments)
+            state = {name: value for name, value in vars(anatomy).items() if isinstance(value, Tensor)}
+            state["keep"] = torch.tensor(anatomy.keep, dtype=torch.int64)
+            for name in ("before", "after"):
+                state[name] = torch.stack(getattr(anatomy, name)).float()
+            save_tensors(state, path)
+        state = load_file(path)
+        return cls(
+            keep=state.pop("keep").tolist(),
+            before=list(state.pop("before").double()),
+            after=list(state.pop("after").double()),
+            **state,
+        )
+
+    def lowest(self) -> Anatomy:
+        """The same, with the lowest layers taken for those most worth keeping."""
+        return replace(self, keep=list(range(len(self.keep))))
+
+    @classmethod
+    @torch.inference_mode()
+    def examine(cls, teacher: Teacher, segments: Tokens) -> Anatomy:
+        """Run the teacher over the calibration segments (token ids; 64 are enough) and record."""
+        batch = teacher.batch(segments)
+        real = batch.mask.bool()
+        seen: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+        def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            seen[module] = (args[0][real].clone(), output[real].clone())
+
+        layers = list(teacher.encoder.encoder.layer)
+        norms = _norms(teacher.encoder)
+        outputs = [dense for layer in layers for dense in (layer.attention.output.dense, layer.output.dense)]
+        hooks = [module.register_forward_hook(record) for module in (*norms, *outputs)]
+        teacher.encoder(input_ids=batch.ids, attention_mask=batch.mask)
+        for hook in hooks:
+            hook.remove()
+
+        neurons, activations, heads = [], [], []
+        for layer in layers:
+            inner = seen[layer.output.dense][0].double()
+            column = layer.output.dense.weight.double().square().sum(0)
+            neurons.append(inner.square().mean(0) * column)
+            activations.append(inner.mean(0))
+            context = seen[layer.attention.output.dense][0].double()
+            size = teacher.architecture.head_size
+            out = layer.attention.output.dense.weight.double()
+            heads.append(
+                torch.stack(
+                    [
+                        (context[:, at : at + size] @ out[:, at : at + size].T).square().sum(-1).mean()
+                        for at in range(0, context.shape[1], size)
+                    ]
+                )
+            )
+        before = [seen[norm][0].double() for norm in norms]
+        after = [seen[norm][1].double() for norm in norms]
+        moment = torch.stack([stream.T @ stream / len(stream) for stream in after]).mean(0)
+        basis = torch.linalg.eigh(moment).eigenvectors.flip(1).T
+        empty = torch.empty(0, 0)
+        return cls(
+            _rank_layers(teacher, batch.ids, batch.mask),
+            torch.stack(neurons) if neurons else empty,
+            torch.stack(activations) if activations else empty,
+            torch.stack(heads) if heads else empty,
+            basis,
+            before,
+            after,
+        )
+
+
+@torch.inference_mode()
+def _rank_layers(teacher: Teacher, ids: Tensor, mask: Tensor) -> list[int]:
+    """Layers from most to least worth keeping, by greedy removal."""
+    encoder = teacher.encoder
+    layers = encoder.encoder.layer
+    model = teacher.model
+
+    def embed(kept: Sequence[int]) -> Tensor:
+        encoder.encoder.layer = nn.ModuleList(layers[index] for index in kept)
+        embedding: Tensor = model(ids, mask)
+        return embedding
+
+    try:
+        whole = embed(range(len(layers)))
+        left, removed = list(range(len(layers))), []
+        while left:
+            distance = {
+                index: 1 - nn.functional.cosine_similarity(embed([k for k in left if k != index]), whole).mean()
+                for index in left
+            }
+            removed.append(min(left, key=lambda index: float(distance[index])))
+            left.remove(removed[-1])
+    finally:
+        encoder.encoder.layer = layers
+    return removed[::-1]
+
+
+@torch.no_grad()
+def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, anatomy: Anatomy) -> Student:
+    """A student of this architecture that starts as near to the teacher as its size allows.
+
+    A masked-LM head is inherited where the hidden sizes agree; its activation lets no rotation through.
+    """
+    student = Student(architecture, blueprint)
+    own, source = student.encoder, teacher.encoder
+    rotate = _rotation(anatomy.basis, architecture.hidden)
+    width = source.config.hidden_size
+
+    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+        _copy(getattr(own.embeddings, name).weight, getattr(source.embeddings, name).weight.double() @ rotate.T)
+    own_norms, norms = _norms(own), _norms(source)
+    _fit_norm(own_norms[0], norms[0], anatomy, 0, rotate)
+
+    kept = sorted(anatomy.keep[: architecture.depth])
+    for position, index in enumerate(kept):
+        layer = own.encoder.layer[position]
+        _inherit_attention(layer.attention, source.encoder.layer[index].attention, anatomy.heads[index], rotate)
+        _inherit_feed_forward(
+            layer, source.encoder.layer[index], anatomy.neurons[index], anatomy.activations[index], rotate
+        )
+        for half in (1, 2):
+            _fit_norm(own_norms[2 * position + half], norms[2 * index + half], anatomy, 2 * index + half, rotate)
+    if student.projection is not None:
+        weight, bias = _composed(teacher)
+        _copy(student.projection.weight, weight @ rotate.T)
+        _copy(student.projection.bias, bias)
+    if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:
+        student.head.load_state_dict(teacher.head.state_dict())
+    return student
+
+
+def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:
+    """The teacher's dense maps after pooling as one linear map (width, K) and its bias; a tanh between is left out."""
+    width = teacher.encoder.config.hidden_size
+    weight, bias = torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
+    for linear in teacher.dense.modules():
+        if isinstance(linear, nn.Linear):
+            weight, bias = linear.weight.double() @ weight, linear.weight.double() @ bias
+            bias = bias if linear.bias is None else bias + linear.bias.double()
+    return weight, bias
+
+
+def _norms(encoder: Any) -> list[nn.Module]:
+    return [
+        encoder.embeddings.LayerNorm,
+        *(
+            norm
+            for layer in encoder.encoder.layer
+            for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm)
+        ),
+    ]
+
+
+def _copy(target: Tensor, value: Tensor) -> None:
+    if target.shape != value.shape:
+        raise ValueError(f"inherited weights have shape {tuple(value.shape)}, the candidate's {tuple(target.shape)}")
+    target.copy_(value.to(target.dtype))
+
+
+def _rotation(basis: Tensor, hidden: int) -> Tensor:
+    """(H, K) with orthonormal rows' span: the leading components, laid orthogonal to the ones vector of the student."""
+    width = len(basis)
+    if hidden == width:
+        return torch.eye(width, dtype=torch.float64)
+    leading = basis[: hidden - 1]  # all of them where the candidate is wider than the teacher
+    return _centred(hidden)[:, : len(leading)] @ leading
+
+
+@cache
+def _centred(size: int) -> Tensor:
+    """(size, size - 1) orthonormal columns, each orthogonal to the all-ones vector."""
+    ones = torch.ones(size, 1, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    random = torch.randn(size, size - 1, generator=generator, dtype=torch.float64)
+    q: Tensor = torch.linalg.qr(torch.cat([ones, random], 1)).Q
+    return q[:, 1:]
+
+
+def _fit_norm(own: nn.Module, source: nn.Module, anatomy: Anatomy, index: int, rotate: Tensor) -> None:
+    """Gain and bias per coordinate by least squares: normalised(R z) -> R x over the calibration tokens."""
+    assert isinstance(own, nn.LayerNorm)
+    if rotate.shape[0] == rotate.shape[1]:
+        own.load_state_dict(source.state_dict())
+        return
+    normal = nn.functional.layer_norm(anatomy.before[index] @ rotate.T, own.normalized_shape, eps=own.eps)
+    target = anatomy.after[index] @ rotate.T
+    offset, mean = normal.mean(0), target.mean(0)
+    gain = ((normal - offset) * (target - mean)).sum(0) / (normal - offset).square().sum(0).clamp(min=1e-12)
+    _copy(own.weight, gain)
+    _copy(own.bias, mean - gain * offset)
+
+
+def _inherit_feed_forward(own: Any, source: Any, energy: Tensor, activation: Tensor, rotate: Tensor) -> None:
+    size = own.intermediate.dense.out_features
+    order = torch.argsort(energy, descending=True, stable=True)
+    kept, dropped = order[:size].sort().values, order[size:]
+    weight = source.intermediate.dense.weight.double() @ rotate.T
+    out = source.output.dense.weight.double()
+    bias = source.output.dense.bias.double() + out[:, dropped] @ activation[dropped]
+    inner = len(kept)  # fewer than `size` where the candidate's block is wider than the teacher's
+    _copy(own.intermediate.dense.weight[:inner], weight[kept])
+    _copy(own.intermediate.dense.bias[:inner], source.intermediate.dense.bias[kept])
+    _copy(own.output.dense.weight[:, :inner], rotate @ out[:, kept])
+    own.output.dense.weight[:, inner:].zero_()  # surplus neurons start without effect, and learn
+    _copy(own.output.dense.bias, rotate @ bias)
+
+
+def _inherit_attention(own: Any, source: Any, energy: Tensor, rotate: Tensor) -> None:
+    theirs, ours = source.self, own.self
+    count, size = ours.num_attention_heads, ours.attention_head_size
+    their_count, their_size = theirs.num_attention_heads, theirs.attention_head_size
+    group = max(1, min(round(size / their_size), their_count // count))
+    chosen = torch.argsort(energy, descending=True, stable=True)[: group * count].sort().values.tolist()
+
+    def extended(linear: nn.Linear) -> Tensor:
+        """(K_out, H + 1): the map in the student's coordinates, its bias as a last column."""
+        return torch.cat([linear.weight.double() @ rotate.T, linear.bias.double()[:, None]], 1)
+
+    query, key, value = extended(theirs.query), extended(theirs.key), extended(theirs.value)
+    out = rotate @ source.output.dense.weight.double()
+    own.output.dense.weight.zero_()  # heads that inherit nothing start without effect
+    for head in range(count):
+        members = chosen[head * group : (head + 1) * group]
+        if not members:
+            break
+        rows = torch.cat([torch.arange(m * their_size, (m + 1) * their_size) for m in members])
+        at = slice(head * size, (head + 1) * size)
+        # The student divides its logits by sqrt(its head size) and should give the mean of its members' logits.
+        scale = (size / their_size) ** 0.5 / len(members)
+        q, k = _truncate(query[rows] * scale, key[rows], size)
+        v, o = _truncate(value[rows], out[:, rows].T, size)
+        rank = len(q)
+        for linear, matrix in ((ours.query, q), (ours.key, k), (ours.value, v)):
+            _copy(linear.weight[at][:rank], matrix[:, :-1])
+            _copy(linear.bias[at][:rank], matrix[:, -1])
+        ours.query.weight[at][rank:].zero_()
+        ours.query.bias[at][rank:].zero_()
+        _copy(own.output.dense.weight[:, at][:, :rank], o.T)
+    _copy(own.output.dense.bias, rotate @ source.output.dense.bias.double())
+
+
+def _truncate(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Two (r, m) and (r, n) factors of leftᵀ·right, cut to at most `rank` rows with the least squared error."""
+    if len(left) <= rank:
+        return left, right
+    q_left, r_left = torch.linalg.qr(left.T)
+    q_right, r_right = torch.linalg.qr(right.T)
+    u, s, vt = torch.linalg.svd(r_left @ r_right.T)
+    root = s[:rank].sqrt()
+    return (q_left @ (u[:, :rank] * root)).T, (q_right @ (vt[:rank].T * root)).T

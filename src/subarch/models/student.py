@@ -1,0 +1,106 @@
+"""A student: a stock encoder of some architecture with what its error needs on top.
+
+For sentence errors that is the teacher's pooling and, where the hidden sizes differ, a linear map to the teacher's
+width; for masked-LM errors the stock masked-LM head. Only the blueprint, not the architecture, decides which.
+
+    >>> student = Student(Architecture.parse("2-12-384-512"), Blueprint.of_teacher(teacher))
+    >>> student(batch.ids, batch.mask).shape
+    torch.Size([64, 384])
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import BertForMaskedLM, BertModel, PreTrainedModel, RobertaForMaskedLM, RobertaModel
+
+from subarch.models.sentence import pool
+from subarch.models.teacher import Teacher, special_tokens
+from subarch.numbers.architecture import Architecture, Inputs
+
+_ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel}
+_MASKED_LMS: dict[str, Any] = {"bert": BertForMaskedLM, "roberta": RobertaForMaskedLM}
+_INHERITED_SETTINGS = (
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+)
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """What all candidates of a search share: family, inputs, pooling, further settings of the stock configuration."""
+
+    family: str
+    inputs: Inputs
+    pooling: str = "mean"
+    masked_lm: bool = False
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_teacher(cls, teacher: Teacher, masked_lm: bool = False, sentence: bool | None = None) -> Blueprint:
+        """Candidates with the teacher's vocabulary, special ids, activation and pooling.
+
+        They are masked language models, sentence encoders (those that are not the former) or both.
+        """
+        config = teacher.encoder.config
+        settings = {name: getattr(config, name) for name in _INHERITED_SETTINGS}
+        sentence = not masked_lm if sentence is None else sentence
+        inputs = teacher.inputs(teacher.width if sentence else 0)
+        return cls(teacher.family, inputs, teacher.recipe.pooling, masked_lm, settings)
+
+    @classmethod
+    def of_tokenizer(cls, tokenizer: Any) -> Blueprint:
+        """Masked-LM candidates of the BERT family for a vocabulary of our own."""
+        start, end = special_tokens(tokenizer)
+        ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": start, "eos_token_id": end}
+        return cls("bert", Inputs(len(tokenizer)), masked_lm=True, settings=ids)
+
+
+class Student(nn.Module):
+    """`model` is stock transformers; `projection` maps the pooled vector to the teacher's width, or is None."""
+
+    def __init__(self, architecture: Architecture, blueprint: Blueprint) -> None:
+        super().__init__()
+        config = architecture.to_config(blueprint.inputs, blueprint.family, **blueprint.settings)
+        self.model: PreTrainedModel
+        if blueprint.masked_lm:
+            self.model = _MASKED_LMS[blueprint.family](config)
+        else:
+            self.model = _ENCODERS[blueprint.family](config, add_pooling_layer=False)
+        self.masked_lm = blueprint.masked_lm
+        self.sentence = not blueprint.masked_lm or blueprint.inputs.output > 0
+        self.pooling = blueprint.pooling
+        output = blueprint.inputs.output
+        self.projection = nn.Linear(architecture.hidden, output) if output not in (0, architecture.hidden) else None
+
+    @property
+    def encoder(self) -> Any:
+        return self.model.base_model
+
+    @property
+    def head(self) -> Any:
+        """The stock masked-LM head: (m, H) hidden states -> (m, V) logits."""
+        return self.model.cls if hasattr(self.model, "cls") else self.model.lm_head
+
+    @property
+    def tied_names(self) -> set[str]:
+        """Names in the state of parameters that are another parameter: the masked-LM decoder, its bias."""
+        own = {name for name, _ in self.named_parameters()}
+        return set(self.state_dict()) - own
+
+    def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(n, length) ids and mask -> last hidden states (n, length, H)."""
+        states: Tensor = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        return states
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(n, length) ids and mask -> sentence embeddings (n, output), not normalised."""
+        pooled = pool(self.hidden(ids, mask), mask, self.pooling)
+        return pooled if self.projection is None else self.projection(pooled)

@@ -1,0 +1,328 @@
+"""The teacher: loaded safely, and its targets, computed once and cached on disk.
+
+A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors; the
+sentence-transformers modules beside it are respected. Nothing in it is ever executed: pickled weights and remote
+code are refused.
+
+    >>> teacher = Teacher.load("path/to/all-MiniLM-L6-v2")
+    >>> teacher.embed([[2023, 2003, 1037, 7953]]).shape
+    torch.Size([1, 384])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
+from transformers.utils import logging
+
+from subarch.errors import InvalidTeacher
+from subarch.models.sentence import Recipe, dense_maps, pool, read_json
+from subarch.numbers.architecture import Architecture, Inputs
+
+FAMILIES = ("bert", "roberta")
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
+BATCH = 64
+"""Sequences per forward pass where only outputs are wanted."""
+
+
+Tokens = Sequence[Any]
+"""Sequences of token ids, as lists or arrays, without special tokens."""
+
+
+@dataclass
+class Batch:
+    """Padded token ids and their mask, both (n, length) int64."""
+
+    ids: Tensor
+    mask: Tensor
+
+
+@dataclass
+class Teacher:
+    """A loaded teacher in evaluation mode. `masked_lm` is the encoder with its masked-LM head, where it has one."""
+
+    folder: Path
+    encoder: Any
+    tokenizer: Any
+    recipe: Recipe
+    dense: nn.Sequential
+    masked_lm: Any
+    fingerprint: str
+
+    @classmethod
+    def load(cls, source: str | Path) -> Teacher:
+        """Load a local folder or a hub name.
+
+        Raises:
+            InvalidTeacher: missing, truncated or damaged files, pickled weights, remote code, another family.
+        """
+        folder = _resolve(source)
+        config = read_json(folder / "config.json")
+        if "auto_map" in config:
+            raise InvalidTeacher(f"{folder}: asks to run its own code (auto_map), which is never done")
+        if config.get("model_type") not in FAMILIES:
+            raise InvalidTeacher(
+                f"{folder}: model type {config.get('model_type')!r} is not supported; use one of {', '.join(FAMILIES)}"
+            )
+        weights = sorted(folder.glob("model*.safetensors"))
+        if not weights:
+            pickled = sorted(
+                path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt"))
+            )
+            raise InvalidTeacher(
+                f"{folder}: no model.safetensors"
+                + (f"; pickled weights ({', '.join(pickled)}) can run code and are refused" if pickled else "")
+                + "; save the model again with save_pretrained(), which writes safetensors"
+            )
+        has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
+        masked_lm = load_model(AutoModelForMaskedLM, folder) if has_head else None
+        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, folder, add_pooling_layer=False)
+        tokenizer = _tokenizer(folder)
+        if len(tokenizer) > encoder.config.vocab_size:
+            raise InvalidTeacher(
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {encoder.config.vocab_size} rows"
+            )
+        config = encoder.config
+        positions = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
+        recipe = Recipe.read(folder, positions, int(tokenizer.model_max_length))
+        if recipe.lower_case:
+            from tokenizers.normalizers import Lowercase
+            from tokenizers.normalizers import Sequence as Chain
+
+            backend = tokenizer.backend_tokenizer
+            backend.normalizer = Chain([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+        _check_prefix(folder, tokenizer, recipe.prefix)
+        dense = dense_maps(folder, recipe.dense, int(encoder.config.hidden_size))
+        return cls(folder, encoder, tokenizer, recipe, dense, masked_lm, _fingerprint(folder, weights))
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture.from_config(self.encoder.config)
+
+    @property
+    def width(self) -> int:
+        """Size of the teacher's sentence embedding, after its dense maps."""
+        linears = [module for module in self.dense.modules() if isinstance(module, nn.Linear)]
+        return linears[-1].out_features if linears else int(self.encoder.config.hidden_size)
+
+    @property
+    def family(self) -> str:
+        return str(self.encoder.config.model_type)
+
+    @property
+    def head(self) -> Any:
+        """The stock masked-LM head: (m, H) hidden states -> (m, V) logits."""
+        if self.masked_lm is None:
+            raise InvalidTeacher(
+                f"{self.folder}: has no masked-LM head, which the errors 'mlm' and 'logits' need of a teacher; "
+                "use a masked-LM teacher, or the error 'embedding'"
+            )
+        return self.masked_lm.cls if hasattr(self.masked_lm, "cls") else self.masked_lm.lm_head
+
+    def inputs(self, output: int) -> Inputs:
+        """The candidates' inputs: the teacher's tables, and the embedding width they must reach (0: none)."""
+        config = self.encoder.config
+        return Inputs(config.vocab_size, config.max_position_embeddings, config.type_vocab_size, output)
+
+    def batch(self, segments: Tokens) -> Batch:
+        """Token lists without special tokens -> a padded batch, with the prefix and the special tokens."""
+        return assemble(segments, self.tokenizer, self.recipe)
+
+    @property
+    def model(self) -> SentenceModel:
+        """The teacher as one module: ids and mask to embeddings as the folder defines them."""
+        return SentenceModel(self.encoder, self.recipe.pooling, self.dense, self.recipe.normalize).eval()
+
+    def embed(self, segments: Tokens) -> Tensor:
+        """(n, width) embeddings of token lists without special tokens, in the order given."""
+        return embed(self.model, segments, self.tokenizer, self.recipe)
+
+
+class SentenceModel(nn.Module):
+    """(n, length) ids and mask -> (n, width) embeddings."""
+
+    def __init__(self, encoder: Any, pooling: str, dense: nn.Module, normalize: bool) -> None:
+        super().__init__()
+        self.encoder, self.pooling, self.dense, self.normalize = encoder, pooling, dense, normalize
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        embedding: Tensor = self.dense(pool(hidden, mask, self.pooling))
+        return nn.functional.normalize(embedding, dim=-1) if self.normalize else embedding
+
+
+@torch.inference_mode()
+def embed(forward: Callable[[Tensor, Tensor], Tensor], segments: Tokens, tokenizer: Any, recipe: Recipe) -> Tensor:
+    """(n, width) outputs of `forward(ids, mask)`; batches are made by length, so that little of them is padding."""
+    order = sorted(range(len(segments)), key=lambda index: len(segments[index]))
+    parts = []
+    for start in range(0, len(order), BATCH):
+        batch = assemble([segments[row] for row in order[start : start + BATCH]], tokenizer, recipe)
+        parts.append(forward(batch.ids, batch.mask).float())
+    outputs = torch.cat(parts)
+    result = torch.empty_like(outputs)
+    result[order] = outputs
+    return result
+
+
+def assemble(segments: Tokens, tokenizer: Any, recipe: Recipe) -> Batch:
+    """Add prefix and special tokens, cut to the recipe's maximum length and pad to the longest: (n, length)."""
+    prefix: list[int] = tokenizer(recipe.prefix, add_special_tokens=False)["input_ids"] if recipe.prefix else []
+    start, end = special_tokens(tokenizer)
+    room = recipe.max_length - 2
+    rows = [[start, *[*prefix, *segment][:room], end] for segment in segments]
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), int(tokenizer.pad_token_id))
+    mask = torch.zeros(len(rows), longest, dtype=torch.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+        mask[index, : len(row)] = 1
+    return Batch(ids, mask)
+
+
+def special_tokens(tokenizer: Any) -> tuple[int, int]:
+    """The ids that open and close a sequence: [CLS] and [SEP], or <s> and </s>."""
+    start = tokenizer.cls_token_id if tokenizer.cls_token_id is not None else tokenizer.bos_token_id
+    end = tokenizer.sep_token_id if tokenizer.sep_token_id is not None else tokenizer.eos_token_id
+    if start is None or end is None:
+        raise InvalidTeacher("the tokenizer has no token that opens or closes a sequence ([CLS]/[SEP] or <s>/</s>)")
+    return int(start), int(end)
+
+
+def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """An array computed once: memory-mapped from `folder` when present, written atomically otherwise."""
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        content = BytesIO()  # np.save to a file does not notice when the disk refuses the last bytes
+        np.save(content, compute())
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.getbuffer())
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    result: NDArray[Any] = np.load(path, mmap_mode="r")
+    return result
+
+
+def _resolve(source: str | Path) -> Path:
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder
+    name = str(source)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise InvalidTeacher(
+            f"{source}: no such folder; give a folder with config.json and model.safetensors, or a hub name"
+        )
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        # The patterns leave pickled weights and code behind.
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise InvalidTeacher(f"{source}: not a folder, and the hub did not give it: {error}") from error
+
+
+def load_model(auto: Any, folder: Path, **options: Any) -> Any:
+    """A stock model of class `auto`, in fp32 and evaluation mode, frozen, whole.
+
+    Raises:
+        InvalidTeacher: files that cannot be read, weights that are missing or of another shape.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
+
+    # The load report lists the pooler, which is left behind on purpose; what is missing is checked below.
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(40)  # errors only
+    logging.disable_progress_bar()
+    try:
+        model, report = auto.from_pretrained(
+            folder,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,  # checked below, where the message can name the weight
+            **options,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
+        raise InvalidTeacher(
+            f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+    if missing := sorted(report["missing_keys"]):
+        raise InvalidTeacher(f"{folder}: {len(missing)} weights are missing from its files, first {missing[0]}")
+    if mismatched := sorted(report["mismatched_keys"]):
+        name, found, wanted = mismatched[0]
+        raise InvalidTeacher(
+            f"{folder}: {name} has shape {tuple(found)} in its weights, {tuple(wanted)} by its config.json"
+        )
+    return model.eval().requires_grad_(False)
+
+
+def _tokenizer(folder: Path) -> Any:
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        # transformers would make one up that knows no word
+        raise InvalidTeacher(f"{folder}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
+    config = folder / "tokenizer_config.json"
+    if config.is_file() and "auto_map" in read_json(config):
+        raise InvalidTeacher(f"{folder}: its tokenizer asks to run its own code (auto_map), which is never done")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises nothing more specific
+        raise InvalidTeacher(f"{folder}: its tokenizer cannot be read: {type(error).__name__}: {error}") from error
+    if tokenizer.pad_token_id is None:
+        raise InvalidTeacher(f"{folder}: its tokenizer has no padding token")
+    special_tokens(tokenizer)
+    return tokenizer
+
+
+def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
+    """Texts are tokenized without the prefix, which is right only where it does not run into their first word."""
+    whole, prefix_alone, text_alone = tokenizer([prefix + "the", prefix, "the"], add_special_tokens=False)["input_ids"]
+    if whole != prefix_alone + text_alone:
+        raise InvalidTeacher(
+            f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, "
+            "which is not supported; use a teacher without a default prompt"
+        )
+
+
+def usable_positions(family: str, positions: int, pad_token_id: int) -> int:
+    """Tokens that an encoder with so many positions can read at once.
+
+    RoBERTa counts positions from pad_token_id + 1, so that many rows of its table are never used.
+    """
+    return positions - (pad_token_id + 1 if family == "roberta" else 0)
+
+
+def _fingerprint(folder: Path, weights: Sequence[Path]) -> str:
+    """Identifies what a teacher computes: the hash of its weights and of every small file that shapes its output."""
+    digest = hashlib.sha256()
+    small = sorted(folder.glob("*.json")) + sorted(folder.glob("*_*/*.json")) + sorted(folder.glob("*_*/*.safetensors"))
+    if not (folder / "tokenizer.json").is_file():  # then the vocabulary is in other files
+        small += [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
+    for path in (*weights, *small):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Architectures, spaces and objectives."""

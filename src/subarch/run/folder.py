@@ -1,0 +1,177 @@
+"""The run folder: what each stage leaves behind, written so that a kill at any instant leaves the old or the new file.
+
+config.yaml         the resolved configuration
+environment.json    versions, git state and machine
+basis.json          what all candidates share, and what they are measured against
+space.json          the axes of the search space, as they were at the start
+latency.json        latencies, measured or predicted; latency_*.json: of later questions, under other conditions
+study.db            every finished trial (see docs/study.md); study.json: the study's name in it
+weights/            trained weights by trial
+selection.json      the choice, the frontier, the runners-up and why they lost
+selected/           the chosen model as it stands after the search, in stock format
+pretrain.yaml       the resolved configuration of the full training
+schedule.json       its steps, and whether the teacher's outputs are kept; both decided once, by measurement
+pretrained.checkpoints/, pretrained.targets/, events/   checkpoints, what the teacher said, TensorBoard
+pretraining.json    its curves and what it came to
+pretrained/         the trained model in stock format, with its card
+finetuned/          a model in stock format per task; its report.json: evaluations
+report.html         the page to look at
+
+>>> with RunFolder.create(Path("runs/mine"), config, resume=False) as folder:
+...     folder.write("basis", {...})
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from subarch.errors import InvalidStudy
+from subarch.extraction.config import ExtractConfig
+from subarch.run.configuration import dump, load
+
+FORMAT = 1
+FREE = {"workers", "ray", "trial_minutes", "reuse"}
+"""Configuration keys that change nothing but speed, and may differ when a run is resumed."""
+
+
+class RunFolder:
+    """A run folder. Use `create` or `open`. As a context manager it is locked and answers failures of the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / ".lock")
+
+    @classmethod
+    def create(cls, path: Path, config: ExtractConfig, resume: bool) -> RunFolder:
+        """A new run, or with `resume` the one that is there.
+
+        Raises:
+            InvalidStudy: a run is there and `resume` was not asked for, or it has another configuration or format.
+        """
+        if not (path / "config.yaml").is_file():
+            # A start that was killed has left hidden files and format.json, but not yet a configuration
+            if path.is_dir() and any(p.name != "format.json" and p.name[0] != "." for p in path.iterdir()):
+                raise InvalidStudy(f"{path}: is not empty and not a run folder; choose another with --run")
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InvalidStudy(f"{path}: cannot be made: {error}; choose another with --run") from error
+            return cls(path)._start(config)
+        folder = cls.open(path)
+        if not folder.has("basis") and not (path / "study.db").is_file():
+            return folder._start(config)  # nothing was finished: a mistyped teacher, say; no reason to insist on it
+        if not resume:
+            raise InvalidStudy(
+                f"{path}: holds a run already; add --resume to go on with it, or choose another with --run"
+            )
+        ours, theirs = config.model_dump(), folder.config.model_dump()
+        changed = [key for key in ours if key not in FREE and ours[key] != theirs[key]]
+        if changed:
+            raise InvalidStudy(
+                f"{path}: was started with another {', '.join(changed)} ({changed[0]} = {theirs[changed[0]]!r}); "
+                "resume it as it was, or choose a new folder with --run"
+            )
+        return folder
+
+    def _start(self, config: ExtractConfig) -> RunFolder:
+        with self:  # not under the feet of a process that has only begun
+            (self.path / "space.json").unlink(missing_ok=True)
+            self.write("format", FORMAT)
+            self.write_text("config.yaml", dump(config))
+        return self
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A run that is there.
+
+        Raises:
+            InvalidStudy: no run, or one of another format.
+        """
+        if not (path / "config.yaml").is_file():
+            raise InvalidStudy(f"{path}: no run folder (it has no config.yaml)")
+        folder = cls(path)
+        if (found := folder.read("format")) != FORMAT:
+            raise InvalidStudy(f"{path}: a run of format {found}, this version reads {FORMAT}; start a new one")
+        return folder
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise InvalidStudy(f"{self.path}: another process is working in this run; wait for it to end") from error
+        except OSError as error:
+            raise InvalidStudy(f"{self.path}: cannot be written in: {error}") from error
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self._lock.release()
+        # Wherever it happens, in a worker too: safetensors wraps what the system says
+        if isinstance(error, (OSError, SafetensorError)):
+            raise InvalidStudy(
+                f"{self.path}: stopped by {type(error).__name__}: {error}; what was finished before is kept: "
+                "set right what is wrong (a full disk?), then resume"
+            ) from error
+
+    @property
+    def config(self) -> ExtractConfig:
+        return load(ExtractConfig, self.path / "config.yaml", {})
+
+    def has(self, name: str) -> bool:
+        return (self.path / f"{name}.json").is_file()
+
+    def read(self, name: str) -> Any:
+        """An artifact by name.
+
+        Raises:
+            InvalidStudy: missing or damaged.
+        """
+        path = self.path / f"{name}.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise InvalidStudy(
+                f"{path}: missing; finish the run first: subarch extract --run {self.path} --resume"
+            ) from error
+        except ValueError as error:
+            raise InvalidStudy(f"{path}: damaged ({error}); delete it and resume the run") from error
+
+    def write(self, name: str, value: Any) -> None:
+        self.write_text(f"{name}.json", json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file atomically.
+
+        Raises:
+            InvalidStudy: the disk is full or read-only.
+        """
+        path = self.path / name
+        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, path)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise InvalidStudy(f"{path}: cannot be written: {error}; what was finished before is kept") from error
+
+
+def places(model: Path, run: Path | None) -> tuple[Path, Path]:
+    """The model that is meant by a folder, and the run folder that what is made of it goes to.
+
+    A run folder means its pretrained encoder, or else the selected one. What is made of a model that lies in a
+    run folder goes there too, of any other to runs/<its name>.
+    """
+    for name in ("pretrained", "selected"):
+        if not (model / "config.json").is_file() and (model / name / "config.json").is_file():
+            return model / name, run or model
+    if run is None:
+        above = model.absolute().parents[:2]
+        marks = ("config.yaml", "pretrain.yaml", "finetuned")
+        homes = [folder for folder in above if any((folder / mark).exists() for mark in marks)]
+        run = homes[0] if homes else Path("runs") / model.name
+    return model, run

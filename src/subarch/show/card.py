@@ -1,0 +1,233 @@
+"""The model card of a trained model: a README.md with the front matter that model hubs read, written from plain facts.
+
+What is not known is left out, never made up; the licence is the exception: the card of a model that was made from
+another's weights or outputs says that it could not be found. Every text is escaped, so that no name of a file or model
+can break a table or the front matter.
+
+    >>> write_card(Path("runs/mine/pretrained"), {
+    ...     "teacher": "models/all-MiniLM-L6-v2",
+    ...     "architecture": {"D-A-H-I": "2-12-384-512", "parameters": 13_817_088},
+    ...     "why": "least error under a third of the teacher's latency",
+    ...     "quality": [{"model": "this", "Spearman": 0.84}, {"model": "teacher", "Spearman": 0.867}],
+    ... })
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from subarch.errors import InvalidTeacher
+from subarch.run.yamlfile import parse_yaml
+
+# Heading of each section by the fact it shows, in the order of the card
+SECTIONS = {
+    "task": "Task",
+    "architecture": "Architecture",
+    "why": "Why this architecture",
+    "data": "Data",
+    "loss": "Loss",
+    "training": "Training",
+    "agora": "Agora",
+    "cost": "Cost of the training",
+    "quality": "Measured quality",
+    "latency": "Measured latency",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a kind of model is called, the library and the tag that hubs sort it by, and the code that loads it."""
+
+    words: str
+    library: str
+    tag: str
+    code: str
+
+
+_PAIR = '{"text": "One text.", "text_pair": "Another one."}'
+
+
+def _classifier(words: str, text: str, more: str = "") -> Use:
+    code = f"""from transformers import pipeline
+
+classify = pipeline("text-classification", model="path/to/this/folder"{more})
+print(classify({text}))"""
+    return Use(words, "transformers", "text-classification", code)
+
+
+USES = {
+    "sentence": Use(
+        "sentence encoder",
+        "sentence-transformers",
+        "sentence-similarity",
+        """from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("path/to/this/folder")
+embeddings = model.encode(["One sentence.", "Another one."])""",
+    ),
+    "masked": Use(
+        "masked language model",
+        "transformers",
+        "fill-mask",
+        """from transformers import pipeline
+
+fill = pipeline("fill-mask", model="path/to/this/folder")
+print(fill(f"One word is {fill.tokenizer.mask_token}."))""",
+    ),
+    "classification": _classifier("text classifier", '"One text."'),
+    "pair": _classifier("classifier of pairs of texts", _PAIR),
+    "regression": _classifier("text regression", '"One text."', ', function_to_apply="none"'),
+    "pair regression": _classifier("regression of pairs of texts", _PAIR, ', function_to_apply="none"'),
+    "choice": Use(
+        "multiple-choice model",
+        "transformers",
+        "multiple-choice",
+        """from transformers import AutoModelForMultipleChoice, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModelForMultipleChoice.from_pretrained("path/to/this/folder")
+choices = ["One choice.", "Another one."]
+inputs = tokenizer(["The text, the question."] * 2, choices, truncation=True, padding=True, return_tensors="pt")
+print(choices[model(**{name: value[None] for name, value in inputs.items()}).logits.argmax()])""",
+    ),
+}
+
+
+def write_card(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write README.md into the folder of a model in stock format.
+
+    Args:
+        folder: the model; its name is the title.
+        facts: any of `use` (a key of `USES`; without it `modules.json` in the folder tells a sentence encoder from a
+            masked language model), `encoder` and `teacher` (folders of the model that was trained further, and of that
+            which was imitated), the keys of `SECTIONS`, and `limits`. A text is shown as a paragraph, a mapping as a
+            table of two columns, a list of mappings as a table with the union of their keys, any other list as points.
+            None, and what is empty, is left out.
+    """
+    (folder / "README.md").write_text(card(folder, facts), encoding="utf-8")
+
+
+def card(folder: Path, facts: Mapping[str, Any]) -> str:
+    """The text of the card; arguments as those of `write_card`."""
+    import yaml
+
+    encoder, teacher = (Path(facts[role]).absolute() if facts.get(role) else None for role in ("encoder", "teacher"))
+    sources = [source for source in (encoder, teacher) if source]
+    licences = {source: carried_licence(source) for source in sources}
+    use = USES[facts.get("use") or ("sentence" if (folder / "modules.json").is_file() else "masked")]
+    front = _front_licence(list(licences.values())) | ({"base_model": sources[0].name} if sources else {})
+    front |= {"library_name": use.library, "pipeline_tag": use.tag}
+    front["tags"] = ["subarch", *(["distillation"] if teacher else [])]
+
+    origin = [f"fine-tuned from {_called(encoder)}"] if encoder else []
+    origin += [f"a student of {_called(teacher)}"] if teacher else []
+    blocks = [f"# {_inline(folder.absolute().name)}"]
+    blocks += [f"A {use.words}, {', '.join(origin) or 'trained without a teacher'}; made with subarch."]
+    for key, heading in SECTIONS.items():
+        if facts.get(key):
+            blocks += [f"## {heading}", _shown(facts[key])]
+    blocks += ["## How to load", f"```python\n{use.code}\n```"]
+    limits = facts.get("limits") or ()
+    blocks += ["## Limits", _points([*limits, "On text unlike its training text nothing is known; measure first."])]
+    blocks += ["## Licence", *_licence_in_words(licences)]
+    head = yaml.safe_dump(front, sort_keys=False)  # in ASCII: some line ends beyond it come back as spaces
+    return f"---\n{head}---\n\n" + "\n\n".join(blocks) + "\n"
+
+
+def carried_licence(teacher: Path) -> dict[str, Any]:
+    """What the front matter of the teacher's own card says of its licence: `license`, `license_name`, `license_link`.
+
+    Empty if there is no card, or none that says it in a way that can be read.
+    """
+    try:
+        text = (teacher / "README.md").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return {}
+    matter = re.match(r"\ufeff?---\s*\n(.*?)\n---", text, re.DOTALL)
+    if not matter:
+        return {}
+    try:
+        said = parse_yaml(matter[1], teacher / "README.md", InvalidTeacher)
+    except InvalidTeacher:  # a stranger's file, and not what the user came for
+        return {}
+    if not isinstance(said, dict) or not _is_text(said.get("license")):
+        return {}
+    return {key: said[key] for key in ("license", "license_name", "license_link") if _is_text(said.get(key))}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) or (bool(value) and isinstance(value, list) and all(map(_is_text, value)))
+
+
+def _front_licence(licences: list[dict[str, Any]]) -> dict[str, Any]:
+    """That which all sources name; where they differ, or one names none, no single one can be claimed."""
+    if all(one == licences[0] for one in licences) and all(licences):
+        return dict(licences[0]) if licences else {}
+    return {"license": "other", "license_name": "several" if all(licences) else "unknown"}
+
+
+def _licence_in_words(licences: Mapping[Path, Mapping[str, Any]]) -> list[str]:
+    """A paragraph for each source."""
+    paragraphs = []
+    for source, licence in licences.items():
+        name = _called(source)
+        said = "; ".join(f"{key.replace('_', ' ')}: {_value(value)}" for key, value in licence.items())
+        paragraphs.append(
+            f"Carried over from {name}, from whose weights or outputs this model was made: {said}."
+            if licence
+            else f"Unknown: the folder of {name}, from whose weights or outputs this model was made, has no card that "
+            "names a licence. Find out before you pass this model on."
+        )
+    return paragraphs or [
+        "No other model's weights or outputs went into this one; the licence is its maker's to choose."
+    ]
+
+
+def _called(model: Path) -> str:
+    """The name of a folder; one that a stage named has its run's after it: "pretrained" alone would say nothing."""
+    run = model.parent.parent if model.parent.name == "finetuned" else model.parent
+    by_stage = model.parent.name == "finetuned" or model.name in ("pretrained", "selected")
+    return _inline(f"{model.name} ({run.name})" if by_stage else model.name)
+
+
+def _shown(fact: Any) -> str:
+    if isinstance(fact, Mapping):
+        return _table([{"": key, " ": value} for key, value in fact.items() if value is not None])
+    if isinstance(fact, list | tuple):
+        return _table(fact) if all(isinstance(row, Mapping) for row in fact) else _points(fact)
+    return _value(fact)
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    lines = [[_inline(column) for column in columns], ["---"] * len(columns)]
+    lines += [[_value(row.get(column)) for column in columns] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _points(items: Iterable[Any]) -> str:
+    return "\n".join(f"- {_value(item)}" for item in items)
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(item) for item in value)
+    return _inline(value)
+
+
+def _inline(text: Any) -> str:
+    """One line of Markdown that reads as the text does."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    return re.sub(r"([\\`*\[\]<>|#~&])", r"\\\1", line)

@@ -1,0 +1,160 @@
+"""The part of the page about a pretraining: how its losses fell, what it took, where it started.
+
+All of it is told from pretraining.json alone; what the search said of the same architecture is drawn beside it, where
+it is the same quantity.
+
+    >>> figure = losses(run, run.pretraining)
+    >>> [trace["name"] for trace in figure["data"]]
+    ['Training', 'Held-out embedding', 'Held-out relations', 'Held-out, weighted sum']
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from subarch.show import formats
+from subarch.show.axes import Figure, base_layout, label, marker_line, padded_axis, ramp
+from subarch.show.data import RunData, SearchData
+from subarch.show.tables import Cell, Column, Fact, Row, Table, text
+
+Item = dict[str, Any]
+
+FEW_POINTS = 30
+"""Points of a line up to which each one is marked."""
+SAME_SAMPLE = ("teacher", "corpus", "text_column", "max_length", "heldout")
+"""Configuration keys that search and pretraining must share for their held-out samples to be the same."""
+
+
+def view(found: Item) -> Item:
+    """What the template shows of pretraining.json: sentence, facts, words and the table of losses."""
+    return {
+        "sentence": f"{found['architecture']}, {learnt(found)}. Held-out losses are those of text that was never "
+        "trained on. Hover for a figure, drag to zoom, double-click to reset.",
+        "facts": facts(found),
+        "words": words(found),
+        "losses": before_and_after(found),
+    }
+
+
+def headline(found: Item) -> str:
+    """The outcome in one sentence."""
+    start, end = (formats.error(point["loss"]) for point in ends(found))
+    steps = f"{found['steps']:,} step{'s' * (found['steps'] != 1)}"
+    return f"{found['architecture']} was pretrained: {steps} took its held-out loss from {start} to {end}."
+
+
+def ends(found: Item) -> tuple[Item, Item]:
+    """The held-out losses before training, and those of the weights that were kept."""
+    return found["heldout"][0], next(p for p in reversed(found["heldout"]) if p["step"] == found["kept"])
+
+
+def learnt(found: Item) -> str:
+    """From whom, by which losses."""
+    teacher = f"from {found['teacher']} ({found['teacher_architecture']})" if found["teacher"] else "without a teacher"
+    return f"learnt {teacher} by " + " + ".join(f"{weight:g} {name}" for name, weight in found["losses"].items())
+
+
+def losses(run: RunData, found: Item) -> Figure:
+    """Training loss, held-out losses and their weighted sum by step."""
+    names = list(found["losses"])
+    colors = {name: ramp(position / max(len(names) - 1, 1)) for position, name in enumerate(names)}
+    traces = [line("Training", found["curve"], "loss", "--muted-mark", 1.5)]
+    traces += [line(f"Held-out {name}", found["heldout"], name, colors[name], 2) for name in names]
+    if found["losses"] != {names[0]: 1.0}:  # else the sum is the one loss again
+        traces.append(line("Held-out, weighted sum", found["heldout"], "loss", "--accent", 3.5))
+    layout = base_layout("Steps", "Loss")
+    values = [value for trace in traces for value in trace["y"]]
+    if (error := searched_error(run, found)) is not None:
+        words = f"embedding after the search {formats.error(error)}"
+        layout["shapes"] = [marker_line("y", error, words, colors["embedding"], "dot")]
+        values.append(error)
+    layout["xaxis"] |= {"rangemode": "tozero"}
+    layout["yaxis"] |= padded_axis(values)
+    return {"data": traces, "layout": layout}
+
+
+def line(name: str, points: list[Item], key: str, color: str, width: float) -> Figure:
+    """One loss over the steps."""
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if len(points) <= FEW_POINTS else "lines",
+        "name": label(name),
+        "x": [point["step"] for point in points],
+        "y": [point[key] for point in points],
+        "hovertext": [hover(name, point, point[key]) for point in points],
+        "hoverinfo": "text",
+        "line": {"color": color, "width": width},
+        "marker": {"color": color, "size": 2 * width + 1},
+    }
+
+
+def hover(name: str, point: Item, value: float) -> str:
+    lines = [f"<b>{label(name)}</b>", f"step {point['step']:,}, after {formats.duration(point['seconds'])}"]
+    lines.append(f"loss {formats.error(value)}")
+    if "learning_rate" in point:
+        lines.append(f"learning rate {formats.plain(point['learning_rate'])}")
+    return "<br>".join(lines)
+
+
+def searched_error(run: RunData, found: Item) -> float | None:
+    """The error that the search left this architecture at, where the held-out loss `embedding` is the same quantity.
+
+    That is: measured on the same sample, and not on masked input, as all losses are beside `mlm` or `logits`.
+    """
+    if not isinstance(run, SearchData) or "embedding" not in found["losses"]:
+        return None
+    same = all(run.config.get(key) == found["config"][key] for key in SAME_SAMPLE)
+    if not same or {"mlm", "logits"} & set(found["losses"]):
+        return None
+    for row in run.selection["candidates"]:
+        if row["architecture"] == found["architecture"] and row["error_kind"] == "embedding":
+            return formats.finite(row["error"])
+    return None
+
+
+def facts(found: Item) -> list[Fact]:
+    """What it took and what it gave, in figures."""
+    planned, latency, size = found["schedule"]["steps"], found["latency"], found["parameters"]
+    notes = [f"of {planned:,}: stopped early"] if found["steps"] < planned else []
+    if found["kept"] != found["steps"]:
+        notes.append(f"the weights of step {found['kept']:,} are kept")
+    student, teacher = latency["student"], latency.get("teacher")
+    beside = f"IQR {formats.interval([student['q1_ms'], student['q3_ms']])}"
+    if teacher:
+        gain = formats.factor(teacher["median_ms"] / student["median_ms"])
+        beside += f"; teacher {formats.milliseconds(teacher['median_ms'])}, {gain} as long"
+    return [
+        Fact("Steps", f"{found['steps']:,}", "; ".join(notes)),
+        Fact("Time", formats.duration(found["seconds"]), f"{found['seconds'] / 60:,.1f} minutes"),
+        Fact("Tokens", formats.count(found["tokens"]), f"{found['tokens_per_second']:,.0f} a second"),
+        Fact("Padding", f"{100 * found['padding']:.1f}{formats.SPACE}%", "of all that was computed"),
+        Fact("Latency", formats.milliseconds(student["median_ms"]), beside),
+        Fact("Parameters", formats.count(size["total"]), f"{formats.exact(size['encoder'])} in encoder layers"),
+    ]
+
+
+def words(found: Item) -> list[tuple[str, str]]:
+    """What no figure tells, as (name, sentence) pairs."""
+    latency = found["latency"]
+    threads = f"{latency['threads']} thread{'s' * (latency['threads'] != 1)}"
+    return [
+        ("Weights came from", found["started"]),
+        ("Teacher's targets", found["schedule"]["sentence"]),
+        ("Latency of", f"batch {latency['batch']}, {latency['length']} tokens, {latency['runtime']}, {threads}"),
+    ]
+
+
+def before_and_after(found: Item) -> Table:
+    """Each held-out loss at the start and of the weights that were kept, with its weight."""
+    columns = [Column("Loss", numeric=False), Column("Weight"), Column("Start"), Column("End")]
+
+    def values(name: str) -> list[Cell]:
+        shown = (formats.finite(point[name]) for point in ends(found))
+        return [Cell(formats.error(value), value, formats.digits(value)) for value in shown]
+
+    rows = [
+        Row([text(name), Cell(formats.plain(weight), weight), *values(name)])
+        for name, weight in found["losses"].items()
+    ]
+    rows.append(Row([text("weighted sum"), Cell(""), *values("loss")], "total"))
+    return Table("Loss on the held-out sample before and after", columns, rows)

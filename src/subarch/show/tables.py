@@ -1,0 +1,245 @@
+"""The tables of the report as plain data: headers and cells whose text, sort value and exact figure are settled here.
+
+The template only lays them out. A cell carries `value` beside its text, so that a table sorts by 13,427,328 and not by
+"13.4 M", and `exact`, the figure in full, shown on hover.
+
+    >>> table = comparison([{"model": "teacher", "parameters": 22_713_216, "ms per query": 11.6}], None, "Compared")
+    >>> [cell.text for cell in table.rows[0].cells]
+    ['teacher', '22.7 M', '11.60']
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from subarch.show import formats
+from subarch.show.figures import nearest_name, winner_name
+
+Item = dict[str, Any]
+
+LONGEST = 300
+"""Characters of a text that a cell shows."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. `value` is what it sorts by (None sorts last); `exact` is empty where the text says it all."""
+
+    text: str
+    value: float | str | None = None
+    exact: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A header; `numeric` columns are aligned right and set in tabular figures."""
+
+    title: str
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Row:
+    cells: list[Cell]
+    emphasis: str = ""
+    """The class of the style sheet: "winner", "nearest", "total" or nothing."""
+
+
+@dataclass(frozen=True)
+class Table:
+    caption: str
+    columns: list[Column]
+    rows: list[Row]
+    sortable: bool = False
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A key figure under the headline."""
+
+    name: str
+    figure: str
+    note: str
+    small: bool = False
+    """Whether the figure is words rather than a number."""
+
+
+def candidates(selection: Item, caption: str, rows: list[Item], reasons: bool) -> Table:
+    """Candidates with their objectives; with `reasons`, sortable and with why each one lost."""
+    settings = list(dict.fromkeys(name for row in rows for name in row["hyperparameters"]))
+    columns = [Column("⟨D, A, H, I⟩", numeric=False), Column("Error"), Column("Latency (ms)"), Column("Parameters")]
+    columns += [Column("W"), *([Column("Outcome", numeric=False)] if reasons else [])]
+    columns += [Column("Encoder"), Column("Multiply-adds")]
+    columns += [Column(words(name), any_number(row["hyperparameters"].get(name) for row in rows)) for name in settings]
+    columns += [Column("Trial")]
+    winner, nearest = winner_name(selection), nearest_name(selection)
+    body = []
+    for row in rows:
+        name = row["architecture"]
+        spread = f"IQR {formats.interval(row['latency_iqr_ms'])}" if row["latency_iqr_ms"] else ""
+        outcome = "selected" if name == winner else row["reason"] or formats.DASH
+        cells = [
+            architecture(name),
+            Cell(formats.error(row["error"]), formats.finite(row["error"]), formats.digits(row["error"])),
+            Cell(formats.milliseconds(row["latency_ms"], ""), formats.finite(row["latency_ms"]), spread),
+            counted(row["parameters"]),
+            Cell(formats.error(row["w"]), formats.finite(row["w"]), formats.digits(row["w"])),
+            *([text(outcome)] if reasons else []),
+            counted(row["encoder_parameters"]),
+            counted(row["operations"]),
+            *(setting(row["hyperparameters"].get(name)) for name in settings),
+            Cell(str(row["trial"]), row["trial"]),
+        ]
+        body.append(Row(cells, "winner" if name == winner else "nearest" if name == nearest else ""))
+    return Table(caption, columns, body, sortable=reasons)
+
+
+def excluders(selection: Item, order: list[Item]) -> Table:
+    """Who excludes whom by a certificate: the trained candidates, with those that they exclude."""
+    excluded: dict[str | None, list[str]] = {}
+    for name, by in selection["certificate"]["excluded"].items():
+        excluded.setdefault(by, []).append(name)
+    errors = {row["architecture"]: row["error"] for row in order}
+    columns = [Column("Trained", numeric=False), Column("Error"), Column("Excludes"), Column("Of these", numeric=False)]
+    rows = [
+        Row(
+            [
+                architecture(by) if by else text("no one: the cost alone excludes them"),
+                Cell(formats.error(errors[by]), errors[by], formats.digits(errors[by])) if by else Cell(formats.DASH),
+                whole(len(names)),
+                cut(", ".join(names)),
+            ]
+        )
+        for by, names in sorted(excluded.items(), key=lambda item: -len(item[1]))
+    ]
+    caption = "What excludes the candidates that were not trained: each is no larger, and would have to be better"
+    return Table(caption, columns, rows, sortable=True)
+
+
+def exports(records: list[Item]) -> Table:
+    """What exported files lose against PyTorch: each parity.json, an output a row."""
+    columns = [Column("Model", numeric=False), Column("As", numeric=False), Column("Output", numeric=False)]
+    columns += [Column("Size (MB)"), Column("Largest difference"), Column("Worst cosine"), Column("Mean cosine")]
+    columns += [Column("Sequences"), Column("On its task", numeric=False)]
+    rows = []
+    for record in records:
+        size, task = sum(file["bytes"] for file in record["files"].values()), record["task"] or {}
+        score = f"{task['metric']} {task['pytorch']:.4f} → {task['exported']:.4f}" if "metric" in task else formats.DASH
+        for output, like in record["likeness"].items():
+            figures = [size / 1e6, like["difference"], like["worst_cosine"], like["mean_cosine"]]
+            words = [f"{figures[0]:.1f}", f"{figures[1]:.2g}", f"{figures[2]:.4f}", f"{figures[3]:.4f}"]
+            cells = [text(record["model"]), text(record["variant"]), text(output)]
+            cells += [Cell(word, figure, formats.digits(figure)) for word, figure in zip(words, figures, strict=True)]
+            rows.append(Row([*cells, whole(record["sequences"]), text(score)]))
+    return Table(
+        "Exported files, compared with PyTorch on held-out text over varying batches and lengths", columns, rows
+    )
+
+
+def comparison(rows: list[Item], winner: str | None, caption: str) -> Table:
+    """The final table: the columns of its rows, in the order in which they first appear."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [Column(words(name), any_number(row.get(name) for row in rows)) for name in names]
+    body = [
+        Row(
+            [Cell(formats.by_name(name, row.get(name)), None, formats.digits(row.get(name))) for name in names],
+            "winner" if any(winner in str(value).split() for value in row.values()) else "",
+        )
+        for row in rows
+    ]
+    return Table(caption, columns, body)
+
+
+def failures(trials: list[Item]) -> Table:
+    columns = [Column("Trial"), Column("⟨D, A, H, I⟩", numeric=False), Column("θ", numeric=False), Column("Seed")]
+    columns += [Column("Steps"), Column("Time"), Column("Why it failed", numeric=False)]
+    body = [
+        Row(
+            [
+                Cell(str(trial["number"]), trial["number"]),
+                architecture(trial["architecture"]),
+                text(formats.hyperparameters(trial["hyperparameters"]) or formats.DASH),
+                Cell(str(trial["seed"]), trial["seed"]),
+                Cell(formats.plain(trial["steps"]), trial["steps"]),
+                Cell(formats.duration(trial["seconds"]), formats.finite(trial["seconds"])),
+                text(trial["reason"] or "no reason recorded"),
+            ]
+        )
+        for trial in trials
+    ]
+    return Table("Trials that failed; the search went on without them", columns, body)
+
+
+def ledger(entries: list[Item]) -> Table:
+    """What the run spent its time on, with the share of each part and the sum."""
+    total = sum(entry["seconds"] for entry in entries)
+    columns = [Column("Work", numeric=False), Column("Time"), Column("Share")]
+    body = [
+        Row(
+            [
+                text(entry["what"]),
+                Cell(formats.duration(entry["seconds"]), entry["seconds"], f"{entry['seconds']:,.1f} s"),
+                Cell(f"{entry['seconds'] / total:.0%}" if total else formats.DASH, entry["seconds"]),
+            ]
+        )
+        for entry in entries
+    ]
+    body.append(Row([text("Together"), Cell(formats.duration(total), total, f"{total:,.1f} s"), Cell("")], "total"))
+    return Table("Wall time of the run", columns, body)
+
+
+def flat(settings: Item, prefix: str = "") -> list[tuple[str, str]]:
+    """Nested settings as (dotted name, value) pairs, in their order."""
+    pairs: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            pairs += flat(value, f"{prefix}{name}.")
+        else:
+            pairs.append((f"{prefix}{name}", formats.plain(value)))
+    return pairs
+
+
+def architecture(name: str) -> Cell:
+    """An architecture sorts by its numbers, so that 10-… comes after 2-…: each is padded with zeros."""
+    return Cell(name, "-".join(part.zfill(8) for part in name.split("-")))
+
+
+def setting(value: Any) -> Cell:
+    number = formats.finite(value)
+    return Cell(formats.plain(value), formats.plain(value) if number is None else number)
+
+
+def counted(value: Any) -> Cell:
+    return Cell(formats.count(value), formats.finite(value), formats.exact(value))
+
+
+def scored(value: Any) -> Cell:
+    """A metric of a task, or a p-value."""
+    return Cell(formats.score(value), formats.finite(value), formats.digits(value))
+
+
+def whole(value: int) -> Cell:
+    """A count that is shown in full."""
+    return Cell(formats.exact(value), value)
+
+
+def cut(content: str) -> Cell:
+    """A text of any length: what is over LONGEST is shown on hovering only."""
+    if len(content) <= LONGEST:
+        return text(content)
+    return Cell(content[:LONGEST] + "…", content[:LONGEST], content)
+
+
+def text(content: str) -> Cell:
+    return Cell(content, content)
+
+
+def words(name: str) -> str:
+    """The name of a column or a setting as it is read: learning_rate, learning rate."""
+    return name.replace("_", " ")
+
+
+def any_number(values: Iterable[Any]) -> bool:
+    return any(formats.finite(value) is not None for value in values)
