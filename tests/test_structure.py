@@ -31,7 +31,6 @@ LIGHT = [
     ".numbers.space",
     ".models.sentence",
     ".run.machine",
-    ".search",
     ".extraction.config",
     ".run.folder",
     ".cli.app",
