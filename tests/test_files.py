@@ -93,7 +93,7 @@ def test_what_a_killed_process_left_of_a_folder_is_no_part_of_the_next(tmp_path:
 @given(value=st.recursive(st.none() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=5))
 def test_json_comes_back(tmp_path: Path, value: object) -> None:
     for ensure_ascii in (True, False):
-        write_json(tmp_path / "value.json", value, ensure_ascii=ensure_ascii and True)
+        write_json(tmp_path / "value.json", value, ensure_ascii=ensure_ascii)
     assert json.loads((tmp_path / "value.json").read_text(encoding="utf-8")) == value
     assert os.listdir(tmp_path) == ["value.json"]
 
