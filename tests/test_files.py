@@ -9,6 +9,7 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -63,16 +64,20 @@ def test_a_file_has_the_permissions_of_the_umask(tmp_path: Path, umask: int) -> 
     assert len(modes(tmp_path)) == 4
 
 
+def write_and_fail(place: AbstractContextManager[Path], name: str) -> None:
+    with place as partial:
+        (partial / name).write_text("new", encoding="utf-8")
+        raise KeyError
+
+
 def test_what_raises_leaves_the_old_and_nothing_else(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "old")
     with replaced(tmp_path / "folder") as partial:
         (partial / "file").write_text("old", encoding="utf-8")
-    with pytest.raises(KeyError), replaced_file(tmp_path / "file") as partial:
-        partial.write_text("new", encoding="utf-8")
-        raise KeyError
-    with pytest.raises(KeyError), replaced(tmp_path / "folder") as partial:
-        (partial / "file").write_text("new", encoding="utf-8")
-        raise KeyError
+    with pytest.raises(KeyError):
+        write_and_fail(replaced_file(tmp_path / "file"), "")
+    with pytest.raises(KeyError):
+        write_and_fail(replaced(tmp_path / "folder"), "file")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_text(encoding="utf-8") == "old"
     assert (tmp_path / "folder" / "file").read_text(encoding="utf-8") == "old"
