@@ -320,6 +320,6 @@ def test_latencies_of_a_later_question_are_not_mistaken_for_the_ones_selected_by
     run = Path(shutil.copytree(large, tmp_path / "copy", ignore=shutil.ignore_patterns("weights", "selected")))
     record = json.loads((run / "latency.json").read_text(encoding="utf-8"))
     record["settings"]["runtime"] = "onnx"
-    record["candidates"] = dict.fromkeys(record["candidates"], {"median_ms": 9.0})
+    record["candidates"] = {name: {"median_ms": 9.0} for name in record["candidates"]}
     (run / "latency_another.json").write_text(json.dumps(record), encoding="utf-8")
     assert verify(run)[0].startswith("6000 candidates: ")
