@@ -80,7 +80,7 @@ def test_it_verifies(finished: Path) -> None:
     assert sentences[0].startswith("14 candidates: ")
     shown = CliRunner().invoke(app, ["verify", str(finished)])
     assert shown.exit_code == 0
-    assert shown.output.splitlines() == sentences
+    assert shown.stdout.split("\n") == [*sentences, ""]
 
 
 def double(values: dict[str, Any], name: str) -> None:
