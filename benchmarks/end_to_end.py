@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
     parser.add_argument("--out", type=Path, default=Path("runs/end-to-end"))
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--min-cosine", type=float, default=0.95, help="exports below are left out")
     parser.add_argument("--variants", nargs="*", default=[*FP32, *INT8], help="to try on little")
     arguments = parser.parse_args()
     torch.set_num_threads(usable_cores())
@@ -62,7 +63,7 @@ def main() -> None:
     for who, folder in models.items():
         for variant in arguments.variants:
             try:
-                files[who, variant] = exported(folder, variant, corpus, arguments.out / who)
+                files[who, variant] = exported(folder, variant, corpus, arguments.out / who, arguments.min_cosine)
             except InvalidExport as error:  # parity: then this file is no candidate, and the reason is kept
                 refused[f"{who} in {variant}"] = str(error)
     scores = {key: spearman(models[key[0]], key[1], file, arguments.sts) for key, file in files.items()}
@@ -131,12 +132,12 @@ def eager_ratios(milliseconds: dict[tuple[str, str], float]) -> dict[str, dict[s
     }
 
 
-def exported(model: Path, variant: str, corpus: Path, run: Path) -> Path:
+def exported(model: Path, variant: str, corpus: Path, run: Path, min_cosine: float) -> Path:
     """The folder of an export that parity let through, made where it is not there already; of torch the model's."""
     if variant == "torch":
         return model
     runtime, _, quantize = variant.partition("-")
-    options = {"runtime": runtime, "quantize": quantize or None, "corpus": [str(corpus)]}
+    options = {"runtime": runtime, "quantize": quantize or None, "corpus": [str(corpus)], "min_cosine": min_cosine}
     config = load(ExportConfig, None, options)
     folder = target(model, config, run)
     if folder.is_dir() and sealed(folder)[1]["fingerprint"] == Teacher.load(model).fingerprint:
