@@ -153,7 +153,7 @@ def test_speedup_of_workers(last_line: Benchmark, tmp_path: Path, monkeypatch: p
         "--results",
         str(tmp_path / "found.json"),
     ]
-    found = last_line("search/speedup.py", *given, "--rounds", "2", "--", *words)
+    found = last_line("benchmarks.studies.speedup", *given, "--rounds", "2", "--", *words)
     assert found["speedup_1"] == 1
     assert [command[command.index("--workers") + 1] for command in asked] == ["1", "1", "2", "1", "2"]
     runs = json.loads((tmp_path / "found.json").read_text())["runs"]
@@ -287,6 +287,6 @@ def test_pair_reading(last_line: Benchmark, tmp_path: Path) -> None:
     arguments = ["--teacher", str(teacher), "--sts", str(sts), "--out", str(tmp_path / "out"), "--epochs", "2"]
     arguments += ["--results", str(tmp_path / "results.json"), "--encoder", f"whole={teacher}"]
     found = last_line("benchmarks.studies.pair_reading", *arguments, "--layers", "0,1,2", "0,2")
-    scores = {name: [one[key] for key in ("dev", "heldout", "embeddings")] for name, one in found.items()}
+    scores = {name: [one[key] for key in ("dev", "heldout", "embeddings")] for name, one in found["runs"].items()}
     assert scores["0,1,2"] == scores["whole"] != scores["0,2"]
     assert last_line("benchmarks.studies.pair_reading", *arguments, "--layers", "0,2") == found
