@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForSequenceClassification
-from typer.testing import CliRunner
 
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning import finetune as stage

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from subarch.errors import InvalidConfig, InvalidTask, InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
