@@ -373,7 +373,7 @@ def _check_default(folder: Path, config: Any, tokenizer: Any) -> None:
 
 
 _BEGINNINGS = ("the", "The", " the", "42", ".", "é", "東京", "##s")
-_TEXTS = ("", "the", "The old boat, near 42 bells. É café 東京 [x]")
+_TEXTS = ("the", "", "The old boat, near 42 bells. É café 東京 [x]")
 
 
 def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:

@@ -25,9 +25,8 @@ from subarch.learning.distill import Distiller, TeacherSide
 from subarch.learning.targets import TargetStore
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, load_weights
 from subarch.models.teacher import Teacher, Tokens
-from subarch.models.weights import load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.collate import Collator, Inputs
 from subarch.pretraining.config import PretrainConfig
