@@ -407,7 +407,10 @@ BAD: dict[str, tuple[Change, str]] = {
         "not in the order",
     ),
     "damaged modules": (lambda f: _truncate(f / "modules.json", 0.5), r"modules\.json: not valid JSON"),
-    "modules of another kind": (lambda f: write_json(f / "modules.json", [1]), "not supported: input should be a valid dictionary"),
+    "modules of another kind": (
+        lambda f: write_json(f / "modules.json", [1]),
+        "not supported: input should be a valid dictionary",
+    ),
     "activation": (
         _dense(activation_function="torch.nn.modules.activation.ReLU"),
         r"activation_function = .*ReLU' is not supported: .*Identity",

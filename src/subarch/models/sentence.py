@@ -31,7 +31,7 @@ TRANSFORMER_FILES = tuple(
     f"sentence_{family}_config.json"
     for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-"""Names under which versions of sentence-transformers saved the Transformer module; the first that says anything counts."""
+"""Names under which sentence-transformers saved a Transformer's settings; the first file that is not empty counts."""
 
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
@@ -41,7 +41,9 @@ _LEGACY_POOLING = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_TANH, _IDENTITY = "torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"
+_Activation = Literal["torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"]
+_TANH: _Activation = "torch.nn.modules.activation.Tanh"
+_IDENTITY: _Activation = "torch.nn.modules.linear.Identity"
 
 Length = Annotated[int, Field(ge=3)]
 """Tokens, with the two special ones."""
@@ -124,7 +126,7 @@ class _DenseSettings(_Settings):
     in_features: Annotated[int, Field(ge=1)]
     out_features: Annotated[int, Field(ge=1)]
     bias: bool = True
-    activation_function: Literal["torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"] = _TANH
+    activation_function: _Activation = _TANH
     module_input_name: Literal["sentence_embedding"] = "sentence_embedding"
     module_output_name: Literal["sentence_embedding"] | None = None
     use_residual: Literal[False] = False

@@ -20,11 +20,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, BertModel, PreTrainedModel, RobertaForMaskedLM, RobertaModel
-from transformers.utils import logging
 
 from subarch.errors import InvalidStudy
 from subarch.models.sentence import Recipe, pool, write_modules
-from subarch.models.teacher import Teacher, special_tokens
+from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.models.tensors import save_tensors
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import replaced
@@ -145,14 +144,8 @@ def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) ->
 
     The folder appears whole or not at all; one that is there is replaced.
     """
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        with replaced(folder) as partial:
-            student.model.save_pretrained(partial)
-            tokenizer.save_pretrained(partial)
-            if student.sentence:
-                write_modules(partial, recipe, student.model.config.hidden_size, student.projection)
-    finally:
-        if bars:
-            logging.enable_progress_bar()
+    with quiet(), replaced(folder) as partial:
+        student.model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if student.sentence:
+            write_modules(partial, recipe, student.model.config.hidden_size, student.projection)

@@ -1,8 +1,8 @@
 """The teacher: a sentence encoder that is loaded safely and computes what sentence-transformers computes with it.
 
-A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors. What the folder
-says beside the weights is applied or refused by name (`sentence.py`); its tokenizer has to put the special tokens where
-students put them. Nothing in it is ever executed: pickled weights and remote code are refused.
+A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors. What else the
+folder says is applied or refused by name (`sentence.py`); its tokenizer has to put special tokens around a text as
+`assemble` does. Nothing in it is ever executed: pickled weights and remote code are refused.
 
     >>> teacher = Teacher.load("path/to/all-MiniLM-L6-v2")
     >>> teacher.embed([[2023, 2003, 1037, 7953]]).shape
@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -268,29 +269,22 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    # The load report lists the pooler, which is left behind on purpose; what is missing is checked below.
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(40)  # errors only
-    logging.disable_progress_bar()
     try:
-        model, report = auto.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # checked below, where the message can name the weight
-            **options,
-        )
+        with quiet():
+            model, report = auto.from_pretrained(
+                folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # checked below, where the message can name the weight
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise InvalidTeacher(
             f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
             f"{type(error).__name__}: {error}"
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):
         raise InvalidTeacher(f"{folder}: {len(missing)} weights are missing from its files, first {missing[0]}")
     if mismatched := sorted(report["mismatched_keys"]):
@@ -306,6 +300,20 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
             f"first {inside[0]}; without them it would compute something else"
         )
     return model.eval().requires_grad_(False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and load reports of transformers: what is missing is refused in words."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _is_of_encoder(name: str, prefix: str) -> bool:
@@ -349,8 +357,8 @@ def _tokenizer(folder: Path, options: dict[str, Any]) -> Any:
         raise InvalidTeacher(f"{folder}: its tokenizer cannot be read: {type(error).__name__}: {error}") from error
     if not tokenizer.is_fast:
         raise InvalidTeacher(
-            f"{folder}: its tokenizer, {type(tokenizer).__name__}, exists only in Python; one of the tokenizers library "
-            "is needed (tokenizer.json): convert it, or use a teacher that comes with one"
+            f"{folder}: its tokenizer, {type(tokenizer).__name__}, is a slow one, without a tokenizer.json; convert it "
+            "for the tokenizers library and save it here, or use a teacher that has a fast tokenizer"
         )
     if tokenizer.pad_token_id is None:
         raise InvalidTeacher(f"{folder}: its tokenizer has no padding token")
