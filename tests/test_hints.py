@@ -135,7 +135,7 @@ def test_a_whole_run(kind: str, tmp_path: Path) -> None:
     full = {str(one.architecture) for one in trials if one not in cheap}
     assert set(selection["certificate"]["trained"]) == full
     before = OneProcess.submitted
-    assert extract(run.config, tmp_path / "run", resume=True) == selection
+    assert extract(run.config(ExtractConfig), tmp_path / "run", resume=True) == selection
     assert OneProcess.submitted == before
 
 

@@ -25,6 +25,7 @@ report.html         the page to look at
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -32,10 +33,11 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
-from subarch.errors import InvalidStudy
+from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.run.configuration import dump, load
 from subarch.run.files import unreadable, write_text
 from subarch.run.records import Basis, Record
+from subarch.run.yamlfile import read_yaml
 
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
@@ -77,12 +79,13 @@ class RunFolder:
 
     @property
     def begun(self) -> bool:
-        """Whether anything was finished that a start with other input would lose (a mistyped teacher leaves nothing)."""
+        """Whether something is finished that a start with other input would lose; a mistyped teacher leaves nothing."""
         return self.has(Basis) or (self.path / "study.db").is_file()
 
     def _start(self, config: BaseModel) -> RunFolder:
         with self:  # not under the feet of a process that has only begun
             (self.path / "space.json").unlink(missing_ok=True)
+            shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
             self.write("format", FORMAT)
             self.write_text("config.yaml", dump(config))
         return self
@@ -118,6 +121,11 @@ class RunFolder:
                 f"{self.path}: stopped by {type(error).__name__}: {error}; what was finished before is kept: "
                 "set right what is wrong (a full disk?), then resume"
             ) from error
+
+    def settings(self) -> dict[str, Any]:
+        """The configuration that the run was started with, by key, for a stage that takes over some of it."""
+        found = read_yaml(self.path / "config.yaml", InvalidConfig)
+        return found if isinstance(found, dict) else {}
 
     def config(self, kind: type[Config]) -> Config:
         """The configuration that the run was started with.

@@ -14,6 +14,7 @@ Importing this module imports neither torch nor NumPy.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 from pathlib import Path
 
@@ -30,10 +31,10 @@ _EXPORTS = {"onnx", "openvino"}
 
 
 class Source(Row):
-    """Something that was read: where, and a hash of its content (None: of a data set on the hub, only its name)."""
+    """Something that was read: where, and a hash of its content."""
 
     path: str
-    hash: str | None
+    hash: str
 
 
 class StageInputs(Record):
@@ -89,13 +90,18 @@ def changes(before: StageInputs, now: StageInputs, free: Collection[str] = ()) -
             found.append(f"there is a {role} now ({new.path})" if new else f"there is no {role} now")
         elif old.path == new.path and old.hash != new.hash:
             found.append(f"the {role} {new.path} has other content now")
-        elif old.hash != new.hash or (new.hash is None and old.path != new.path):
+        elif old.hash != new.hash:
             found.append(f"the {role} is {new.path} now and was {old.path}")
     for key in now.config | before.config:
         old_value, new_value = before.config.get(key), now.config.get(key)
         if key not in free and old_value != new_value:
             found.append(f"{key} = {show(new_value)} now and was {show(old_value)}")
     return found
+
+
+def of_values(path: str, *values: object) -> Source:
+    """What `path` names, by values that decide what it holds."""
+    return Source(path=path, hash=hashlib.blake2b(repr(values).encode(), digest_size=16).hexdigest())
 
 
 def of_model(folder: Path, refusal: type[SubarchError]) -> Source:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -23,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidCorpus
+from subarch.run.files import replaced
+from subarch.run.inputs import Source, of_values
 from subarch.text.packed import FORMAT, Corpus, Part, Segments, pack, replacing, require
 from subarch.text.read import Document, files, hash64, identity, listed, read
 
@@ -165,9 +166,8 @@ def own_tokenizer(sources: Sequence[str | Path], text_column: str, vocabulary_si
 
     if not folder.is_dir():
         texts = (document.text for document in islice(read(sources, text_column), TOKENIZER_TEXTS))
-        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        train_tokenizer(texts, vocabulary_size).save_pretrained(temporary)
-        temporary.rename(folder)
+        with replaced(folder) as partial:
+            train_tokenizer(texts, vocabulary_size).save_pretrained(partial)
     return AutoTokenizer.from_pretrained(folder)
 
 
@@ -187,6 +187,19 @@ def fingerprint(source: str | Path) -> dict[str, Any]:
             raise InvalidCorpus(f"{path}: cannot be read: {error}") from error
         digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content)
     return {"source": str(source), "blake2b": digest.hexdigest() if paths else None}
+
+
+def content_of(sources: Sequence[str | Path]) -> Source:
+    """What a stage records of a corpus that it reads (`run.inputs`), whatever the order of the sources.
+
+    The bytes of files are hashed; of a data set on the hub the name is all that is compared.
+
+    Raises:
+        InvalidCorpus: a source is missing or cannot be read.
+    """
+    found = map(fingerprint, listed(sources))
+    hashes = sorted(one["blake2b"] or one["source"] for one in found)
+    return of_values(", ".join(map(str, listed(sources))), *hashes)
 
 
 def plain(tokenizer: Any) -> Tokenizer:
