@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from subarch.errors import InvalidConfig
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.hints import hints
 from subarch.extraction.question import Question
 from subarch.extraction.study import Study, sqlite
