@@ -27,7 +27,7 @@ from torch import Tensor
 from subarch.learning.distill import TeacherSide
 from subarch.models.tensors import save_tensors
 from subarch.pretraining.collate import Collator
-from subarch.text.packed import Segments
+from subarch.text.corpus import Segments
 
 SHARD = 2048
 """Sequences of a shard."""
