@@ -21,9 +21,9 @@ from subarch.export.exportable import load as load_exportable
 from subarch.export.seal import open_sealed, sealed
 from subarch.export.task import metric_drop
 from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.fit import labels_of, predict
 from subarch.latency.runtimes import FileRuntime
 from subarch.latency.timing import measure
+from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
 from subarch.tasks import own_task, read, score

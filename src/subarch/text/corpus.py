@@ -26,14 +26,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from subarch.errors import InvalidConfig, InvalidCorpus
-from subarch.run.files import replaced
+from subarch.run.files import file_digest, replaced
+from subarch.run.records import Record, Row
 from subarch.text.read import Document, Source, documents, hash64, identity, listed, opened
 from subarch.text.tokenizer import plain, train_tokenizer
 
@@ -59,19 +59,15 @@ Progress = Callable[[int, str], None]
 """Called with the work done so far and its unit."""
 
 
-class Fingerprint(BaseModel):
+class Fingerprint(Row):
     """What a source held: a hash over names and bytes of its files, None for a data set that is only on the hub."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
     blake2b: str | None
 
 
-class Settings(BaseModel):
+class Settings(Row):
     """How a corpus is made of its sources; see `build`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     text_column: str
     heldout_fraction: float
@@ -79,12 +75,12 @@ class Settings(BaseModel):
     minimum: int
 
 
-class Recipe(BaseModel):
+class Recipe(Record):
     """Everything that decides what is in a corpus; the same recipe gives the same corpus."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    NAME: ClassVar[str] = "corpus"
 
-    format: int = FORMAT
+    format: int
     sources: tuple[Fingerprint, ...]
     tokenizer: str
     """SHA-256 of the tokenizer."""
@@ -213,6 +209,7 @@ def build(
     folder = Path(folder)
     found = [opened(source, text_column) for source in sorted(listed(sources), key=str)]
     recipe = Recipe(
+        format=FORMAT,
         sources=tuple(fingerprint(source) for source in found),
         tokenizer=hashlib.sha256(backend.to_str().encode()).hexdigest(),
         settings=Settings(
@@ -224,7 +221,7 @@ def build(
     with _rebuilt(folder, lambda: _is_corpus_of(folder, recipe)) as partial:
         if partial is not None:
             meta = _write(documents(found, text_column), backend, partial, recipe, found, progress)
-            (partial / "corpus.json").write_text(meta.model_dump_json(indent=1), encoding="utf-8")
+            (partial / "corpus.json").write_text(meta.to_json(), encoding="utf-8")
     return Corpus.load(folder)
 
 
@@ -279,11 +276,10 @@ def fingerprint(source: Source) -> Fingerprint:
     digest = hashlib.blake2b(digest_size=16)
     for path in source.files:
         try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "blake2b").digest()
+            content = file_digest(path)
         except OSError as error:
             raise InvalidCorpus(f"{path}: cannot be read: {error}") from error
-        digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content)
+        digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content.encode())
     return Fingerprint(source=source.name, blake2b=digest.hexdigest() if source.files else None)
 
 

@@ -4,7 +4,7 @@ It opens what it is told to and then answers visits, one JSON line each, until i
 whoever asked is killed. In a process of its own a runtime meets neither the threads nor the memory of another, the
 memory that it takes can be read off the system, and several of them can serve at once.
 
-    python -m subarch.latency.bench.serving '{"engine": "onnx", "path": "model.onnx", "vocabulary": 30522, "threads": 2}'
+    python -m subarch.latency.bench.serving '{"engine": "onnx", "path": "model.onnx", "threads": 2, ...}'
     {"load_seconds": 0.21}
     {"batch": 1, "lengths": [32], "passes": 4, "seconds": 0}                 the line that is read
     {"times_ms": [2.9, 2.8, 2.8, 2.9], "peak_bytes": 241467392}              the line that is written
