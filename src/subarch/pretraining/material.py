@@ -26,9 +26,8 @@ from subarch.learning.distill import Distiller, TeacherSide
 from subarch.learning.targets import TargetCache, TargetStore
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, load_weights
 from subarch.models.teacher import Teacher, Tokens
-from subarch.models.weights import load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.progress import Report, silent
