@@ -7,7 +7,7 @@ threads: `stock` is `transformers.Trainer` with `DataCollatorForLanguageModeling
 trainer behind `subarch pretrain --loss-mlm 1`, which is handed what the same collator with the same seed made, and runs
 under the deterministic algorithms that the command asks for. A batch is 64 sequences of 128 random tokens, no padding.
 
-A third side, `ours-mkl`, is ours without `subarch.models.products`: it tells what is owed to doing less, and what to another
+A third side, `ours-mkl`, is ours without `models.products`: it tells what is owed to doing less, and what to another
 library for matrix products.
 
 Each side is a process of its own. They take turns, a step each (A B C A B C), the others waiting: what else the machine

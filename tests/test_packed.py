@@ -73,7 +73,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, tokenizer: PreTrainedTokeniz
 def test_a_failed_write_keeps_its_error_number(tmp_path: Path) -> None:
     """np.save and ndarray.tofile lose it, and then a full disk could not be told from other errors."""
     code = (
-        "import hashlib, resource, signal, numpy as np; from pathlib import Path; from subarch.text.packed import _save\n"
+        "import hashlib, resource, signal, numpy as np; from pathlib import Path\n"
+        "from subarch.text.packed import _save\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, (4096, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))\n"
         f"try: _save(Path({str(tmp_path / 'x.npy')!r}), '<i4', 99999, [np.zeros(99999, 'i4')], hashlib.sha256())\n"

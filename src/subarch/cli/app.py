@@ -23,7 +23,7 @@ from subarch.errors import SubarchError
 from subarch.export.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.finetuning.config import EXAMINED, FinetuneConfig
-from subarch.latency.bench.config import BenchConfig
+from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import PretrainConfig
 from subarch.show.screen import errors, progress, show_comparison, show_space, show_tasks, show_warnings

@@ -16,7 +16,7 @@ import typer
 
 from subarch.export.config import ExportConfig
 from subarch.finetuning.config import FinetuneConfig
-from subarch.latency.bench.config import BenchConfig
+from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.show.bench_screen import show_bench
 from subarch.show.screen import (
