@@ -47,14 +47,15 @@ from subarch.errors import InvalidTask
 from subarch.evaluation.resampling import compare
 from subarch.finetuning.agora import agora
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
-from subarch.finetuning.division import Parts, parts_of
-from subarch.finetuning.fit import Fitted, Logits, fit, labels_of, predict
+from subarch.finetuning.fit import Fitted, fit
 from subarch.finetuning.neighbours import Neighbourhood
+from subarch.models.heads import Logits, labels_of, predict
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import load
 from subarch.run.machine import machine, usable_cores
 from subarch.tasks import Examples, score
 from subarch.tasks import statistics as about
+from subarch.tasks.division import Parts, parts_of
 from subarch.tasks.metrics import primary
 
 RESULTS = Path(__file__).parent / "results" / "finetuning"

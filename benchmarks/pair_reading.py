@@ -26,13 +26,14 @@ from records import write
 from sts import sts_b
 from subarch.demo.demo import teacher_folder
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
-from subarch.finetuning.division import Parts, parts_of
-from subarch.finetuning.fit import fit, labels_of, predict
+from subarch.finetuning.fit import fit
 from subarch.learning.signals import text_embedder
+from subarch.models.heads import labels_of, predict
 from subarch.models.teacher import Teacher
 from subarch.run.configuration import load
 from subarch.run.machine import machine, usable_cores
 from subarch.tasks import score
+from subarch.tasks.division import Parts, parts_of
 
 RESULTS = Path(__file__).parent / "results" / "pair_reading.json"
 LAYERS = ("0,1,2", "1,2,3", "0,4,5", "0,1", "1,2", "4,5")

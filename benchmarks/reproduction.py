@@ -2,7 +2,7 @@
 
 "Optimal Subarchitecture Extraction For BERT" (arXiv 2010.10499) and the README of its released code give a handful of
 sizes; the released weights have the shape 4-8-1024-768. This computes every figure for that shape and for the one with
-H and I exchanged, 4-8-768-1024, under each rule of counting, by the closed forms of `numbers.architecture`, after
+H and I exchanged, 4-8-768-1024, under each rule of counting, from the closed forms of `numbers.architecture`, after
 holding those against models built by `transformers` on the meta device, and marks which rules give the printed digits.
 
     python benchmarks/reproduction.py --runtimes              # sizes alone: seconds

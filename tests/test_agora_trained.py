@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, processors
 
 from subarch.finetuning.agora import agora
 from subarch.finetuning.config import FitSettings, Theta
-from subarch.finetuning.fit import fit, labels_of, predict
+from subarch.finetuning.fit import fit
 from subarch.finetuning.neighbours import Neighbourhood, identities
+from subarch.models.heads import labels_of, predict
 from subarch.tasks import TASKS, Example, Examples, score
 from subarch.text.read import identity
 from tiny import tiny_sentences, tiny_teacher

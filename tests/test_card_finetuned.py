@@ -13,11 +13,11 @@ import yaml
 from transformers import pipeline
 
 from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.division import parts_of
 from subarch.finetuning.finetune import finetune
 from subarch.run.configuration import load
 from subarch.show.finetuned_card import facts_of
 from subarch.tasks import Examples
+from subarch.tasks.division import parts_of
 from tasks_tiny import LABELS, pairs, prices, quizzes, topics
 from tiny import tiny_teacher
 

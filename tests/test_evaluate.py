@@ -14,11 +14,11 @@ from subarch.cli import app as cli
 from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.evaluate import evaluate
 from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.division import parts_of
-from subarch.finetuning.fit import labels_of, predict
+from subarch.models.heads import labels_of, predict
 from subarch.pipeline import write_report
 from subarch.run.configuration import load
 from subarch.tasks import read, score
+from subarch.tasks.division import parts_of
 from tiny import tiny_sentences, tiny_teacher
 
 

@@ -21,8 +21,8 @@ from subarch.export.graph import load_exportable
 from subarch.export.parity import metric_drop
 from subarch.export.runtimes import find_export, open_export, open_file
 from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.fit import labels_of, predict
 from subarch.latency.timing import measure, session_call
+from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
 from subarch.tasks import own_task, read, score

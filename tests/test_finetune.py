@@ -11,19 +11,19 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from transformers import AutoModelForSequenceClassification
-from typer.testing import CliRunner
 
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning import finetune as stage
 from subarch.finetuning import strategies
 from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.division import parts_of
 from subarch.finetuning.finetune import finetune
-from subarch.finetuning.fit import labels_of, predict
+from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.run.folder import places
 from subarch.tasks import score
+from subarch.tasks.division import parts_of
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher, write_json
 
@@ -121,14 +121,14 @@ def test_rows_limit_the_training_examples(data: Path) -> None:
 
 
 def test_what_has_no_labels_is_not_learnt(data: Path) -> None:
-    with pytest.raises(InvalidTask, match="the part test of topics has no labels"):
+    with pytest.raises(InvalidTask, match="part test of topics has no labels"):
         parts_of(config(data, parts=["train", "test"]))
     with pytest.raises(InvalidTask, match="'stars'"):
         parts_of(config(data, label="stars"))
 
 
 def test_diagnostic_sets_are_learnt_by_another_task() -> None:
-    with pytest.raises(InvalidTask, match="fine-tune for that"):
+    with pytest.raises(InvalidTask, match="evaluate that model on"):
         parts_of(load(FinetuneConfig, None, {"task": "ax", "data": "somewhere"}))
 
 

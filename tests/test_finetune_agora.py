@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from subarch.errors import InvalidConfig, InvalidTask, InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
 from subarch.finetuning import strategies
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
-from subarch.finetuning.division import parts_of
 from subarch.finetuning.finetune import finetune
-from subarch.finetuning.fit import fit, labels_of, predict
+from subarch.finetuning.fit import fit
+from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.tasks import score
+from subarch.tasks.division import parts_of
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher
 

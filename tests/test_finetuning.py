@@ -18,9 +18,10 @@ from subarch.errors import InvalidStudy, InvalidTask, InvalidTeacher, TrainingDi
 from subarch.finetuning import fit as finetuning
 from subarch.finetuning import trainer as fit_trainer
 from subarch.finetuning.config import FitSettings, Theta
-from subarch.finetuning.fit import Fitted, fit, labels_of, predict
+from subarch.finetuning.fit import Fitted, fit
 from subarch.finetuning.occurring import Occurring
 from subarch.finetuning.trainer import class_weights, loss_of
+from subarch.models.heads import labels_of, predict
 from subarch.tasks import Example, Examples, score
 from tasks_tiny import QUIZ, SAME, TOPIC, examples, pairs, prices, quizzes, topics
 from tiny import tiny_teacher
@@ -368,7 +369,7 @@ def test_a_tokenizer_that_opens_no_pair_is_refused(model: Path, tmp_path: Path) 
     content = json.loads(file.read_text())
     content["post_processor"]["pair"] = [{"Sequence": {"id": name, "type_id": 0}} for name in "AB"]
     file.write_text(json.dumps(content))
-    with pytest.raises(InvalidTeacher, match=r"no \[CLS\] before a pair"):
+    with pytest.raises(InvalidTeacher, match=r"does not put \[CLS\].* before a pair"):
         refit(tmp_path / "model", tmp_path / "fit")
 
 
@@ -386,9 +387,9 @@ def test_an_encoder_without_head_predicts_nothing(model: Path) -> None:
 
 
 def test_a_head_for_other_labels_predicts_nothing(fitted: Fitted) -> None:
-    with pytest.raises(InvalidTeacher, match="has 3 outputs, same asks for 2"):
+    with pytest.raises(InvalidTeacher, match="has 3 outputs, but same needs 2"):
         predict(fitted.folder, pairs(3))
-    with pytest.raises(InvalidTask, match="no example"):
+    with pytest.raises(InvalidTask, match="part train of topic is empty"):
         predict(fitted.folder, topics(0))
 
 
@@ -417,7 +418,7 @@ def test_labels_are_the_greatest_outputs() -> None:
 
 
 def test_batches_for_predictions_hold_all_rows_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from subarch.finetuning import heads
+    from subarch.models import heads
 
     monkeypatch.setattr(heads, "TOKENS", 30)
     lengths = [3, 9, 40, 1, 9, 2, 31, 7]

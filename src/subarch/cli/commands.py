@@ -1,249 +1,334 @@
-"""The commands whose options are a configuration's: each reads it, calls its stage, and shows what came of it.
+"""The commands. Each reads its options, calls its stage, and says how the result is shown; nothing else happens here.
 
-`cli` makes the options and names the commands.
+torch takes seconds to import, so a command imports its stage when it runs, after its options were found to be valid.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import sys
+import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import rich_click as click
 
+from subarch.cli.options import Answer, Progress, answering, errors, options_of
 from subarch.export.config import ExportConfig
-from subarch.finetuning.config import FinetuneConfig
+from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
+from subarch.finetuning.config import EXAMINED, FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
-from subarch.show.bench_screen import show_bench
-from subarch.show.screen import (
-    errors,
-    progress,
-    show_evaluation,
-    show_export,
-    show_finetuning,
-    show_plan,
-    show_selection,
-    show_training,
-)
+from subarch.pretraining.config import PretrainConfig
+from subarch.run.configuration import load
+from subarch.show import screen
 
 INFEASIBLE = 3
-"""Exit code where no candidate meets the limits."""
+"""Exit code if no candidate meets the limits."""
 
-Run = Annotated[Path, typer.Argument(help="Run folder.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output.")]
-Remeasure = Annotated[
-    bool, typer.Option("--remeasure", help="Measure latencies again, whatever is known of this machine.")
-]
-Option = typer.Option
+FIND, CHECK, LOOK = "Find and train an encoder", "Check and compare", "Before you start"
+"""The panels of --help."""
+
+FOLDER = click.Path(path_type=Path)
+MODEL = click.argument("model", type=FOLDER)
+RUN = click.argument("run", type=FOLDER)
+CONFIG = click.option("--config", type=FOLDER, help="YAML file with the same keys; options override it.")
+RESTART = click.option("--restart", is_flag=True, help="Start again from the beginning; earlier work is deleted.")
+REMEASURE = click.option("--remeasure", is_flag=True, help="Measure latencies again, ignoring those in the cache.")
 
 
+def run_option(help: str) -> Callable[[Any], Any]:
+    return click.option("--run", type=FOLDER, help=help)
+
+
+@click.command(panel=FIND)
+@run_option("Run folder; default: runs/ and the time.")
+@CONFIG
+@click.option("--resume", is_flag=True, help="Continue the run in --run.")
+@REMEASURE
+@options_of(ExtractConfig)
+@answering
 def extract(
-    run: Annotated[Path | None, Option(help="Run folder; default runs/ and the time.", show_default=False)] = None,
-    config: Annotated[Path | None, Option(help="YAML file; options override it.", show_default=False)] = None,
-    resume: Annotated[bool, Option("--resume", help="Go on with the run in --run.")] = False,
-    remeasure: Remeasure = False,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
+    run: Path | None, config: Path | None, resume: bool, remeasure: bool, given: dict[str, Any], report: Progress
+) -> Answer:
     """Find the optimal encoder for this machine."""
-    import time
-
-    from subarch.extraction.config import ExtractConfig
-    from subarch.run.configuration import load
     from subarch.run.folder import RunFolder
 
     if resume and run is None:
-        raise typer.BadParameter("--resume needs the folder to go on with, in --run")
+        raise click.BadParameter("--resume needs the folder of the run, in --run")
     path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
-    given = {key: value for key, value in options.items() if value not in (None, [], ())}
+    report.resume = ["subarch", "extract", "--run", str(path), "--resume"]
     if resume and config is None and not given:
         settings = RunFolder.open(path).config
-    elif resume and config is None:
-        settings = load(ExtractConfig, path / "config.yaml", given)
     else:
-        settings = load(ExtractConfig, config, given)
-    with progress("subarch", "extract", "--run", str(path), "--resume") as report:
-        from subarch.pipeline import extract  # after the configuration: torch takes seconds to import
+        settings = load(ExtractConfig, path / "config.yaml" if resume and config is None else config, given)
+    from subarch.pipeline import extract
 
-        selection = extract(settings, path, resume=resume, remeasure=remeasure, report=report)
-    _show(selection, path, as_json)
+    return _selected(extract(settings, path, resume=resume, remeasure=remeasure, report=report), path)
 
 
-def pretrain(
-    run: Run,
-    config: Annotated[Path | None, Option(help="YAML file; options override it.", show_default=False)] = None,
-    restart: Annotated[bool, Option("--restart", help="Begin anew, without the checkpoints that are there.")] = False,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Train the architecture that extraction selected in a run folder, or a given one; the same again goes on.
+@click.command(panel=FIND)
+@RUN
+@REMEASURE
+@options_of(ExtractConfig, [*QUESTION, *MEASUREMENT])
+@answering
+def select(run: Path, remeasure: bool, given: dict[str, Any], report: Progress) -> Answer:
+    """Select again from a finished run, for another objective, limit, machine or runtime. Nothing is trained.
 
-    In the folder of an extraction, what is not given is taken from there. On many devices: torchrun -m subarch pretrain
+    An objective or a limit given here replaces all of the run's; without any, the run's are kept.
     """
-    first = os.environ.get("RANK", "0") == "0"  # under torchrun the others train and say nothing
-    given = {key: value for key, value in options.items() if value not in (None, [], ())}
-    again = [word for word in sys.argv[1:] if word != "--restart"]
-    with progress("subarch", *again, shown=first) as report:
-        from subarch.pipeline import pretrain
-        from subarch.pretraining.pretrain import configure
+    from subarch.pipeline import select
 
-        settings = configure(run, config, given)
-        trained = pretrain(run, settings, restart, report)
-    if first and as_json:
-        print(json.dumps(trained))
-    elif first:
-        show_training(trained, run)
+    return _selected(select(run, given, remeasure=remeasure, report=report), run)
 
 
-def finetune(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or run folder that holds one.", show_default=False)],
-    run: Annotated[Path | None, Option(help="Run folder; default the model's, or runs/ and its name.")] = None,
-    config: Annotated[Path | None, Option(help="YAML file; options override it.", show_default=False)] = None,
-    restart: Annotated[bool, Option("--restart", help="Begin anew, without the fits that are there.")] = False,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Fine-tune a model for a task and score it on data that nothing else saw; the same command again goes on.
-
-    Options that may be given several times span the settings that are tried.
-    """
-    from subarch.run.configuration import load
-
-    settings = load(FinetuneConfig, config, {k: v for k, v in options.items() if v not in (None, [], ())})
-    again = [word for word in sys.argv[1:] if word != "--restart"]
-    with progress("subarch", *again) as report:
-        from subarch.pipeline import finetune
-        from subarch.run.folder import places
-
-        encoder, place = places(model, run)
-        found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(["subarch", *again]))
-    if as_json:
-        print(json.dumps(found))
-    else:
-        show_finetuning(found, place)
+def _selected(selection: Any, run: Path) -> Answer:
+    code = INFEASIBLE if selection["winner"] is None else 0
+    return Answer(selection, partial(screen.show_selection, selection, run), code)
 
 
-def evaluate(
-    models: Annotated[list[Path], typer.Argument(help="Fine-tuned model; several: of one fine-tuning, one per seed.")],
-    part: Annotated[str, Option(help="Part of the task; dev, held-out: as data was divided.")] = "validation",
-    against: Annotated[list[Path] | None, Option(help="Model to compare with; as many as there are models.")] = None,
-    submission: Annotated[Path | None, Option(help="Archive to write for the benchmark's server.")] = None,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Score a fine-tuned model with intervals, compare it with another; without labels it predicts only.
-
-    Without --task, task and data are those that the model was fine-tuned with.
-    """
-    with progress(*(words := ["subarch", *sys.argv[1:]])) as report:
-        from subarch.evaluation.evaluate import evaluate
-
-        given = {key: value for key, value in options.items() if value not in (None, [], ())}
-        beside: dict[str, Any] = {"against": against or [], "submission": submission, "report": report}
-        found = evaluate(models, given, part, command=shlex.join(words), **beside)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        show_evaluation(found, models[0])
-
-
-def plan(as_json: AsJson = False, **options: Any) -> None:
-    """Tell what a pretraining will take before it is paid for: operations, memory, tokens per second, hours."""
-    from subarch.planning.plan import draw_up
-    from subarch.run.configuration import load
-
-    with errors.status("planning"):
-        planned = draw_up(load(PlanConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())}))
-    if as_json:
-        print(json.dumps(planned))
-    else:
-        show_plan(planned)
-
-
-def select(
-    run: Run,
-    remeasure: Remeasure = False,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Select again from a finished run, for another objective, limit, machine or runtime, without training anything.
-
-    An objective or limit given here replaces all of the run's; without any, the run's are kept.
-    """
-    changes = {key: value for key, value in options.items() if value is not None}
-    with progress("subarch", "select", str(run)) as report:
-        from subarch.pipeline import select
-
-        selection = select(run, changes, remeasure=remeasure, report=report)
-    _show(selection, run, as_json)
-
-
-def export(
-    model: Annotated[Path, typer.Argument(help="Folder of a model, or run folder that holds one.", show_default=False)],
-    run: Annotated[Path | None, Option(help="Run folder; default the model's, or runs/ and its name.")] = None,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Write a model for another runtime; it is kept only if it computes what PyTorch does."""
-    from subarch.run.configuration import load
-
-    settings = load(ExportConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())})
-    with progress("subarch", *sys.argv[1:]) as report:
-        from subarch.pipeline import export
-        from subarch.run.folder import places
-
-        encoder, place = places(model, run)
-        found = export(encoder, settings, place, report)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        show_export(found)
-
-
-def bench(
-    subjects: Annotated[
-        list[str],
-        typer.Argument(help="Run folders, folders of models, shapes as 4-8-1024-768, exports.", show_default=False),
-    ],
-    run: Annotated[
-        Path | None, Option(help="Folder for bench.json and bench.html; default runs/bench- and the time.")
-    ] = None,
-    as_json: AsJson = False,
-    **options: Any,
-) -> None:
-    """Time models against each other, by runtime, batch size and length."""
-    import time
-
-    from subarch.run.configuration import load
-
-    settings = load(BenchConfig, None, {k: v for k, v in options.items() if v not in (None, [], ())})
-    place = run or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
-    with progress(*(words := ["subarch", *sys.argv[1:]])) as report:
-        from subarch.show.bench_page import keep
-
-        found = keep(subjects, settings, place, shlex.join(words), report)
-    if as_json:
-        print(json.dumps(found))
-    else:
-        show_bench(found, place)
-
-
-def verify(run: Run) -> None:
-    """Check the certificate of a run again, from its study, by other means than those that made it."""
+@click.command(panel=CHECK)
+@RUN
+@answering
+def verify(run: Path, report: Progress) -> Answer:
+    """Check the certificate of a run against its records, by code that shares nothing with the search."""
     from subarch.extraction.verify import verify
 
-    for sentence in verify(run):
-        print(sentence)
+    sentences = verify(run)
+    return Answer(sentences, lambda: print("\n".join(sentences)))
 
 
-def _show(selection: dict[str, Any], run: Path, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(selection))
-    else:
-        show_selection(selection, run)
-    if selection["winner"] is None:
-        raise typer.Exit(INFEASIBLE)
+@click.command(panel=FIND)
+@RUN
+@CONFIG
+@RESTART
+@options_of(PretrainConfig)
+@answering
+def pretrain(run: Path, config: Path | None, restart: bool, given: dict[str, Any], report: Progress) -> Answer:
+    """Train the selected architecture in full, or any other. The same command continues an interrupted training.
+
+    In the folder of an extraction, options that are not given are taken from it. On several devices: torchrun -m
+    subarch pretrain
+    """
+    from subarch.pipeline import pretrain
+    from subarch.pretraining.pretrain import configure
+
+    trained = pretrain(run, configure(run, config, given), restart, report)
+    return Answer(trained, partial(screen.show_training, trained, run))
+
+
+@click.command(panel=FIND)
+@MODEL
+@run_option("Run folder; default: that of the model, or runs/ and the model's name.")
+@CONFIG
+@RESTART
+@options_of(FinetuneConfig)
+@answering
+def finetune(
+    model: Path, run: Path | None, config: Path | None, restart: bool, given: dict[str, Any], report: Progress
+) -> Answer:
+    """Fine-tune a model for a task and score it on held-out data. The same command continues an interrupted one.
+
+    MODEL is the folder of an encoder, or a run folder that contains one. Of repeatable options every combination of
+    values is tried.
+    """
+    settings = load(FinetuneConfig, config, given)
+    from subarch.pipeline import finetune
+    from subarch.run.folder import places
+
+    encoder, place = places(model, run)
+    found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(report.resume))
+    return Answer(found, partial(screen.show_finetuning, found, place))
+
+
+@click.command(panel=CHECK)
+@click.argument("models", type=FOLDER, nargs=-1, required=True)
+@click.option("--part", default="validation", show_default=True, help="Part of the task; dev and held-out: as divided.")
+@click.option("--against", type=FOLDER, multiple=True, help="Model to compare with, one for each model. [repeatable]")
+@click.option("--submission", type=FOLDER, help="Archive to write for the server of the benchmark.")
+@options_of(FinetuneConfig, EXAMINED)
+@answering
+def evaluate(
+    models: tuple[Path, ...],
+    part: str,
+    against: tuple[Path, ...],
+    submission: Path | None,
+    given: dict[str, Any],
+    report: Progress,
+) -> Answer:
+    """Score a fine-tuned model with confidence intervals, or compare it with another.
+
+    MODELS are folders of one fine-tuning, one per seed. Without --task, task and data are those of the fine-tuning.
+    Unlabelled data are predicted only.
+    """
+    from subarch.evaluation.evaluate import evaluate
+
+    found = evaluate(
+        list(models),
+        given,
+        part,
+        against=list(against),
+        submission=submission,
+        command=shlex.join(["subarch", *sys.argv[1:]]),
+        report=report,
+    )
+    return Answer(found, partial(screen.show_evaluation, found, models[0]))
+
+
+@click.command(panel=FIND)
+@MODEL
+@run_option("Run folder; default: that of the model, or runs/ and the model's name.")
+@options_of(ExportConfig)
+@answering
+def export(model: Path, run: Path | None, given: dict[str, Any], report: Progress) -> Answer:
+    """Export a model to ONNX or OpenVINO. The file is kept only if its outputs equal PyTorch's.
+
+    MODEL is the folder of a model, or a run folder that contains one.
+    """
+    settings = load(ExportConfig, None, given)
+    from subarch.pipeline import export
+    from subarch.run.folder import places
+
+    encoder, place = places(model, run)
+    found = export(encoder, settings, place, report)
+    return Answer(found, partial(screen.show_export, found))
+
+
+@click.command(panel=CHECK)
+@click.argument("subjects", nargs=-1, required=True)
+@run_option("Folder for bench.json and bench.html; default: runs/bench- and the time.")
+@options_of(BenchConfig)
+@answering
+def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], report: Progress) -> Answer:
+    """Compare the latency of models, by runtime, batch size and length.
+
+    SUBJECTS are run folders, folders of models, architectures such as 4-8-1024-768, or exported folders.
+    """
+    settings = load(BenchConfig, None, given)
+    place = run or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
+    from subarch.show.bench_page import keep
+
+    found = keep(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
+    return Answer(found, partial(screen.show_bench, found, place))
+
+
+@click.command(panel=LOOK)
+@options_of(PlanConfig)
+@answering
+def plan(given: dict[str, Any], report: Progress) -> Answer:
+    """Estimate what a pretraining takes: operations, memory, tokens per second, hours."""
+    from subarch.planning.plan import draw_up
+
+    planned = draw_up(load(PlanConfig, None, given))
+    return Answer(planned, partial(screen.show_plan, planned))
+
+
+@click.command(panel=CHECK)
+@RUN
+@answering
+def report(run: Path, report: Progress) -> Answer:
+    """Write the run's report.html again."""
+    from subarch.pipeline import write_report
+
+    page = write_report(run)
+    return Answer(str(page), lambda: print(page))
+
+
+@click.command(panel=LOOK)
+@click.option(
+    "--preset", default="minilm", show_default=True, help="paper, minilm, demo, or a YAML file with the axes."
+)
+@click.option("--vocabulary", type=click.IntRange(1, 10**7), default=30522, show_default=True, help="Number of tokens.")
+@click.option("--positions", type=click.IntRange(1, 4096), default=512, show_default=True, help="RoBERTa: 514.")
+@click.option("--token-types", type=click.IntRange(1, 100), default=2, show_default=True, help="RoBERTa: 1.")
+@click.option(
+    "--output", type=click.IntRange(0, 65536), default=0, help="Width that embeddings are mapped to; 0: none."
+)
+@click.option("--length", type=click.IntRange(1, 4096), default=128, show_default=True, help="Tokens per sequence.")
+@answering
+def space(
+    preset: str, vocabulary: int, positions: int, token_types: int, output: int, length: int, report: Progress
+) -> Answer:
+    """List a search space with exact parameters and operations, and check the AB^nC conditions on it."""
+    from subarch.numbers import abnc
+    from subarch.numbers.architecture import Inputs
+    from subarch.numbers.space import SearchSpace
+
+    found, inputs = SearchSpace.load(preset), Inputs(vocabulary, positions, token_types, output)
+    costs = found.costs(inputs, length)
+    verdict = abnc.verdict(abnc.check(found, inputs, length))
+    rows = []
+    for row in range(len(costs)):
+        architecture = costs.architecture(row)
+        count = architecture.parameters(inputs)
+        rows.append(
+            {
+                "architecture": str(architecture),
+                "parameters": count.total,
+                "embedding_parameters": count.embeddings,
+                "encoder_parameters": count.effective,
+                "projection_parameters": count.projection,
+                "with_heads": count.with_heads,
+                "operations": int(costs.operations[row]),
+            }
+        )
+    listing = {"space": found.name, **found.to_dict(), "maximum_point": str(costs.maximum_point)}
+    title = f"{found.name}: {len(costs)} candidates, maximum point {costs.maximum_point}"
+
+    def show() -> None:
+        screen.show_space(title, rows)
+        print(verdict)
+
+    return Answer(listing | {"candidates": rows, "abnc": verdict}, show)
+
+
+@click.command(panel=LOOK)
+@click.option("--data", type=FOLDER, help="Folder to look for the tasks in.")
+@answering
+def tasks(data: Path | None, report: Progress) -> Answer:
+    """List the tasks that are known: type, labels, metrics; with --data also what of each is found."""
+    from subarch.tasks import TASKS, described, survey
+
+    listed = {name: described(task) for name, task in TASKS.items()}
+    if data is not None:
+        listed = {name: listed[name] | {"found": found} for name, found in survey(data, TASKS).items()}
+    rows = list(listed.values())
+    return Answer(rows, partial(screen.show_tasks, rows))
+
+
+@click.command(panel=LOOK)
+@click.argument("file", type=FOLDER, required=False)
+def config(file: Path | None) -> None:
+    """Print a commented configuration of extract with every key, or check a YAML file and print it completed."""
+    from subarch.run.configuration import dump
+
+    print(dump(load(ExtractConfig, file, {} if file else {"teacher": "path/to/teacher", "corpus": ["path/to/text"]})))
+
+
+@click.command(panel=LOOK)
+@click.option("--seconds", type=click.FloatRange(min=0.1), default=10.0, show_default=True, help="Time to measure for.")
+@answering
+def doctor(seconds: float, report: Progress) -> Answer:
+    """Show versions, processor, memory, disk, extras, and the speed of matrix products."""
+    from subarch.run.machine import examine
+
+    report("multiplying matrices", 0, 0)
+    found = examine(seconds)
+    return Answer(found, partial(screen.show_doctor, found))
+
+
+@click.command(panel=LOOK)
+@click.option("--run", type=FOLDER, default=Path("runs/demo"), show_default=True, help="Run folder.")
+@answering
+def demo(run: Path, report: Progress) -> Answer:
+    """Extract a faster encoder of all-MiniLM-L6-v2 for the documentation of installed packages.
+
+    The same command continues an interrupted demo.
+    """
+    from subarch.demo.demo import demonstrate
+
+    comparison, page, sentence = demonstrate(run, report)
+    answer = {"comparison": comparison, "report": str(page)}
+    return Answer(answer, partial(screen.show_comparison, comparison, sentence, page))

@@ -1,54 +1,187 @@
-"""Command-line options made from a configuration, so that an option and a key of a YAML file are one thing.
+"""What commands have in common: options made from a configuration, progress, and a result for people or for programs.
 
->>> app.command()(with_options(extract, ExtractConfig))        # `--learning-rate` is the key learning_rate
+@app.command()
+@options_of(ExportConfig)                     # one option per key: `--max-length` is the key max_length
+@answering                                    # --json, a progress bar, Ctrl-C
+def export(model: Path, given: dict[str, Any], report: Progress) -> Answer: ...
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+import functools
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
-import typer
+import rich_click as click
 from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+
+STOPPED = 130
+"""Exit code after Ctrl-C."""
+
+errors = Console(stderr=True)
+
+GROUPS = {
+    "What to compress": "architecture teacher corpus text_column streaming space",
+    "Task": "task data first second choices label id group kind parts rows",
+    "Objective and limits": "objective max_latency_ms max_latency_ratio max_parameters keep error",
+    "Search": "strategy delta epsilon heads repeats audit reuse",
+    "Losses": "loss loss_embedding loss_relations loss_hidden loss_logits loss_mlm temperature top_k soft_weight",
+    "Agora": "agora points masked_lm neighbours any_teacher many_sets",
+    "Training": "minutes hours steps epochs learning_rate batch_size batch_tokens micro_tokens initialise max_length "
+    "warm_up weight_decay dropout clip optimizer freeze_embeddings class_weights maskings masked whole_word targets "
+    "heldout evaluations patience seed seeds vocabulary_size",
+    "Export": "head quantize storage calibration min_cosine max_drop beside",
+    "Latency": "cost runtime latency_batch batch latency_length length length_from latency_threads rounds processes",
+    "Where it runs": "workers threads_per_worker threads trial_minutes ray precision compile device gpus peak_tflops "
+    "utilisation",
+}
+"""The panels of --help with the keys of each, in the order in which they are shown."""
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def with_options(
-    function: Callable[..., None], kind: type[BaseModel], keys: Iterable[str] | None = None
-) -> Callable[..., None]:
-    """Give a command one option per key of a configuration, or of those named, typed and described as it is there.
+@dataclass(frozen=True)
+class Answer:
+    """What a command came to.
 
-    The command gets what was given, and None for the rest, in place of its `**options`.
+    Attributes:
+        data: printed with --json: a record, or plain lists and dicts.
+        show: prints it for people.
+        code: the exit code.
     """
-    parameters = [p for p in inspect.signature(function, eval_str=True).parameters.values() if p.name != "options"]
-    for key in kind.model_fields if keys is None else keys:
-        field = kind.model_fields[key]
-        default = field.get_default()
-        known = "" if field.is_required() or default is None else f" [{default}]"
-        option = typer.Option(help=f"{field.description}.{known}", show_default=False)
-        annotation = Annotated[option_type(field.annotation), option]  # type: ignore[valid-type]
-        parameters.append(inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
 
-    def command(**values: Any) -> None:
-        function(**values)
+    data: Any
+    show: Callable[[], object]
+    code: int = 0
 
-    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in parameters}
-    command.__doc__ = function.__doc__
-    command.__name__ = function.__name__
+
+class Progress:
+    """The function that stages call with what they are doing, how much of it is done, and of how much (0: unknown).
+
+    `resume` is the command that goes on after Ctrl-C; a command may set it.
+    """
+
+    def __init__(self, bars: Bars, resume: list[str]) -> None:
+        self._bars, self.resume = bars, resume
+        self._tasks: dict[str, Any] = {}
+
+    def __call__(self, what: str, done: float, total: float) -> None:
+        stage = what.split(",")[0]
+        if stage not in self._tasks:
+            for task in self._tasks.values():
+                self._bars.stop_task(task)
+            self._tasks[stage] = self._bars.add_task(what, total=total or None)
+        self._bars.update(self._tasks[stage], description=what, completed=done, total=total or None)
+
+
+@contextmanager
+def progress(shown: bool = True) -> Iterator[Progress]:
+    """Progress bars on standard error. Ctrl-C exits with code 130 and prints the command that goes on."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=errors, disable=not shown) as bars:
+        report = Progress(bars, ["subarch", *(word for word in sys.argv[1:] if word != "--restart")])
+        try:
+            yield report
+        except KeyboardInterrupt:
+            bars.stop()
+            if shown:
+                message = f"Stopped. Finished work is kept; continue with: {shlex.join(report.resume)}"
+                errors.print(message, markup=False, highlight=False, soft_wrap=True)
+            sys.exit(STOPPED)
+
+
+def answering(function: Callable[..., Answer]) -> Callable[..., None]:
+    """Run a command under a progress bar, which it gets as `report`, and print its answer; adds --json.
+
+    Of several processes (torchrun) only the first shows anything.
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON only.")
+    @functools.wraps(function)
+    def command(as_json: bool, **values: Any) -> None:
+        first = os.environ.get("RANK", "0") == "0"
+        with progress(first) as report:
+            answer = function(report=report, **values)
+        if first and as_json:
+            data = answer.data
+            print(data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data))
+        elif first:
+            answer.show()
+        if answer.code:
+            sys.exit(answer.code)
+
     return command
 
 
-def option_type(annotation: Any) -> Any:
-    """The plain type of a configuration field; its limits are checked by the configuration itself."""
+def options_of(kind: type[BaseModel], keys: Iterable[str] | None = None) -> Callable[[Function], Function]:
+    """Add one option for each key of a configuration, or for those named, with its type, description and default.
+
+    The command gets the options that were given as `given`, by key: a file that an option does not override counts.
+    """
+    chosen = list(kind.model_fields if keys is None else keys)
+
+    def add(function: Function) -> Function:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            given = {key: value for key in chosen if (value := values.pop(key)) not in (None, ())}
+            given = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+            return function(given=given, **values)
+
+        for panel, key in reversed(in_groups(chosen)):
+            click.option(*_names(kind, key), **_describe(kind, key), panel=panel)(command)
+        return command  # type: ignore[return-value]
+
+    return add
+
+
+def in_groups(keys: list[str]) -> list[tuple[str, str]]:
+    """(panel, key) in the order of `GROUPS`, then the keys that stand in none, as they are declared."""
+    grouped = [(panel, key) for panel, named in GROUPS.items() for key in named.split() if key in keys]
+    known = {key for _, key in grouped}
+    return [*grouped, *(("More", key) for key in keys if key not in known)]
+
+
+def _names(kind: type[BaseModel], key: str) -> list[str]:
+    flag = f"--{key.replace('_', '-')}"
+    return [f"{flag}/--no-{flag[2:]}" if _type(kind.model_fields[key].annotation) is bool else flag, key]
+
+
+def _describe(kind: type[BaseModel], key: str) -> Mapping[str, Any]:
+    """The arguments of `click.option` for a key; its limits are checked by the configuration itself."""
+    field = kind.model_fields[key]
+    default, of = field.get_default(), _type(field.annotation)
+    is_list = isinstance(of, list)
+    of = of[0] if is_list else of
+    known = not field.is_required() and default is not None and default != []
+    shown = ", ".join(map(str, default)) if isinstance(default, list) else str(default)
+    return {
+        "type": click.Path(path_type=Path) if of is Path else click.Choice(of) if isinstance(of, tuple) else of,
+        "multiple": is_list,
+        "default": None,
+        "help": f"{field.description}{' [repeatable]' if is_list else ''}{f' [default: {shown}]' if known else ''}",
+    }
+
+
+def _type(annotation: Any) -> Any:
+    """The plain type of a field: a class, a tuple of choices, or a list of one of these."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return option_type(arguments[0])
+        return _type(arguments[0])
     if origin is Literal:
-        return str
+        return arguments
     if origin is list:
-        return list[option_type(arguments[0])]  # type: ignore[misc]
+        return [_type(arguments[0])]
     if origin in (Union, UnionType):
-        return option_type(next(argument for argument in arguments if argument is not type(None)))
+        return _type(next(argument for argument in arguments if argument is not type(None)))
     return annotation

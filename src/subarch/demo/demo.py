@@ -6,7 +6,7 @@ pretrained for a few minutes. The comparison has it twice: as the search left it
 hand, which were trained the same way, and pretrained. Last, the teacher and the pretrained student are fine-tuned to
 tell from its docstring's words which package something is of (`origin`), the student with the teacher's outputs.
 
-    >>> comparison, page = demonstrate(Path("runs/demo"))
+    >>> comparison, page, certificate = demonstrate(Path("runs/demo"))
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def teacher_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any]], Path]:
+def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any]], Path, str]:
     """Run the demo in the run folder `path`; go on with it where it was stopped. Its data lie beside it.
 
-    Returns the comparison, one dict per model, and the path of the report.
+    Returns the comparison, one dict per model, the path of the report, and the certificate in words.
     """
     require("onnx")  # asked for at the end
     docstrings, examples = _data(path, report)
@@ -116,7 +116,7 @@ def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any
     comparison = [row | {"accuracy": accuracies.get(row["model"])} for row in rows]
     if selection["winner"] is not None and not (path / "bench.json").is_file():
         serve(path, report)
-    return comparison, write_report(path, comparison)
+    return comparison, write_report(path, comparison), selection["gap_sentence"]
 
 
 def fine_tune(path: Path, examples: Path, report: Report) -> dict[str, float]:

@@ -17,13 +17,11 @@ from typing import Any
 
 from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.assess import appraise
-from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.division import parts_of, task_of
-from subarch.finetuning.fit import labels_of, predict
-from subarch.run.configuration import load
+from subarch.models.heads import labels_of, predict
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
 from subarch.tasks import Example, Examples, read, write_submission
+from subarch.tasks.division import TaskData, parts_of, task_of
 from subarch.text.read import identity
 
 DIVIDED = {"dev": "dev", "held-out": "heldout"}
@@ -58,8 +56,8 @@ def evaluate(
     asked = question_of(models[0])
     if "task" not in given and asked is None:
         raise InvalidConfig(f"{models[0]}: holds no record of what it was fine-tuned for; give --task and --data")
-    config = load(FinetuneConfig, None, given if "task" in given or asked is None else {**asked, **given})
-    examples = getattr(parts_of(config), DIVIDED[part]) if part in DIVIDED else read(task_of(config), config.data, part)
+    source = TaskData.of(given if "task" in given or asked is None else {**asked, **given})
+    examples = getattr(parts_of(source), DIVIDED[part]) if part in DIVIDED else read(task_of(source), source.data, part)
     found, predictions = appraise(
         models,
         examples,
@@ -87,7 +85,7 @@ def question_of(model: Path) -> dict[str, Any] | None:
 def cautions(asked: Mapping[str, Any], examples: Examples) -> list[str]:
     """How many of the examples the model has learnt from or was chosen by, if any."""
     try:
-        parts = parts_of(load(FinetuneConfig, None, asked))
+        parts = parts_of(TaskData.of(asked))
     except InvalidTask as error:
         return [f"it cannot be told whether the model has seen these examples: {error}"]
     found = []

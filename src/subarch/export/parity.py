@@ -37,9 +37,12 @@ from subarch.export.config import ExportConfig
 from subarch.export.graph import Exportable
 from subarch.export.runtimes import Session
 from subarch.export.text import Batch
-from subarch.run.configuration import load
+from subarch.models.heads import columns_of, encode, labels_of, logits_of, tokenizer_for
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
+from subarch.tasks import score
+from subarch.tasks.division import TaskData, parts_of
+from subarch.tasks.metrics import primary
 
 ABSOLUTE = RELATIVE = 1e-4
 """Rounding error allowed in fp32: the sum of the two, the second times the absolute value."""
@@ -163,31 +166,23 @@ def metric_drop(model: Exportable, session: Session, report: Report = silent) ->
     folder = RunFolder(model.teacher.folder)
     if model.graph.head not in ("classification", "choice") or not folder.has("metrics"):
         return None
-    # Fine-tuning takes seconds to import, and whoever only writes files to time them does not need it
-    from subarch.finetuning.config import FinetuneConfig
-    from subarch.finetuning.division import parts_of
-    from subarch.finetuning.fit import labels_of
-    from subarch.finetuning.heads import columns_of, encode, run, tokenizer_for
-    from subarch.tasks import score
-    from subarch.tasks.metrics import primary
-
-    config = load(FinetuneConfig, None, folder.read("metrics")["config"])
+    config = folder.read("metrics")["config"]
     try:
-        examples = parts_of(config).heldout[:MOST_EXAMPLES]
+        examples = parts_of(TaskData.of(config)).heldout[:MOST_EXAMPLES]
     except InvalidTask as error:
-        return {"name": config.task, "unknown": str(error)}
+        return {"name": config["task"], "unknown": str(error)}
     task, stock = examples.task, model.graph.model
-    tokenizer = tokenizer_for(model.teacher, config.max_length)
+    tokenizer = tokenizer_for(model.teacher, config["max_length"])
     encoded, _ = encode(examples, tokenizer)
     values = []
     for what, runner in (("scoring PyTorch", stock), ("scoring the file", _AsModel(session, stock))):
         report(what, 0, 0)
-        logits = run(runner, encoded, tokenizer, task)
+        logits = logits_of(runner, encoded, tokenizer, task)
         if task.head != "choice":
             logits = logits[:, columns_of(stock, task)]
         values.append(score(examples, labels_of(task, logits))[primary(task)])
     return {
-        "name": config.task,
+        "name": config["task"],
         "examples": len(examples),
         "metric": primary(task),
         "pytorch": values[0],

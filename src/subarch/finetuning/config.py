@@ -18,9 +18,10 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from subarch.run.configuration import Amount, File, Number, Text
+from subarch.tasks.division import TaskData
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,59 +78,16 @@ class FitSettings:
     threads: int | None = None
 
 
-EXAMINED = (
-    *("task", "data", "first", "second", "choices", "label", "id", "group", "kind"),
-    *("parts", "heldout", "rows", "max_length"),
-)
-"""Keys that say what is read, of which `subarch evaluate` makes options too."""
+EXAMINED = (*TaskData.model_fields, "max_length")
+"""Keys that say what is read; `subarch evaluate` has them as options, too."""
 
 
-class FinetuneConfig(BaseModel):
+class FinetuneConfig(TaskData):
     """Everything that decides `subarch finetune`. Paths are relative to the current folder.
 
     Construct it with `configuration.load`, whose errors are `InvalidConfig`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    task: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        description="Task to fine-tune for (see `subarch tasks`); with first, a name for a task of your own",
-    )
-    data: Text = Field(description="Folder of the task or of many tasks, a file of your own, or datasets:NAME[:CONFIG]")
-    first: Text | None = Field(
-        None, description="Of your own data: column of the text, of the first of two, or of the context of choices"
-    )
-    second: Text | None = Field(
-        None, description="Of your own data: column of the second text, or of the question about choices"
-    )
-    choices: list[Text] | None = Field(
-        None, description="Of your own data: column that holds lists of choices, or columns of a choice each"
-    )
-    label: Text = Field(
-        "label",
-        description="Of your own data: column of the class, of the number, or of the text or position of a choice",
-    )
-    id: Text | None = Field(
-        None, description="Of your own data: column of unique names of the rows; null: they are numbered"
-    )
-    group: Text | None = Field(
-        None, description="Of your own data: column of what is never divided; null: equal first texts stay together"
-    )
-    kind: Literal["classification", "regression", "choice"] = Field(
-        "classification", description="Of your own data: classification, regression or choice"
-    )
-    parts: list[Text] | None = Field(
-        None,
-        description="Labelled parts to put together and divide anew by group into train, dev and held-out, as where "
-        "there are few training examples; null: the task's own parts",
-    )
-    heldout: Annotated[Amount, Field(gt=0, lt=0.5)] = Field(
-        0.2, description="Share of the groups that makes a dev or held-out part where the task has no labelled one"
-    )
-    rows: int | None = Field(
-        None, ge=10, le=10**9, description="Use so many of the training examples at most; null: all"
-    )
     learning_rate: list[Number] = Field(
         [3e-5, 1e-4, 3e-4],
         min_length=1,
@@ -187,12 +145,6 @@ class FinetuneConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> FinetuneConfig:
-        own = [key for key in ("second", "choices", "id", "group") if getattr(self, key)]
-        if not self.first and (own or self.label != "label" or self.kind != "classification"):
-            named = own or [key for key in ("label", "kind") if key in self.model_fields_set]
-            raise ValueError(f"{named[0]} is of data of your own, and first is missing; name the column of the text")
-        if (self.kind == "choice") != bool(self.choices):
-            raise ValueError("kind 'choice' and columns of choices go together; give both or neither")
         if self.any_teacher and self.teacher is None:
             raise ValueError("any_teacher is of no use without a teacher; name one, or drop it")
         if self.agora and self.teacher is None:

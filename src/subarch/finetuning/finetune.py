@@ -29,9 +29,8 @@ from subarch.errors import InvalidStudy, InvalidTask
 from subarch.evaluation.assess import assess, leave
 from subarch.finetuning.adequacy import adequate
 from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.division import Parts, parts_of
-from subarch.finetuning.fit import Logits, labels_of, predict
 from subarch.finetuning.strategies import Fits, Found, plain, with_agora
+from subarch.models.heads import Logits, labels_of, predict
 from subarch.models.teacher import cached
 from subarch.run.folder import RunFolder
 from subarch.run.machine import machine, usable_cores, versions
@@ -39,6 +38,7 @@ from subarch.run.progress import Report, silent
 from subarch.show.card import write_card
 from subarch.show.finetuned_card import facts_of
 from subarch.tasks import Examples, score, statistics
+from subarch.tasks.division import Parts, parts_of
 from subarch.tasks.metrics import primary
 from subarch.text.read import hash64
 

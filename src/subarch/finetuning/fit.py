@@ -29,16 +29,14 @@ import torch
 
 from subarch.errors import InvalidStudy, InvalidTask
 from subarch.finetuning.config import FitSettings, Theta
-from subarch.finetuning.heads import Logits, columns_of, encode, load_fine_tuned, quiet, run, tokenizer_for, with_head
 from subarch.finetuning.occurring import Occurring
-from subarch.finetuning.trainer import Dev, FitTrainer, Scale, arguments, class_weights, history, labels_of
+from subarch.finetuning.trainer import Dev, FitTrainer, Scale, arguments, class_weights, history
+from subarch.models.heads import Logits, encode, labels_of, logits_of, quiet, tokenizer_for, with_head
 from subarch.models.teacher import Teacher
 from subarch.run.files import replaced
 from subarch.run.progress import Report, silent
 from subarch.tasks import Examples, score
 from subarch.tasks.metrics import primary
-
-__all__ = ["Fitted", "Logits", "fit", "labels_of", "predict"]
 
 RECORD = "fit.json"
 LOGITS = "dev_logits.npy"
@@ -149,29 +147,6 @@ def fit(
     return Fitted.read(folder)
 
 
-def predict(model: Path, examples: Examples, *, max_length: int | None = None, report: Report = silent) -> Logits:
-    """The outputs of a fine-tuned folder for examples, labelled or not: (N, C), see `Logits`.
-
-    Args:
-        model: what `fit` left, or anybody's stock folder for such a task.
-        max_length: tokens of a text; None: what the folder's tokenizer says.
-
-    Raises:
-        InvalidTeacher: the folder cannot be loaded, or is not fine-tuned for such a task.
-        InvalidTask: there are no examples.
-    """
-    if not len(examples):
-        raise InvalidTask(
-            f"{examples.source}: there is no example of {examples.task.name}, {examples.part}, to predict"
-        )
-    loaded, encoder = load_fine_tuned(model, examples.task)
-    tokenizer = tokenizer_for(encoder, max_length or int(encoder.tokenizer.model_max_length))
-    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
-    encoded, _ = encode(examples, tokenizer)
-    logits = run(loaded, encoded, tokenizer, examples.task, lambda done: report("predicting", done, len(encoded)))
-    return logits if examples.task.head == "choice" else logits[:, columns_of(loaded, examples.task)]
-
-
 def _check(train: Examples, dev: Examples, teacher: Logits | None) -> None:
     task = train.task
     if dev.task != task:
@@ -260,7 +235,7 @@ def _fit(
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     shutil.rmtree(folder / "checkpoints")
-    logits = run(model, dev_encoded, tokenizer, task)
+    logits = logits_of(model, dev_encoded, tokenizer, task)
     state = trainer.state
     assert state.best_global_step is not None
     per_epoch = math.ceil(len(encoded) / theta.batch_size)

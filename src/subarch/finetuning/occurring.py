@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from subarch.finetuning.heads import Encoded
+from subarch.models.heads import Encoded
 
 
 class Occurring:

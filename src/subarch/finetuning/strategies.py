@@ -26,14 +26,15 @@ from subarch.errors import TrainingDiverged
 from subarch.finetuning.agora import WORST, Outcome, agora, check
 from subarch.finetuning.config import FinetuneConfig, Theta
 from subarch.finetuning.diary import Training
-from subarch.finetuning.division import Parts
-from subarch.finetuning.fit import Fitted, Logits, fit, labels_of
+from subarch.finetuning.fit import Fitted, fit
 from subarch.finetuning.neighbours import Neighbourhood
 from subarch.finetuning.pruning import Forecast, forecast
+from subarch.models.heads import Logits, labels_of
 from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report
 from subarch.tasks import Examples, statistics
+from subarch.tasks.division import Parts
 
 STEPS = 9
 """Optimiser steps that the pace is taken of; the first is not timed."""

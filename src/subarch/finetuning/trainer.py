@@ -28,18 +28,12 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from subarch.errors import TrainingDiverged
 from subarch.finetuning.config import FitSettings, Theta
-from subarch.finetuning.heads import Encoded, Logits, collate, last_layer, outputs, run
+from subarch.models.heads import Encoded, collate, labels_of, last_layer, logits_of, outputs
 from subarch.run.progress import Report
-from subarch.tasks import Examples, Task, score
+from subarch.tasks import Examples, score
 
 TRAINED_TOKENS = 16_384
 """Tokens, padding included, of the examples of one forward pass in training; larger batches are made in parts."""
-
-
-def labels_of(task: Task, logits: Logits) -> list[float]:
-    """Predictions as `tasks.score` takes them: positions of the greatest outputs, or the numbers of a regression."""
-    found: list[float] = (logits[:, 0] if task.head == "regression" else logits.argmax(axis=1)).tolist()
-    return found
 
 
 def arguments(folder: Path, theta: Theta, encoded: Sequence[Encoded], metric: str) -> TrainingArguments:
@@ -199,7 +193,7 @@ class FitTrainer(Trainer):
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
         """The official scores on dev."""
         assert self.model is not None
-        logits = run(self.model.eval(), self.dev.encoded, self.tokenizer, self.dev.examples.task)
+        logits = logits_of(self.model.eval(), self.dev.encoded, self.tokenizer, self.dev.examples.task)
         if not np.isfinite(logits.max(axis=1)).all():
             raise TrainingDiverged(
                 f"outputs for dev are not finite after step {self.state.global_step}; take a lower learning rate"

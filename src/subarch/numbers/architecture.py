@@ -16,15 +16,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from subarch.errors import InvalidArchitecture
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from transformers import PretrainedConfig
 
-Count = TypeVar("Count", int, NDArray[np.int64])
+Count = TypeVar("Count", int, "NDArray[np.int64]")
 """An exact count: a Python int, or an int64 array over candidates."""
 
 

@@ -1,58 +1,24 @@
-"""What the commands show on a terminal: progress and messages on standard error, results on standard output.
+"""What the commands show on a terminal: results on standard output, warnings on standard error.
 
->>> with progress("subarch", "demo") as report:
-...     report("training, loss 0.31", 20, 100)
+>>> show_selection(selection, Path("runs/mine"))
 """
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import json
 from pathlib import Path
 from typing import Any
 
-import typer
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-STOPPED = 130
 ENDS = 20
 """Candidates of a large space that are shown at either end."""
 
 errors = Console(stderr=True)
 
-
-@contextmanager
-def progress(*resume: str, shown: bool = True) -> Iterator[Callable[[str, float, float], None]]:
-    """A progress bar with time left, on standard error; Ctrl-C ends with the command that goes on, `resume`.
-
-    Gives the function that stages call with what they are at, how much is done and of how much (0: nobody knows). With
-    `shown` false nothing is printed.
-    """
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not shown) as bars:
-        tasks: dict[str, Any] = {}
-
-        def report(what: str, done: float, total: float) -> None:
-            stage = what.split(",")[0]
-            if stage not in tasks:
-                for task in tasks.values():
-                    bars.stop_task(task)
-                tasks[stage] = bars.add_task(what, total=total or None)
-            bars.update(tasks[stage], description=what, completed=done, total=total or None)
-
-        try:
-            yield report
-        except KeyboardInterrupt:
-            bars.stop()
-            if shown:
-                message = f"Stopped. What was finished is kept; go on with: {shlex.join(resume)}"
-                errors.print(message, markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(STOPPED) from None
+COLUMNS = ("\nms", "p95\nms", "sent.\n/s", "of\npeak", "mem.\nMB", "load\ns", "file\nMB")
 
 
 def cell(value: object) -> str:
@@ -277,6 +243,16 @@ def show_evaluation(found: dict[str, Any], model: Path) -> None:
     print(f"report: {model / 'report.html'}")
 
 
+def show_doctor(found: dict[str, Any]) -> None:
+    """Versions, machine and speed, and warnings: `found` is what `machine.examine` gives."""
+    table = Table(show_header=False, title="subarch doctor")
+    for key, value in found.items():
+        if key != "warnings":
+            table.add_row(key, json.dumps(value, indent=1, ensure_ascii=False).strip("{}\n "))
+    Console().print(table)
+    show_warnings(found["warnings"])
+
+
 def show_tasks(listed: list[dict[str, Any]]) -> None:
     """A row per task: what it asks, or, where a folder was looked through, the rows of each part that is there."""
     surveyed = any("found" in row for row in listed)
@@ -304,3 +280,41 @@ def show_warnings(warnings: list[str]) -> None:
     for warning in warnings:
         errors.print("[yellow]warning[/]: ", end="")
         errors.print(warning, markup=False, highlight=False, soft_wrap=True)
+
+
+def show_bench(found: dict[str, Any], place: Path) -> None:
+    """A table per batch size and length: `found` is what bench.json holds."""
+    console, rows = Console(), found["rows"]
+    for batch, lengths in dict.fromkeys((row["batch"], tuple(row["lengths"])) for row in rows):
+        tokens = f"{lengths[0]} tokens" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} tokens, mean"
+        table = Table(
+            title=f"a forward pass: batch {batch}, {tokens}", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
+        )
+        table.add_column("\nmodel", overflow="fold", min_width=12)
+        table.add_column("\nruntime", no_wrap=True)
+        for column in COLUMNS:
+            table.add_column(column, justify="right", no_wrap=True)
+        for row in rows:
+            if (row["batch"], tuple(row["lengths"])) == (batch, lengths):
+                table.add_row(row["subject"], row["runtime"], *_figures(row))
+        console.print(table)
+    shares = f"{found['processes']} process{'es' * (found['processes'] != 1)} of {found['threads']} thread"
+    console.print(
+        f"{shares}{'s' * (found['threads'] != 1)}; peak: {found['peak_gflops']:.0f} GFLOP/s in fp32 matrix products",
+        highlight=False,
+    )
+    print(f"report: {place / 'bench.html'}")
+
+
+def _figures(row: dict[str, Any]) -> list[str]:
+    memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
+    digits = 3 if row["median_ms"] < 1 else 2
+    return [
+        f"{row['median_ms']:.{digits}f}",
+        f"{row['p95_ms']:.{digits}f}",
+        f"{row['sentences_per_second']:,.0f}",
+        f"{row['share_of_peak']:.0%}",
+        memory,
+        f"{row['load_seconds']:.2f}",
+        f"{row['file_bytes'] / 1e6:.1f}",
+    ]

@@ -1,19 +1,19 @@
-"""A stock head on a pretrained encoder, and what goes in and comes out of it.
+"""Models with a task's head: build one on an encoder, load one, feed it examples, read its predictions.
 
-The published head is dropout, dense(H, tanh), dropout, dense(classes) on the first token (released scripts of Bort).
-Stock models have it: RoBERTa's classification head literally; all others as pooler, dropout and classifier (without the
-first of the dropouts; the vector comes out of the encoder's own dropout and LayerNorm). So what is fine-tuned here is a
-folder that `AutoModelForSequenceClassification` or `AutoModelForMultipleChoice` loads.
+The head is a stock one, so that `AutoModelForSequenceClassification` or `AutoModelForMultipleChoice` loads what is
+fine-tuned here. The published head (released scripts of Bort) is dropout, dense(H, tanh), dropout, dense(classes) on
+the first token. RoBERTa's classification head is exactly that; the other families have the same as pooler, dropout and
+classifier, without the first dropout. Mean pooling is not offered because no stock class of these families has it.
 
-Mean pooling is not offered: no stock class of these families has it, and a class of our own would not load elsewhere.
-
-Multiple choice is given to the stock model as one example with as many choices as a batch has in all, so that numbers
-of choices may differ and nothing is computed for padding; logits of choices that an example lacks are -inf.
+A multiple-choice model gets one example with all choices of a batch, so that the number of choices may vary between
+examples and no padding is computed. The logits of choices that an example lacks are -inf.
 
     >>> model = with_head(Teacher.load(folder), task, dropout=0.1, seed=0)
-    >>> encoded, truncated = encode(examples, tokenizer, 128)
-    >>> outputs(model, collate(encoded[:8], tokenizer)).shape
+    >>> encoded, truncated = encode(examples, tokenizer)
+    >>> outputs(model, collate(encoded[:8], tokenizer, task)).shape
     torch.Size([8, 2])
+    >>> labels_of(task, predict(fine_tuned, examples))
+    [0, 1, 1, 0]
 """
 
 from __future__ import annotations
@@ -35,21 +35,22 @@ from transformers.utils import logging
 from subarch.errors import InvalidTask, InvalidTeacher
 from subarch.models.products import products
 from subarch.models.teacher import Teacher, special_tokens
+from subarch.run.progress import Report, silent
 from subarch.tasks import Examples, Task
 
 Logits = NDArray[np.float32]
-"""(N, C) for N examples: a column per class; (N, 1) for regression, in the units of the labels; a column per choice for
-multiple choice, -inf where an example has fewer choices than another."""
+"""(N, C) outputs for N examples. Classification: one column per class. Regression: (N, 1), in the units of the labels.
+Multiple choice: one column per choice, -inf where an example has fewer choices than others."""
 
 TOKENS = 8192
-"""Tokens, padding included, that one forward pass for predictions holds at most; an example is never divided."""
+"""At most this many tokens, including padding, in one forward pass for predictions; an example is never split."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """An example as a model reads it: token ids and types of its text, or of each of its choices.
+    """An example as the model reads it: token ids and token types of its text, or of each of its choices.
 
-    `label`: None where there is none. `soft`: (C,) logits of a teacher, or None.
+    `label` is None for unlabelled examples. `soft`: (C,) logits of a teacher, or None.
     """
 
     ids: list[list[int]]
@@ -59,12 +60,12 @@ class Encoded:
 
     @property
     def tokens(self) -> int:
-        """With the padding of its choices."""
+        """Number of tokens, including the padding of shorter choices."""
         return len(self.ids) * max(map(len, self.ids))
 
 
 def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
-    """A stock model with the encoder's weights and a new head, drawn by the seed."""
+    """A stock model with the encoder's weights and a new head that is initialised with the seed."""
     config = copy.deepcopy(encoder.encoder.config)
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = config.classifier_dropout = dropout
     if task.head == "regression":
@@ -75,7 +76,8 @@ def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
         config.label2id = {name: number for number, name in enumerate(task.labels)}
     set_seed(seed)
     model = _auto(task).from_config(config)
-    model.base_model.load_state_dict(encoder.encoder.state_dict(), strict=False)  # all but the pooler, which is head
+    # not strict: the pooler is part of the head
+    model.base_model.load_state_dict(encoder.encoder.state_dict(), strict=False)
     return model
 
 
@@ -85,7 +87,11 @@ def last_layer(model: Any) -> nn.Linear:
 
 
 def tokenizer_for(encoder: Teacher, max_length: int) -> Any:
-    """The encoder's tokenizer, set so that a stock pipeline cuts and types tokens as training does."""
+    """A copy of the encoder's tokenizer, set so that a stock pipeline truncates and types tokens as training does.
+
+    Raises:
+        InvalidTeacher: the tokenizer does not start a pair of texts with the token that heads read.
+    """
     config, tokenizer = encoder.encoder.config, copy.deepcopy(encoder.tokenizer)
     unused = config.pad_token_id + 1 if config.model_type == "roberta" else 0  # where RoBERTa counts positions from
     tokenizer.model_max_length = min(max_length, config.max_position_embeddings - unused)
@@ -94,17 +100,17 @@ def tokenizer_for(encoder: Teacher, max_length: int) -> Any:
     ids = tokenizer("a", "a")["input_ids"]
     if ids[0] != special_tokens(tokenizer)[0]:
         raise InvalidTeacher(
-            f"{encoder.folder}: its tokenizer puts no {tokenizer.cls_token} before a pair of texts, which is the token "
-            "that heads read; give its post-processor a template for pairs"
+            f"{encoder.folder}: the tokenizer does not put {tokenizer.cls_token}, which the head reads, before a pair "
+            "of texts; add a template for pairs to its post-processor"
         )
     return tokenizer
 
 
 def load_fine_tuned(folder: Path, task: Task) -> tuple[Any, Teacher]:
-    """A folder that was fine-tuned for a task: the model, in evaluation mode, and its encoder and tokenizer.
+    """Load a folder that was fine-tuned for a task: the model in evaluation mode, and its encoder with tokenizer.
 
     Raises:
-        InvalidTeacher: it cannot be loaded, has no head for such a task, or one for other labels.
+        InvalidTeacher: it cannot be loaded, has no head for this kind of task, or a head for other labels.
     """
     encoder = Teacher.load(folder)  # refuses what is damaged, pickled, or brings code
     with quiet():
@@ -113,19 +119,22 @@ def load_fine_tuned(folder: Path, task: Task) -> tuple[Any, Teacher]:
         )
     if missing := sorted(found["missing_keys"]):
         raise InvalidTeacher(
-            f"{folder}: is not fine-tuned for {task.head} as {task.name} is (no {missing[0]}); fine-tune it first"
+            f"{folder}: is not fine-tuned for {task.head}, which {task.name} needs ({missing[0]} is missing); "
+            "fine-tune it first"
         )
     if task.head != "choice" and model.config.num_labels != (wanted := _outputs(task)):
         raise InvalidTeacher(
-            f"{folder}: has {model.config.num_labels} outputs, {task.name} asks for {wanted}; is it of another task?"
+            f"{folder}: has {model.config.num_labels} outputs, but {task.name} needs {wanted}; was it fine-tuned for "
+            "another task?"
         )
     return model.eval(), encoder
 
 
 def columns_of(model: Any, task: Task) -> list[int]:
-    """Where each of the task's labels stands among a model's outputs: by name where the model names the same labels.
+    """The column of the model's outputs for each label of the task, matched by name.
 
-    Models of MNLI differ in their order; one that calls them LABEL_0, LABEL_1, ... is taken to have the task's.
+    Published models differ in the order of the labels (MNLI). A model whose labels have other names, such as LABEL_0,
+    is assumed to use the task's order.
     """
     names = [str(model.config.id2label[column]).lower() for column in range(model.config.num_labels)]
     wanted = [name.lower() for name in task.labels]
@@ -135,17 +144,20 @@ def columns_of(model: Any, task: Task) -> list[int]:
 
 
 def encode(examples: Examples, tokenizer: Any, soft: Logits | None = None) -> tuple[list[Encoded], float]:
-    """Token ids of every example, cut to the tokenizer's `model_max_length`; and the share of examples that were cut.
+    """Tokenize all examples, truncated to the tokenizer's `model_max_length`; also the share that was truncated.
 
     Args:
         soft: (N, C) logits of a teacher.
+
+    Raises:
+        InvalidTask: some examples have one text and some have two.
     """
     pairs = [example.pairs() for example in examples]
     flat = [pair for choices in pairs for pair in choices]
     second = [pair[1] for pair in flat]
     if any(text is None for text in second) and any(text is not None for text in second):
         raise InvalidTask(
-            f"{examples.source}: some examples have one text and some two; a model reads one or the other"
+            f"{examples.source}: some examples have one text and some have two; a model can learn only one of these"
         )
     found = tokenizer(
         [pair[0] for pair in flat],
@@ -171,10 +183,10 @@ def encode(examples: Examples, tokenizer: Any, soft: Logits | None = None) -> tu
 
 
 def collate(encoded: Sequence[Encoded], tokenizer: Any, task: Task) -> dict[str, Tensor]:
-    """A padded batch of N examples with M rows in all (M = N but for multiple choice).
+    """A padded batch of N examples with M rows in total (M = N except for multiple choice).
 
-    `input_ids`, `attention_mask` and, where the tokenizer gives them, `token_type_ids`: (M, length) int64; `counts`:
-    (N,) choices, for multiple choice only; `labels` (N,) and `soft` (N, C) where there are any.
+    `input_ids`, `attention_mask` and, if the tokenizer has them, `token_type_ids`: (M, length) int64; `counts`: (N,)
+    numbers of choices, for multiple choice only; `labels` (N,) and `soft` (N, C) if there are any.
     """
     rows = [row for one in encoded for row in one.ids]
     longest = max(map(len, rows))
@@ -200,7 +212,7 @@ def collate(encoded: Sequence[Encoded], tokenizer: Any, task: Task) -> dict[str,
 
 @products()
 def outputs(model: Any, batch: dict[str, Tensor]) -> Tensor:
-    """(N, C) logits; for multiple choice C is the most choices in this batch, and what is missing is -inf."""
+    """(N, C) logits; for multiple choice C is the largest number of choices in the batch, missing ones are -inf."""
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in batch}
     if "counts" not in batch:
         logits: Tensor = model(**inputs).logits
@@ -212,13 +224,13 @@ def outputs(model: Any, batch: dict[str, Tensor]) -> Tensor:
 
 
 @torch.no_grad()
-def run(
+def logits_of(
     model: Any, encoded: Sequence[Encoded], tokenizer: Any, task: Task, done: Callable[[int], None] = lambda _: None
 ) -> Logits:
-    """(N, C) logits of examples in their order, by a model in evaluation mode. Batches are made by length.
+    """(N, C) logits of the examples, in their order, by a model in evaluation mode; batched by length.
 
     Args:
-        done: called with the number of examples that are done.
+        done: called with the number of examples finished so far.
     """
     columns = max(len(one.ids) for one in encoded) if task.head == "choice" else int(model.config.num_labels)
     result = np.full((len(encoded), columns), -np.inf, dtype=np.float32)
@@ -232,8 +244,35 @@ def run(
     return result
 
 
+def predict(model: Path, examples: Examples, *, max_length: int | None = None, report: Report = silent) -> Logits:
+    """The (N, C) outputs of a fine-tuned folder for examples, labelled or not; see `Logits`.
+
+    Args:
+        model: a folder that `subarch finetune` wrote, or any stock folder for the task.
+        max_length: truncate texts to this many tokens; None: to the tokenizer's own maximum.
+
+    Raises:
+        InvalidTeacher: the folder cannot be loaded, or is not fine-tuned for this kind of task.
+        InvalidTask: there are no examples.
+    """
+    if not len(examples):
+        raise InvalidTask(f"{examples.source}: part {examples.part} of {examples.task.name} is empty")
+    loaded, encoder = load_fine_tuned(model, examples.task)
+    tokenizer = tokenizer_for(encoder, max_length or int(encoder.tokenizer.model_max_length))
+    loaded.to("cuda" if torch.cuda.is_available() else "cpu")
+    encoded, _ = encode(examples, tokenizer)
+    found = logits_of(loaded, encoded, tokenizer, examples.task, lambda done: report("predicting", done, len(encoded)))
+    return found if examples.task.head == "choice" else found[:, columns_of(loaded, examples.task)]
+
+
+def labels_of(task: Task, logits: Logits) -> list[float]:
+    """Predictions as `tasks.score` takes them: the position of the largest output, or the value of a regression."""
+    found: list[float] = (logits[:, 0] if task.head == "regression" else logits.argmax(axis=1)).tolist()
+    return found
+
+
 def _by_length(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
-    """Rows of examples of like length, shortest first, whose padded choices have at most `TOKENS` tokens in all."""
+    """Row numbers of batches of examples of similar length, shortest first, of at most `TOKENS` tokens with padding."""
     rows: list[int] = []
     sequences = longest = 0
     for row in sorted(range(len(encoded)), key=lambda row: max(map(len, encoded[row].ids))):
@@ -256,7 +295,7 @@ def _outputs(task: Task) -> int:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without progress bars and the load report of transformers: what is missing is refused in words."""
+    """Switch off progress bars and load reports of transformers: missing weights raise our own errors."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(40)
     logging.disable_progress_bar()

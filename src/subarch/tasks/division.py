@@ -1,0 +1,182 @@
+"""Read a task's data and divide it into three parts that share no group: train, dev and held-out.
+
+Held-out is the labelled test part; without one, the validation part, which is official and comparable; without either,
+a share of the training part. Dev is the validation part, unless that is held out already; then it is a share of the
+training part. Shares are taken by group (`examples.divide`), the same on every machine and every time.
+
+    >>> parts = parts_of(load(TaskData, None, {"task": "rte", "data": "glue_data"}))
+    >>> parts.sentence
+    'dev is divided off the training part, held out is the part validation'
+
+Importing this module imports neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from subarch.errors import InvalidTask
+from subarch.run.configuration import Amount, Text, load
+from subarch.tasks.catalogue import task_named
+from subarch.tasks.declaration import Task
+from subarch.tasks.examples import Example, Examples, divide, hold_out, share_of
+from subarch.tasks.own import own_task
+from subarch.tasks.reader import DATASETS, find, read
+
+
+class TaskData(BaseModel):
+    """Which task's data is read, and how it is divided. Paths are relative to the current folder.
+
+    Create it with `configuration.load`, which raises `InvalidConfig` for wrong values.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    task: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        description="Task to fine-tune for (see `subarch tasks`); with first, a name for a task of your own",
+    )
+    data: Text = Field(description="Folder of the task or of many tasks, a file of your own, or datasets:NAME[:CONFIG]")
+    first: Text | None = Field(
+        None, description="Of your own data: column of the text, of the first of two, or of the context of choices"
+    )
+    second: Text | None = Field(
+        None, description="Of your own data: column of the second text, or of the question about choices"
+    )
+    choices: list[Text] | None = Field(
+        None, description="Of your own data: column that holds lists of choices, or columns of a choice each"
+    )
+    label: Text = Field(
+        "label",
+        description="Of your own data: column of the class, of the number, or of the text or position of a choice",
+    )
+    id: Text | None = Field(
+        None, description="Of your own data: column of unique names of the rows; null: they are numbered"
+    )
+    group: Text | None = Field(
+        None, description="Of your own data: column of what is never divided; null: equal first texts stay together"
+    )
+    kind: Literal["classification", "regression", "choice"] = Field(
+        "classification", description="Of your own data: classification, regression or choice"
+    )
+    parts: list[Text] | None = Field(
+        None,
+        description="Labelled parts to put together and divide anew by group into train, dev and held-out, as where "
+        "there are few training examples; null: the task's own parts",
+    )
+    heldout: Annotated[Amount, Field(gt=0, lt=0.5)] = Field(
+        0.2, description="Share of the groups that makes a dev or held-out part where the task has no labelled one"
+    )
+    rows: int | None = Field(
+        None, ge=10, le=10**9, description="Use so many of the training examples at most; null: all"
+    )
+
+    @model_validator(mode="after")
+    def _check_own_data(self) -> TaskData:
+        own = [key for key in ("second", "choices", "id", "group") if getattr(self, key)]
+        if not self.first and (own or self.label != "label" or self.kind != "classification"):
+            named = own or [key for key in ("label", "kind") if key in self.model_fields_set]
+            raise ValueError(f"{named[0]} is only for your own data; name its text column with first")
+        if (self.kind == "choice") != bool(self.choices):
+            raise ValueError("kind 'choice' needs choices, and choices need kind 'choice'; give both or neither")
+        return self
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> TaskData:
+        """These keys of a recorded configuration that has others, too, such as that of a fine-tuning."""
+        return load(cls, None, {key: config[key] for key in cls.model_fields if key in config})
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The labelled parts of a task: `train` to learn from, `dev` to choose by, `heldout` to score once at the end.
+
+    `sentence` says where they come from.
+    """
+
+    train: Examples
+    dev: Examples
+    heldout: Examples
+    sentence: str
+
+
+def parts_of(source: TaskData) -> Parts:
+    """Read the data and divide it, the same way each time.
+
+    Raises:
+        InvalidTask: see `tasks.read`; the task has no training part of its own; a part has no labels.
+    """
+    task = task_of(source)
+    if task.trained_on:
+        raise InvalidTask(
+            f"{task.name} has no training part: fine-tune for {task.trained_on}, then evaluate that model on "
+            f"{task.name}"
+        )
+    share = source.heldout
+    if source.parts:
+        pool = _sample(_together([_labelled(task, source.data, part) for part in source.parts]), source.rows)
+        train, dev, heldout = divide(pool, (1 - 2 * share, share, share))
+        return _parts(train, dev, heldout, f"{' and '.join(source.parts)}, divided anew")
+    train = _sample(_labelled(task, source.data, "train"), source.rows)
+    known = set(task.parts) if source.data.startswith(DATASETS) else set(find(task, source.data))
+    official = [read(task, source.data, part) for part in ("validation", "test") if part in known]
+    scored = [examples for examples in official if examples.labels is not None]
+    if len(scored) == 2:
+        return _parts(train, scored[0], scored[1], "the task's own parts")
+    if not scored:
+        train, dev, heldout = divide(train, (1 - 2 * share, share, share))
+        return _parts(train, dev, heldout, "the training part, divided")
+    train, dev = hold_out(train, share)
+    return _parts(train, dev, scored[0], f"dev is divided off the training part, held out is the part {scored[0].part}")
+
+
+def _parts(train: Examples, dev: Examples, heldout: Examples, sentence: str) -> Parts:
+    train, dev, heldout = replace(train, part="train"), replace(dev, part="dev"), replace(heldout, part="held-out")
+    return Parts(train, dev, heldout, sentence)
+
+
+def task_of(source: TaskData) -> Task:
+    """The task: a known one, or one made from the columns of the user's own data."""
+    if not source.first:
+        return task_named(source.task)
+    choices = source.choices or []
+    return own_task(
+        source.data,
+        first=source.first,
+        second=source.second or "",
+        choices=choices[0] if len(choices) == 1 else choices,
+        label=source.label,
+        id=source.id or "",
+        group=source.group or "",
+        kind=source.kind,
+        name=source.task,
+    )
+
+
+def _labelled(task: Task, data: str, part: str) -> Examples:
+    examples = read(task, data, part)
+    if examples.labels is None:
+        raise InvalidTask(f"{examples.source}: part {part} of {task.name} has no labels to learn from")
+    return examples
+
+
+def _together(several: Sequence[Examples]) -> Examples:
+    """Several parts as one; ids are prefixed with the part they come from."""
+    if len(several) == 1:
+        return several[0]
+    rows: list[Example] = []
+    for examples in several:
+        rows += [replace(example, id=f"{examples.part}-{example.id}") for example in examples]
+    return replace(several[0], source=", ".join(examples.source for examples in several), rows=tuple(rows))
+
+
+def _sample(examples: Examples, most: int | None) -> Examples:
+    """At most `most` examples, chosen by a hash of their ids, in the order of the file."""
+    if most is None or len(examples) <= most:
+        return examples
+    last = sorted(share_of(example.id, "rows") for example in examples)[most - 1]
+    return replace(examples, rows=tuple(one for one in examples if share_of(one.id, "rows") <= last))
