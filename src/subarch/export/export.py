@@ -33,7 +33,7 @@ from subarch.export.int8 import quantize_onnx, quantize_openvino, smoothed, with
 from subarch.export.parity import ABSOLUTE, RELATIVE, compare, metric_drop, objection
 from subarch.export.runtimes import FILES, PARITY, hashes, open_file, openvino, require
 from subarch.export.text import Batch, Text
-from subarch.models.sentence import read_json
+from subarch.models.sentence import TRANSFORMER_FILES, read_json
 from subarch.run.files import replaced
 from subarch.run.folder import places
 from subarch.run.machine import machine, usable_cores, versions
@@ -48,7 +48,7 @@ LONGEST = 512
 SCRATCH = ".scratch"
 """Folder of intermediate files inside a partial export."""
 
-SENTENCE_FILES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+SENTENCE_FILES = ("modules.json", *TRANSFORMER_FILES, "config_sentence_transformers.json")
 """Files that sentence-transformers reads beside the modules' folders."""
 
 

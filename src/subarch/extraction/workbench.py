@@ -25,9 +25,8 @@ from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
 from subarch.learning.targets import TargetCache
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, load_weights, save_weights
 from subarch.models.teacher import Teacher
-from subarch.models.weights import load_weights, save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
 from subarch.run.progress import Report, silent

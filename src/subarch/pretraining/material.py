@@ -26,16 +26,14 @@ from subarch.learning.distill import Distiller, TeacherSide
 from subarch.learning.targets import TargetCache, TargetStore
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, load_weights
 from subarch.models.teacher import Teacher, Tokens
-from subarch.models.weights import load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.progress import Report, silent
 from subarch.text.batches import Budget, Packed, Source, Streamed
-from subarch.text.corpus import Corpus, build, own_tokenizer
+from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 
 BATCH = 64
 """Sequences of a held-out batch."""
