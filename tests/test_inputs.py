@@ -22,7 +22,7 @@ from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
-from subarch.run.inputs import Source, StageInputs, changes, claim, of_file, of_model
+from subarch.run.inputs import Content, StageInputs, changes, claim, of_file, of_model
 from tasks_tiny import LABELS, topics
 from tiny_pretrain import tiny_pretraining
 from tiny_run import OneProcess, tiny_config
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("quick_trainer")
 
 BEFORE = StageInputs(
     config={"steps": 100, "seed": 0, "threads": 2, "teacher": "models/a"},
-    sources={"teacher": Source(path="models/a", hash="1"), "corpus": Source(path="text", hash="2")},
+    sources={"teacher": Content(path="models/a", hash="1"), "corpus": Content(path="text", hash="2")},
 )
 
 
@@ -42,7 +42,7 @@ def after(config: dict[str, Any] | None = None, **sources: tuple[str, str] | Non
         if given_ is None:
             del found[role]
         else:
-            found[role] = Source(path=given_[0], hash=given_[1])
+            found[role] = Content(path=given_[0], hash=given_[1])
     return StageInputs(config=BEFORE.config | (config or {}), sources=found)
 
 
@@ -74,7 +74,7 @@ def test_changes_are_named(now: StageInputs, says: list[str]) -> None:
 )
 def test_only_the_same_is_no_change(one: dict[str, int], other: dict[str, int]) -> None:
     def inputs(values: dict[str, int]) -> tuple[StageInputs, StageInputs]:
-        sources = {role: Source(path="x", hash=str(value)) for role, value in values.items()}
+        sources = {role: Content(path="x", hash=str(value)) for role, value in values.items()}
         return StageInputs(config=values, sources={}), StageInputs(config={}, sources=sources)
 
     for before, now in zip(inputs(one), inputs(other), strict=True):

@@ -46,7 +46,10 @@ def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
     Raises:
         InvalidTeacher, InvalidCorpus, InvalidTask: something is missing or cannot be read.
     """
-    sources = {"search space": of_values(str(config.space), space.to_dict()), "corpus": corpus_content(config.corpus)}
+    sources = {
+        "search space": of_values(str(config.space), space.to_dict()),
+        "corpus": corpus_content(config.corpus, config.text_column),
+    }
     if config.teacher is not None:
         sources["teacher"] = teacher_content(config.teacher)
     if config.task is not None:

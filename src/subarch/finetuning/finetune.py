@@ -134,7 +134,7 @@ def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
     if config.masked_lm is not None:
         sources["masked language model"] = content_of(config.masked_lm)
     if config.neighbours is not None:
-        sources["corpus of neighbours"] = corpus_content(config.neighbours)
+        sources["corpus of neighbours"] = corpus_content(config.neighbours, "text")
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 

@@ -31,7 +31,7 @@ from transformers.utils import logging
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, dense_maps, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
-from subarch.run.inputs import Source, of_model
+from subarch.run.inputs import Content, of_model
 
 FAMILIES = ("bert", "roberta")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -242,7 +242,7 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
     return result
 
 
-def content_of(source: str | Path) -> Source:
+def content_of(source: str | Path) -> Content:
     """What a stage records of a model folder or hub name that it reads (`run.inputs`).
 
     Raises:

@@ -45,7 +45,6 @@ from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_file
 from subarch.run.machine import usable_cores
 from subarch.run.progress import Report, silent
-from subarch.run.records import Basis
 from subarch.run.yamlfile import read_yaml
 from subarch.text.corpus import content_of as corpus_content
 
@@ -99,8 +98,6 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
         searched = _searched(folder, architecture)
         if state.is_main_process and not restart:
             _claim(folder, config, searched)
-        if state.is_main_process and not folder.has(Basis) and (restart or not _begun(folder)):
-            shutil.rmtree(run / "tokenizer", ignore_errors=True)  # it was trained on the corpus of another start
         state.wait_for_everyone()
         if folder.has("pretraining") and not restart:
             done: dict[str, Any] = folder.read("pretraining")
@@ -121,7 +118,7 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
 
 def _claim(folder: RunFolder, config: PretrainConfig, searched: Path | None) -> None:
     """Make sure that what the folder holds was made from this input, or that nothing was made yet."""
-    sources = {"corpus": corpus_content(config.corpus)}
+    sources = {"corpus": corpus_content(config.corpus, config.text_column)}
     if config.teacher is not None:
         sources["teacher"] = teacher_content(config.teacher)
     if searched is not None and config.initialise in (None, "search"):

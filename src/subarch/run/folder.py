@@ -25,7 +25,6 @@ report.html         the page to look at
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -85,7 +84,6 @@ class RunFolder:
     def _start(self, config: BaseModel) -> RunFolder:
         with self:  # not under the feet of a process that has only begun
             (self.path / "space.json").unlink(missing_ok=True)
-            shutil.rmtree(self.path / "tokenizer", ignore_errors=True)
             self.write("format", FORMAT)
             self.write_text("config.yaml", dump(config))
         return self

@@ -30,7 +30,7 @@ _OURS = {"agora.json", "fit.json", "heldout.json", "inputs.json", "metrics.json"
 _EXPORTS = {"onnx", "openvino"}
 
 
-class Source(Row):
+class Content(Row):
     """Something that was read: where, and a hash of its content."""
 
     path: str
@@ -43,7 +43,7 @@ class StageInputs(Record):
     NAME = "inputs"
 
     config: Free
-    sources: dict[str, Source]
+    sources: dict[str, Content]
 
 
 def claim(
@@ -99,27 +99,27 @@ def changes(before: StageInputs, now: StageInputs, free: Collection[str] = ()) -
     return found
 
 
-def of_values(path: str, *values: object) -> Source:
+def of_values(path: str, *values: object) -> Content:
     """What `path` names, by values that decide what it holds."""
-    return Source(path=path, hash=hashlib.blake2b(repr(values).encode(), digest_size=16).hexdigest())
+    return Content(path=path, hash=hashlib.blake2b(repr(values).encode(), digest_size=16).hexdigest())
 
 
-def of_model(folder: Path, refusal: type[SubarchError]) -> Source:
+def of_model(folder: Path, refusal: type[SubarchError]) -> Content:
     """A model folder: configuration, tokenizer and weights; not its card, reports, or exports.
 
     Raises:
         refusal: a file cannot be read.
     """
-    return Source(path=str(folder), hash=_hashed(folder, refusal, models_only=True))
+    return Content(path=str(folder), hash=_hashed(folder, refusal, models_only=True))
 
 
-def of_file(path: Path, refusal: type[SubarchError]) -> Source:
+def of_file(path: Path, refusal: type[SubarchError]) -> Content:
     """A file.
 
     Raises:
         refusal: it cannot be read.
     """
-    return Source(path=str(path), hash=_hashed(path, refusal))
+    return Content(path=str(path), hash=_hashed(path, refusal))
 
 
 def _hashed(path: Path, refusal: type[SubarchError], models_only: bool = False) -> str:
