@@ -19,9 +19,8 @@ from subarch.learning.collate import Loader
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining import schedule
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.material import Material
-from subarch.pretraining.schedule import Schedule, decide
-from subarch.pretraining.timing import StepTimes
+from subarch.pretraining.setup import Setup
+from subarch.pretraining.schedule import Schedule, StepTimes, decide
 from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_teacher
 
@@ -49,18 +48,18 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lambda *times: set_to.append(StepTimes(*times, all=[]))
 
 
-def prepared(folder: Path, **changes: Any) -> tuple[Material, PretrainConfig]:
+def prepared(folder: Path, **changes: Any) -> tuple[Setup, PretrainConfig]:
     options = {"teacher": folder / "teacher", "corpus": [str(folder / "corpus.txt")], "max_length": 32}
     options |= {"batch_tokens": TOKENS, "heldout": 4, "seed": 1, "initialise": "scratch", **changes}
     config = load(PretrainConfig, None, options)
-    return Material.load(config, folder / "run", Architecture.parse("1-2-16-24")), config
+    return Setup.load(config, folder / "run", Architecture.parse("1-2-16-24")), config
 
 
 def decided(folder: Path, **changes: Any) -> Schedule:
     return decide(*prepared(folder, **changes), CPU)
 
 
-def corpus_tokens(material: Material) -> int:
+def corpus_tokens(material: Setup) -> int:
     assert material.store is not None
     return int(material.budget.sizes(material.store.segments).sum())
 
@@ -95,7 +94,7 @@ def test_new_masks_at_each_visit_leave_nothing_to_keep(folder: Path) -> None:
     assert found.sentence.endswith("; each of its outputs is needed only once")
 
 
-def passes_of(material: Material, seconds_a_part: float = 1.0) -> float:
+def passes_of(material: Setup, seconds_a_part: float = 1.0) -> float:
     """Seconds of the teacher for the whole corpus, from those for the parts that were timed."""
     parts = list(islice(Loader(material.source, material.budget, material.collator), schedule.PROBED))
     seen = sum(int(part["mask"].sum()) for part in parts) / len(parts)
