@@ -47,8 +47,8 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.setup import Setup
 from subarch.pretraining.schedule import step_times
+from subarch.pretraining.setup import Setup
 from subarch.run.configuration import load
 from subarch.run.machine import machine, usable_cores
 
@@ -175,7 +175,7 @@ def material(out: Path, options: dict[str, Any]) -> Setup:
 
 def run(folder: Path, config: PretrainConfig, sts: Path) -> dict[str, Any]:
     """Pretrain, or go on; score the model that comes of it."""
-    trained = pretrain(folder, config)
+    trained = pretrain(folder, config).to_dict()
     student = Teacher.load(folder / "pretrained")  # a student is read as any sentence encoder is
     kept = ("architecture", "steps", "tokens", "seconds", "heldout")
     distance = {"distance": trained["heldout"][-1].get("embedding")}

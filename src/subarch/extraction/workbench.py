@@ -10,29 +10,26 @@ progress, and every worker opens it again within seconds.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from subarch.errors import InvalidCorpus, TrainingDiverged
+from subarch.errors import TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.elastic import Elastic, part
 from subarch.extraction.estimate import Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial, weights_path
-from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
 from subarch.learning.material import Material
+from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.student import Blueprint, Student
-from subarch.models.teacher import Teacher
 from subarch.models.weights import load_weights, save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
 from subarch.run.progress import Report, silent
 from subarch.tasks.scoring import Task
-from subarch.text.corpus import Corpus, build, own_tokenizer
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Everything that one pretraining works with: student and losses, teacher, batches, held-out batches.
 
-    >>> setup = Setup.load(config, Path("runs/mine"), Architecture.parse("2-12-384-512"))
-    >>> setup.distiller.student, setup.source
+>>> setup = Setup.load(config, Path("runs/mine"), Architecture.parse("2-12-384-512"))
+>>> setup.distiller.student, setup.source
 """
 
 from __future__ import annotations
