@@ -209,7 +209,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(unfinished: Path, confi
     progress = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
     (folder / PROGRESS).write_text(json.dumps(progress | {"architecture": "2-4-16-32"}), encoding="utf-8")
     seal(folder)
-    with pytest.raises(InvalidStudy, match=r"checkpoint-8: is a checkpoint of 2-4-16-32, and 1-4-16-32 is to be trained.*--restart"):
+    with pytest.raises(InvalidStudy, match=r"checkpoint-8: is a checkpoint of 2-4-16-32, and 1-4-16-32 .*--restart"):
         train(unfinished, config)
 
 

@@ -15,8 +15,7 @@ from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
 from subarch.learning import targets
 from subarch.models.inherit import inherit
-from subarch.models.student import Student
-from subarch.models.weights import load_weights, save_weights
+from subarch.models.student import Student, load_weights, save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher

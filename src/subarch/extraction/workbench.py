@@ -24,8 +24,7 @@ from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.learning.material import Material
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
-from subarch.models.student import Blueprint, Student
-from subarch.models.weights import load_weights, save_weights
+from subarch.models.student import Blueprint, Student, load_weights, save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
 from subarch.run.progress import Report, silent

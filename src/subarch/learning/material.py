@@ -26,8 +26,7 @@ from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint
 from subarch.models.teacher import Teacher
 from subarch.run.progress import Report, silent
-from subarch.text.corpus import Corpus, build, own_tokenizer
-from subarch.text.packed import Segments
+from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 
 
 class Wanted(Protocol):

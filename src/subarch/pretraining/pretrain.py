@@ -31,8 +31,7 @@ from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.latency.timing import TorchRuntime, measure
 from subarch.learning.collate import Cached, Collator, Loader
 from subarch.learning.targets import TargetStore
-from subarch.models.handover import hand_over
-from subarch.models.student import Student
+from subarch.models.student import Student, hand_over
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.checkpoints import newest, put_aside
 from subarch.pretraining.config import PretrainConfig

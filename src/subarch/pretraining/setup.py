@@ -23,8 +23,7 @@ from subarch.learning.distill import Distiller, TeacherSide
 from subarch.learning.material import Material, check_heldout
 from subarch.learning.targets import TargetStore
 from subarch.models.inherit import CALIBRATION, inherit
-from subarch.models.student import Blueprint, Student
-from subarch.models.weights import load_weights
+from subarch.models.student import Blueprint, Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.progress import Report, silent
