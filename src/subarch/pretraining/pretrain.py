@@ -28,7 +28,7 @@ from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
 from subarch.errors import InvalidConfig, InvalidStudy
-from subarch.latency.timing import TorchRuntime, measure
+from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Cached, Collator, Loader
 from subarch.learning.targets import TargetStore
 from subarch.models.student import Student, hand_over
@@ -309,9 +309,9 @@ def _latency(setup: Setup, student: Student) -> PretrainedLatency:
     if setup.material.teacher is not None:
         models["teacher"] = setup.material.teacher.model.cpu()
     length, threads = min(LATENCY_LENGTH, setup.material.recipe.max_length), usable_cores()
-    runtime, vocabulary = TorchRuntime(threads), setup.blueprint.inputs.vocabulary
-    calls = {name: runtime.prepare(model, vocabulary, 1, (length,)) for name, model in models.items()}
-    times = {name: Timing(**asdict(latency)) for name, latency in measure(calls, rounds=5).items()}
+    vocabulary = setup.blueprint.inputs.vocabulary
+    found = measure_models(models, vocabulary, batch=1, length=length, threads=threads, rounds=5)
+    times = {name: Timing(**asdict(latency)) for name, latency in found.items()}
     return PretrainedLatency(batch=1, length=length, threads=threads, runtime="torch", **times)
 
 
