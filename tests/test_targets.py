@@ -24,8 +24,8 @@ from subarch.learning.targets import TargetCache, TargetStore
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 ROWS = 45

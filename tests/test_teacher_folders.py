@@ -23,7 +23,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertJapaneseTokenizer
 
 from subarch.errors import InvalidTeacher
-from subarch.export import exportable
+from subarch.export import graph as exportable
 from subarch.models.sentence import TRANSFORMER_FILES
 from subarch.models.teacher import Teacher
 from tiny import WIDTH, tiny_sentences, tiny_teacher, write_json

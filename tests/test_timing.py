@@ -19,8 +19,8 @@ from subarch.numbers.architecture import Architecture
 from subarch.pretraining import timing
 from subarch.pretraining.timing import StepTimes, step_times
 from subarch.text.batches import Budget, Packed
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 CPU = torch.device("cpu")

@@ -32,9 +32,8 @@ from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.progress import Report, silent
 from subarch.text.batches import Budget, Packed, Source, Streamed
-from subarch.text.corpus import Corpus, build, own_tokenizer
+from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 
 BATCH = 64
 """Sequences of a held-out batch."""
