@@ -23,7 +23,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertJapaneseTokenizer
 
 from subarch.errors import InvalidTeacher
-from subarch.export import graph as exportable
+from subarch.export.graph import load_exportable, load_graph
 from subarch.models.sentence import TRANSFORMER_FILES
 from subarch.models.teacher import Teacher
 from tiny import WIDTH, tiny_sentences, tiny_teacher, write_json
@@ -498,9 +498,9 @@ def test_an_export_computes_the_same(teachers: dict[str, Path], tmp_path: Path) 
     teacher = Teacher.load(folder)
     batch = teacher.batch(teacher.tokenizer(TEXTS, add_special_tokens=False, verbose=False)["input_ids"])
     with torch.inference_mode():
-        for graph in (exportable.load(folder).graph, exportable.reload(folder, "sentence")):
+        for graph in (load_exportable(folder).graph, load_graph(folder, "sentence")):
             found = graph(batch.ids, batch.mask, torch.zeros_like(batch.ids))[1]
             np.testing.assert_allclose(found.numpy(), theirs(folder), atol=1e-5)
     moved("0_Transformer")(folder)
     with pytest.raises(InvalidTeacher, match="a folder of its own, 0_Transformer"):
-        exportable.load(folder)
+        load_exportable(folder)
