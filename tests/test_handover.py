@@ -167,7 +167,7 @@ def test_the_selected_folder_has_the_recorded_distance(tmp_path: Path, pooling: 
     bench = Workbench.open(config, tmp_path / "run")
     segments = [bench.signal.heldout[row] for row in range(len(bench.signal.heldout))]  # type: ignore[attr-defined]
     teacher = SentenceTransformer(str(source), device="cpu")
-    batch = assemble(segments, bench.tokenizer, Teacher.load(source).recipe)
+    batch = assemble(segments, bench.material.tokenizer, Teacher.load(source).recipe)
     with torch.inference_mode():
         features = {"input_ids": batch.ids, "attention_mask": batch.mask}
         found, target = (model(dict(features))["sentence_embedding"] for model in (theirs, teacher))

@@ -20,7 +20,7 @@ from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Batch, Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.material import Material
+from subarch.pretraining.setup import Setup
 from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher, write_json
 
@@ -520,8 +520,8 @@ def test_the_lowest_layers_are_taken_where_they_are_asked_for(tmp_path: Path, wh
     if who == "search":
         student = Workbench.open(load(ExtractConfig, None, values), tmp_path / "run").student(shape)
     else:
-        material = Material.load(load(PretrainConfig, None, values), tmp_path / "run", shape)
-        student, words = material.distiller.student, material.started
+        setup = Setup.load(load(PretrainConfig, None, values), tmp_path / "run", shape)
+        student, words = setup.distiller.student, setup.started
         assert words == "the teacher's lowest layers, reduced"
     layers(teacher).pop(2)
     assert deviation(student.eval(), teacher) < 1e-6
