@@ -27,12 +27,11 @@ from rich.table import Table
 from subarch.demo.demo import BYTES, PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.errors import InvalidExport
-from subarch.export.config import ExportConfig
+from subarch.export.config import ExportConfig, parse_runtime
 from subarch.export.export import export, target
-from subarch.export.seal import open_sealed, sealed
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import BenchConfig
-from subarch.latency.runtimes import Session
+from subarch.export.runtimes import Session, find_export, open_export
+from subarch.latency.bench import bench
+from subarch.latency.config import BenchConfig
 from subarch.learning.signals import text_embedder
 from subarch.models.teacher import Teacher
 from subarch.run.configuration import load
@@ -136,11 +135,11 @@ def exported(model: Path, variant: str, corpus: Path, run: Path, min_cosine: flo
     """The folder of an export that parity let through, made where it is not there already; of torch the model's."""
     if variant == "torch":
         return model
-    runtime, _, quantize = variant.partition("-")
-    options = {"runtime": runtime, "quantize": quantize or None, "corpus": [str(corpus)], "min_cosine": min_cosine}
+    runtime, quantize = parse_runtime(variant)
+    options = {"runtime": runtime, "quantize": quantize, "corpus": [str(corpus)], "min_cosine": min_cosine}
     config = load(ExportConfig, None, options)
     folder = target(model, config, run)
-    if folder.is_dir() and sealed(folder)[1]["fingerprint"] == Teacher.load(model).fingerprint:
+    if folder.is_dir() and find_export(folder)[1]["fingerprint"] == Teacher.load(model).fingerprint:
         return folder
     return Path(export(model, config, run)["folder"])
 
@@ -148,7 +147,7 @@ def exported(model: Path, variant: str, corpus: Path, run: Path, min_cosine: flo
 def spearman(model: Path, variant: str, folder: Path, sts: Path) -> float:
     """Spearman's correlation on STS-B dev, of a model in PyTorch or of an export of it."""
     teacher = Teacher.load(model)
-    forward = teacher.model if variant == "torch" else Embedder(open_sealed(folder, usable_cores()))
+    forward = teacher.model if variant == "torch" else Embedder(open_export(folder, usable_cores()))
     return sts_b(sts / "dev.tsv").scores(text_embedder(forward, teacher))["spearman"]
 
 

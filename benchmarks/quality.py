@@ -38,15 +38,15 @@ from rich.table import Table
 from subarch.demo.demo import PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.extraction.config import ExtractConfig
-from subarch.latency.timing import TorchRuntime, measure
+from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Loader
 from subarch.learning.signals import text_embedder
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.material import Material
-from subarch.pretraining.timing import step_times
+from subarch.pretraining.schedule import step_times
+from subarch.pretraining.setup import Setup
 from subarch.run.configuration import load
 from subarch.run.machine import machine, usable_cores
 
@@ -147,7 +147,7 @@ def docstring_corpus(out: Path) -> str:
     return str(path)
 
 
-def paces(materials: dict[str, Material]) -> dict[str, dict[str, float]]:
+def paces(materials: dict[str, Setup]) -> dict[str, dict[str, float]]:
     """Median seconds of teacher, student and optimiser in a step of each, measured in turn."""
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in materials}
     for _ in range(ROUNDS):
@@ -163,15 +163,15 @@ def paces(materials: dict[str, Material]) -> dict[str, dict[str, float]]:
     }
 
 
-def material(out: Path, options: dict[str, Any]) -> Material:
+def material(out: Path, options: dict[str, Any]) -> Setup:
     """What a run with these options works with, loaded in the folder that all runs share."""
     config = load(PretrainConfig, None, {"steps": 1} | options)
-    return Material.load(config, out / "common", Architecture.parse(str(config.architecture)))
+    return Setup.load(config, out / "common", Architecture.parse(str(config.architecture)))
 
 
 def run(folder: Path, config: PretrainConfig, sts: Path) -> dict[str, Any]:
     """Pretrain, or go on; score the model that comes of it."""
-    trained = pretrain(folder, config)
+    trained = pretrain(folder, config).to_dict()
     student = Teacher.load(folder / "pretrained")  # a student is read as any sentence encoder is
     kept = ("architecture", "steps", "tokens", "seconds", "heldout")
     distance = {"distance": trained["heldout"][-1].get("embedding")}
@@ -189,9 +189,9 @@ def latencies(names: list[str], out: Path, teacher: Path) -> dict[str, Any]:
     """Milliseconds of one sentence of 32 tokens, models in turn; the teacher among them."""
     encoders = {name: Teacher.load(out / name / "pretrained") for name in names}
     encoders["teacher"] = Teacher.load(teacher)
-    runtime = TorchRuntime(usable_cores())
-    calls = {name: runtime.prepare(e.model, e.encoder.config.vocab_size, 1, (32,)) for name, e in encoders.items()}
-    return {name: asdict(latency) for name, latency in measure(calls, 15).items()}
+    models, vocabulary = {name: e.model for name, e in encoders.items()}, encoders["teacher"].encoder.config.vocab_size
+    found = measure_models(models, vocabulary, batch=1, length=32, threads=usable_cores(), rounds=15)
+    return {name: asdict(latency) for name, latency in found.items()}
 
 
 def table(results: dict[str, Any]) -> Table:

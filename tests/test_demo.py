@@ -193,9 +193,9 @@ def test_whole_packages_are_held_out_and_searched(shown: tuple[list[dict[str, An
     meta = Corpus.load(folder / "run" / "corpus").meta
     groups = {json.loads(line)["group"] for line in (folder / "run-data" / "docstrings.jsonl").open()}
     assert groups == set(PACKAGES)
-    assert 1 <= len(meta["heldout_groups"]) < len(PACKAGES)
+    assert 1 <= len(meta.heldout_groups) < len(PACKAGES)
     pairs = demo._pairs(folder / "run")
-    known = set(retrieval_pairs(collect(meta["heldout_groups"], limit_bytes=10**6)))
+    known = set(retrieval_pairs(collect(meta.heldout_groups, limit_bytes=10**6)))
     assert len(pairs) > 10
     assert set(pairs) <= known
 
@@ -226,7 +226,7 @@ def test_without_a_winner_the_hand_picked_are_compared_all_the_same(
     folder: Path, shown: tuple[list[dict[str, Any]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | {"max_parameters": 10})
-    with pytest.raises(InvalidStudy, match="started with another max_parameters"):
+    with pytest.raises(InvalidStudy, match="input changed since this was started: max_parameters = 10 now"):
         demo.demonstrate(folder / "run")
     (folder / "none-data").mkdir()
     (folder / "none-data" / "docstrings.jsonl").write_bytes((folder / "run-data" / "docstrings.jsonl").read_bytes())

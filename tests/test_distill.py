@@ -31,8 +31,8 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.architecture import Inputs as Sizes
 from subarch.text.batches import Budget, Packed
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 ALL = {"mlm": 0.3, "logits": 0.5, "embedding": 1.5, "hidden": 0.7, "relations": 1.1}

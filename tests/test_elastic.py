@@ -17,8 +17,7 @@ from subarch.extraction.estimate import estimate
 from subarch.extraction.trial import Settings, weights_path
 from subarch.extraction.workbench import Workbench
 from subarch.models.inherit import inherit
-from subarch.models.student import Student
-from subarch.models.weights import load_weights
+from subarch.models.student import Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
 from subarch.run.configuration import load
@@ -76,9 +75,9 @@ def test_a_part_of_the_untrained_network_keeps_what_inheritance_keeps(
     """All but the biases of the feed-forward block, which take over what dropped neurons add on average."""
     own = Architecture(depth, 4 if depth else 0, 32, intermediate)
     whole, network = whole_of(bench)
-    assert bench.teacher is not None
+    assert bench.material.teacher is not None
     assert bench.anatomy is not None
-    inherited = inherit(own, bench.blueprint, bench.teacher, bench.anatomy).state_dict()
+    inherited = inherit(own, bench.blueprint, bench.material.teacher, bench.anatomy).state_dict()
     found = part(network.state_dict(), own, whole, bench.anatomy)
     assert found.keys() == inherited.keys()
     for name, tensor in inherited.items():

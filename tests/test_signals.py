@@ -26,8 +26,7 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.run.progress import silent
 from subarch.tasks.scoring import Task, retrieval
-from subarch.text.corpus import build
-from subarch.text.packed import Segments
+from subarch.text.corpus import Segments, build
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 LENGTH = 24

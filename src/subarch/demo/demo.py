@@ -25,13 +25,13 @@ from subarch.demo.origin import write_task
 from subarch.errors import InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
 from subarch.export.config import ExportConfig
-from subarch.export.packages import require
+from subarch.export.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.workbench import Workbench
 from subarch.finetuning.config import FinetuneConfig
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import BenchConfig
-from subarch.latency.timing import TorchRuntime, measure
+from subarch.latency.bench import bench
+from subarch.latency.config import BenchConfig
+from subarch.latency.measuring import measure_models
 from subarch.learning.signals import EmbeddingSignal, Forward, text_embedder
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
@@ -162,11 +162,11 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Held-out distance, retrieval, latency at batch 1 and throughput at batch 32 of each (distance, model)."""
     torch.set_num_threads(usable_cores())
-    runtime, vocabulary = TorchRuntime(usable_cores()), teacher.encoder.config.vocab_size
-    times = {}
+    encoders = {name: model for name, (_, model) in models.items()}
+    vocabulary, threads, times = teacher.encoder.config.vocab_size, usable_cores(), {}
     for batch, rounds in ((1, 9), (32, 4)):
-        calls = {name: runtime.prepare(model.eval(), vocabulary, batch, (32,)) for name, (_, model) in models.items()}
-        times[batch] = measure(calls, rounds, partial(report, f"timing batches of {batch}"))
+        on_round = partial(report, f"timing batches of {batch}")
+        times[batch] = measure_models(encoders, vocabulary, batch, 32, threads, rounds, on_round)
     queries, documents = (list(side) for side in zip(*pairs, strict=True))
     rows = []
     for done, (name, (distance, model)) in enumerate(models.items()):
@@ -204,13 +204,13 @@ def _data(path: Path, report: Report) -> tuple[Path, Path]:
 
 def _distance(path: Path, model: Forward) -> float:
     """What the search measures as the error, on the same held-out sample."""
-    signal = Workbench.open(RunFolder.open(path).config, path).signal
+    signal = Workbench.open(RunFolder.open(path).config(ExtractConfig), path).signal
     assert isinstance(signal, EmbeddingSignal)
     return signal.error(model)
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
     """Summaries and the docstrings they open, of the packages held out; a fixed sample."""
-    held_out = Corpus.load(path / "corpus").meta["heldout_groups"]
+    held_out = Corpus.load(path / "corpus").meta.heldout_groups
     pairs = retrieval_pairs(collect(held_out, limit_bytes=BYTES))
     return sorted(pairs, key=lambda pair: hashlib.sha256(json.dumps(pair).encode()).digest())[:MOST_PAIRS]

@@ -23,8 +23,8 @@ from subarch.models.student import Student
 from subarch.models.teacher import BATCH, Teacher, embed
 from subarch.run.progress import Report
 from subarch.tasks.scoring import Task
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 
 TEMPERATURE, KL_WEIGHT, MLM_WEIGHT = 2.0, 0.5, 0.1
 """The released scripts of arXiv 2010.10499: 0.5 τ² KL + 0.1 cross-entropy, τ = 2."""

@@ -391,6 +391,7 @@ class LatencyMeasurement(LatencySettings):
 
     measured: int
     predicted: int
+    sha256: str
     model: LatencyModelErrors | None
     sentence: str
     warnings: tuple[str, ...]
@@ -498,7 +499,7 @@ class CurveRow(Row):
 
 
 class Timing(Row):
-    """Wall time of a forward pass, see `latency.visits.Latency`."""
+    """Wall time of a forward pass, see `latency.timing.Latency`."""
 
     median_ms: float
     q1_ms: float
@@ -530,7 +531,6 @@ class Pretraining(Record):
     losses: dict[str, float]
     schedule: Schedule
     steps: int
-    kept: int
     seconds: float
     tokens: int
     max_length: int
