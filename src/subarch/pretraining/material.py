@@ -31,7 +31,7 @@ from subarch.models.teacher import Teacher, Tokens
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.progress import Report, silent
-from subarch.text.batches import Budget, Packed, Source, Streamed
+from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.masking import Masker
 
@@ -186,7 +186,8 @@ def _student(
 def _batches(heldout: Sequence[Any], collator: Collator) -> list[Inputs]:
     """Ascending in length. Their masks are those of an epoch that training never reaches."""
     sizes = heldout.size if isinstance(heldout, Segments) else np.array([len(sequence) for sequence in heldout])
-    order = np.argsort(sizes, kind="stable")
-    groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
     fixed = replace(collator, maskings=0, seed=0)
-    return [fixed([heldout[int(row)] for row in rows], rows, torch.iinfo(torch.int32).max) for rows in groups]
+    return [
+        fixed([heldout[int(row)] for row in rows], rows, torch.iinfo(torch.int32).max)
+        for rows in by_length(sizes, BATCH)
+    ]
