@@ -69,7 +69,7 @@ def outcome(
             "length": length,
             "threads": usable_cores(),
             "runtime": "torch",
-            **{name: asdict(latency) for name, latency in times.items()},
+            **{name: latency.model_dump() for name, latency in times.items()},
         },
         "machine": machine(),
         "versions": versions(),
