@@ -63,18 +63,12 @@ class FitSettings:
 
     Attributes:
         max_length: tokens of a text, a pair, or a pair per choice; longer ones are cut.
-        class_weights: weigh classes by the inverse of their frequency in the training examples.
-        patience: epochs in a row, after the warm-up, without a better dev score that end a training; 0: none do.
-        soft_weight: share of the loss that compares with the teacher's soft targets, where there are any.
-        temperature: that both logits are divided by there.
-        threads: of torch; None: as they are. The same seed gives the same weights for the same threads only.
+        patience: stop after this many epochs in a row, counted after the warm-up, without a better dev score; 0: never.
+        threads: of torch; None: unchanged. The same seed gives the same weights only with the same number of threads.
     """
 
     max_length: int = 128
-    class_weights: bool = False
     patience: int = 3
-    soft_weight: float = 0.5
-    temperature: float = 2.0
     threads: int | None = None
 
 
@@ -116,16 +110,11 @@ class FinetuneConfig(TaskData):
     max_length: int = Field(
         128, ge=8, le=512, description="Tokens of a text, a pair, or a pair per choice; longer ones are cut"
     )
-    class_weights: bool = Field(False, description="Weigh classes by the inverse of their frequency")
     teacher: File | None = Field(
         None,
         description="Folder of a model fine-tuned for the task: its outputs are learnt too, or with agora it labels "
         "new examples; null: none",
     )
-    soft_weight: Annotated[Amount, Field(gt=0, le=1)] = Field(
-        0.5, description="Share of the loss that compares with the teacher's outputs"
-    )
-    temperature: Number = Field(2.0, description="Temperature that the logits of teacher and student are divided by")
     any_teacher: bool = Field(False, description="Learn from a teacher that is no better than chance on dev, too")
     agora: Literal["common", "halving"] | None = Field(
         None,
@@ -170,11 +159,4 @@ class FinetuneConfig(TaskData):
 
     def settings(self) -> FitSettings:
         """What all trainings have in common."""
-        return FitSettings(
-            max_length=self.max_length,
-            class_weights=self.class_weights,
-            patience=self.patience,
-            soft_weight=self.soft_weight,
-            temperature=self.temperature,
-            threads=self.threads,
-        )
+        return FitSettings(max_length=self.max_length, patience=self.patience, threads=self.threads)

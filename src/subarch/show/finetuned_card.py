@@ -40,10 +40,8 @@ def facts_of(encoder: Path, heldout: Examples, result: Mapping[str, Any]) -> dic
     settings = ("learning_rate", "weight_decay", "warm_up", "batch_size", "dropout", "seed")
     training = {name.replace("_", " "): chosen[name] for name in settings}
     training |= {"epochs": f"{chosen['epochs']} at most, the weights of epoch {chosen['epoch']}"}
-    if config["class_weights"]:
-        training["class weights"] = True
     if result["teacher"] and not result["agora"]:
-        training["distillation"] = f"{config['soft_weight']:g} of the loss, temperature {config['temperature']:g}"
+        training["distillation"] = "soft targets of the teacher and labels"
     return {
         "use": use,
         "encoder": encoder,
