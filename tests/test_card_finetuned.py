@@ -61,7 +61,7 @@ def trained(
 ) -> tuple[Path, FinetuneConfig, dict[str, Any]]:
     own = {"task": "topics", "data": str(data_of(folder / "rows", kind)), "group": "page", "seeds": [0]}
     config = load(FinetuneConfig, None, own | OWN[kind] | SEARCH | others)
-    result = finetune(model, config, folder / "run")
+    result = finetune(model, config, folder / "run").to_dict()
     return folder / "run" / "finetuned" / "topics", config, result
 
 

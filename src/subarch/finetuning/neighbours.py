@@ -127,9 +127,7 @@ class Neighbourhood:
         if not 0 <= band[0] < band[1] <= 1:
             raise InvalidConfig(f"band: {band} is invalid; give two similarities with 0 <= least < greatest <= 1")
         if not methods or not known or each < 1:
-            raise InvalidConfig(
-                "new points need at least one method, one split to compare with and one point each"
-            )
+            raise InvalidConfig("new points need at least one method, one split to compare with and one point each")
         self._methods, self._similarity, self._each, self._seed, self._band = methods, similarity, each, seed, band
         self._known = frozenset(chain.from_iterable(map(identities, known)))
         texts = [text for example in known[0] for text in example.texts[:1]]
@@ -167,9 +165,7 @@ class Neighbourhood:
             methods["infilling"] = Infilling(Teacher.load(masked_lm))
         if not encoder:
             if corpus:
-                raise InvalidConfig(
-                    "a corpus of neighbours needs a sentence encoder, to find near texts; name one"
-                )
+                raise InvalidConfig("a corpus of neighbours needs a sentence encoder, to find near texts; name one")
             return cls(known, methods, overlap, each=each, seed=seed, band=band)
         embedding = Embedding(Teacher.load(encoder), cache)
         if corpus:

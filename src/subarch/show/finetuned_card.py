@@ -103,6 +103,9 @@ def _limits(result: Mapping[str, Any]) -> list[str]:
         f"Reads at most {config['max_length']} tokens{cut}.",
         "Scored on the part held out of its own data only, once, when all was chosen.",
     ]
+    for where, count in result["data"].get("overlaps", {}).items():
+        where = where.replace(" in ", " examples are also in ")
+        limits.append(f"{count:,} {where}, so scores overestimate the quality on new data.")
     if len(result["heldout"]["seeds"]) == 1:
         limits.append("Trained with one seed: how far another would differ is not known.")
     if result["teacher"] and result["teacher"]["objection"]:

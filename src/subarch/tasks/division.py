@@ -26,6 +26,7 @@ from subarch.tasks.declaration import Task
 from subarch.tasks.examples import Example, Examples, divide, hold_out, share_of
 from subarch.tasks.own import own_task
 from subarch.tasks.reader import DATASETS, find, read
+from subarch.text.read import identity
 
 
 class TaskData(BaseModel):
@@ -102,6 +103,25 @@ class Parts:
     dev: Examples
     heldout: Examples
     sentence: str
+
+    def overlaps(self) -> dict[str, int]:
+        """How many dev and held-out examples are in the training part too, and held-out ones in dev; only if any are.
+
+        Official parts may overlap; parts that are divided here share no group.
+        """
+        pairs = (self.dev, self.train), (self.heldout, self.train), (self.heldout, self.dev)
+        counted = {f"{one.part} in {other.part}": shared_with(one, other) for one, other in pairs}
+        return {where: count for where, count in counted.items() if count}
+
+
+def shared_with(examples: Examples, others: Examples) -> int:
+    """How many of the examples have the same texts and choices as one of the others, by `text.read.identity`."""
+    known = set(map(_content, others))
+    return sum(_content(example) in known for example in examples)
+
+
+def _content(example: Example) -> tuple[int, ...]:
+    return tuple(map(identity, (*example.texts, *example.choices)))
 
 
 def parts_of(source: TaskData) -> Parts:
