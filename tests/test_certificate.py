@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from operator import getitem
@@ -17,8 +18,11 @@ from click.testing import CliRunner
 from subarch.cli.app import app
 from subarch.errors import InvalidStudy
 from subarch.extraction.study import Study
-from subarch.extraction.trial import Trial
+from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.verify import verify
+from subarch.extraction.workbench import Workbench
+from subarch.latency.timing import Latency
+from subarch.models.student import save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select, train_also
 from tiny_run import OneProcess, tiny_config
@@ -76,7 +80,7 @@ def test_it_verifies(finished: Path) -> None:
     assert sentences[0].startswith("14 candidates: ")
     shown = CliRunner().invoke(app, ["verify", str(finished)])
     assert shown.exit_code == 0
-    assert shown.output.splitlines() == sentences
+    assert shown.stdout.split("\n") == [*sentences, ""]
 
 
 def double(values: dict[str, Any], name: str) -> None:
@@ -84,25 +88,25 @@ def double(values: dict[str, Any], name: str) -> None:
 
 
 EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda c: c["trained"].pop(), "is said to be|was not trained"),
-    (lambda c: c["trained"].append("9-4-32-64"), "trained is said to be"),
-    (lambda c: double(c, "candidates"), "candidates is said to be"),
-    (lambda c: double(c, "affordable"), "affordable is said to be"),
-    (lambda c: c.update(closed=False), "closed is said to be False"),
-    (lambda c: c.update(delta=0.5), "delta is said to be 0.5, and is 0.02"),
-    (lambda c: c["noise"].update(level=0.5), "the level of the noise is said to be 0.5"),
-    (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta is said to be"),
-    (lambda c: double(c["noise"], "freedom"), "the freedom of the noise is said to be"),
-    (lambda c: double(c, "slack"), "the slack is said to be"),
-    (lambda c: double(c, "violations"), "the number of violations is said to be"),
-    (lambda c: c.update(aim=c["aim"] / 2), "the aim is said to be"),
-    (lambda c: c.update(reached=(c["reached"] or 1) / 2), "what is reached is said to be"),
-    (lambda c: double(c["audit"], "failures"), "the number of failures in the audit is said to be"),
-    (lambda c: c["audit"].update(failing=0.001), "the rate that the audit leaves is said to be"),
+    (lambda c: c["trained"].pop(), ": claimed|was not trained"),
+    (lambda c: c["trained"].append("9-4-32-64"), "trained: claimed"),
+    (lambda c: double(c, "candidates"), "candidates: claimed"),
+    (lambda c: double(c, "affordable"), "affordable: claimed"),
+    (lambda c: c.update(closed=False), "closed: claimed False"),
+    (lambda c: c.update(delta=0.5), "delta: claimed 0.5, recomputed 0.02"),
+    (lambda c: c["noise"].update(level=0.5), "the level of the noise: claimed 0.5"),
+    (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta: claimed"),
+    (lambda c: double(c["noise"], "freedom"), "the freedom of the noise: claimed"),
+    (lambda c: double(c, "slack"), "the slack: claimed"),
+    (lambda c: double(c, "violations"), "the number of violations: claimed"),
+    (lambda c: c.update(aim=c["aim"] / 2), "the aim: claimed"),
+    (lambda c: c.update(reached=(c["reached"] or 1) / 2), "what is reached: claimed"),
+    (lambda c: double(c["audit"], "failures"), "the number of failures in the audit: claimed"),
+    (lambda c: c["audit"].update(failing=0.001), "the rate that the audit leaves: claimed"),
     (lambda c: c.update(incumbent="0-0-16-0"), "the incumbent"),
     (lambda c: c["audit"]["drawn"].append("9-4-32-64"), "which the audit drew, was not trained"),
-    (lambda c: double(c, "over"), "the number of trained candidates over a limit is said to be"),
-    (lambda c: c.update(sentence=c["sentence"].replace("2 %", "1 %")), "it in words is said to be Trained"),
+    (lambda c: double(c, "over"), "the number of trained candidates over a limit: claimed"),
+    (lambda c: c.update(sentence=c["sentence"].replace("2 %", "1 %")), "it in words: claimed Trained"),
 ]
 
 
@@ -233,5 +237,89 @@ def test_another_question_to_the_same_trials(copy: Path) -> None:
         verify(copy)
     else:
         assert "The search is not finished" in found["sentence"]
-        with pytest.raises(InvalidStudy, match="closed is said to be False"):
+        with pytest.raises(InvalidStudy, match="closed: claimed False"):
             verify(copy)
+
+
+class Formula(OneProcess):
+    """Trains nobody: errors fall with size. What is saved are untrained weights, small as the shapes asked for are."""
+
+    def next(self) -> Iterator[Trial]:
+        self._bench = self._bench or Workbench.open(self.config, self.run)
+        while self._waiting:
+            shape, settings = self._waiting.pop(0)
+            save_weights(self._bench.student(shape), weights_path(self.run, shape, settings))
+            yield Trial(shape, settings, 0.9 / (1 + shape.depth + shape.intermediate / 100), (), 1.0, 1)
+
+
+class Clock:
+    """In place of a runtime: milliseconds by a formula."""
+
+    block = 1000
+
+    def __init__(self, *conditions: object) -> None:
+        pass
+
+    @contextmanager
+    def calls(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+        yield {name: name for name in names}
+
+    @staticmethod
+    def measure(calls: dict[str, Any], on_round: object = None) -> dict[str, Latency]:
+        found = {}
+        for name in calls:
+            shape = Architecture(6, 4, 32, 64) if name.startswith("teacher") else Architecture.parse(name)
+            milliseconds = 0.1 + shape.depth * (0.2 + shape.intermediate / 1000)
+            found[name] = Latency(*[milliseconds] * 4, 36)
+        return found
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certified run over 6,000 candidates under a limit on latency."""
+    folder = tmp_path_factory.mktemp("large")
+    axes = {"depth": list(range(1, 21)), "heads": [4], "hidden": [32], "intermediate": list(range(1, 301))}
+    (folder / "space.yaml").write_text(json.dumps(axes), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBARCH_CACHE", str(folder / "cache"))
+        patch.setattr("subarch.pipeline.Workers", Formula)
+        patch.setattr("subarch.extraction.latencies.Bench", Clock)
+        patch.setattr("subarch.latency.measuring.measure", Clock.measure)
+        options = {"strategy": "certified", "repeats": 1, "audit": 3, "cost": "latency", "max_latency_ms": 1.5}
+        selection = extract(tiny_config(folder, **options), folder / "run")
+    assert selection["certificate"]["candidates"] == 6_000
+    assert selection["latency"]["predicted"] > 1_000
+    return folder / "run"
+
+
+def test_a_certificate_of_a_space_larger_than_the_report_draws_is_accepted(large: Path) -> None:
+    assert len(json.loads((large / "conclusion.json").read_text(encoding="utf-8"))["order"]) < 6_000
+    assert verify(large)[0].startswith("6000 candidates: ")
+
+
+@pytest.mark.parametrize("among", ["trained", "excluded", "over a limit"])
+def test_an_edited_latency_is_refused(large: Path, tmp_path: Path, among: str) -> None:
+    run = Path(shutil.copytree(large, tmp_path / "copy", ignore=shutil.ignore_patterns("weights", "selected")))
+    found = certificate(run)
+    record = json.loads((run / "latency.json").read_text(encoding="utf-8"))
+    names = found["trained"] if among == "trained" else list(found["excluded"])
+    if among == "over a limit":
+        names = [name for name in record["candidates"] if name not in {*found["trained"], *found["excluded"]}]
+    name = names[0]
+    figure = record.get("confirmed", {}).get(name, record["candidates"][name])
+    figure["median_ms"] *= 1.01
+    (run / "latency.json").write_text(json.dumps(record), encoding="utf-8")
+    with pytest.raises(InvalidStudy, match=r"the latencies in latency\.json"):
+        verify(run)
+    (run / "latency.json").rename(run / "elsewhere.json")
+    with pytest.raises(InvalidStudy, match="no record of latencies"):
+        verify(run)
+
+
+def test_latencies_of_a_later_question_are_not_mistaken_for_the_ones_selected_by(large: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(large, tmp_path / "copy", ignore=shutil.ignore_patterns("weights", "selected")))
+    record = json.loads((run / "latency.json").read_text(encoding="utf-8"))
+    record["settings"]["runtime"] = "onnx"
+    record["candidates"] = {name: {"median_ms": 9.0} for name in record["candidates"]}
+    (run / "latency_another.json").write_text(json.dumps(record), encoding="utf-8")
+    assert verify(run)[0].startswith("6000 candidates: ")

@@ -97,7 +97,7 @@ def test_the_same_trials_answer_another_question(finished: Path, tmp_path: Path)
     if found["closed"]:
         verify(run)
     else:
-        with pytest.raises(InvalidStudy, match="closed is said to be False"):
+        with pytest.raises(InvalidStudy, match="closed: claimed False"):
             verify(run)
 
 
@@ -110,10 +110,10 @@ def without_a_mate(found: dict[str, Any]) -> None:
 
 BEST, NEAREST, MATE = "2-2-32-64", "2-4-32-64", "2-8-32-64"
 EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
-    (lambda c: c["heads"].update(eta=c["heads"]["eta"] / 2), "eta of the heads is said to be"),
-    (lambda c: c["heads"].update(eta=None), "eta of the heads is said to be None"),
+    (lambda c: c["heads"].update(eta=c["heads"]["eta"] / 2), "eta of the heads: claimed"),
+    (lambda c: c["heads"].update(eta=None), "eta of the heads: claimed None"),
     (lambda c: c["heads"].update(pairs=c["heads"]["pairs"] + 1), "the number of pairs that differ in heads"),
-    (lambda c: c["heads"].update(aim=c["heads"]["aim"] / 2), "the aim for other numbers of heads is said to be"),
+    (lambda c: c["heads"].update(aim=c["heads"]["aim"] / 2), "the aim for other numbers of heads: claimed"),
     (lambda c: c.update(heads=None), "does not say what is known of other numbers of heads"),
     (lambda c: c["excluded"].update({"1-2-16-16": MATE}), "has not the heads that the order is of"),
     (without_a_mate, f"{MATE}, of the incumbent's shape, was not trained"),
@@ -143,5 +143,5 @@ def test_with_one_number_of_heads_nothing_is_said_of_others(world: Path, tmp_pat
     verify(tmp_path / "run")
     selection["certificate"]["heads"] = {"eta": 0.0, "pairs": 3, "aim": 0.02}
     file.write_text(json.dumps(selection), encoding="utf-8")
-    with pytest.raises(InvalidStudy, match="what is known of other numbers of heads is said to be"):
+    with pytest.raises(InvalidStudy, match="what is known of other numbers of heads: claimed"):
         verify(tmp_path / "run")

@@ -17,8 +17,7 @@ from subarch.extraction.estimate import estimate
 from subarch.extraction.trial import Settings, weights_path
 from subarch.extraction.workbench import Workbench
 from subarch.models.inherit import inherit
-from subarch.models.student import Student
-from subarch.models.weights import load_weights
+from subarch.models.student import Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
 from subarch.run.configuration import load

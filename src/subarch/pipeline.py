@@ -35,9 +35,7 @@ from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workers import Pool, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
-from subarch.models.handover import hand_over
-from subarch.models.student import Student
-from subarch.models.weights import load_weights
+from subarch.models.student import Student, hand_over, load_weights
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig

@@ -6,15 +6,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from typing import Any
 
 DRIFT = 0.15
 """A change of the machine's speed between measurements that is told of; it was corrected for."""
 
 
+def digest(milliseconds: Mapping[str, float]) -> str:
+    """SHA-256 of latencies by candidate, by which a selection names the figures that it was made from."""
+    return hashlib.sha256(json.dumps(milliseconds, sort_keys=True).encode()).hexdigest()
+
+
 def measurement(latencies: dict[str, Any]) -> dict[str, Any]:
     """Of latency.json: conditions, counts, the model's errors, all of it in a sentence, and warnings."""
     settings, model, candidates = latencies["settings"], latencies.get("model"), latencies["candidates"].values()
+    figures = {name: float(entry["median_ms"]) for name, entry in latencies["candidates"].items()}
     predicted = sum("predicted" in entry for entry in candidates)
     drift = max((abs(entry.get("drift", 1.0) - 1) for entry in candidates), default=0.0)
     length, threads = settings["length"], settings["threads"]
@@ -49,6 +58,7 @@ def measurement(latencies: dict[str, Any]) -> dict[str, Any]:
         **settings,
         "measured": len(candidates) - predicted,
         "predicted": predicted,
+        "sha256": digest(figures),
         "model": {key: model[key] for key in ("median_error", "p90_error", "measured")} if model else None,
         "sentence": sentence,
         "warnings": warnings,

@@ -26,6 +26,7 @@ from scipy import stats
 
 from subarch.errors import InvalidStudy
 from subarch.extraction.certificate_words import sentence
+from subarch.extraction.latency_words import digest
 from subarch.extraction.study import Study, sqlite
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.folder import RunFolder
@@ -103,7 +104,7 @@ class _Check:
     def same(self, what: str, claimed: Any, found: Any) -> None:
         close = isinstance(found, float) and claimed is not None and math.isclose(claimed, found, rel_tol=ROUNDING)
         if not close and claimed != found:
-            raise self.fail(f"{what} is said to be {claimed}, and is {found}")
+            raise self.fail(f"{what}: claimed {claimed}, recomputed {found}")
 
     def trials(self, run: RunFolder) -> tuple[dict[str, dict[int, float]], set[str]]:
         """The least error over Θ by candidate and seed, where all of Θ was trained; and who failed with all of it."""
@@ -129,13 +130,13 @@ class _Check:
 
     def candidates(self, run: RunFolder, errors: dict[str, dict[int, float]], failed: set[str]) -> dict[str, Candidate]:
         inputs = Inputs(**run.read("basis")["inputs"])
-        measured = {row["architecture"]: row["cost"] for row in run.read("conclusion")["order"]}
+        measured = self.latencies(run) if self.selection["cost_kind"] == "latency" else {}
         limit = self.objective.get("max_latency_ms") or self.objective.get("max_operations") or math.inf
         largest = self.objective["max_parameters"] or math.inf
-        found = {}
-        for architecture, nearest in _space(run.read("space"), self._head_size(run), run.config.heads == "all"):
+        found, config = {}, run.config
+        for architecture, nearest in _space(run.read("space"), self._head_size(run), config.heads == "all"):
             name, parameters = str(architecture), architecture.parameters(inputs).total
-            cost = float(architecture.operations(inputs, run.config.latency_length))
+            cost = float(architecture.operations(inputs, config.latency_length))
             if self.selection["cost_kind"] == "latency":
                 if name not in measured:
                     raise self.fail(f"the latency of {name} is not on record")
@@ -151,6 +152,18 @@ class _Check:
             )
         self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
         return found
+
+    def latencies(self, run: RunFolder) -> dict[str, float]:
+        """Milliseconds by candidate, from the record of measurements that the selection was made from."""
+        said = self.selection["latency"]
+        for file in sorted(self.path.glob("latency*.json")):
+            record = run.read(file.stem)
+            if all(said[key] == value for key, value in record["settings"].items()):
+                figures = record["candidates"] | record.get("confirmed", {})
+                found = {name: float(figure["median_ms"]) for name, figure in figures.items()}
+                self.same(f"the SHA-256 of the latencies in {file.name}", said["sha256"], digest(found))
+                return found
+        raise self.fail("there is no record of latencies under its conditions (latency*.json)")
 
     def _head_size(self, run: RunFolder) -> float:
         if (teacher := run.read("basis")["teacher"]) is None:

@@ -52,11 +52,10 @@ from subarch.models.heads import (
     last_layer,
     logits_of,
     outputs,
-    quiet,
     tokenizer_for,
     with_head,
 )
-from subarch.models.teacher import Teacher
+from subarch.models.teacher import Teacher, quiet
 from subarch.run.files import replaced
 from subarch.run.progress import Report, silent
 from subarch.tasks import Examples, score

@@ -11,7 +11,7 @@ selection.json      the choice, the frontier, the runners-up and why they lost
 selected/           the chosen model as it stands after the search, in stock format
 pretrain.yaml       the resolved configuration of the full training
 schedule.json       its steps, and whether the teacher's outputs are kept; both decided once, by measurement
-pretrained.checkpoints/, pretrained.targets/, events/   checkpoints, what the teacher said, TensorBoard
+pretrained.checkpoints/, events/   checkpoints, TensorBoard
 pretraining.json    its curves and what it came to
 pretrained/         the trained model in stock format, with its card
 finetuned/          a model in stock format per task; its report.json: evaluations
