@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import math
 from collections.abc import Callable
@@ -13,8 +12,6 @@ from typing import Any
 import pytest
 import torch
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForSequenceClassification
 
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
@@ -25,8 +22,8 @@ from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.run.folder import places
 from subarch.run.records import Metrics
-from subarch.tasks import Example, Examples, score, task_named
-from subarch.tasks.division import parts_of, shared_with
+from subarch.tasks import score
+from subarch.tasks.division import parts_of
 from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher, write_json
 
@@ -135,28 +132,6 @@ def test_diagnostic_sets_are_learnt_by_another_task() -> None:
         parts_of(load(FinetuneConfig, None, {"task": "ax", "data": "somewhere"}))
 
 
-def test_parts_that_overlap_are_counted(tmp_path: Path) -> None:
-    train = rows(12, 0)
-    shouted = [row | {"text": row["text"].upper() + "!"} for row in train[:5]]  # the same but for case and punctuation
-    write_csv(tmp_path / "train.csv", train)
-    write_csv(tmp_path / "dev.csv", rows(6, 1) + shouted[:2])
-    write_csv(tmp_path / "test.csv", rows(6, 2) + shouted)
-    parts = parts_of(config(tmp_path, group=None))
-    assert parts.overlaps() == {"dev in train": 2, "held-out in train": 5, "held-out in dev": 2}
-    assert parts_of(config(tmp_path, group=None, parts=["train", "test"])).overlaps() == {}  # equal texts are a group
-
-
-@given(st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("xy"), st.sampled_from("cd")), max_size=8), st.data())
-def test_an_example_is_shared_if_all_its_texts_and_choices_are(drawn: list[tuple[str, str, str]], data: Any) -> None:
-    others = data.draw(st.lists(st.sampled_from(list(itertools.product("ab", "xy", "cd"))), max_size=4))
-
-    def part(found: list[tuple[str, str, str]]) -> Examples:
-        made = [Example(str(n), "g", texts[:2], texts[2:]) for n, texts in enumerate(found)]
-        return Examples(task_named("copa"), "train", "here", tuple(made))
-
-    assert shared_with(part(drawn), part(others)) == sum(texts in others for texts in drawn)
-
-
 # The search
 
 
@@ -217,11 +192,10 @@ def test_the_score_is_assessed_beside_the_model(done: tuple[Path, Metrics]) -> N
 def test_held_out_examples_seen_in_training_are_said_everywhere(model: Path, tmp_path: Path) -> None:
     for part, one in (("train", rows(24, 0)), ("dev", rows(6, 1)), ("test", rows(6, 2) + rows(24, 0)[:3])):
         write_csv(tmp_path / "data" / f"{part}.csv", one)
-    said: list[str] = []
     asked = config(tmp_path / "data", group=None, learning_rate=[1e-2], seeds=[0], epochs=1)
-    found = finetune(model, asked, tmp_path, say=said.append)
+    with pytest.warns(UserWarning, match="3 of the 9 rows of held-out also are in train"):
+        found = finetune(model, asked, tmp_path)
     assert found.data.overlaps == {"held-out in train": 3}
-    assert said == ["topics: 3 held-out examples are also in train, so scores overestimate the quality on new data"]
     folder = tmp_path / "finetuned" / "topics"
     caution = "3 of 9 examples are also in the training data: the score overestimates the quality on new data"
     (told,) = json.loads((folder / "report.json").read_text())["evaluations"]

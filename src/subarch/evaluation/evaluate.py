@@ -47,8 +47,8 @@ from subarch.run.records import (
     PredictedStatistics,
 )
 from subarch.show import RunData, render
-from subarch.tasks import Example, Examples, Task, read, score, statistics, write_submission
-from subarch.tasks.division import Parts, TaskData, parts_of, shared_with, task_of
+from subarch.tasks import Example, Examples, Task, overlaps, read, score, statistics, write_submission
+from subarch.tasks.division import Parts, TaskData, parts_of, task_of
 from subarch.tasks.metrics import primary
 
 DIVIDED = {"dev": "dev", "held-out": "heldout"}
@@ -140,11 +140,11 @@ def cautions(parts: Parts, examples: Examples) -> list[str]:
     advice = "" if examples.part == parts.heldout.part else "; evaluate the part held-out instead"
     found = []
     for part, where in ((parts.train, "the training data"), (parts.dev, "the dev part, which chose the model")):
-        if count := shared_with(examples, part):
-            found.append(
-                f"{count:,} of {len(examples):,} examples are also in {where}: the score overestimates the quality on "
-                f"new data{advice}"
-            )
+        found += [
+            f"{one.rows:,} of {one.of:,} examples are also in {where}: the score overestimates the quality on new "
+            f"data{advice}"
+            for one in overlaps([part, examples])
+        ]
     return found
 
 

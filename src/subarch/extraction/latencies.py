@@ -28,13 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
+from subarch.export.config import parse_runtime
+from subarch.export.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.prepare import blueprint_of, recipe_of
 from subarch.extraction.question import Latencies, Question, latency_limit
 from subarch.latency.cache import LatencyCache
-from subarch.latency.lengths import quantiles_of
-from subarch.latency.measuring import TEACHER, Bench, Stopwatch, export_config
+from subarch.latency.measuring import TEACHER, Candidates, Stopwatch
 from subarch.latency.model import TERMS, fit, spread
+from subarch.latency.timing import quantiles_of
 from subarch.models.teacher import usable_positions
 from subarch.numbers.space import Costs, SearchSpace
 from subarch.run.folder import RunFolder
@@ -149,7 +151,7 @@ def check_runtime(config: ExtractConfig) -> None:
         MissingExtra: it is not installed; the message names the extra.
     """
     if config.cost == "latency" and config.runtime != "torch":
-        export_config(config.runtime)
+        require(parse_runtime(config.runtime)[0])
 
 
 def decisive(
@@ -235,8 +237,8 @@ def _stopwatch(
     lengths = _lengths(settings)
     threads, batch = settings["threads"], settings["batch"]
     shared = blueprint_of(basis), recipe_of(basis), config.teacher
-    bench = Bench(config.runtime, threads, batch, lengths, *shared, report)
-    return Stopwatch(bench.calls, cache, bench.block, len(lengths), report)
+    candidates = Candidates(config.runtime, threads, batch, lengths, *shared, report)
+    return Stopwatch(candidates.calls, cache, candidates.block, len(lengths), report)
 
 
 def _file(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -280,7 +282,7 @@ def _conditions(settings: dict[str, Any], basis: dict[str, Any]) -> dict[str, An
         "lengths": _lengths(settings),
         "threads": settings["threads"],
         "machine": machine(),
-        "versions": {name: found.get(name) for name in PACKAGES[settings["runtime"].partition("-")[0]]},
+        "versions": {name: found.get(name) for name in PACKAGES[parse_runtime(settings["runtime"])[0]]},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "blueprint": basis["blueprint"],
         "normalize": basis["recipe"]["normalize"],

@@ -87,7 +87,7 @@ def finetune(
         model: folder of the encoder.
         run: folder that `finetuned/` is made in.
         restart: begin again, without the trainings that are there.
-        say: called with what the user should know before the first training: overlapping parts, what Agora takes.
+        say: called with what Agora will take, before the first training.
         command: that the report shows to repeat the fine-tuning.
 
     Raises:
@@ -113,9 +113,6 @@ def finetune(
         if not done.has(Metrics):
             torch.set_num_threads(config.threads or usable_cores())
             parts = parts_of(config)
-            for where, count in parts.overlaps().items():
-                where = where.replace(" in ", " examples are also in ")
-                say(f"{config.task}: {count:,} {where}, so scores overestimate the quality on new data")
             about_teacher, says = _teacher(config, parts, folder, report)
             fits = Fits(model, parts, config, folder, report)
             _finish(_search(fits, says, say), fits, about_teacher, target, command)
@@ -441,7 +438,7 @@ def _finish(found: Found, fits: Fits, about_teacher: TaskTeacher | None, target:
     predictions = {seed: labels_of(parts.heldout.task, logits) for seed, logits in outputs.items()}
     scores = {seed: score(parts.heldout, predicted) for seed, predicted in predictions.items()}
     columns = {name: [one[name] for one in scores.values()] for name in scores[chosen.theta.seed]}
-    overlaps = parts.overlaps()
+    overlaps = {f"{one.part} in {one.other}": one.rows for one in parts.overlap}
     result = Metrics(
         task=config.task,
         metric=primary(parts.train.task),
