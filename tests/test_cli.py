@@ -82,7 +82,6 @@ PRETRAIN_VALUES: dict[str, Any] = {
     "temperature": 3.0,
     "top_k": 8,
     "maskings": 2,
-    "whole_word": True,
     "vocabulary_size": 400,
     "max_length": 24,
     "batch_tokens": 4096,

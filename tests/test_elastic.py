@@ -75,9 +75,9 @@ def test_a_part_of_the_untrained_network_keeps_what_inheritance_keeps(
     """All but the biases of the feed-forward block, which take over what dropped neurons add on average."""
     own = Architecture(depth, 4 if depth else 0, 32, intermediate)
     whole, network = whole_of(bench)
-    assert bench.teacher is not None
+    assert bench.material.teacher is not None
     assert bench.anatomy is not None
-    inherited = inherit(own, bench.blueprint, bench.teacher, bench.anatomy).state_dict()
+    inherited = inherit(own, bench.blueprint, bench.material.teacher, bench.anatomy).state_dict()
     found = part(network.state_dict(), own, whole, bench.anatomy)
     assert found.keys() == inherited.keys()
     for name, tensor in inherited.items():

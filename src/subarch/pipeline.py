@@ -44,7 +44,7 @@ from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.machine import usable_cores
 from subarch.run.progress import Report, silent
-from subarch.run.records import Metrics
+from subarch.run.records import Metrics, Pretraining
 from subarch.show import RunData, SearchData, render
 
 
@@ -130,7 +130,7 @@ def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[
         return [(recorded[t.key], _trained(run, basis, t) if t.error is not None else None) for t in trials]
 
 
-def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> dict[str, Any]:
+def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> Pretraining:
     """Train an architecture in full, in the run it was selected in or in a new folder; see `pretraining.train`.
 
     One process of several writes the report.

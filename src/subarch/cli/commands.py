@@ -116,7 +116,7 @@ def pretrain(run: Path, config: Path | None, restart: bool, given: dict[str, Any
     from subarch.pretraining.pretrain import configure
 
     trained = pretrain(run, configure(run, config, given), restart, report)
-    return Answer(trained, partial(screen.show_training, trained, run))
+    return Answer(trained, partial(screen.show_training, trained.to_dict(), run))
 
 
 @click.command(panel=FIND)

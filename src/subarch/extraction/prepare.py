@@ -39,26 +39,27 @@ def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> dict[st
     if run.has("basis"):
         basis: dict[str, Any] = run.read("basis")
         return basis | {"identity": bench.identity}
-    if bench.teacher is not None:  # without one it is there already
-        bench.tokenizer.save_pretrained(run.path / "tokenizer")
+    teacher = bench.material.teacher
+    if teacher is not None:  # without one it is there already
+        bench.material.tokenizer.save_pretrained(run.path / "tokenizer")
     basis = {
         "inputs": asdict(bench.blueprint.inputs),
         "blueprint": asdict(bench.blueprint),
-        "recipe": asdict(bench.teacher.recipe if bench.teacher else Recipe(max_length=config.max_length)),
+        "recipe": asdict(teacher.recipe if teacher else Recipe(max_length=config.max_length)),
         "teacher": None,
         "reference_error": 0.0 if config.error == "embedding" else None,
         "identity": bench.identity,
     }
-    if bench.teacher is not None:
-        shape, inputs = bench.teacher.architecture, bench.blueprint.inputs
+    if teacher is not None:
+        shape, inputs = teacher.architecture, bench.blueprint.inputs
         basis["teacher"] = {
-            "name": f"{bench.teacher.folder.resolve().name} ({shape})",
+            "name": f"{teacher.folder.resolve().name} ({shape})",
             "architecture": str(shape),
             "parameters": shape.parameters(inputs).total,
             "operations": shape.operations(inputs, config.latency_length),
         }
         if isinstance(bench.signal, TaskSignal):
-            basis["reference_error"] = 1 - bench.signal.score(bench.teacher.model)
+            basis["reference_error"] = 1 - bench.signal.score(teacher.model)
     basis["seconds"] = time.perf_counter() - start
     run.write("basis", basis)
     return basis

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from subarch.numbers.architecture import Architecture
+from subarch.run.folder import weights_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +106,5 @@ def start_from(data: dict[str, Any] | None) -> dict[str, Any]:
 
 def weights_path(run: Path, architecture: Architecture, settings: Settings) -> Path:
     """Where a trial's trained weights are kept."""
-    name = f"{architecture}_s{settings.steps}_lr{settings.learning_rate}_b{settings.batch_size}_seed{settings.seed}"
-    name += "_elastic" * settings.elastic
-    return run / "weights" / f"{name}.safetensors"
+    path = weights_file(run, architecture, settings.steps, settings.learning_rate, settings.batch_size, settings.seed)
+    return path.with_name(f"{path.stem}_elastic{path.suffix}") if settings.elastic else path

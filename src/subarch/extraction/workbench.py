@@ -10,39 +10,34 @@ progress, and every worker opens it again within seconds.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from subarch.errors import InvalidCorpus, TrainingDiverged
+from subarch.errors import TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.elastic import Elastic, part
 from subarch.extraction.estimate import Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.learning.material import Material
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
-from subarch.learning.targets import TargetCache
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.student import Blueprint, Student, load_weights, save_weights
-from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
 from subarch.run.progress import Report, silent
 from subarch.tasks.scoring import Task
-from subarch.text.corpus import Corpus, build, own_tokenizer
 
 
 @dataclass
 class Workbench:
-    """See the module. `teacher` is None for masked-LM from scratch, `anatomy` where nothing is inherited."""
+    """See the module. `anatomy` is None where nothing is inherited."""
 
     config: ExtractConfig
     run: Path
-    teacher: Teacher | None
-    tokenizer: Any
-    corpus: Corpus
+    material: Material
     blueprint: Blueprint
     signal: Signal
     anatomy: Anatomy | None
@@ -55,60 +50,38 @@ class Workbench:
             InvalidTeacher, InvalidCorpus: see `Teacher.load`, `corpus.build` and `Task.read`.
         """
         task = Task.read(config.task) if config.task is not None else None
-        teacher = Teacher.load(config.teacher) if config.teacher is not None else None
-        tokenizer = (
-            teacher.tokenizer
-            if teacher is not None
-            else own_tokenizer(config.corpus, config.text_column, config.vocabulary_size, run / "tokenizer")
-        )
-        corpus = build(
-            config.corpus,
-            tokenizer,
-            run / "corpus",
-            text_column=config.text_column,
-            progress=lambda done, unit: report(f"reading the corpus ({unit})", done, 0),
-        )
-        max_length = min(config.max_length, teacher.recipe.max_length) if teacher is not None else config.max_length
-        train = corpus.segments("train", max_length - 2).shuffled()
-        heldout = corpus.segments("heldout", max_length - 2).shuffled()[: config.heldout]
-        if len(heldout) < 2:
-            raise InvalidCorpus(f"{config.corpus}: {len(heldout)} held-out sequences; give more text")
+        material = Material.load(config, run, report)
+        max_length = material.recipe.max_length
+        train, heldout = material.split(config, max_length - 2)
+        train = train.shuffled()
         needed = max(segments_needed(config.steps, size) for size in config.batch_size)
-        text = f"{corpus.content_hash} {max_length}"
-        cache = None if teacher is None else TargetCache(run / "targets", teacher.fingerprint, text)
         masked_lm = config.error in ("mlm", "logits")
         signal: Signal
         if masked_lm:
-            source = (teacher, cache) if config.error == "logits" else (None, None)
-            signal = MaskedLMSignal(tokenizer, train, heldout, max_length, needed, report, *source)
+            source = (material.teacher, material.targets()) if config.error == "logits" else (None, None)
+            signal = MaskedLMSignal(material.tokenizer, train, heldout, max_length, needed, report, *source)
         else:
-            assert teacher is not None  # the configuration's own check
-            assert cache is not None
-            signal = EmbeddingSignal(teacher, train, heldout, needed, cache, report)
+            assert material.teacher is not None  # the configuration's own check
+            signal = EmbeddingSignal(material.teacher, train, heldout, needed, material.targets(), report)
             if task is not None:
                 signal = TaskSignal(signal, task)
-        if teacher is not None:
-            blueprint = Blueprint.of_teacher(teacher, masked_lm)
-        else:
-            blueprint = Blueprint.of_tokenizer(tokenizer)
         anatomy = None
         if config.initialise != "scratch":
-            assert teacher is not None
             report("the teacher's anatomy", 0, 0)
-            of = hashlib.sha256(f"{text} {teacher.fingerprint}".encode()).hexdigest()[:16]
-            anatomy = Anatomy.cached(run / f"anatomy-{of}.safetensors", teacher, train[:CALIBRATION])
-            anatomy = anatomy.lowest() if config.initialise == "inherit-lowest" else anatomy
-        return cls(config, run, teacher, tokenizer, corpus, blueprint, signal, anatomy)
+            anatomy = material.anatomy(train[:CALIBRATION], lowest=config.initialise == "inherit-lowest")
+        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy)
 
     @property
     def identity(self) -> dict[str, Any]:
         """Everything a trial's error depends on, besides the candidate and its settings."""
+        teacher, corpus = self.material.teacher, self.material.corpus
+        assert corpus is not None
         names = ("error", "max_length", "heldout", "initialise", "threads_per_worker")
         return {name: getattr(self.config, name) for name in names} | {
-            "teacher": self.teacher.fingerprint if self.teacher is not None else None,
-            "corpus": self.corpus.content_hash,
+            "teacher": teacher.fingerprint if teacher is not None else None,
+            "corpus": corpus.content_hash,
             "task": self.signal.task.fingerprint if isinstance(self.signal, TaskSignal) else None,
-            "vocabulary_size": self.config.vocabulary_size if self.teacher is None else None,
+            "vocabulary_size": self.config.vocabulary_size if teacher is None else None,
         }
 
     def student(self, architecture: Architecture, seed: int = 0) -> Student:
@@ -116,8 +89,8 @@ class Workbench:
         torch.manual_seed(seed)
         if self.anatomy is None:
             return Student(architecture, self.blueprint)
-        assert self.teacher is not None
-        return inherit(architecture, self.blueprint, self.teacher, self.anatomy)
+        assert self.material.teacher is not None
+        return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
         """Train one candidate; a diverged one comes back as a failed trial. `weights` is where they are saved, if they

@@ -107,13 +107,13 @@ class FinetuneConfig(TaskData):
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(
         [0, 1, 2],
         min_length=1,
-        description="All settings are tried with the first seed, the best one also with the others",
+        description="All settings are tried with the first seed, the best with all",
     )
     max_length: int = Field(
         128,
         ge=8,
         le=512,
-        description="Length of a text, a pair, or a pair per choice, in tokens; longer ones are truncated",
+        description="Tokens of a text, a pair, or a pair per choice; longer ones are truncated",
     )
     teacher: File | None = Field(
         None,

@@ -194,6 +194,13 @@ def _first_problem(error: ValidationError) -> str:
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
+def weights_file(
+    run: Path, architecture: object, steps: int, learning_rate: float | None, batch_size: int | None, seed: int
+) -> Path:
+    """Where the search keeps the weights of a trained candidate."""
+    return run / "weights" / f"{architecture}_s{steps}_lr{learning_rate}_b{batch_size}_seed{seed}.safetensors"
+
+
 def places(model: Path, run: Path | None) -> tuple[Path, Path]:
     """The model that is meant by a folder, and the run folder that what is made of it goes to.
 
