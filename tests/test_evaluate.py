@@ -17,6 +17,8 @@ from subarch.finetuning.config import FinetuneConfig
 from subarch.models.heads import labels_of, predict
 from subarch.pipeline import write_report
 from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs
 from subarch.tasks import read, score
 from subarch.tasks.division import parts_of
 from tasks_tiny import tiny_metrics
@@ -80,7 +82,7 @@ def test_a_part_without_labels_is_predicted_and_no_submission_of_a_few_rows_is_m
 
 
 def test_what_the_model_has_seen_is_said(data: Path, models: list[Path]) -> None:
-    """The data of a fine-tuning is known from metrics.json, or for one of the fits from the question beside it."""
+    """The data of a fine-tuning is known from metrics.json, or for one of the fits from inputs.json beside it."""
     config = load(FinetuneConfig, None, asked(data))
     metrics = models[0] / "metrics.json"
     metrics.write_text(tiny_metrics(config).to_json())
@@ -95,8 +97,7 @@ def test_what_the_model_has_seen_is_said(data: Path, models: list[Path]) -> None
     metrics.write_text(tiny_metrics(config.model_copy(update={"data": "elsewhere"})).to_json())
     (unknown,) = evaluate(models[:1], asked(data), "validation").warnings
     assert "whether the model was trained on these examples is unknown: elsewhere" in unknown
-    question = config.model_dump(mode="json")
-    (models[1].parent / "question.json").write_text(json.dumps({"model": "m"} | question))
+    RunFolder(models[1].parent).write(StageInputs(config=config.model_dump(mode="json"), sources={}))
     assert evaluate(models[1:2], {}, "held-out").statistics.rows == 20
 
 

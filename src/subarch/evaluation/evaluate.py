@@ -32,6 +32,7 @@ from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.resampling import compare, intervals
 from subarch.models.heads import Logits, labels_of, predict
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs
 from subarch.run.machine import machine, versions
 from subarch.run.progress import Report, silent
 from subarch.run.records import (
@@ -123,8 +124,8 @@ def data_of(model: Path) -> TaskData | None:
     """The data that a model was fine-tuned with; None if its folder has no record of that."""
     if RunFolder(model).has(Metrics):
         return TaskData.of(RunFolder(model).read(Metrics).config)
-    if RunFolder(model.parent).has("question"):  # one of the fits
-        return TaskData.of(RunFolder(model.parent).read("question"))
+    if RunFolder(model.parent).has(StageInputs):  # one of the fits
+        return TaskData.of(RunFolder(model.parent).read(StageInputs).config)
     return None
 
 

@@ -35,9 +35,10 @@ from subarch.finetuning.config import FinetuneConfig, Theta
 from subarch.finetuning.fit import Fitted, fit
 from subarch.finetuning.neighbours import Neighbourhood
 from subarch.models.heads import Logits, labels_of, predict
-from subarch.models.teacher import cached
+from subarch.models.teacher import Teacher, cached, content_of
 from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
 from subarch.run.records import (
@@ -59,10 +60,12 @@ from subarch.show.finetuned_card import facts_of
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.division import Parts, parts_of
 from subarch.tasks.metrics import primary
+from subarch.text.corpus import content_of as corpus_content
 from subarch.text.read import hash64
 
-FREE = {"threads"}
-"""Configuration keys that may change when a search is continued; weights then agree up to rounding only."""
+FREE = {"threads", "data", "teacher", "masked_lm", "neighbours"}
+"""Configuration keys that may change when a search is continued: with other threads, weights agree up to rounding only;
+the others are paths whose content is hashed."""
 
 STEPS = 9
 """Optimiser steps that the speed is measured with; the first is not timed."""
@@ -104,20 +107,24 @@ def finetune(
     except OSError as error:
         raise InvalidStudy(f"{place}: cannot be made: {error}; choose another folder with --run") from error
     with RunFolder(place) as folder:
-        done = RunFolder(target)
+        done, parts = RunFolder(target), parts_of(config)
+        inputs = _inputs(model, config, parts)
         if restart:
+            Teacher.load(model)  # fails before a finished fine-tuning is deleted
             shutil.rmtree(target, ignore_errors=True)
-        if restart or not (done.has(Metrics) or any(place.rglob("fit.json"))):  # nothing is lost by another question
-            _clear(place, keep=set())
-        _ask(folder, model, config)
-        if not done.has(Metrics):
+        begun = not restart and any(place.rglob("fit.json"))
+        if done.has(Metrics):
+            claim(done, inputs, begun=True, free=FREE)
+        else:
+            if not begun:  # nothing is lost, so the question may change
+                _clear(place, keep=set())
+            claim(folder, inputs, begun=begun, free=FREE)
             torch.set_num_threads(config.threads or usable_cores())
-            parts = parts_of(config)
             about_teacher, says = _teacher(config, parts, folder, report)
             fits = Fits(model, parts, config, folder, report)
-            _finish(_search(fits, says, say), fits, about_teacher, target, command)
+            _finish(_search(fits, says, say), fits, about_teacher, inputs, target, command)
         result = done.read(Metrics)
-        _clear(place, keep={"question.json", *result.heldout.fits})
+        _clear(place, keep={"inputs.json", *result.heldout.fits})
         shutil.rmtree(_unfinished(target), ignore_errors=True)
         return result
 
@@ -135,18 +142,22 @@ def _clear(folder: Path, keep: set[str]) -> None:
             path.unlink()
 
 
-def _ask(folder: RunFolder, model: Path, config: FinetuneConfig) -> None:
-    """Make sure that what the folder holds answers this question."""
-    asked = {"model": str(model.absolute())} | config.model_dump(mode="json")
-    if folder.has("question"):
-        before = folder.read("question")
-        if changed := [key for key in asked if key not in FREE and asked[key] != before.get(key)]:
-            raise InvalidStudy(
-                f"{folder.path}: was begun with another {', '.join(changed)} ({changed[0]} = "
-                f"{before.get(changed[0])!r}); go on with it as it was, begin again with --restart, or choose another "
-                "folder with --run"
-            )
-    folder.write("question", asked)
+def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
+    """Everything that a fine-tuning reads.
+
+    Raises:
+        InvalidTeacher, InvalidCorpus: something is missing or cannot be read.
+    """
+    sources = {"model": content_of(model)}
+    for name, part in (("training", parts.train), ("development", parts.dev), ("held-out", parts.heldout)):
+        sources[f"set of {name} examples"] = of_values(part.source, part.rows)
+    if config.teacher is not None:
+        sources["teacher"] = content_of(config.teacher)
+    if config.masked_lm is not None:
+        sources["masked language model"] = content_of(config.masked_lm)
+    if config.neighbours is not None:
+        sources["corpus of neighbours"] = corpus_content(config.neighbours, "text")
+    return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 
 def _teacher(
@@ -427,7 +438,14 @@ def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Tr
 # Result
 
 
-def _finish(found: Found, fits: Fits, about_teacher: TaskTeacher | None, target: Path, command: str) -> None:
+def _finish(
+    found: Found,
+    fits: Fits,
+    about_teacher: TaskTeacher | None,
+    inputs: StageInputs,
+    target: Path,
+    command: str,
+) -> None:
     """Predict the held-out part and write `target`."""
     parts, config, models = fits.parts, fits.config, [found.best, *found.again]
     chosen = max(models, key=lambda fitted: fitted.dev_score)
@@ -490,6 +508,7 @@ def _finish(found: Found, fits: Fits, about_teacher: TaskTeacher | None, target:
         )
     )
     left.write(result)
+    left.write(inputs)
     write_card(partial, facts_of(fits.model, parts.heldout, result.to_dict()))
     if found.record:
         left.write(found.record)

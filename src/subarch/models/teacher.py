@@ -33,6 +33,7 @@ from transformers.utils import logging
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.inputs import Content, of_model
 
 FAMILIES = ("bert", "roberta")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -94,7 +95,7 @@ class Teacher:
         Raises:
             InvalidTeacher: missing, truncated or damaged files, pickled weights, remote code, another family.
         """
-        folder = _resolve(source)
+        folder = resolve(source)
         where, settings = transformer_of(folder)
         config = _config(where)
         weights = sorted(where.glob("model*.safetensors"))
@@ -248,7 +249,21 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
     return result
 
 
-def _resolve(source: str | Path) -> Path:
+def content_of(source: str | Path) -> Content:
+    """What a stage records of a model folder or hub name that it reads (`run.inputs`).
+
+    Raises:
+        InvalidTeacher: it is missing or cannot be read.
+    """
+    return of_model(resolve(source), InvalidTeacher).model_copy(update={"path": str(source)})
+
+
+def resolve(source: str | Path) -> Path:
+    """The folder of a model, downloaded from the hub if it is a hub name.
+
+    Raises:
+        InvalidTeacher: there is no such folder, or the hub does not have it.
+    """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
