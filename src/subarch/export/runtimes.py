@@ -18,7 +18,6 @@ both are imported here, with that switched off. Importing this module imports no
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import sys
@@ -32,6 +31,7 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidExport, MissingExtra
 from subarch.export.config import Engine
+from subarch.run.files import file_seal
 from subarch.run.machine import extras
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -104,12 +104,7 @@ def named(names: Iterable[str], inputs: Arrays) -> dict[str, NDArray[Any]]:
 
 def hashes(folder: Path, engine: str) -> dict[str, dict[str, Any]]:
     """Size in bytes and SHA-256 of each file of an export."""
-    found = {}
-    for name in FILES[engine]:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[name] = {"bytes": (folder / name).stat().st_size, "sha256": digest}
-    return found
+    return {name: file_seal(folder / name) for name in FILES[engine]}
 
 
 def find_export(folder: Path) -> tuple[Path, dict[str, Any]]:

@@ -123,6 +123,16 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
+def file_seal(path: Path) -> dict[str, int | str]:
+    """Size in bytes and SHA-256 of a file, to tell later whether it is still what was written.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+    """
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
 def unreadable(error: BaseException) -> str | None:
     """How to say that the system did not let a file be read; None where the error says something else about it."""
     while error.__cause__ is not None and not isinstance(error, PermissionError):
