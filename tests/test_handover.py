@@ -88,6 +88,17 @@ def test_sentence_transformers_computes_what_the_student_does(
         assert np.ptp(unit(ours) @ unit(ours).T) > 0.05
 
 
+def test_a_student_has_the_width_to_which_its_teacher_cuts_embeddings(tmp_path: Path) -> None:
+    source = tiny_teacher(tmp_path / "teacher")
+    write_json(source / "config_sentence_transformers.json", {"truncate_dim": 12})
+    teacher = Teacher.load(source)
+    student = drawn("2-4-16-24", teacher)
+    hand_over(student, teacher.tokenizer, teacher.recipe, tmp_path / "selected")
+    found = SentenceTransformer(str(tmp_path / "selected"), device="cpu").encode(TEXTS)
+    assert found.shape == (len(TEXTS), 12)
+    np.testing.assert_allclose(found, text_embedder(student, teacher)(TEXTS), rtol=1e-4, atol=1e-5)
+
+
 def test_auto_classes_load_a_sentence_encoder(tmp_path: Path) -> None:
     teacher = Teacher.load(tiny_teacher(tmp_path / "teacher"))
     student = drawn("2-2-16-24", teacher)

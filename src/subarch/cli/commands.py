@@ -61,7 +61,7 @@ def extract(
     path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     report.resume = ["subarch", "extract", "--run", str(path), "--resume"]
     if resume and config is None and not given:
-        settings = RunFolder.open(path).config
+        settings = RunFolder.open(path).config(ExtractConfig)
     else:
         settings = load(ExtractConfig, path / "config.yaml" if resume and config is None else config, given)
     from subarch.pipeline import extract

@@ -244,7 +244,7 @@ def _stopwatch(
 def _file(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The artifact of latencies under a configuration, and its settings."""
     settings = _settings(run, config, basis)
-    if settings == _settings(run, run.config, basis):
+    if settings == _settings(run, run.config(ExtractConfig), basis):
         return "latency", settings
     words = [value if not isinstance(value, list) else config.length_from for value in settings.values()]
     return "_".join(("latency", *map(str, words))), settings

@@ -391,6 +391,7 @@ class LatencyMeasurement(LatencySettings):
 
     measured: int
     predicted: int
+    sha256: str
     model: LatencyModelErrors | None
     sentence: str
     warnings: tuple[str, ...]
