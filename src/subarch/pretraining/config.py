@@ -218,8 +218,8 @@ class PretrainConfig(BaseModel):
                 )
         if self.micro_tokens is not None and self.micro_tokens > self.batch_tokens:
             raise ValueError(
-                f"micro_tokens {self.micro_tokens} is more than batch_tokens {self.batch_tokens}; lower it, or leave it "
-                "out"
+                f"micro_tokens {self.micro_tokens} is more than batch_tokens {self.batch_tokens}; lower it, or "
+                "leave it out"
             )
         return self
 
