@@ -74,7 +74,7 @@ def main() -> None:
         "corpus": {"length_from": [str(corpus)]},
         "eager": {"length": [EAGER_LENGTH]},
     }
-    timed = {name: bench(sources, load(BenchConfig, None, settings | some)) for name, some in lengths.items()}
+    timed = {name: bench(sources, load(BenchConfig, None, settings | some)).to_dict() for name, some in lengths.items()}
     # Every source gives one row, in their order: a model in PyTorch, an export in its own runtime
     of = {
         name: {key: found["rows"][sources.index(str(file))] for key, file in files.items()}
@@ -140,9 +140,9 @@ def exported(model: Path, variant: str, corpus: Path, run: Path) -> Path:
     runtime, quantize = parse_runtime(variant)
     config = load(ExportConfig, None, {"runtime": runtime, "quantize": quantize, "corpus": [str(corpus)]})
     folder = target(model, config, run)
-    if folder.is_dir() and find_export(folder)[1]["fingerprint"] == Teacher.load(model).fingerprint:
+    if folder.is_dir() and find_export(folder)[1].fingerprint == Teacher.load(model).fingerprint:
         return folder
-    return Path(export(model, config, run)["folder"])
+    return Path(str(export(model, config, run).folder))
 
 
 def spearman(model: Path, variant: str, folder: Path, sts: Path) -> float:

@@ -54,7 +54,7 @@ def measured_twice(timed: Candidates, names: Sequence[str], console: Console) ->
         for watch in watches:
             watch.measure(names[first : first + timed.block])
         console.print(f"{timed.runtime}: {min(first + timed.block, len(names))} of {len(names)} measured twice")
-    return [np.array([watch.known[name]["median_ms"] for name in names]) for watch in watches]
+    return [np.array([watch.known[name].median_ms for name in names]) for watch in watches]
 
 
 def compared(space: SearchSpace, design: list[int], rest: list[int], a: Any, b: Any) -> dict[str, Any]:

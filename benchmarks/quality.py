@@ -26,7 +26,6 @@ import argparse
 import json
 import os
 import statistics
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -195,7 +194,7 @@ def latencies(names: list[str], out: Path, teacher: Path) -> dict[str, Any]:
     encoders["teacher"] = Teacher.load(teacher)
     models, vocabulary = {name: e.model for name, e in encoders.items()}, encoders["teacher"].encoder.config.vocab_size
     found = measure_models(models, vocabulary, batch=1, length=32, threads=usable_cores(), rounds=15)
-    return {name: asdict(latency) for name, latency in found.items()}
+    return {name: latency.model_dump() for name, latency in found.items()}
 
 
 def table(results: dict[str, Any]) -> Table:

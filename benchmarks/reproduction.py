@@ -186,7 +186,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     speed: dict[str, Any] = {"begun": datetime.now().astimezone().isoformat(timespec="seconds"), "runtimes": {}}
     for runtime in arguments.runtimes:
         options = {"runtime": [runtime], "length": arguments.lengths, "rounds": arguments.rounds}
-        found = bench([str(folder) for folder in folders.values()], load(BenchConfig, None, options))
+        found = bench([str(folder) for folder in folders.values()], load(BenchConfig, None, options)).to_dict()
         speed |= {key: found[key] for key in ("threads", "versions", "machine")}
         kept = ("begun", "seconds", "load_average", "peak_gflops", "rows")
         speed["runtimes"][runtime] = {key: found[key] for key in kept} | {"ratios": ratios(found["rows"])}

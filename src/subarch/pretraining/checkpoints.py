@@ -30,7 +30,7 @@ def seal(folder: Path) -> None:
     Raises:
         OSError: a full disk, say; the checkpoint is then not sealed.
     """
-    manifest = {name: file_seal(path) for name, path in _files(folder).items()}
+    manifest = {name: file_seal(path).model_dump() for name, path in _files(folder).items()}
     # Compact: whitespace could be damaged without changing the content
     write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, separators=(",", ":")))
 
@@ -57,7 +57,7 @@ def verify(folder: Path) -> str | None:
         if name not in known:
             return f"{name} is not in {MANIFEST}"
         try:
-            found = file_seal(files[name])
+            found = file_seal(files[name]).model_dump()
         except OSError as error:
             return f"it cannot be read: {error}"
         if found != known[name]:
