@@ -116,7 +116,7 @@ def pretrain(run: Path, config: Path | None, restart: bool, given: dict[str, Any
     from subarch.pretraining.pretrain import configure
 
     trained = pretrain(run, configure(run, config, given), restart, report)
-    return Answer(trained, partial(screen.show_training, trained.to_dict(), run))
+    return Answer(trained, partial(screen.show_training, trained, run))
 
 
 @click.command(panel=FIND)
@@ -139,7 +139,7 @@ def finetune(
     from subarch.run.folder import places
 
     encoder, place = places(model, run)
-    found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(report.resume))
+    found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(report.resume)).to_dict()
     return Answer(found, partial(screen.show_finetuning, found, place))
 
 
@@ -173,7 +173,7 @@ def evaluate(
         submission=submission,
         command=shlex.join(["subarch", *sys.argv[1:]]),
         report=report,
-    )
+    ).to_dict()
     return Answer(found, partial(screen.show_evaluation, found, models[0]))
 
 
@@ -193,7 +193,7 @@ def export(model: Path, run: Path | None, given: dict[str, Any], report: Progres
 
     encoder, place = places(model, run)
     found = export(encoder, settings, place, report)
-    return Answer(found, partial(screen.show_export, found.to_dict()))
+    return Answer(found, partial(screen.show_export, found))
 
 
 @click.command(panel=CHECK)
@@ -208,10 +208,10 @@ def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], re
     """
     settings = load(BenchConfig, None, given)
     place = run or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
-    from subarch.show.bench_page import keep
+    from subarch.pipeline import bench
 
-    found = keep(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
-    return Answer(found, partial(screen.show_bench, found.to_dict(), place))
+    found = bench(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
+    return Answer(found, partial(screen.show_bench, found, place))
 
 
 @click.command(panel=LOOK)
@@ -274,7 +274,7 @@ def space(
                 "operations": int(costs.operations[row]),
             }
         )
-    listing = {"space": found.name, **found.to_dict(), "maximum_point": str(costs.maximum_point)}
+    listing = {"space": found.name, **found, "maximum_point": str(costs.maximum_point)}
     title = f"{found.name}: {len(costs)} candidates, maximum point {costs.maximum_point}"
 
     def show() -> None:

@@ -28,6 +28,8 @@ from rich.progress import Progress as Bars
 
 from subarch.run.records import Record
 
+from subarch.run.records import Record
+
 STOPPED = 130
 """Exit code after Ctrl-C."""
 

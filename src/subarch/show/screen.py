@@ -14,7 +14,7 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from subarch.run.records import Bench, Evaluation, Metrics, Parity, Pretraining, Selection
+from subarch.run.records import Bench, BenchRow, Evaluation, Metrics, Parity, Pretraining, Selection
 
 ENDS = 20
 """Candidates of a large space that are shown at either end."""
@@ -77,11 +77,8 @@ def show_export(found: Parity) -> None:
         table.add_row(name, f"{like.difference:.2g}", f"{like.worst_cosine:.4f}", f"{like.mean_cosine:.4f}")
     console = Console()
     console.print(table)
-    task = found.task or {}
-    if "metric" in task:
-        console.print(
-            f"{task['metric']} on held-out: {task['pytorch']:.4f} by PyTorch, {task['exported']:.4f} exported"
-        )
+    if (task := found.task) and task.metric is not None:
+        console.print(f"{task.metric} on held-out: {task.pytorch:.4f} by PyTorch, {task.exported:.4f} exported")
     console.print(f"compared on {found.text.source}; written to {found.folder}", markup=False, soft_wrap=True)
 
 
@@ -185,7 +182,9 @@ def show_finetuning(found: Metrics, run: Path) -> None:
             f"{teacher.heldout[name]:.3f}" if teacher else "",
         )
     console.print(table)
-    console.print(f"{found.data.division}; trained on {found.data.train.rows:,} examples", highlight=False, markup=False)
+    console.print(
+        f"{found.data.division}; trained on {found.data.train.rows:,} examples", highlight=False, markup=False
+    )
     if grown := found.agora:
         data = found.data.train.rows, grown.examples
         sentence = f"Agora ({grown.pruning}), {grown.iterations} iterations: {grown.stopped}; "
@@ -261,16 +260,16 @@ def show_tasks(listed: list[dict[str, Any]]) -> None:
         table.add_column("other")
     for row in listed:
         if not surveyed:
-            table.add_row(row.task, row.type, " ".join(row.labels), " ".join(row.metrics))
+            table.add_row(row["task"], row["type"], " ".join(row["labels"]), " ".join(row["metrics"]))
             continue
         figures = {
-            part: f"{about.rows:,}{'' if about.labelled else ' u'}" if "rows" in about else "unreadable"
-            for part, about in row.found.items()
+            part: f"{about['rows']:,}{'' if about['labelled'] else ' u'}" if "rows" in about else "unreadable"
+            for part, about in row["found"].items()
         }
         others = ", ".join(f"{part} {figure}" for part, figure in figures.items() if part not in parts)
-        table.add_row(row.task, *(figures.get(part, "") for part in parts), others)
+        table.add_row(row["task"], *(figures.get(part, "") for part in parts), others)
     Console().print(table)
-    show_warnings([about.problem for row in listed for about in row.get("found", {}).values() if "problem" in about])
+    show_warnings([about["problem"] for row in listed for about in row.get("found", {}).values() if "problem" in about])
 
 
 def show_warnings(warnings: Sequence[str]) -> None:
@@ -303,7 +302,7 @@ def show_bench(found: Bench, place: Path) -> None:
     print(f"report: {place / 'bench.html'}")
 
 
-def _figures(row: dict[str, Any]) -> list[str]:
+def _figures(row: BenchRow) -> list[str]:
     memory = "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}"
     digits = 3 if row.median_ms < 1 else 2
     return [
