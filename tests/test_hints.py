@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from subarch.errors import InvalidConfig
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.hints import hints
 from subarch.extraction.question import Question
 from subarch.extraction.study import Study, sqlite
@@ -135,7 +136,7 @@ def test_a_whole_run(kind: str, tmp_path: Path) -> None:
     full = {str(one.architecture) for one in trials if one not in cheap}
     assert set(selection["certificate"]["trained"]) == full
     before = OneProcess.submitted
-    assert extract(run.config, tmp_path / "run", resume=True) == selection
+    assert extract(run.config(ExtractConfig), tmp_path / "run", resume=True) == selection
     assert OneProcess.submitted == before
 
 

@@ -28,7 +28,7 @@ from subarch.extraction.hints import hints
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
 from subarch.extraction.loop import adopt, search
 from subarch.extraction.loop import train as train_trials
-from subarch.extraction.prepare import blueprint_of, environment, make_basis, recipe_of
+from subarch.extraction.prepare import FREE, blueprint_of, environment, inputs_of, make_basis, recipe_of
 from subarch.extraction.question import Latencies, Question, best_trials, candidates, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
@@ -40,11 +40,12 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
-from subarch.run.configuration import load
+from subarch.run.configuration import dump, load
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import claim
 from subarch.run.machine import usable_cores
 from subarch.run.progress import Report, silent
-from subarch.run.records import Pretraining
+from subarch.run.records import Parity, Pretraining
 from subarch.show import RunData, SearchData, render
 
 
@@ -62,14 +63,11 @@ def extract(
     space = SearchSpace.load(config.space)
     check_runtime(config)
     with RunFolder.create(path, config, resume) as run:
+        remedy = "restore it to resume the run, or choose a new folder with --run"
+        claim(run, inputs_of(config, space), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
+        run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
         run.write("environment", environment())
-        if not run.has("space"):
-            run.write("space", space.to_dict())
-        elif run.read("space") != space.to_dict():
-            raise InvalidStudy(
-                f"{config.space}: is not the space that {path} was started with ({path / 'space.json'}); "
-                "restore it, or choose a new folder with --run"
-            )
+        run.write("space", space.to_dict())
         basis = make_basis(run, config, report)
         space = candidates(config, space, basis)
         latencies = (
@@ -103,7 +101,7 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         SubarchError: see `errors`.
     """
     with RunFolder.open(path) as run:
-        kept = run.config.model_dump(mode="json")
+        kept = run.config(ExtractConfig).model_dump(mode="json")
         if any(key in changes for key in QUESTION):
             kept = {key: value for key, value in kept.items() if key not in QUESTION}
         config = load(ExtractConfig, None, kept | changes)
@@ -121,7 +119,7 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
 def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[Trial, Student | None]]:
     """Train other shapes exactly as the candidates of a finished run were, to compare with; None where one failed."""
     with RunFolder.open(path) as run:
-        config, basis = run.config, run.read("basis")
+        config, basis = run.config(ExtractConfig), run.read("basis")
         study = _open_study(run, config, basis)
         setting = thetas(config)[0]
         with _workers(run, config) as workers:
@@ -163,7 +161,7 @@ def finetune(
     return result
 
 
-def export(model: Path, config: ExportConfig, path: Path, report: Report = silent) -> dict[str, Any]:
+def export(model: Path, config: ExportConfig, path: Path, report: Report = silent) -> Parity:
     """Write a model for another runtime, in `path`/exported; see `export.export`. The page of a run shows it.
 
     Raises:
@@ -213,7 +211,7 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         conclusion = run.read("conclusion")
         data = SearchData(
             **shown,
-            config=run.config.model_dump(mode="json"),
+            config=run.config(ExtractConfig).model_dump(mode="json"),
             environment=run.read("environment"),
             selection=run.read("selection"),
             trials=conclusion["trials"],

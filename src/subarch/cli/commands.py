@@ -61,7 +61,7 @@ def extract(
     path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     report.resume = ["subarch", "extract", "--run", str(path), "--resume"]
     if resume and config is None and not given:
-        settings = RunFolder.open(path).config
+        settings = RunFolder.open(path).config(ExtractConfig)
     else:
         settings = load(ExtractConfig, path / "config.yaml" if resume and config is None else config, given)
     from subarch.pipeline import extract
@@ -193,7 +193,7 @@ def export(model: Path, run: Path | None, given: dict[str, Any], report: Progres
 
     encoder, place = places(model, run)
     found = export(encoder, settings, place, report)
-    return Answer(found, partial(screen.show_export, found))
+    return Answer(found, partial(screen.show_export, found.to_dict()))
 
 
 @click.command(panel=CHECK)
@@ -211,7 +211,7 @@ def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], re
     from subarch.show.bench_page import keep
 
     found = keep(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
-    return Answer(found, partial(screen.show_bench, found, place))
+    return Answer(found, partial(screen.show_bench, found.to_dict(), place))
 
 
 @click.command(panel=LOOK)

@@ -154,7 +154,7 @@ def serve(path: Path, report: Report) -> None:
     student = path / "pretrained"
     export(student, load(ExportConfig, None, EXPORT), path, report)
     timed = bench([str(teacher_folder()), str(student)], load(BenchConfig, None, BENCH), report)
-    RunFolder(path).write("bench", timed)
+    RunFolder(path).write(timed)
 
 
 def compare(
@@ -204,7 +204,7 @@ def _data(path: Path, report: Report) -> tuple[Path, Path]:
 
 def _distance(path: Path, model: Forward) -> float:
     """What the search measures as the error, on the same held-out sample."""
-    signal = Workbench.open(RunFolder.open(path).config, path).signal
+    signal = Workbench.open(RunFolder.open(path).config(ExtractConfig), path).signal
     assert isinstance(signal, EmbeddingSignal)
     return signal.error(model)
 

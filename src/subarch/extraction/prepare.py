@@ -12,15 +12,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from subarch.errors import InvalidTask
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.workbench import Workbench
 from subarch.learning.signals import TaskSignal
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint
+from subarch.models.teacher import content_of as teacher_content
 from subarch.numbers.architecture import Inputs
+from subarch.numbers.space import SearchSpace
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs, of_file, of_values
 from subarch.run.machine import machine, versions
 from subarch.run.progress import Report
+from subarch.text.corpus import content_of as corpus_content
+
+FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "task"}
+"""Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
 
 def environment() -> dict[str, Any]:
@@ -30,6 +38,23 @@ def environment() -> dict[str, Any]:
         words = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
         state = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or None
     return {"versions": versions(), "git": state, "machine": machine()}
+
+
+def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
+    """What an extraction reads.
+
+    Raises:
+        InvalidTeacher, InvalidCorpus, InvalidTask: something is missing or cannot be read.
+    """
+    sources = {
+        "search space": of_values(str(config.space), space.to_dict()),
+        "corpus": corpus_content(config.corpus, config.text_column),
+    }
+    if config.teacher is not None:
+        sources["teacher"] = teacher_content(config.teacher)
+    if config.task is not None:
+        sources["task"] = of_file(config.task, InvalidTask)
+    return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 
 def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from scipy import stats
 
 from subarch.errors import InvalidStudy
 from subarch.extraction.certificate_words import sentence
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.latency_words import digest
 from subarch.extraction.study import Study, sqlite
 from subarch.numbers.architecture import Architecture, Inputs
@@ -69,14 +70,14 @@ def _held(check: _Check, run: RunFolder) -> list[str]:
     later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
     check.same("closed", certificate["closed"], True)
-    check.same("delta", certificate["delta"], run.config.delta)
+    check.same("delta", certificate["delta"], run.config(ExtractConfig).delta)
     check.same("the level of the noise", certificate["noise"]["level"], LEVEL)
     check.same("trained", sorted(certificate["trained"]), sorted(trained))
     check.same("candidates", certificate["candidates"], len(candidates))
     check.same("affordable", certificate["affordable"], sum(one.affordable for one in candidates.values()))
     eta = check.noise(errors, len(trained))
     slack = check.slack(trained, eta)
-    gain, pairs = check.heads(trained, run.config.heads == "all")
+    gain, pairs = check.heads(trained, run.config(ExtractConfig).heads == "all")
     excluded = check.exclusions(candidates, trained, eta, slack, gain)
     check.audit(trained, eta)
     check.not_beaten_by(later, trained)
@@ -108,7 +109,7 @@ class _Check:
 
     def trials(self, run: RunFolder) -> tuple[dict[str, dict[int, float]], set[str]]:
         """The least error over Θ by candidate and seed, where all of Θ was trained; and who failed with all of it."""
-        study = run.config.storage or sqlite(self.path / "study.db")
+        study = run.config(ExtractConfig).storage or sqlite(self.path / "study.db")
         steps, wanted = self.selection["strategy"]["steps"], self.selection["strategy"]["hyperparameters"]
         found: dict[str, dict[int, list[float]]] = {}
         trials = Study.open(study, run.read("study"), run.read("basis")["identity"]).trials()
@@ -123,7 +124,7 @@ class _Check:
             name: {seed: min(errors) for seed, errors in seeds.items() if len(errors) == len(wanted)}
             for name, seeds in found.items()
         }
-        self.seed = run.config.seed
+        self.seed = run.config(ExtractConfig).seed
         failed = {name for name, seeds in complete.items() if seeds.get(self.seed) == math.inf}
         finite = {name: {s: e for s, e in seeds.items() if e < math.inf} for name, seeds in complete.items()}
         return finite, failed
@@ -133,7 +134,7 @@ class _Check:
         measured = self.latencies(run) if self.selection["cost_kind"] == "latency" else {}
         limit = self.objective.get("max_latency_ms") or self.objective.get("max_operations") or math.inf
         largest = self.objective["max_parameters"] or math.inf
-        found, config = {}, run.config
+        found, config = {}, run.config(ExtractConfig)
         for architecture, nearest in _space(run.read("space"), self._head_size(run), config.heads == "all"):
             name, parameters = str(architecture), architecture.parameters(inputs).total
             cost = float(architecture.operations(inputs, config.latency_length))

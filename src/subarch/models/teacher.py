@@ -32,6 +32,8 @@ from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import replaced_file
+from subarch.run.inputs import Content, of_model
+from subarch.text.batches import by_length, pad
 
 FAMILIES = ("bert", "roberta")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -93,7 +95,7 @@ class Teacher:
         Raises:
             InvalidTeacher: missing, truncated or damaged files, pickled weights, remote code, another family.
         """
-        folder = _resolve(source)
+        folder = resolve(source)
         where, settings = transformer_of(folder)
         config = _config(where)
         weights = sorted(where.glob("model*.safetensors"))
@@ -194,14 +196,14 @@ class SentenceModel(nn.Module):
 @torch.inference_mode()
 def embed(forward: Callable[[Tensor, Tensor], Tensor], segments: Tokens, tokenizer: Any, recipe: Recipe) -> Tensor:
     """(n, width) outputs of `forward(ids, mask)`; batches are made by length, so that little of them is padding."""
-    order = sorted(range(len(segments)), key=lambda index: len(segments[index]))
+    groups = by_length([len(segment) for segment in segments], BATCH)
     parts = []
-    for start in range(0, len(order), BATCH):
-        batch = assemble([segments[row] for row in order[start : start + BATCH]], tokenizer, recipe)
+    for rows in groups:
+        batch = assemble([segments[row] for row in rows], tokenizer, recipe)
         parts.append(forward(batch.ids, batch.mask).float())
     outputs = torch.cat(parts)
     result = torch.empty_like(outputs)
-    result[order] = outputs
+    result[np.concatenate(groups)] = outputs
     return result
 
 
@@ -211,13 +213,8 @@ def assemble(segments: Tokens, tokenizer: Any, recipe: Recipe) -> Batch:
     start, end = special_tokens(tokenizer)
     room = recipe.max_length - 2
     rows = [[start, *[*prefix, *segment][:room], end] for segment in segments]
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), int(tokenizer.pad_token_id))
-    mask = torch.zeros(len(rows), longest, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    return Batch(ids, mask)
+    ids, mask = pad(rows, int(tokenizer.pad_token_id))
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask))
 
 
 def special_tokens(tokenizer: Any) -> tuple[int, int]:
@@ -241,7 +238,21 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
     return result
 
 
-def _resolve(source: str | Path) -> Path:
+def content_of(source: str | Path) -> Content:
+    """What a stage records of a model folder or hub name that it reads (`run.inputs`).
+
+    Raises:
+        InvalidTeacher: it is missing or cannot be read.
+    """
+    return of_model(resolve(source), InvalidTeacher).model_copy(update={"path": str(source)})
+
+
+def resolve(source: str | Path) -> Path:
+    """The folder of a model, downloaded from the hub if it is a hub name.
+
+    Raises:
+        InvalidTeacher: there is no such folder, or the hub does not have it.
+    """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder

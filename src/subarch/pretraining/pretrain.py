@@ -17,7 +17,7 @@ import math
 import shutil
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,6 +32,7 @@ from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Cached, Collator, Loader
 from subarch.learning.targets import TargetStore
 from subarch.models.student import Student, hand_over
+from subarch.models.teacher import content_of as teacher_content
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.checkpoints import newest, put_aside
 from subarch.pretraining.config import PretrainConfig
@@ -40,6 +41,7 @@ from subarch.pretraining.setup import Setup
 from subarch.pretraining.trainer import PretrainTrainer, Progress
 from subarch.run.configuration import dump, load
 from subarch.run.folder import RunFolder, weights_file
+from subarch.run.inputs import StageInputs, claim, of_file
 from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
 from subarch.run.records import (
@@ -55,11 +57,13 @@ from subarch.run.records import (
 )
 from subarch.run.yamlfile import read_yaml
 from subarch.show.card import write_card
+from subarch.text.corpus import content_of as corpus_content
 
 CHECKPOINTS = "pretrained.checkpoints"
 EVENTS = "events"
-FREE = {"threads"}
-"""Configuration keys that may differ when a training goes on; weights then agree up to rounding only."""
+FREE = {"threads", "teacher", "corpus"}
+"""Configuration keys that may differ when a training goes on: with other threads, weights agree up to rounding only;
+the others name what is hashed."""
 LATENCY_LENGTH = 32
 """Tokens of the input that student and teacher are timed on, as far as they read so many."""
 
@@ -75,8 +79,8 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     base: dict[str, Any] = {}
     if (run / "config.yaml").is_file():
         extraction = RunFolder.open(run)
-        found = extraction.config
-        base = {name: getattr(found, name) for name in ("teacher", "corpus", "text_column", "max_length", "seed")}
+        found = extraction.settings()
+        base = {name: found.get(name) for name in ("teacher", "corpus", "text_column", "max_length", "seed")}
         if given.get("architecture") is None and extraction.has(Selection):
             winner = extraction.read(Selection).winner
             base["architecture"] = winner.architecture if winner else None
@@ -103,42 +107,53 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     folder = RunFolder(run)
     with folder if state.is_main_process else nullcontext():
-        if state.is_main_process:
-            _open(folder, config, restart)
+        architecture = Architecture.parse(str(config.architecture))
+        searched = _searched(folder, architecture)
+        if state.is_main_process and not restart:
+            _claim(folder, config, searched)
         state.wait_for_everyone()
-        if folder.has(Pretraining):
+        if folder.has(Pretraining) and not restart:
             return folder.read(Pretraining)
         torch.set_num_threads(config.threads or max(1, usable_cores() // state.num_processes))
         torch.use_deterministic_algorithms(state.device.type == "cpu")
         # That writes over every new tensor too, for programs that read what they never wrote
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        return _train(folder, config, state, report if state.is_main_process else silent)
+        told = report if state.is_main_process else silent
+        with state.main_process_first():
+            setup = Setup.load(config, folder.path, architecture, searched, told)
+        if state.is_main_process and restart:  # not before: what cannot be loaded shall not cost a finished training
+            _discard(folder)
+            _claim(folder, config, searched)
+        state.wait_for_everyone()
+        return _train(folder, config, setup, state, told)
 
 
-def _open(folder: RunFolder, config: PretrainConfig, restart: bool) -> None:
-    """Make sure that what the folder holds is this training's, or nothing's."""
-    path = folder.path / "pretrain.yaml"
-    if restart:
-        for name in (CHECKPOINTS, EVENTS):
-            shutil.rmtree(folder.path / name, ignore_errors=True)
-        for name in ("pretraining.json", "schedule.json", "pretrain.yaml"):
-            (folder.path / name).unlink(missing_ok=True)
-    elif path.is_file():
-        ours, theirs = config.model_dump(), load(PretrainConfig, path, {}).model_dump()
-        if changed := [key for key in ours if key not in FREE and ours[key] != theirs[key]]:
-            raise InvalidStudy(
-                f"{folder.path}: its pretraining was started with another {', '.join(changed)} "
-                f"({changed[0]} = {theirs[changed[0]]!r}); go on with it as it was, begin again with --restart, "
-                "or choose another folder"
-            )
+def _claim(folder: RunFolder, config: PretrainConfig, searched: Path | None) -> None:
+    """Make sure that what the folder holds was made from this input, or that nothing was made yet."""
+    sources = {"corpus": corpus_content(config.corpus, config.text_column)}
+    if config.teacher is not None:
+        sources["teacher"] = teacher_content(config.teacher)
+    if searched is not None and config.initialise in (None, "search"):
+        sources["file of weights to start from"] = of_file(searched, InvalidStudy)
+    inputs = StageInputs(config=config.model_dump(mode="json"), sources=sources)
+    claim(folder, inputs, begun=_begun(folder), free=FREE, name="pretraining.inputs")
     folder.write_text("pretrain.yaml", dump(config))
 
 
-def _train(folder: RunFolder, config: PretrainConfig, state: PartialState, report: Report) -> Pretraining:
-    assert config.architecture is not None
-    architecture = Architecture.parse(config.architecture)
-    with state.main_process_first():
-        setup = Setup.load(config, folder.path, architecture, _searched(folder, architecture), report)
+def _begun(folder: RunFolder) -> bool:
+    """Whether there is something that other input would lose; a mistyped teacher leaves nothing."""
+    return folder.has(Schedule) or folder.has(Pretraining)
+
+
+def _discard(folder: RunFolder) -> None:
+    for name in (CHECKPOINTS, EVENTS):
+        shutil.rmtree(folder.path / name, ignore_errors=True)
+    for kind in (Pretraining, Schedule):
+        (folder.path / f"{kind.NAME}.json").unlink(missing_ok=True)
+
+
+def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: PartialState, report: Report) -> Pretraining:
+    architecture = Architecture.parse(str(config.architecture))
     distiller, processes = setup.distiller, state.num_processes
     if config.compile:
         distiller.student.encoder.compile(dynamic=True)
@@ -311,7 +326,7 @@ def _latency(setup: Setup, student: Student) -> PretrainedLatency:
     length, threads = min(LATENCY_LENGTH, setup.material.recipe.max_length), usable_cores()
     vocabulary = setup.blueprint.inputs.vocabulary
     found = measure_models(models, vocabulary, batch=1, length=length, threads=threads, rounds=5)
-    times = {name: Timing(**asdict(latency)) for name, latency in found.items()}
+    times = {name: Timing(**latency.model_dump()) for name, latency in found.items()}
     return PretrainedLatency(batch=1, length=length, threads=threads, runtime="torch", **times)
 
 
