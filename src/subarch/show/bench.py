@@ -180,7 +180,7 @@ def first_rows(found: Bench) -> list[BenchRow]:
 
 
 def setting(row: BenchRow) -> str:
-    return f"batch {row.batch}, {tokens(row.lengths)}"
+    return f"batch {row.batch} and {tokens(row.lengths)}"
 
 
 def rows_of(found: Bench, batch: int, lengths: tuple[int, ...]) -> list[BenchRow]:
