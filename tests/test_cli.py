@@ -47,7 +47,6 @@ VALUES: dict[str, Any] = {
     "delta": 0.2,
     "repeats": 2,
     "audit": 6,
-    "hints": "warm",
     "epsilon": 7,
     "cost": "operations",
     "steps": 11,

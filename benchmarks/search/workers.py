@@ -33,7 +33,7 @@ from tables import SIZES, Axes, Table, recorded
 
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.base import FixedRows
-from subarch.search.evidence import better_by
+from subarch.search.certified import better_by
 
 HERE = Path(__file__).parent
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)

@@ -24,7 +24,6 @@ from subarch.export.export import export as write_export
 from subarch.export.packages import require
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
-from subarch.extraction.hints import hints
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
 from subarch.extraction.loop import adopt, search
 from subarch.extraction.loop import train as train_trials
@@ -83,15 +82,13 @@ def extract(
                 basis["reference_error"] = _train_maximum_point(config, space, basis, study, workers)
                 run.write("basis", basis)
             question = Question.pose(config, space, basis, latencies)
-            question = question.hinted(hints(question, study, workers, path, report))
             search(question, study, workers, report)
             if config.strategy == "certified" and latencies is not None:
                 # What was predicted and is measured now may need more to prove; known trials are not repeated
                 while (found := _confirmed(run, question, basis, study.trials(), report)) != latencies:
                     latencies = found
                     question = Question.pose(config, space, basis, latencies)
-                    question = question.hinted(hints(question, study, workers, path, report))
-                    search(question, study, workers, report)
+                            search(question, study, workers, report)
             return _finish(run, question, basis, latencies, study.trials(), report, workers)
 
 

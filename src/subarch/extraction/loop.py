@@ -67,10 +67,24 @@ def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
 
 
 def search(question: Question, study: Study, workers: Pool, report: Report) -> None:
-    """Train what the strategy asks for, over all of Θ, and tell it the least error."""
+    """Train what the strategy asks for, over all of Θ, and tell it the least error.
+
+    Where a certified search looked at one number of heads for each shape, all those of the best shape are trained then.
+    """
+    searched, settings = question.searched, thetas(question.config)
+    if isinstance(searched.strategy, Certified):
+        _prepare(searched.strategy, searched, study, workers, report)
+    _train_what_is_asked_for(searched, study, workers, report)
+    if searched is not question and isinstance(searched.strategy, Certified):
+        best = searched.strategy.evidence().incumbent
+        rows = [] if best is None else question.head_counts(searched.costs.architecture(best))
+        shapes = [question.costs.architecture(row) for row in rows if question.affordable[row]]
+        jobs = [(shape, setting) for shape in shapes for setting in settings]
+        train(jobs, study, workers, report, "training other numbers of heads")
+
+
+def _train_what_is_asked_for(question: Question, study: Study, workers: Pool, report: Report) -> None:
     strategy, costs, settings = question.strategy, question.costs, thetas(question.config)
-    if isinstance(strategy, Certified):
-        _prepare(strategy, question, study, workers, report)
     known = {trial.key: trial for trial in study.trials()}
     asked: dict[Architecture, int] = {}
     results: dict[int, list[Trial]] = {}
@@ -113,4 +127,5 @@ def _prepare(strategy: Certified, question: Question, study: Study, workers: Poo
     trials = study.trials()
     strategy.noise = noise_of(trials, settings)
     for row, error in settled(question, trials).items():
-        strategy.recall(row, error)
+        if error is not None:
+            strategy.recall(row, error)

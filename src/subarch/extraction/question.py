@@ -1,6 +1,6 @@
-"""The question of a search: which candidates there are, what they cost, what is sought, and which are to be trained.
+"""The question of a search: which candidates there are, what they cost, what is optimised, and by which strategy.
 
-All of it is known before anything is trained, so the same trials can be asked another question later.
+All of it is known before anything is trained, so the same trials can answer another question later.
 
     >>> question = Question.pose(config, space, run.read("basis"), run.read("latency"))
     >>> question.strategy.ask(), question.objective.max_cost
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import product
 from typing import Any
@@ -31,9 +31,6 @@ from subarch.search.noise import Noise
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
 
-SMALLEST = 1e-12
-"""An error of 0 has no logarithm."""
-
 Latencies = dict[str, Any]
 """latency.json: {"candidates": {name: {median_ms, q1_ms, q3_ms, ...} or {median_ms, "predicted": true}},
 "teacher": {...} | None, "model": {...} | None, "settings": {...}, "seconds", ...}."""
@@ -49,14 +46,27 @@ def thetas(config: ExtractConfig) -> list[Settings]:
 
 @dataclass(frozen=True)
 class Question:
-    """The space with its costs, the objective and the strategy: all that is asked before any trial is looked at."""
+    """The space with its costs, the objective and the strategy: all that is asked before any trial is looked at.
+
+    `within` (N,) marks the candidates that the strategy looks at, which are those of `searched`: all, except that a
+    certified search over every number of heads looks at one for each shape, the nearest to the teacher's head size.
+    """
 
     config: ExtractConfig
     inputs: Inputs
     space: SearchSpace
     costs: Costs
     problem: Problem
+    within: NDArray[np.bool_]
     strategy: Strategy
+
+    @property
+    def searched(self) -> Question:
+        """The part that the strategy looks at, in whose rows it speaks."""
+        if self.within.all():
+            return self
+        costs, problem = self.costs.only(self.within), self.problem.only(self.within)
+        return replace(self, costs=costs, problem=problem, within=self.within[self.within])
 
     @property
     def cost(self) -> NDArray[np.float64]:
@@ -102,16 +112,16 @@ class Question:
         inputs = Inputs(**basis["inputs"])
         costs = space.costs(inputs, config.latency_length)
         problem = _problem(config, costs, basis, latencies)
-        return cls(config, inputs, space, costs, problem, strategy_of(config, problem))
+        within = np.ones(len(costs), dtype=np.bool_)
+        if config.strategy == "certified" and config.heads == "all":
+            within = nearest_heads(costs.table, _head_size(basis))
+        return cls(config, inputs, space, costs, problem, within, strategy_of(config, problem.only(within)))
 
-    def hinted(self, errors: Mapping[int, float]) -> Question:
-        """The same question, and cheap errors by row that say what to train first; see `hints.py`."""
-        if not errors:
-            return self
-        hints = np.full(len(self.costs), np.nan)
-        hints[list(errors)] = np.maximum(list(errors.values()), SMALLEST)
-        problem = replace(self.problem, hints=hints)
-        return replace(self, problem=problem, strategy=strategy_of(self.config, problem))
+    def head_counts(self, architecture: Architecture) -> list[int]:
+        """The rows that have this depth, hidden and intermediate size, with every number of heads."""
+        shape = architecture.depth, architecture.hidden, architecture.intermediate
+        rows: list[int] = np.flatnonzero((self.costs.table[:, [0, 2, 3]] == shape).all(axis=1)).tolist()
+        return rows
 
     def with_latencies(self, basis: dict[str, Any], latencies: Latencies) -> Question:
         """The same question with other latencies, such as those measured since; the strategy keeps what it asked."""
@@ -164,8 +174,7 @@ def _problem(config: ExtractConfig, costs: Costs, basis: dict[str, Any], latenci
     )
     # The time of a trial: its operations, and something fixed
     effort = costs.operations + 0.1 * costs.operations.max() + 1.0
-    nearest = nearest_heads(costs.table, _head_size(basis)) if config.heads == "all" else None
-    return Problem(costs.parameters, cost, objective, costs.table, effort, nearest)
+    return Problem(costs.parameters, cost, objective, costs.table, effort)
 
 
 def _floor(config: ExtractConfig, reference: float | None) -> float | None:
@@ -198,16 +207,17 @@ def best_trials(trials: Sequence[Trial], settings: Sequence[Settings]) -> dict[A
     return best
 
 
-def settled(question: Question, trials: Sequence[Trial]) -> dict[int, float]:
-    """The least error over Θ of each row that was trained with all of it; those that failed throughout are left out."""
+def settled(question: Question, trials: Sequence[Trial]) -> dict[int, float | None]:
+    """The least error over Θ of each row that was trained with all of it, None where all of them failed."""
     settings = thetas(question.config)
     done = Counter(architecture for architecture, theta in {trial.key for trial in trials} if theta in settings)
-    best = question.rows(best_trials(trials, settings))
-    return {
-        row: trial.error
-        for row, trial in best.items()
-        if done[trial.architecture] == len(settings) and trial.error is not None and question.comparable(trial.error)
-    }
+    whole = {trial.architecture: trial for trial in trials if done[trial.architecture] == len(settings)}
+    best = best_trials(trials, settings)
+    found: dict[int, float | None] = {}
+    for row, trial in question.rows(whole).items():
+        error = best[trial.architecture].error if trial.architecture in best else None
+        found[row] = error if error is not None and question.comparable(error) else None
+    return found
 
 
 def noise_of(trials: Sequence[Trial], settings: Sequence[Settings]) -> Noise:

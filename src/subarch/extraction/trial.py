@@ -11,19 +11,12 @@ from subarch.numbers.architecture import Architecture
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One element θ of the hyperparameter space Θ, with the number of steps s and the seed.
-
-    The last three are for cheap errors (`hints.py`). `elastic`: trained together with its parts. `parent`: begins as a
-    part of this candidate, which was trained for `parent_steps`, elastically where that is said.
-    """
+    """One element θ of the hyperparameter space Θ, with the number of steps s and the seed."""
 
     steps: int
     learning_rate: float
     batch_size: int
     seed: int = 0
-    elastic: bool = False
-    parent: Architecture | None = None
-    parent_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +48,7 @@ class Trial:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Trial:
         """What `to_dict` gave."""
-        settings = Settings(
-            data["steps"], **data["hyperparameters"], seed=data["seed"], **start_from(data.get("start"))
-        )
+        settings = Settings(data["steps"], **data["hyperparameters"], seed=data["seed"])
         return cls(
             Architecture.parse(data["architecture"]),
             settings,
@@ -78,7 +69,6 @@ class Trial:
             "hyperparameters": {"learning_rate": settings.learning_rate, "batch_size": settings.batch_size},
             "seed": self.settings.seed,
             "steps": self.settings.steps,
-            "start": start_of(self.settings),
             "state": "failed" if self.error is None else "complete",
             "reason": self.reason,
             "error": self.error,
@@ -88,23 +78,7 @@ class Trial:
         }
 
 
-def start_of(settings: Settings) -> dict[str, Any] | None:
-    """How a trial began, as JSON, where it was not as configured."""
-    if not settings.elastic and settings.parent is None:
-        return None
-    parent = None if settings.parent is None else str(settings.parent)
-    return {"elastic": settings.elastic, "parent": parent, "parent_steps": settings.parent_steps}
-
-
-def start_from(data: dict[str, Any] | None) -> dict[str, Any]:
-    """Fields of `Settings` from what `start_of` gave."""
-    if data is None or data["parent"] is None:
-        return data or {}
-    return data | {"parent": Architecture.parse(data["parent"])}
-
-
 def weights_path(run: Path, architecture: Architecture, settings: Settings) -> Path:
     """Where a trial's trained weights are kept."""
     name = f"{architecture}_s{settings.steps}_lr{settings.learning_rate}_b{settings.batch_size}_seed{settings.seed}"
-    name += "_elastic" * settings.elastic
     return run / "weights" / f"{name}.safetensors"

@@ -11,7 +11,7 @@ progress, and every worker opens it again within seconds.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,14 @@ import torch
 
 from subarch.errors import InvalidCorpus, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.elastic import Elastic, part
 from subarch.extraction.estimate import Signal, estimate, segments_needed
-from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.extraction.trial import Settings, Trial
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
-from subarch.models.weights import load_weights, save_weights
+from subarch.models.weights import save_weights
 from subarch.numbers.architecture import Architecture
-from subarch.numbers.space import SearchSpace
 from subarch.run.progress import Report, silent
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import Corpus, build, own_tokenizer
@@ -120,31 +118,12 @@ class Workbench:
         return inherit(architecture, self.blueprint, self.teacher, self.anatomy)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
-        """Train one candidate; a diverged one comes back as a failed trial. `weights` is where they are saved, if they
-        are worth it: those of a cheap error (fewer steps, or a part of another candidate) are nobody's.
-
-        Raises:
-            InvalidStudy: its parent's weights are gone.
-        """
-        student, signal = self._start(architecture, settings), self.signal
-        if settings.elastic and settings.parent is None:
-            family = SearchSpace.load(self.config.space).parts(architecture)
-            signal = Elastic(signal, architecture, family, self.blueprint, self.anatomy, settings.seed)
-        threads = torch.get_num_threads()
+        """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial."""
+        student, threads = self.student(architecture, settings.seed), torch.get_num_threads()
         try:
-            result = estimate(student, signal, settings)
+            result = estimate(student, self.signal, settings)
         except TrainingDiverged as error:
             return Trial(architecture, settings, None, (), 0.0, threads, str(error))
-        if weights is not None and settings.parent is None and settings.steps >= self.config.steps:
+        if weights is not None:
             save_weights(student, weights)
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
-
-    def _start(self, architecture: Architecture, settings: Settings) -> Student:
-        if settings.parent is None:
-            return self.student(architecture, settings.seed)
-        trained = replace(settings, steps=settings.parent_steps, parent=None, parent_steps=0)
-        path = weights_path(self.run, settings.parent, trained)
-        whole = load_weights(Student(settings.parent, self.blueprint), path).state_dict()
-        student = Student(architecture, self.blueprint)
-        student.load_state_dict(part(whole, architecture, settings.parent, self.anatomy))
-        return student
