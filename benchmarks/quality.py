@@ -41,11 +41,11 @@ from subarch.demo.demo import PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.extraction.config import ExtractConfig
 from subarch.latency.timing import TorchRuntime, measure
+from subarch.learning.collate import Loader
 from subarch.learning.signals import text_embedder
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
-from subarch.pretraining.collate import Loader
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.timing import step_times
@@ -222,8 +222,8 @@ def shared(out: Path, name: str) -> Path:
     """A run folder whose corpus and teacher's outputs are those of all runs."""
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    (out / "common" / "pretrained.targets").mkdir(exist_ok=True)
-    for shared in ("corpus", "pretrained.targets"):
+    (out / "common" / "targets").mkdir(exist_ok=True)
+    for shared in ("corpus", "targets"):
         if not (folder / shared).exists():
             (folder / shared).symlink_to(os.path.relpath(out / "common" / shared, folder))
     return folder

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.text import batches as batching
 from subarch.text.batches import Budget, Packed, Source, Streamed, TrainingBatch, batches, parts
-from subarch.text.packed import Segments
+from subarch.text.corpus import Segments
 from tiny import tiny_sentences, tiny_tokenizer
 
 SMALL = Budget(96, 24)

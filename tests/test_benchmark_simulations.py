@@ -7,12 +7,10 @@ import runpy
 import sys
 from itertools import pairwise
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from conftest import REPOSITORY
 from subarch.numbers.objectives import Objective
 from subarch.search import Certified, Exhaustive, Problem
 from subarch.search.certified import better_by
@@ -185,27 +183,3 @@ def test_the_simulations_run(
         assert found["runs"] == 7 * len(raw) * len(raw["0.0"])
         assert (found["false_without_violations"], found["seen_and_not_widened"]) == (0, 0)
         assert sum(raw["0.0"]["59"]["seen"]) == 0
-
-
-@pytest.mark.parametrize("name", ["search-trained", "search-violations", "search-workers"])
-def test_the_shipped_plots_show_the_shipped_numbers(name: str) -> None:
-    from plots import figures, svg
-
-    text = (REPOSITORY / "docs" / "images" / f"{name}.svg").read_text(encoding="utf-8")
-    assert text == svg(figures()[name])
-    image = ElementTree.fromstring(text)
-    assert not [element for element in image.iter() if any("href" in key for key in element.attrib)]
-
-
-def test_lines_lie_where_their_numbers_are() -> None:
-    from plots import HEIGHT, Line, Panel, svg
-
-    panel = Panel("t", "x", "y", [Line("a", [1, 10, 100], [0, 1, 9], 0)], (1, 100), (0, 2))
-    assert [panel.at(*point) for point in ((1, 0), (10, 1))] == [
-        f"0.0,{HEIGHT:.1f}",
-        f"130.0,{HEIGHT / 2:.1f}",
-    ]
-    assert panel.at(100, 9) == "260.0,0.0"  # beyond the last tick: on the edge
-    logarithmic = Panel("t", "x", "y", [], (1, 100), (1, 100), log_y=True)
-    assert logarithmic.at(10, 10) == f"130.0,{HEIGHT / 2:.1f}"
-    assert svg([panel]).count("<polyline") == 1

@@ -22,7 +22,7 @@ from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.verify import verify
 from subarch.extraction.workbench import Workbench
 from subarch.latency.timing import Latency
-from subarch.models.weights import save_weights
+from subarch.models.student import save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select, train_also
 from tiny_run import OneProcess, tiny_config

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
+from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.models.sentence import Recipe
 from subarch.models.teacher import assemble
-from subarch.pretraining.collate import Collator, Inputs, Loader
 from subarch.text.batches import Budget, Packed, batches
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 from tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import random
+import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +22,8 @@ from transformers import PreTrainedTokenizerFast
 from documents import WORDS, records, sentences, write
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.text import corpus as corpus_module
-from subarch.text import packed
-from subarch.text.corpus import Corpus, build, hold_out, train_tokenizer
+from subarch.text.corpus import CRUMB, Corpus, build, hold_out, own_tokenizer
+from subarch.text.tokenizer import train_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +57,14 @@ def test_tokens_are_those_of_the_tokenizer(tmp_path: Path, tokenizer: PreTrained
     assert expected <= packed_ids
     assert len(masked) == 1
     assert tokenizer.mask_token_id not in masked.pop()  # text, not a mask
-    total = sum(corpus.meta["tokens"].values())
+    total = sum(corpus.meta.tokens.values())
     assert total == len(corpus.train.tokens) + len(corpus.heldout.tokens)
     assert calls[-1] == (total, "tokens")
     assert len(calls) == 3
-    assert sum(corpus.meta["documents"].values()) == len(corpus.train) + len(corpus.heldout) == 1201
+    assert sum(corpus.meta.documents.values()) == len(corpus.train) + len(corpus.heldout) == 1201
     assert corpus.train.tokens.dtype == np.int32
     assert isinstance(corpus.train.tokens, np.memmap)
-    assert 0.02 < corpus.meta["tokens"]["heldout"] / total < 0.09
+    assert 0.02 < corpus.meta.tokens["heldout"] / total < 0.09
 
 
 def test_duplicates_go_also_across_the_split(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -68,7 +72,7 @@ def test_duplicates_go_also_across_the_split(tmp_path: Path, tokenizer: PreTrain
     plain = build([write(tmp_path / "a.txt", lines)], tokenizer, tmp_path / "plain", heldout_fraction=0.4)
     copies = [line.upper().replace(" ", ",  ") + "!" for line in lines]
     noisy = build([write(tmp_path / "b.txt", lines + copies)], tokenizer, tmp_path / "noisy", heldout_fraction=0.4)
-    assert noisy.meta["duplicates"] == 200
+    assert noisy.meta.duplicates == 200
     assert noisy.content_hash == plain.content_hash
     train, heldout = (decoded(noisy, part, tokenizer) for part in ("train", "heldout"))
     assert not train & heldout
@@ -78,7 +82,7 @@ def test_duplicates_go_also_across_the_split(tmp_path: Path, tokenizer: PreTrain
 def test_whole_groups_are_held_out(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     rows = [(text, f"package{n % 9}") for n, text in enumerate(sentences(300))]
     corpus = build([records(tmp_path / "a.jsonl", rows)], tokenizer, tmp_path / "corpus", heldout_fraction=0.3)
-    held = set(corpus.meta["heldout_groups"])
+    held = set(corpus.meta.heldout_groups)
     assert 0 < len(held) < 9
     normal = {tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]): group for text, group in rows}
     assert {normal[text] for text in decoded(corpus, "heldout", tokenizer)} == held
@@ -146,7 +150,7 @@ def test_segments_against_brute_force(tmp_path: Path, tokenizer: PreTrainedToken
             expected = []
             for ids in getattr(corpus, part):
                 cut = [ids[start : start + length].tolist() for start in range(0, len(ids), length)]
-                expected += [piece for n, piece in enumerate(cut) if n == 0 or len(piece) >= min(packed.CRUMB, length)]
+                expected += [piece for n, piece in enumerate(cut) if n == 0 or len(piece) >= min(CRUMB, length)]
             segments = corpus.segments(part, length)
             assert [segment.tolist() for segment in segments] == expected
             assert len(segments) == len(expected)
@@ -162,8 +166,8 @@ def test_reopening_and_rebuilding(tmp_path: Path, tokenizer: PreTrainedTokenizer
     assert [list(ids) for ids in loaded.heldout] == [list(ids) for ids in first.heldout]
 
     runs: list[int] = []
-    real = corpus_module.read
-    monkeypatch.setattr(corpus_module, "read", lambda *args: runs.append(1) or real(*args))
+    real = corpus_module.documents
+    monkeypatch.setattr(corpus_module, "documents", lambda *args: runs.append(1) or real(*args))
     write(path, sentences(50))  # another time, the same bytes
     assert build([path], tokenizer, folder).content_hash == first.content_hash
     assert not runs
@@ -172,17 +176,43 @@ def test_reopening_and_rebuilding(tmp_path: Path, tokenizer: PreTrainedTokenizer
     assert build([path], tokenizer, folder).content_hash != first.content_hash
     assert len(runs) == 2
     changed = train_tokenizer(sentences(51), 300)
-    assert build([path], changed, folder).meta["tokenizer"] != first.meta["tokenizer"]
+    assert build([path], changed, folder).meta.tokenizer != first.meta.tokenizer
     np.save(folder / "train.npy", np.zeros(3, dtype=np.int32))  # damaged: built again
     assert len(build([path], changed, folder).train) > 3
     assert len(runs) == 4
     assert {file.name for file in folder.parent.iterdir()} == {"corpus", ".corpus.lock"}
 
 
+def test_a_trained_tokenizer_follows_its_corpus(tmp_path: Path) -> None:
+    path, folder = write(tmp_path / "a.txt", sentences(50)), tmp_path / "run" / "tokenizer"
+    first = own_tokenizer([path], "text", 300, folder)
+    written = (folder / "tokenizer.json").stat().st_mtime_ns
+    assert own_tokenizer(path, "text", 300, folder).get_vocab() == first.get_vocab()  # type: ignore[arg-type]
+    assert (folder / "tokenizer.json").stat().st_mtime_ns == written
+    assert len(own_tokenizer([path], "text", 290, folder)) == 290
+    write(path, ["zebra zebra zebras zebra"] * 300)
+    assert "\u0120zebra" in own_tokenizer([path], "text", 290, folder).get_vocab()
+    assert {file.name for file in folder.parent.iterdir()} == {"tokenizer", ".tokenizer.lock"}
+
+
+def test_what_was_skipped_is_said(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    write(tmp_path / "set" / "a.txt", sentences(50))
+    corpus = build([tmp_path / "set"], tokenizer, tmp_path / "corpus")
+    assert corpus.meta.read == (str(tmp_path / "set"),)
+    write(tmp_path / "set" / "page.html", ["<p>one two three</p>"])
+    for _ in range(2):  # also when nothing has to be built
+        with pytest.warns(UserWarning, match=r"read 1 file \(a\.txt\); skipped 1 \(page\.html: "):
+            again = build([tmp_path / "set"], tokenizer, tmp_path / "corpus")
+    assert again.content_hash == corpus.content_hash
+    (tmp_path / "set" / "more.jsonl").write_text("".join(f'{{"text": "{text}"}}\n' for text in sentences(9, seed=1)))
+    with pytest.warns(UserWarning, match="skipped"):
+        assert build([tmp_path / "set"], tokenizer, tmp_path / "corpus").content_hash != corpus.content_hash
+
+
 def test_max_tokens_stops_with_the_document_that_reaches_it(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     path = write(tmp_path / "a.txt", sentences(1500))
     corpus = build([path], tokenizer, tmp_path / "corpus", max_tokens=10_000)
-    assert 10_000 <= sum(corpus.meta["tokens"].values()) < 10_000 + 20
+    assert 10_000 <= sum(corpus.meta.tokens.values()) < 10_000 + 20
 
 
 def test_tiny_and_useless_input(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -225,6 +255,95 @@ def test_a_trained_tokenizer(tmp_path: Path) -> None:
         train_tokenizer(lines, 260)
     with pytest.raises(InvalidCorpus, match="no text"):
         train_tokenizer([], 400)
+
+
+# --- on disk: damage, other versions, a full disk and a kill are noticed, and never leave half a corpus ---
+
+
+@pytest.mark.parametrize("missing", ["train.npy", "heldout.offsets.npy", "corpus.json"])
+def test_a_damaged_folder_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, missing: str) -> None:
+    folder = build([write(tmp_path / "a.txt", sentences(50))], tokenizer, tmp_path / "corpus").folder
+    (folder / missing).write_bytes((folder / missing).read_bytes()[:-50])
+    with pytest.raises(InvalidCorpus, match="build it again"):
+        Corpus.load(folder)
+    (folder / missing).unlink()
+    with pytest.raises(InvalidCorpus, match="build it again"):
+        Corpus.load(folder)
+
+
+def test_another_version_is_refused(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    folder = build([write(tmp_path / "a.txt", sentences(50))], tokenizer, tmp_path / "corpus").folder
+    meta = json.loads((folder / "corpus.json").read_text())
+    (folder / "corpus.json").write_text(json.dumps(meta | {"format": 99}))
+    with pytest.raises(InvalidCorpus, match="format 99"):
+        Corpus.load(folder)
+
+
+def test_a_folder_that_is_no_corpus_is_never_overwritten(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> None:
+    path = write(tmp_path / "home" / "a.txt", sentences(50))
+    for folder in (path.parent, path):
+        with pytest.raises(InvalidCorpus, match="no corpus"):
+            build([path], tokenizer, folder)
+    assert path.read_text().startswith("number0x0")
+
+
+def failing(error: BaseException) -> Callable[..., Any]:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: Any) -> None:
+    path, folder = write(tmp_path / "a.txt", sentences(50)), tmp_path / "out" / "corpus"
+    monkeypatch.setattr(corpus_module, "_save", failing(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(InvalidCorpus, match="disk is full"):
+        build([path], tokenizer, folder)
+    assert {file.name for file in folder.parent.iterdir()} == {".corpus.lock"}
+    monkeypatch.setattr(corpus_module, "_save", failing(OSError(errno.EIO, "Input/output error")))
+    with pytest.raises(OSError, match="Input/output"):  # another error keeps its name
+        build([path], tokenizer, folder)
+
+
+def test_a_failed_write_keeps_its_error_number(tmp_path: Path) -> None:
+    """np.save and ndarray.tofile lose it, and then a full disk could not be told from other errors."""
+    code = (
+        "import hashlib, resource, signal, numpy as np\n"
+        "from pathlib import Path; from subarch.text.corpus import _save\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, (4096, {resource.getrlimit(resource.RLIMIT_FSIZE)[1]}))\n"
+        f"try: _save(Path({str(tmp_path / 'x.npy')!r}), '<i4', 99999, [np.zeros(99999, 'i4')], hashlib.sha256())\n"
+        "except OSError as error: print(error.errno)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) == errno.EFBIG
+
+
+def test_a_kill_leaves_no_half_corpus(tmp_path: Path, tokenizer: PreTrainedTokenizerFast, monkeypatch: Any) -> None:
+    path, folder = write(tmp_path / "a.txt", sentences(50)), tmp_path / "corpus"
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    code = (
+        "import os, signal; from pathlib import Path\n"
+        "from tokenizers import Tokenizer; from subarch.text import corpus\n"
+        f"t = Tokenizer.from_file({str(tmp_path / 'tokenizer' / 'tokenizer.json')!r})\n"
+        f"kill = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"corpus.build([{str(path)!r}], t, Path({str(folder)!r}), progress=kill)"
+    )
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    assert not folder.exists()
+    assert (tmp_path / ".corpus.partial").exists()
+    first = build([path], tokenizer, folder)
+    assert not (tmp_path / ".corpus.partial").exists()
+    with monkeypatch.context() as patch:  # the folder appears by one rename
+        patch.setattr(Path, "rename", failing(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            build([path], tokenizer, tmp_path / "other")
+    assert not [file for file in tmp_path.iterdir() if "other" in file.name and file.name != ".other.lock"]
+    # an interrupted replacement keeps the old corpus
+    monkeypatch.setattr(corpus_module, "_save", failing(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        build([write(path, sentences(60))], tokenizer, folder)
+    assert Corpus.load(folder).content_hash == first.content_hash
 
 
 def test_importing_is_light() -> None:

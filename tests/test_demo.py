@@ -193,9 +193,9 @@ def test_whole_packages_are_held_out_and_searched(shown: tuple[list[dict[str, An
     meta = Corpus.load(folder / "run" / "corpus").meta
     groups = {json.loads(line)["group"] for line in (folder / "run-data" / "docstrings.jsonl").open()}
     assert groups == set(PACKAGES)
-    assert 1 <= len(meta["heldout_groups"]) < len(PACKAGES)
+    assert 1 <= len(meta.heldout_groups) < len(PACKAGES)
     pairs = demo._pairs(folder / "run")
-    known = set(retrieval_pairs(collect(meta["heldout_groups"], limit_bytes=10**6)))
+    known = set(retrieval_pairs(collect(meta.heldout_groups, limit_bytes=10**6)))
     assert len(pairs) > 10
     assert set(pairs) <= known
 

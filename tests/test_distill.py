@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from subarch.errors import InvalidConfig, InvalidTeacher
+from subarch.learning import collate
+from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import Distiller, TeacherSide, layer_pairs, relation_heads
 from subarch.learning.losses import (
     distillation,
@@ -28,11 +30,9 @@ from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.architecture import Inputs as Sizes
-from subarch.pretraining import collate
-from subarch.pretraining.collate import Collator, Inputs, Loader
 from subarch.text.batches import Budget, Packed
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 ALL = {"mlm": 0.3, "logits": 0.5, "embedding": 1.5, "hidden": 0.7, "relations": 1.1}

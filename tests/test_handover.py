@@ -19,8 +19,7 @@ from transformers.utils import logging
 
 from subarch.extraction.workbench import Workbench
 from subarch.learning.signals import text_embedder
-from subarch.models.handover import hand_over
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, hand_over
 from subarch.models.teacher import Teacher, assemble
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, load_selected

@@ -28,9 +28,8 @@ from subarch.extraction.question import Question
 from subarch.latency.cache import LatencyCache
 from subarch.latency.measuring import ANCHORS, Bench, Stopwatch
 from subarch.latency.timing import Latency, untrained
-from subarch.models.handover import hand_over
 from subarch.models.sentence import Recipe
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, hand_over
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace

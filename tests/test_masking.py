@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from subarch.errors import InvalidConfig, InvalidTeacher
-from subarch.text.corpus import train_tokenizer
 from subarch.text.masking import Masker
+from subarch.text.tokenizer import train_tokenizer
 from tiny import tiny_sentences, tiny_tokenizer
 
 TEXT = "harbours are broken and unbroken harbourmasters break them"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from documents import records, sentences, write
 from subarch.errors import InvalidCorpus
-from subarch.text.read import LONGEST, Document, clean, identity, read
+from subarch.text.read import LONGEST, Document, clean, identity, opened, read
 
 
 def texts(sources: Any, **options: Any) -> list[str]:
@@ -48,8 +48,77 @@ def test_a_folder_is_read_sorted_without_hidden_and_unknown_files(tmp_path: Path
         write(tmp_path / name, [f"the file {name} here"])
     assert texts([tmp_path]) == ["the file a.md here", "the file b/z.txt here"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InvalidCorpus, match=r"no text in this folder.*\.jsonl\.gz"):
+    with pytest.raises(InvalidCorpus, match=r"no text in this folder.*\.jsonl.*\.gz"):
         texts([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize(
+    "name", ["records.json.gz", "records.ndjson", "array.json", "table.csv", "long-window.jsonl.zst"]
+)
+def test_records_of_others_are_not_read_as_prose(shared_cases: Path, name: str) -> None:
+    found = texts([shared_cases / "corpora" / name])
+    assert len(found) == 60
+    assert not [text for text in found if "{" in text or "x.example" in text or "2019-" in text]
+
+
+def test_a_folder_of_others(shared_cases: Path) -> None:
+    found = opened(shared_cases / "corpora" / "folder-of-three-kinds")
+    assert [path.name for path in found.files] == ["c4.json.gz", "train.csv"]
+    assert found.skipped == (
+        (shared_cases / "corpora" / "folder-of-three-kinds" / "README.md", "describes the records beside it"),
+    )
+
+
+def test_a_folder_says_what_is_read_and_what_is_skipped_and_why(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", ['{"text": "one two three"}'])
+    write(tmp_path / "b" / "notes.txt", ["four five six"])
+    write(tmp_path / "labels.csv", ["id,label", "1,x"])
+    write(tmp_path / "README.md", ["about these records"])
+    write(tmp_path / "page.html", ["<p>seven eight nine</p>"])
+    write(tmp_path / "page.txt", ["<html>seven eight nine</html>"])
+    write(tmp_path / "config.json", ["[1, 2, 3]"])
+    write(tmp_path / "code.py", ["import this and that"])
+    write(tmp_path / ".hidden.txt", ["hidden words are here"])
+    found = opened(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found.files] == ["a.jsonl", "b/notes.txt"]
+    assert {path.name: reason for path, reason in found.skipped} == {
+        "labels.csv": "no column 'text'",
+        "README.md": "describes the records beside it",
+        "page.html": "not text or records by its ending .html",
+        "page.txt": "HTML or XML",
+        "config.json": "JSON without records",
+        "code.py": "not text or records by its ending .py",
+    }
+    for name in ("a.jsonl", "notes.txt", *(path.name for path, _ in found.skipped)):
+        assert name in found.sentence
+    assert texts([tmp_path]) == ["one two three", "four five six"]
+    (tmp_path / "bad.csv").write_bytes(b'text\n"one two three\n')  # damage is never skipped
+    with pytest.raises(InvalidCorpus, match=r"bad\.csv, line 2"):
+        texts([tmp_path])
+
+
+def test_a_folder_of_text_keeps_its_readme(tmp_path: Path) -> None:
+    for name in ("README.md", "guide.md"):
+        write(tmp_path / name, [f"the file {name} here"])
+    assert texts([tmp_path]) == ["the file README.md here", "the file guide.md here"]
+
+
+def test_a_wrong_column_name_is_no_reason_to_skip(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", ['{"body": "one two three"}'])
+    write(tmp_path / "b.csv", ["body,n", "four five six,1"])
+    write(tmp_path / "README.md", ["about these records"])
+    with pytest.raises(InvalidCorpus, match=r"a\.jsonl, line 1: no column 'text'; found: 'body'"):
+        texts([tmp_path])
+    assert texts([tmp_path], text_column="body") == ["one two three", "four five six"]
+
+
+def test_rows_without_a_group(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", ["text,group", "one two three,", "four five six,g"])
+    write(tmp_path / "a.jsonl", ['{"text": "one two three", "group": ""}', '{"text": "four five six", "group": "g"}'])
+    table = pa.table({"text": ["one two three", "four five six"], "group": [None, "g"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    for path in sorted(tmp_path.iterdir()):
+        assert list(read([path])) == [Document("one two three"), Document("four five six", "g")]
 
 
 def test_groups_and_columns(tmp_path: Path) -> None:
@@ -147,7 +216,14 @@ BAD: dict[str, tuple[bytes, str]] = {
     "cut.txt": ("one two three é".encode()[:-1], "not UTF-8 at byte 14"),
     "wide.txt": ("one two three".encode("utf-16"), "UTF-16.*iconv"),
     "bad.jsonl": (b'{"text": "one two three"}\n\n{"text": \n', "line 3: not JSON"),
-    "list.jsonl": (b"[1]", "line 1: a JSON list"),
+    "list.jsonl": (b"[1]\n[2]", "line 1: a JSON list"),
+    "numbers.json": (b"[1, 2]", "item 1: a JSON int"),
+    "page.html": (b"<p>one two three</p>", "HTML or XML.*extract its text"),
+    "page.txt": (b"<!DOCTYPE html>\none two three", "HTML or XML.*extract its text"),
+    "quote.csv": (b'text\n"one two three\nfour five six\n', "line 2: not CSV.*not closed"),
+    "ragged.csv": (b"text,n\none two three,1\nfour, five six,2\n", "line 3: 3 fields for 2 columns"),
+    "column.csv": (b"body,n\none two three,1\n", "line 2: no column 'text'; found: 'body', 'n'"),
+    "column.json": (b'[{"body": "one two three"}]', "item 1: no column 'text'; found: 'body'"),
     "deep.jsonl": (b"[" * 200_000, "line 1: not JSON"),
     "digits.jsonl": (b'{"text": ' + b"9" * 5000 + b"}", "line 1: not JSON"),
     "number.jsonl": (b'{"text": 5}', "line 1: 'text' holds int"),
@@ -198,7 +274,7 @@ json_values = st.recursive(
 json_lines = st.dictionaries(st.sampled_from(["text", "group", "x"]), json_values).map(
     lambda row: json.dumps(row).encode()
 )
-ENDINGS = (".txt", ".jsonl", ".txt.gz", ".jsonl.zst", ".parquet", ".odd")
+ENDINGS = (".txt", ".jsonl", ".csv", ".tsv", ".html", ".txt.gz", ".jsonl.zst", ".parquet", ".odd")
 
 
 @given(st.sampled_from(ENDINGS), st.lists(st.binary() | json_lines | st.text().map(str.encode)), st.booleans())

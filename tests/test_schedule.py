@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,9 +15,9 @@ import torch
 
 from subarch.errors import InvalidConfig
 from subarch.learning import targets
+from subarch.learning.collate import Loader
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining import schedule
-from subarch.pretraining.collate import Loader
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.schedule import Schedule, decide
@@ -151,7 +152,7 @@ def test_a_full_disk_keeps_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch
 def test_what_is_kept_already_costs_nothing(folder: Path, tmp_path: Path) -> None:
     material, config = prepared(folder, steps=1, **CLEAR)
     assert material.store is not None
-    material.store.folder = tmp_path / "kept"
+    material.store.cache = replace(material.store.cache, folder=tmp_path / "kept")
     assert not decide(material, config, CPU).cached
     material.store.fill(0, lambda _done, _total: None)
     found = decide(material, config, CPU)

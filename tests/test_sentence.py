@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, pool, read_json
-from tiny import add_modules, write_json
+from tiny import WIDTH, add_modules, write_json
 
 
 def test_a_plain_folder_pools_by_mean(tmp_path: Path) -> None:
@@ -27,10 +27,12 @@ def test_everything_at_once(tmp_path: Path) -> None:
     for n in (3, 4):
         modules.insert(n - 1, {"type": "sentence_transformers.models.Dense", "path": f"{n}_Dense"})
     write_json(tmp_path / "modules.json", modules)
-    write_json(tmp_path / "3_Dense" / "config.json", {})  # sentence-transformers means tanh
+    sizes = {"in_features": WIDTH, "out_features": WIDTH}
+    write_json(tmp_path / "3_Dense" / "config.json", sizes)  # sentence-transformers means tanh
     write_json(
         tmp_path / "4_Dense" / "config.json",
-        {
+        sizes
+        | {
             "activation_function": "torch.nn.modules.linear.Identity",
             "use_residual": False,
             "module_input_name": "sentence_embedding",
@@ -93,7 +95,7 @@ def _good(folder: Path) -> Path:
     modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     modules.insert(2, {"type": "sentence_transformers.models.Dense", "path": "2_Dense"})
     write_json(folder / "modules.json", modules)
-    write_json(folder / "2_Dense" / "config.json", {"activation_function": "torch.nn.modules.activation.Tanh"})
+    write_json(folder / "2_Dense" / "config.json", {"in_features": WIDTH, "out_features": WIDTH})
     write_json(
         folder / "config_sentence_transformers.json", {"prompts": {"query": "q: "}, "default_prompt_name": "query"}
     )

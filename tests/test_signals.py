@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,16 @@ from torch.nn.functional import cross_entropy, log_softmax
 from subarch.errors import InvalidTeacher
 from subarch.extraction.estimate import batches, segments_needed
 from subarch.extraction.trial import Settings
-from subarch.learning import signals
-from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal, text_embedder
+from subarch.learning import targets
+from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, text_embedder
+from subarch.learning.targets import TargetCache
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
+from subarch.run.progress import silent
 from subarch.tasks.scoring import Task, retrieval
-from subarch.text.corpus import build
-from subarch.text.packed import Segments
+from subarch.text.corpus import Segments, build
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 LENGTH = 24
@@ -48,7 +47,7 @@ class World:
         self.blueprint = Blueprint.of_teacher(self.teacher, masked_lm)
 
     def cache(self, name: str = "targets") -> TargetCache:
-        return TargetCache(self.folder / name, "corpus", lambda done, total: None)
+        return TargetCache(self.folder / name, self.teacher.fingerprint, "corpus")
 
     def masked(self, teacher: bool, train: Segments | None = None, needed: int = 64, **options: Any) -> MaskedLMSignal:
         return MaskedLMSignal(
@@ -57,8 +56,8 @@ class World:
             options.get("heldout", self.heldout),
             LENGTH,
             needed,
-            self.teacher if teacher else None,
-            self.cache(options.get("cache", "targets")),
+            silent,
+            *((self.teacher, self.cache(options.get("cache", "targets"))) if teacher else ()),
         )
 
     def student(self, shape: Architecture = SHAPE) -> Student:
@@ -102,7 +101,7 @@ def distance(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_embedding_error_is_the_mean_cosine_distance(tmp_path: Path, pooling: str) -> None:
     world = World(tmp_path, pooling=pooling)
-    signal = EmbeddingSignal(world.teacher, world.train, world.heldout, 64, world.cache())
+    signal = EmbeddingSignal(world.teacher, world.train, world.heldout, 64, world.cache(), silent)
     for shape in (SHAPE, Architecture(0, 0, 32, 0)):  # with and without a map to the teacher's width
         student = world.student(shape)
         own = one_by_one(student, world.heldout, world.teacher.tokenizer)
@@ -115,13 +114,13 @@ def test_the_embedding_error_is_the_mean_cosine_distance(tmp_path: Path, pooling
 
 
 def test_the_teacher_is_at_distance_zero_from_itself(sentence: World) -> None:
-    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache())
+    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
     # Near zero the distance is half the squared angle: (2^-11)² / 2 = 1.2e-7 for targets in 16 bits
     assert abs(signal.error(sentence.copy())) < 2.0**-23
 
 
 def test_the_embedding_loss_is_that_of_the_rows_asked_for(sentence: World) -> None:
-    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache())
+    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
     student, rows = sentence.student(), np.array([40, 3, 17, 3])
     loss = signal.loss(student, rows, 0)
     chosen = [sentence.train[row] for row in rows]
@@ -134,91 +133,6 @@ def test_the_embedding_loss_is_that_of_the_rows_asked_for(sentence: World) -> No
     assert list(signal.lengths) == [len(segment) for segment in sentence.train]
 
 
-# Targets on disk
-
-
-def tripled(calls: list[range]) -> Callable[[range], NDArray[np.int64]]:
-    def compute(piece: range) -> NDArray[np.int64]:
-        calls.append(piece)
-        return np.array([[3 * number] for number in piece])
-
-    return compute
-
-
-def segments_of(count: int) -> Segments:
-    return Segments(np.zeros(count, np.int32), np.arange(count), np.ones(count, np.int64))
-
-
-def test_targets_are_computed_once_shard_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "SHARD", 16)
-    calls: list[range] = []
-    told: list[tuple[int, int]] = []
-    cache = TargetCache(tmp_path / "targets", "key", lambda done, total: told.append((done, total)))
-    first = cache.get("x", segments_of(100), 20, tripled(calls))
-    assert calls == [range(0, 16), range(16, 32)]
-    assert told == [(16, 32), (32, 32)]
-    assert first.tolist() == [[3 * number] for number in range(32)]
-    before = {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()}
-    # a longer search adds to what a shorter one left
-    more = cache.get("x", segments_of(100), 1000, tripled(calls))
-    assert calls[2:] == [range(at, min(at + 16, 100)) for at in range(32, 100, 16)]
-    assert more.tolist() == [[3 * number] for number in range(100)]
-    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
-    count = len(calls)
-    cache.get("x", segments_of(100), 50, tripled(calls))
-    TargetCache(tmp_path / "targets", "key", lambda done, total: None).get("x", segments_of(100), 100, tripled(calls))
-    assert len(calls) == count
-    cache.get("y", segments_of(100), 1, tripled(calls))
-    TargetCache(tmp_path / "targets", "other", lambda done, total: None).get("x", segments_of(100), 1, tripled(calls))
-    assert len(calls) == count + 2
-    assert {path.suffix for path in cache.folder.iterdir()} == {".npy"}
-
-
-def test_a_computation_that_fails_leaves_the_shards_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "SHARD", 16)
-    cache = TargetCache(tmp_path, "key", lambda done, total: None)
-    calls: list[range] = []
-
-    def fail(piece: range) -> NDArray[np.int64]:
-        if piece.start == 32:
-            raise KeyboardInterrupt
-        return tripled(calls)(piece)
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.get("x", segments_of(100), 100, fail)
-    with monkeypatch.context() as patch:
-        patch.setattr(np, "save", lambda file, array: (file.write(b"half of"), 1 / 0))
-        with pytest.raises(ZeroDivisionError):
-            cache.get("x", segments_of(100), 100, tripled(calls))
-    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".npy", ".npy"]
-    calls.clear()
-    assert cache.get("x", segments_of(100), 100, tripled(calls)).shape == (100, 1)
-    assert [piece.start for piece in calls] == [32, 48, 64, 80, 96]
-
-
-def _slowly(folder: Path, barrier: Any, answers: Any) -> None:
-    def compute(piece: range) -> NDArray[np.int64]:
-        barrier.wait(20)  # both have found nothing, and compute
-        time.sleep(0.01)
-        return np.array([[3 * number] for number in piece])
-
-    got = TargetCache(folder, "key", lambda done, total: None).get("x", segments_of(50), 50, compute)
-    answers.put(got.sum())
-
-
-def test_two_processes_may_compute_the_same_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "SHARD", 16)
-    context = multiprocessing.get_context("fork")
-    barrier, answers = context.Barrier(2), context.SimpleQueue()
-    processes = [context.Process(target=_slowly, args=(tmp_path / "t", barrier, answers)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    assert [answers.get(), answers.get()] == [3 * sum(range(50))] * 2
-    for process in processes:
-        process.join()
-    assert sorted(path.suffix for path in (tmp_path / "t").iterdir()) == [".npy"] * 4
-
-
 # Masks
 
 
@@ -229,31 +143,37 @@ def flat(world: World, count: int, length: int) -> Segments:
     return Segments(tokens, np.arange(0, count * length, length), np.full(count, length))
 
 
-def plan(signal: MaskedLMSignal, part: str, epoch: int, rows: range) -> tuple[Tensor, Tensor, Tensor]:
-    batch, where, labels = signal._masked(part, rows, epoch)
-    return batch.ids, where, labels
+def plan(signal: MaskedLMSignal, part: str, epoch: int, rows: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(n, length) ids, mask and whether a position is masked, and the (m,) true tokens there."""
+    inputs = signal._masked(part, np.asarray(rows), epoch)
+    assert inputs.where is not None
+    assert inputs.labels is not None
+    where = torch.zeros(inputs.ids.numel(), dtype=torch.bool)
+    where[inputs.where] = True
+    return inputs.ids, inputs.mask, where.view(inputs.ids.shape), inputs.labels
 
 
 def test_masks_depend_on_the_segment_the_epoch_and_the_part_alone(masked: World) -> None:
     pool = flat(masked, 40, 20)
     signal = masked.masked(False, pool, heldout=pool)
-    ids, where, labels = plan(signal, "train", 0, range(40))
+    drawn = plan(signal, "train", 0, range(40))
+    ids, _, where, _ = drawn
     again = masked.masked(False, pool, heldout=pool)
-    for a, b in zip(plan(again, "train", 0, range(40)), (ids, where, labels), strict=True):
+    for a, b in zip(plan(again, "train", 0, range(40)), drawn, strict=True):
         assert torch.equal(a, b)
     # in another batch
     alone = plan(again, "train", 0, range(7, 8))
     assert torch.equal(alone[0][0], ids[7])
-    assert torch.equal(alone[1][0], where[7])
+    assert torch.equal(alone[2][0], where[7])
     for part, epoch in (("train", 1), ("heldout", 0)):
-        same = (plan(signal, part, epoch, range(40))[1] == where).all(dim=1)
+        same = (plan(signal, part, epoch, range(40))[2] == where).all(dim=1)
         assert same.sum() <= 1, (part, epoch)
 
 
 def test_masks_follow_devlin(masked: World) -> None:
     tokenizer, count, length = masked.teacher.tokenizer, 400, 22
     signal = masked.masked(False, flat(masked, count, length))
-    ids, where, labels = plan(signal, "train", 0, range(count))
+    ids, _, where, labels = plan(signal, "train", 0, range(count))
     tokens = torch.from_numpy(signal.train.tokens.reshape(count, length)).long()
     assert ids.shape == (count, length + 2)
     assert not where[:, 0].any()
@@ -277,7 +197,7 @@ def test_masks_follow_devlin(masked: World) -> None:
 
 def test_the_shortest_sequence_has_a_mask_too(masked: World) -> None:
     signal = masked.masked(False, flat(masked, 50, 1))
-    _, where, _ = plan(signal, "train", 0, range(50))
+    _, _, where, _ = plan(signal, "train", 0, range(50))
     assert where.tolist() == [[False, True, False]] * 50
 
 
@@ -286,9 +206,9 @@ def test_padding_is_never_masked_and_long_sequences_are_cut(masked: World) -> No
     pool = Segments(tokens, np.array([0, 0, 0]), np.array([60, 3, 12]))
     signal = masked.masked(False, pool)
     for epoch in range(30):
-        batch, where, labels = signal._masked("train", range(3), epoch)
-        assert batch.ids.shape == (3, LENGTH)
-        assert not (where & (batch.mask == 0)).any()
+        ids, mask, where, labels = plan(signal, "train", epoch, range(3))
+        assert ids.shape == (3, LENGTH)
+        assert not (where & (mask == 0)).any()
         assert not where[0, LENGTH - 1 :].any()
         assert not where[1, 4:].any()
         assert len(labels) == where.sum()
@@ -298,11 +218,11 @@ def test_padding_is_never_masked_and_long_sequences_are_cut(masked: World) -> No
 
 
 def stock_loss(model: Any, signal: MaskedLMSignal, part: str, rows: NDArray[np.int64], epoch: int) -> float:
-    batch, where, labels = signal._masked(part, rows, epoch)
-    everywhere = torch.full_like(batch.ids, -100)
+    ids, mask, where, labels = plan(signal, part, epoch, rows)
+    everywhere = torch.full_like(ids, -100)
     everywhere[where] = labels
     with torch.inference_mode():
-        return float(model(input_ids=batch.ids, attention_mask=batch.mask, labels=everywhere).loss)
+        return float(model(input_ids=ids, attention_mask=mask, labels=everywhere).loss)
 
 
 def test_the_masked_lm_loss_is_that_of_the_stock_model(masked: World) -> None:
@@ -324,9 +244,9 @@ def test_an_error_over_many_batches_weighs_each_by_its_sequences(masked: World) 
 
 
 def direct_logits(teacher: Teacher, signal: MaskedLMSignal, part: str, rows: Any, epoch: int) -> Tensor:
-    batch, where, _ = signal._masked(part, rows, epoch)
+    ids, mask, where, _ = plan(signal, part, epoch, rows)
     with torch.inference_mode():
-        logits: Tensor = teacher.masked_lm(input_ids=batch.ids, attention_mask=batch.mask).logits
+        logits: Tensor = teacher.masked_lm(input_ids=ids, attention_mask=mask).logits
     return logits[where].clone()
 
 
@@ -344,10 +264,10 @@ def test_cached_hidden_states_give_the_teachers_logits(masked: World) -> None:
 
 def test_the_distillation_loss_is_the_papers(masked: World) -> None:
     signal, student, rows = masked.masked(True), masked.student(), np.array([9, 2, 60, 31])
-    batch, where, labels = signal._masked("train", rows, 0)
+    ids, mask, where, labels = plan(signal, "train", 0, rows)
     teacher = direct_logits(masked.teacher, signal, "train", rows, 0)
     with torch.inference_mode():
-        own = student.model(input_ids=batch.ids, attention_mask=batch.mask).logits[where]
+        own = student.model(input_ids=ids, attention_mask=mask).logits[where]
     p, q = log_softmax(teacher / 2, -1), log_softmax(own / 2, -1)
     kl = (p.exp() * (p - q)).sum(-1).mean()
     expected = 0.5 * 4 * kl + 0.1 * cross_entropy(own, labels)
@@ -369,7 +289,7 @@ def test_for_the_teacher_itself_only_the_cross_entropy_is_left(masked: World) ->
 def test_states_are_there_for_every_batch_of_several_epochs(masked: World, monkeypatch: pytest.MonkeyPatch) -> None:
     # 36 of 100 segments are left over in each epoch, so 5 steps take 5 epochs and not the 3.2 that 5 · 64 rows would
     # be; the last epochs must not find the teacher's states missing.
-    monkeypatch.setattr(signals, "SHARD", 8)
+    monkeypatch.setattr(targets, "SHARD", 8)
     monkeypatch.setattr("subarch.extraction.estimate.BUCKET", 5)
     theta = Settings(5, 1e-3, 64)
     needed = segments_needed(theta.steps, theta.batch_size)
@@ -379,14 +299,14 @@ def test_states_are_there_for_every_batch_of_several_epochs(masked: World, monke
     seen = []
     for epoch, rows in batches(signal.lengths, theta):
         seen.append(epoch)
-        _, where, _ = signal._masked("train", rows, epoch)
+        _, _, where, _ = plan(signal, "train", epoch, rows)
         assert len(signal._teacher_states("train", rows, epoch)) == where.sum()
         assert signal.loss(student, rows, epoch).item() > 0
     assert seen == [0, 1, 2, 3, 4]
 
 
 def test_what_a_run_does_not_need_is_not_computed(masked: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "SHARD", 8)
+    monkeypatch.setattr(targets, "SHARD", 8)
     masked.masked(True, needed=20, cache="few")
     # 24 of the segments, and the held-out ones
     assert len(list((masked.folder / "few").iterdir())) == 3 + -(-len(masked.heldout) // 8)
@@ -410,7 +330,7 @@ def write_task(path: Path) -> Path:
 
 def test_the_task_error_is_what_is_missing_to_a_perfect_score(sentence: World, tmp_path: Path) -> None:
     task = Task.read(write_task(tmp_path / "task.jsonl"))
-    training = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache())
+    training = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
     signal, student = TaskSignal(training, task), sentence.student()
     tokenizer = sentence.teacher.tokenizer
     vectors = []

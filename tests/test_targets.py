@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from subarch.learning import targets
+from subarch.learning.collate import Collator, Inputs
 from subarch.learning.distill import Distiller, TeacherSide
-from subarch.learning.targets import TargetStore
+from subarch.learning.targets import TargetCache, TargetStore
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
-from subarch.pretraining.collate import Collator, Inputs
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 ROWS = 45
@@ -62,9 +64,11 @@ def make(teacher: Teacher, tmp_path: Path) -> Make:
         student = Student(Architecture.parse("2-2-16-24"), Blueprint.of_teacher(teacher, masked, True))
         side = TeacherSide(teacher, Distiller(student, weights, teacher))
         collator = Collator(teacher.tokenizer, teacher.recipe, Masker(teacher.tokenizer) if masked else None, 0, 2)
-        given: dict[str, Any] = {"folder": tmp_path / "kept", "key": "corpus", "side": side, "collator": collator}
-        given |= {"segments": corpus(), "top_k": 9, "temperature": 2.0}
-        return TargetStore(**given | changes)
+        cache = TargetCache(
+            changes.pop("folder", tmp_path / "kept"), teacher.fingerprint, changes.pop("text", "corpus")
+        )
+        given: dict[str, Any] = {"cache": cache, "side": side, "collator": collator, "segments": corpus()}
+        return TargetStore(**given | {"top_k": 9, "temperature": 2.0} | changes)
 
     return make
 
@@ -85,11 +89,109 @@ def quiet(_done: int, _total: int) -> None:
 
 
 def written(store: TargetStore) -> set[str]:
-    return {path.name for path in store.folder.iterdir()}
+    return {path.name for path in store.cache.folder.iterdir()}
 
 
 def inputs_of(store: TargetStore, rows: NDArray[np.int64], masking: int = 0) -> Inputs:
     return store.collator([store.segments[row] for row in rows], rows, masking)
+
+
+# One array a key
+
+
+def tripled(calls: list[range]) -> Callable[[range], Tensor]:
+    def compute(piece: range) -> Tensor:
+        calls.append(piece)
+        return torch.tensor([[3 * number] for number in piece])
+
+    return compute
+
+
+def cache_in(folder: Path, teacher: str = "teacher", text: str = "text") -> TargetCache:
+    return TargetCache(folder, teacher, text)
+
+
+def test_rows_are_computed_once_shard_by_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "SHARD", 16)
+    calls: list[range] = []
+    told: list[tuple[int, int]] = []
+    cache = cache_in(tmp_path / "targets")
+    first = cache.rows(("x",), 100, 20, tripled(calls), lambda done, total: told.append((done, total)))
+    assert calls == [range(0, 16), range(16, 32)]
+    assert told == [(16, 32), (32, 32)]
+    assert first.tolist() == [[3 * number] for number in range(32)]
+    before = {path: path.stat().st_mtime_ns for path in cache.folder.iterdir()}
+    # a longer search adds to what a shorter one left
+    more = cache.rows(("x",), 100, 1000, tripled(calls), quiet)
+    assert calls[2:] == [range(at, min(at + 16, 100)) for at in range(32, 100, 16)]
+    assert more.tolist() == [[3 * number] for number in range(100)]
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    count = len(calls)
+    cache.rows(("x",), 100, 50, tripled(calls), quiet)
+    cache_in(tmp_path / "targets").rows(("x",), 100, 100, tripled(calls), quiet)
+    assert len(calls) == count
+
+
+def test_teacher_text_and_settings_tell_answers_apart(tmp_path: Path) -> None:
+    asked = [(cache_in(tmp_path), ("x",)), (cache_in(tmp_path, teacher="other"), ("x",))]
+    asked += [(cache_in(tmp_path, text="other"), ("x",)), (cache_in(tmp_path), ("y",)), (cache_in(tmp_path), ("x", 1))]
+    for number, (cache, settings) in enumerate(asked):
+        cache.get(settings, lambda number=number: torch.tensor([number]))  # type: ignore[misc]
+    for number, (cache, settings) in enumerate(asked):
+        assert cache.get(settings, lambda: pytest.fail("computed again")).tolist() == [number]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64, torch.int64])
+def test_what_is_kept_comes_back_as_it_was(tmp_path: Path, dtype: torch.dtype) -> None:
+    values = torch.tensor([[0.1, -1e-3], [1.5, 2.0]]).to(dtype)
+    if dtype.is_floating_point:
+        values[0, 0] = -torch.inf  # choices that are not there
+    cache = cache_in(tmp_path)
+    computed, read = (cache.get(("x",), lambda: values) for _ in range(2))
+    assert computed.dtype == read.dtype == dtype
+    assert torch.equal(computed, values)
+    assert torch.equal(read, values)
+
+
+def test_a_computation_that_fails_leaves_the_shards_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "SHARD", 16)
+    cache, calls = cache_in(tmp_path), list[range]()
+
+    def fail(piece: range) -> Tensor:
+        if piece.start == 32:
+            raise KeyboardInterrupt
+        return tripled(calls)(piece)
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.rows(("x",), 100, 100, fail, quiet)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".safetensors"] * 2
+    calls.clear()
+    assert cache.rows(("x",), 100, 100, tripled(calls), quiet).shape == (100, 1)
+    assert [piece.start for piece in calls] == [32, 48, 64, 80, 96]
+
+
+def _slowly(folder: Path, barrier: Any, answers: Any) -> None:
+    def compute(piece: range) -> Tensor:
+        barrier.wait(20)  # both have found nothing, and compute
+        time.sleep(0.01)
+        return torch.tensor([[3 * number] for number in piece])
+
+    answers.put(int(cache_in(folder).rows(("x",), 50, 50, compute, quiet).sum()))
+
+
+def test_two_processes_may_compute_the_same_targets(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    barrier, answers = context.Barrier(2), context.SimpleQueue()
+    processes = [context.Process(target=_slowly, args=(tmp_path / "t", barrier, answers)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(), answers.get()] == [3 * sum(range(50))] * 2
+    for process in processes:
+        process.join()
+    assert sorted(path.suffix for path in (tmp_path / "t").iterdir()) == [".safetensors"] * 7
+
+
+# The sequences of a pretraining
 
 
 PICKED = np.array([7, 8, 44, 0, 23, 8])
@@ -171,7 +273,7 @@ def test_losses_share_what_they_have_in_common(make: Make, passes: list[int]) ->
     make({"relations": 1.0}).fill(0, quiet)
     first = written(make())
     both = make({"relations": 1.0, "hidden": 1.0})
-    before = {path: path.stat().st_mtime_ns for path in both.folder.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in both.cache.folder.iterdir()}
     both.fill(0, quiet)
     assert written(both) > first
     assert len(written(both)) == 2 * 6  # state 2 of the relations, and with it state 3 of the last layer
@@ -218,7 +320,7 @@ def test_what_was_written_in_part_is_not_taken_for_a_shard(make: Make, monkeypat
 
 
 def test_processes_fill_shares_that_are_a_whole(make: Make, passes: list[int]) -> None:
-    alone = make(folder=make().folder.with_name("alone"))
+    alone = make(folder=make().cache.folder.with_name("alone"))
     alone.fill(0, quiet)
     passes.clear()
     reports: list[tuple[int, int]] = []
@@ -241,26 +343,25 @@ def test_processes_fill_at_the_same_time(make: Make) -> None:
     for worker in workers:
         worker.join()
     assert stores[0].missing(0) == []
-    alone = make(folder=make().folder.with_name("alone"))
+    alone = make(folder=make().cache.folder.with_name("alone"))
     alone.fill(0, quiet)
     assert contents(alone) == contents(stores[0])
 
 
 def contents(store: TargetStore) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in store.folder.iterdir()}
+    return {path.name: path.read_bytes() for path in store.cache.folder.iterdir()}
 
 
 def test_a_file_is_named_by_all_that_it_depends_on(make: Make, teacher: Teacher, tmp_path: Path) -> None:
     clear, masked = make(CLEAR), make()
     other = Teacher.load(tiny_teacher(tmp_path / "other", masked_lm=True, seed=5))
-    distiller = Distiller(Student(Architecture.parse("2-2-16-24"), Blueprint.of_teacher(other, True, True)), ALL, other)
     different = [
         masked.path("state 3", 1, 0),
         masked.path("state 3", 0, 1),
         masked.path("state 2", 0, 0),
         clear.path("state 3", 0, 0),
-        make(key="another corpus").path("state 3", 0, 0),
-        make(side=TeacherSide(other, distiller)).path("state 3", 0, 0),
+        make(text="another corpus").path("state 3", 0, 0),
+        make(cache=replace(masked.cache, teacher=other.fingerprint)).path("state 3", 0, 0),
         make(collator=replace(masked.collator, seed=1)).path("state 3", 0, 0),
         make(collator=replace(masked.collator, masker=Masker(teacher.tokenizer, True))).path("state 3", 0, 0),
     ]
@@ -282,7 +383,7 @@ def test_bytes_are_those_on_disk(make: Make) -> None:
     tokens, masked = int(inputs.mask.sum()), len(inputs.where)
     assert expected == ROWS * 32 * 2 + 2 * tokens * 32 * 2 + masked * 9 * (2 + 4)
     # Headers and the ends of the sequences come on top, a kilobyte a file at most
-    on_disk = sum(path.stat().st_size for path in store.folder.iterdir())
+    on_disk = sum(path.stat().st_size for path in store.cache.folder.iterdir())
     assert expected < on_disk < expected + 1024 * len(written(store))
 
 
@@ -290,6 +391,6 @@ def test_a_store_is_read_where_it_was_moved_to(make: Make, tmp_path: Path) -> No
     store = make(CLEAR)
     store.fill(0, quiet)
     before = store.read(0, PICKED, 20)
-    shutil.move(store.folder, tmp_path / "elsewhere")
+    shutil.move(store.cache.folder, tmp_path / "elsewhere")
     after = make(CLEAR, folder=tmp_path / "elsewhere").read(0, PICKED, 20)
     assert all(torch.equal(after[kind], value) for kind, value in before.items())

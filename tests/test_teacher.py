@@ -393,7 +393,7 @@ BAD: dict[str, tuple[Change, str]] = {
     ),
     "prompt left out of pooling": (
         lambda f: _pooling_keys(f, pooling_mode="mean", include_prompt=False),
-        "prompt excluded from pooling",
+        "include_prompt = False is not supported",
     ),
     "no pooling configuration": (lambda f: (f / "1_Pooling" / "config.json").unlink(), "missing"),
     "unknown module": (
@@ -407,28 +407,31 @@ BAD: dict[str, tuple[Change, str]] = {
         "not in the order",
     ),
     "damaged modules": (lambda f: _truncate(f / "modules.json", 0.5), r"modules\.json: not valid JSON"),
-    "modules of another kind": (lambda f: write_json(f / "modules.json", [1]), "names no type and path"),
+    "modules of another kind": (
+        lambda f: write_json(f / "modules.json", [1]),
+        "not supported: input should be a valid dictionary",
+    ),
     "activation": (
         _dense(activation_function="torch.nn.modules.activation.ReLU"),
-        r"ReLU is not supported; known: .*Identity",
+        r"activation_function = .*ReLU' is not supported: .*Identity",
     ),
-    "activation from elsewhere": (_dense(activation_function="evil.Tanh"), r"evil\.Tanh is not supported"),
-    "residual dense": (_dense(use_residual=True), "residual or maps single tokens"),
-    "dense on tokens": (_dense(module_input_name="token_embeddings"), "residual or maps single tokens"),
+    "activation from elsewhere": (_dense(activation_function="evil.Tanh"), r"evil\.Tanh' is not supported"),
+    "residual dense": (_dense(use_residual=True), "use_residual = True is not supported"),
+    "dense on tokens": (_dense(module_input_name="token_embeddings"), "module_input_name = 'token_embeddings'"),
     "dense without weights": (_broken_dense(lambda p: p.unlink()), r"3_Dense.*pickled weights are refused"),
     "truncated dense": (_broken_dense(lambda p: _truncate(p, 0.6)), r"3_Dense.*truncated"),
     "dense that does not follow": (
         _broken_dense(lambda p: save_file({"linear.weight": torch.ones(24, WIDTH + 1)}, p)),
-        r"3_Dense.*no linear\.weight of shape \(any, 32\)",
+        r"3_Dense.*holds .*33.*ask for .*\(24, 32\)",
     ),
-    "impossible length": (lambda f: edit(f / "sentence_bert_config.json", max_seq_length=2), "max_seq_length is 2"),
+    "impossible length": (lambda f: edit(f / "sentence_bert_config.json", max_seq_length=2), "max_seq_length = 2"),
     "a prompt that runs into the text": (
         lambda f: edit(f / "config_sentence_transformers.json", prompts={"query": "bell"}, default_prompt_name="query"),
         "its prompt 'bell' changes how its tokenizer reads the text",
     ),
     "unknown default prompt": (
         lambda f: edit(f / "config_sentence_transformers.json", prompts={}, default_prompt_name="query"),
-        "its default prompt 'query' is not among its prompts",
+        "default prompt 'query' is not among the prompts",
     ),
 }
 
@@ -439,7 +442,7 @@ def test_bad_teachers(copy: Path, name: str) -> None:
     change(copy)
     with pytest.raises(InvalidTeacher, match=message) as caught:
         Teacher.load(copy)
-    assert name == "no separator" or str(copy) in str(caught.value)  # names the folder
+    assert str(copy) in str(caught.value)
 
 
 @pytest.mark.parametrize("source", ["missing", "./missing", "../missing", "a/b/c", "~/no/such/folder"])

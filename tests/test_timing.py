@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
+from subarch.learning.collate import Collator, Loader
 from subarch.learning.distill import Distiller, TeacherSide
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining import timing
-from subarch.pretraining.collate import Collator, Loader
 from subarch.pretraining.timing import StepTimes, step_times
 from subarch.text.batches import Budget, Packed
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 from tiny import tiny_teacher
 
 CPU = torch.device("cpu")

@@ -13,10 +13,9 @@ from subarch.errors import InvalidCorpus, InvalidStudy, InvalidTeacher
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
-from subarch.learning import signals
+from subarch.learning import targets
 from subarch.models.inherit import inherit
-from subarch.models.student import Student
-from subarch.models.weights import load_weights, save_weights
+from subarch.models.student import Student, load_weights, save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
@@ -104,7 +103,7 @@ def test_the_identity_does_not_change_with_the_settings_of_a_trial(
 def test_opening_again_computes_nothing_again(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(signals, "SHARD", 16)
+    monkeypatch.setattr(targets, "SHARD", 16)
     settings = config(made, vocabulary_size=300, **located(made, changes))
     first = Workbench.open(settings, tmp_path / "run")
     before = snapshot(tmp_path / "run")

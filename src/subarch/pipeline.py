@@ -34,9 +34,7 @@ from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workers import Pool, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
-from subarch.models.handover import hand_over
-from subarch.models.student import Student
-from subarch.models.weights import load_weights
+from subarch.models.student import Student, hand_over, load_weights
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
@@ -88,7 +86,7 @@ def extract(
                 while (found := _confirmed(run, question, basis, study.trials(), report)) != latencies:
                     latencies = found
                     question = Question.pose(config, space, basis, latencies)
-                            search(question, study, workers, report)
+                    search(question, study, workers, report)
             return _finish(run, question, basis, latencies, study.trials(), report, workers)
 
 

@@ -211,6 +211,6 @@ def _distance(path: Path, model: Forward) -> float:
 
 def _pairs(path: Path) -> list[tuple[str, str]]:
     """Summaries and the docstrings they open, of the packages held out; a fixed sample."""
-    held_out = Corpus.load(path / "corpus").meta["heldout_groups"]
+    held_out = Corpus.load(path / "corpus").meta.heldout_groups
     pairs = retrieval_pairs(collect(held_out, limit_bytes=BYTES))
     return sorted(pairs, key=lambda pair: hashlib.sha256(json.dumps(pair).encode()).digest())[:MOST_PAIRS]

@@ -37,7 +37,7 @@ from subarch.export.seal import FILES, PARITY, hashes
 from subarch.export.task import metric_drop
 from subarch.export.text import Batch, Text
 from subarch.latency.runtimes import FileRuntime
-from subarch.models.sentence import read_json
+from subarch.models.sentence import TRANSFORMER_FILES, read_json
 from subarch.run.files import replaced
 from subarch.run.folder import places
 from subarch.run.machine import machine, usable_cores, versions
@@ -49,7 +49,7 @@ VERSION = 1
 SCRATCH = ".scratch"
 """What is not handed over."""
 
-OF_SENTENCES = ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json")
+OF_SENTENCES = ("modules.json", *TRANSFORMER_FILES, "config_sentence_transformers.json")
 """What sentence-transformers reads of a folder, beside its modules."""
 
 

@@ -26,7 +26,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleCh
 
 from subarch.errors import InvalidTeacher
 from subarch.export.config import Head
-from subarch.models.sentence import Recipe, dense_maps, pool, read_json
+from subarch.models.sentence import Recipe, dense_maps, pool, read_json, transformer_of
 from subarch.models.teacher import Teacher, load_model
 
 Axes = tuple[str, ...]
@@ -97,6 +97,11 @@ def load(folder: Path, head: Head | None = None) -> Exportable:
     """
     teacher = Teacher.load(folder)  # refuses what is damaged, pickled, or brings code
     folder = teacher.folder
+    if (inner := transformer_of(folder)[0]) != folder:
+        raise InvalidTeacher(
+            f"{folder}: its encoder lies in a folder of its own, {inner.name}; to export it, save it again with "
+            "SentenceTransformer(folder).save_pretrained(other), which puts it at the top"
+        )
     head = head or _head_of(folder)
     model = teacher.encoder
     if head == "masked-lm":

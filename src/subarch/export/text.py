@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from subarch.errors import InvalidCorpus
 from subarch.export.exportable import Exportable
 from subarch.models.teacher import special_tokens
-from subarch.text.corpus import Corpus, build, plain
+from subarch.text.corpus import Corpus, build
+from subarch.text.tokenizer import plain
 
 Batch = dict[str, NDArray[np.int64]]
 """input_ids, attention_mask, token_type_ids: (n, length), or (n, choices, length)."""
@@ -64,7 +65,7 @@ class Text:
             return cls._of(packed, "corpus")
         if (run / "corpus" / "corpus.json").is_file():
             packed = Corpus.load(run / "corpus")
-            if packed.meta["tokenizer"] == hashlib.sha256(plain(tokenizer).to_str().encode()).hexdigest():
+            if packed.meta.tokenizer == hashlib.sha256(plain(tokenizer).to_str().encode()).hexdigest():
                 return cls._of(packed, "the run's corpus")
         words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
         drawn = np.random.default_rng(0).choice(words, 20_000).astype(np.int32)

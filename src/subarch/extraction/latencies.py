@@ -40,7 +40,7 @@ from subarch.numbers.space import Costs, SearchSpace
 from subarch.run.folder import RunFolder
 from subarch.run.machine import VARIABLES, machine, usable_cores, versions
 from subarch.run.progress import Report
-from subarch.text.packed import Corpus
+from subarch.text.corpus import Corpus
 
 Rows = NDArray[np.intp]
 Floats = NDArray[np.float64]

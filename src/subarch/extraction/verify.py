@@ -68,6 +68,7 @@ def _held(check: _Check, run: RunFolder) -> list[str]:
     candidates = {name: one for name, one in everything.items() if name in check.nearest}
     later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
+    check.same("closed", certificate["closed"], True)
     check.same("delta", certificate["delta"], run.config.delta)
     check.same("confidence level of the noise", certificate["noise"]["level"], LEVEL)
     check.same("trained candidates", sorted(certificate["trained"]), sorted(trained))
@@ -79,7 +80,6 @@ def _held(check: _Check, run: RunFolder) -> list[str]:
     check.audit(trained, eta)
     check.not_beaten_by(later, trained)
     check.heads(everything, run.config.heads == "all")
-    check.same("closed", certificate["closed"], True)
     check.in_words(trained)
     over = sum(not one.affordable and one.error is None for one in candidates.values())
     heads = certificate["heads"]

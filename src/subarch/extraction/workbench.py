@@ -21,11 +21,11 @@ from subarch.errors import InvalidCorpus, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
-from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TargetCache, TaskSignal
+from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
+from subarch.learning.targets import TargetCache
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, save_weights
 from subarch.models.teacher import Teacher
-from subarch.models.weights import save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.run.progress import Report, silent
 from subarch.tasks.scoring import Task
@@ -72,17 +72,17 @@ class Workbench:
         if len(heldout) < 2:
             raise InvalidCorpus(f"{config.corpus}: {len(heldout)} held-out sequences; give more text")
         needed = max(segments_needed(config.steps, size) for size in config.batch_size)
-        targets = TargetCache(
-            run / "targets", f"{corpus.content_hash} {max_length}", lambda d, t: report("teacher targets", d, t)
-        )
+        text = f"{corpus.content_hash} {max_length}"
+        cache = None if teacher is None else TargetCache(run / "targets", teacher.fingerprint, text)
         masked_lm = config.error in ("mlm", "logits")
         signal: Signal
         if masked_lm:
-            source = teacher if config.error == "logits" else None
-            signal = MaskedLMSignal(tokenizer, train, heldout, max_length, needed, source, targets)
+            source = (teacher, cache) if config.error == "logits" else (None, None)
+            signal = MaskedLMSignal(tokenizer, train, heldout, max_length, needed, report, *source)
         else:
             assert teacher is not None  # the configuration's own check
-            signal = EmbeddingSignal(teacher, train, heldout, needed, targets)
+            assert cache is not None
+            signal = EmbeddingSignal(teacher, train, heldout, needed, cache, report)
             if task is not None:
                 signal = TaskSignal(signal, task)
         if teacher is not None:
@@ -93,7 +93,7 @@ class Workbench:
         if config.initialise != "scratch":
             assert teacher is not None
             report("the teacher's anatomy", 0, 0)
-            of = hashlib.sha256(f"{targets.key} {teacher.fingerprint}".encode()).hexdigest()[:16]
+            of = hashlib.sha256(f"{text} {teacher.fingerprint}".encode()).hexdigest()[:16]
             anatomy = Anatomy.cached(run / f"anatomy-{of}.safetensors", teacher, train[:CALIBRATION])
             anatomy = anatomy.lowest() if config.initialise == "inherit-lowest" else anatomy
         return cls(config, run, teacher, tokenizer, corpus, blueprint, signal, anatomy)

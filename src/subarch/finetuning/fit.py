@@ -31,8 +31,8 @@ from subarch.errors import InvalidStudy, InvalidTask
 from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.occurring import Occurring
 from subarch.finetuning.trainer import Dev, FitTrainer, Scale, arguments, class_weights, history
-from subarch.models.heads import Logits, encode, labels_of, logits_of, quiet, tokenizer_for, with_head
-from subarch.models.teacher import Teacher
+from subarch.models.heads import Logits, encode, labels_of, logits_of, tokenizer_for, with_head
+from subarch.models.teacher import Teacher, quiet
 from subarch.run.files import replaced
 from subarch.run.progress import Report, silent
 from subarch.tasks import Examples, score

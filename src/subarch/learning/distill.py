@@ -114,7 +114,7 @@ class Distiller(nn.Module):
         if self.masked:
             assert where is not None
             assert labels is not None
-            logits = self.student.head(hidden if hidden.ndim == 2 else rows(hidden, where))
+            logits = self.student.head(hidden if hidden.ndim == 2 else rows_of(hidden, where))
             if "mlm" in self.weights:
                 found["mlm"] = masked_lm(logits, labels)
             if "top" in targets:
@@ -143,7 +143,7 @@ class Distiller(nn.Module):
         if self._where is None:
             return None
         attended, entering = states
-        return rows(attended, self._where), rows(entering, self._where)
+        return rows_of(attended, self._where), rows_of(entering, self._where)
 
 
 class TeacherSide:
@@ -174,7 +174,7 @@ class TeacherSide:
             found["embedding"] = teacher.dense(pool(hidden, mask, teacher.recipe.pooling))
         if "logits" in self.names:
             assert where is not None
-            found["logits"] = teacher.head(rows(hidden, where))
+            found["logits"] = teacher.head(rows_of(hidden, where))
         states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
         return found | {f"state {layer}": states[layer] for layer in self.layers}
 
@@ -201,7 +201,7 @@ class TeacherSide:
         return self.targets(self.outputs(ids, mask, where))
 
 
-def rows(states: Tensor, where: Tensor) -> Tensor:
+def rows_of(states: Tensor, where: Tensor) -> Tensor:
     """(n, L, H) states, (m,) positions in the flattened n · L -> (m, H)."""
     # By index: a mask of booleans has a backward pass that is slow, and not repeatable, on a CPU
     return states.flatten(0, 1).index_select(0, where)

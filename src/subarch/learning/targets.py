@@ -1,13 +1,14 @@
-"""The teacher's outputs on disk.
+"""What a teacher says of a text, computed once and kept on disk: one cache, one layout, one rule for its keys.
 
-What a teacher says of a sequence does not change while a student is trained, so it can be computed once: sentence
-embeddings, hidden states and the likeliest tokens' log-probabilities, in 16 bits, in shards. A kill costs one shard.
-Where the input is masked anew in each epoch, nothing would ever be read again.
+The answers do not change while a student is trained. They are kept as safetensors files, in 16 bits where a training
+compares with them, in shards of `SHARD` sequences where there are many. Each file appears whole or not at all, so an
+interrupted computation loses one shard at most. Its name is a hash of all that decides the content: the teacher (its
+weights and files, not its path), the text, and the settings. So another teacher or a grown corpus never meets old
+answers.
 
-    >>> store = TargetStore(run / "pretrained.targets", key, side, collator, segments, top_k=64, temperature=2.0)
-    >>> store.fill(masking=0, report=print)
-    >>> store.read(masking=0, rows=np.array([3, 1]), length=32)["state 5"].shape
-    torch.Size([2, 32, 384])
+    >>> cache = TargetCache(run / "targets", teacher.fingerprint, corpus.content_hash)
+    >>> cache.get(("embedding",), lambda: teacher.embed(segments)).shape
+    torch.Size([100, 384])
 """
 
 from __future__ import annotations
@@ -24,25 +25,84 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
+from subarch.learning.collate import Collator
 from subarch.learning.distill import TeacherSide
 from subarch.models.tensors import save_tensors
-from subarch.pretraining.collate import Collator
-from subarch.text.packed import Segments
+from subarch.text.corpus import Segments
 
 SHARD = 2048
-"""Sequences of a shard."""
+"""Sequences of one file."""
 BATCH = 64
+"""Sequences of one forward pass of the teacher."""
+
+
+@dataclass(frozen=True)
+class TargetCache:
+    """A folder of a teacher's answers.
+
+    Args:
+        teacher: what identifies the teacher by content, such as `Teacher.fingerprint`.
+        text: what identifies what it reads by content, such as `Corpus.content_hash` and the length it is cut at.
+    """
+
+    folder: Path
+    teacher: str
+    text: str
+
+    def path(self, *settings: object) -> Path:
+        """The file of one answer; `settings` are whatever else decides it, and have to have a `repr` by content."""
+        whole = repr((self.teacher, self.text, *settings))
+        return self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:24]}.safetensors"
+
+    def get(self, settings: tuple[object, ...], compute: Callable[[], Tensor]) -> Tensor:
+        """The kept tensor; computed and kept where there is none."""
+        path = self.path(*settings)
+        if not path.is_file():
+            save_tensors({"values": compute()}, path)
+        with safe_open(path, "pt") as file:
+            values: Tensor = file.get_tensor("values")
+        return values
+
+    def rows(
+        self,
+        settings: tuple[object, ...],
+        count: int,
+        needed: int,
+        compute: Callable[[range], Tensor],
+        report: Callable[[int, int], None],
+    ) -> Tensor:
+        """The answers on the first `needed` of `count` sequences, rounded up to whole shards, one after another.
+
+        Args:
+            compute: called with the range of each shard that is missing.
+            report: called with the sequences done and their number.
+        """
+        shards, total = [], min(count, -(-needed // SHARD) * SHARD)
+        for start in range(0, total, SHARD):
+            piece = range(start, min(start + SHARD, total))
+            shards.append(self.get((*settings, piece.start, piece.stop), lambda piece=piece: compute(piece)))  # type: ignore[misc]
+            report(piece.stop, total)
+        return torch.cat(shards)
 
 
 @dataclass
 class TargetStore:
-    """One file for each kind of output, masking and shard: losses that share a kind share its files.
+    """The answers on the sequences of a pretraining: a file for each kind of output, masking and shard.
 
-    `key` names what all outputs depend on besides the teacher: the corpus and the length sequences are cut at.
+    Losses that need the same kind share its files. Embeddings and hidden states are kept as they are; of logits the
+    `top_k` most probable tokens and their log-probabilities at `temperature`. Rows are read one by one from disk, so
+    that a corpus need not fit into memory.
+
+    Attributes:
+        cache: its `text` names the corpus and the length that sequences are cut at.
+
+    >>> store = TargetStore(cache, side, collator, segments, top_k=64, temperature=2.0)
+    >>> store.fill(masking=0, report=print)
+    >>> store.read(masking=0, rows=np.array([3, 1]), length=32)["state 5"].shape
+    torch.Size([2, 32, 384])
     """
 
-    folder: Path
-    key: str
+    cache: TargetCache
     side: TeacherSide
     collator: Collator
     segments: Segments
@@ -56,17 +116,16 @@ class TargetStore:
 
     def path(self, kind: str, masking: int, shard: int) -> Path:
         masker = self.collator.masker
-        seen = f"{masker.scheme} {self.collator.seed} {masking}" if masker is not None else "clear"
+        seen = f"{masker.scheme} {self.collator.seed} {masking}" if masker is not None else "unmasked"
         detail = f"{self.top_k} {self.temperature}" if kind == "logits" else ""
-        whole = repr((self.key, self.side.teacher.fingerprint, kind, seen, detail, shard))
-        return self.folder / f"{hashlib.sha256(whole.encode()).hexdigest()[:24]}.safetensors"
+        return self.cache.path(kind, seen, detail, "shard", shard)
 
     def missing(self, masking: int) -> list[int]:
-        """Shards of which some kind is not there yet."""
+        """Shards that lack some kind of output."""
         return [shard for shard in range(self.shards) if self._missing(masking, shard)]
 
     def fill(self, masking: int, report: Callable[[int, int], None], process: int = 0, processes: int = 1) -> None:
-        """Compute what is missing; of several processes each computes its share, and must wait for the others then."""
+        """Compute what is missing. Of several processes each computes its share; they have to wait for each other."""
         own = range(process, self.shards, processes)
         for done, shard in enumerate(own, 1):
             if kinds := self._missing(masking, shard):
@@ -91,7 +150,7 @@ class TargetStore:
         return outputs
 
     def bytes_of(self, part: dict[str, Any]) -> int:
-        """What the outputs for a part of a batch would take on disk."""
+        """What the outputs for a part of a batch take on disk, file headers aside."""
         pieces = self._pieces(part["ids"], part["mask"], part.get("where"))
         tensors = [tensor for some in pieces.values() for piece in some for tensor in piece.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, set_seed
-from transformers.utils import logging
 
 from subarch.errors import InvalidTask, InvalidTeacher
 from subarch.models.products import products
-from subarch.models.teacher import Teacher, special_tokens
+from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.run.progress import Report, silent
 from subarch.tasks import Examples, Task
 
@@ -291,17 +289,3 @@ def _auto(task: Task) -> Any:
 
 def _outputs(task: Task) -> int:
     return 1 if task.head == "regression" else len(task.labels)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Switch off progress bars and load reports of transformers: missing weights raise our own errors."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(40)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()

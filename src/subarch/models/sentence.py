@@ -1,8 +1,8 @@
-"""What turns an encoder into a sentence encoder: prefix, pooling, dense maps, normalisation.
+"""What turns an encoder into a sentence encoder: prompt, length, pooling, dense maps, normalisation.
 
-Sentence encoders are published as a stock encoder and a few small modules beside it (the sentence-transformers
-layout). What they say decides what an embedding *is*, so teacher and student read it here, from the folder, and a
-folder that asks for something else is refused rather than approximated.
+Sentence encoders are published as a stock encoder with a few small modules beside it (the folder layout of
+sentence-transformers). Every setting in those files changes what an embedding is, so each file has a model here that
+lists the settings that a student can follow. Anything else is refused by name: neither ignored nor approximated.
 
     >>> recipe = Recipe.read(Path("all-MiniLM-L6-v2"))
     >>> recipe.pooling, recipe.normalize, recipe.max_length
@@ -15,27 +15,148 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from subarch.errors import InvalidTeacher
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# Of the older and the newer configuration keys of sentence-transformers' Pooling module.
+_KINDS = ("Transformer", "Pooling", "Dense", "Normalize")
+"""The modules a teacher may have, in the order in which they must come; the first two exactly once."""
+
+TRANSFORMER_FILES = tuple(
+    f"sentence_{family}_config.json"
+    for family in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+"""Names under which sentence-transformers saved a Transformer's settings; the first file that is not empty counts."""
+
 _LEGACY_POOLING = {
     "pooling_mode_cls_token": "cls",
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_ORDER = ("Transformer", "Pooling", "Dense", "Normalize")
-_ACTIVATIONS = {
-    "torch.nn.modules.linear.Identity": "identity",
-    "torch.nn.modules.activation.Tanh": "tanh",
-}
+_Activation = Literal["torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"]
+_TANH: _Activation = "torch.nn.modules.activation.Tanh"
+_IDENTITY: _Activation = "torch.nn.modules.linear.Identity"
+
+Length = Annotated[int, Field(ge=3)]
+"""Tokens, with the two special ones."""
+
+
+class _Settings(BaseModel):
+    """The settings of one file that are applied, or change nothing. Others, and other values, are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class _Nothing(_Settings):
+    pass
+
+
+class TokenizerOptions(_Settings):
+    model_max_length: Length | None = None
+    padding_side: Literal["left", "right"] | None = None  # padding is masked, on either side
+    truncation_side: Literal["right"] | None = None
+
+
+class _ModelOptions(_Settings):
+    attn_implementation: Literal["eager", "sdpa"] | None = None  # the same sums in another order
+    dtype: Literal["float32", "auto"] | None = None
+    torch_dtype: Literal["float32", "auto"] | None = None
+
+
+class _Forward(_Settings):
+    method: Literal["forward"]
+    method_output_name: Literal["last_hidden_state"]
+
+
+class _Modalities(_Settings):
+    text: _Forward
+
+
+class TransformerSettings(_Settings):
+    """sentence_bert_config.json and its siblings."""
+
+    max_seq_length: Length | None = None
+    do_lower_case: bool | None = None
+    transformer_task: Literal["feature-extraction"] = "feature-extraction"
+    modality_config: _Modalities | None = None
+    module_output_name: Literal["token_embeddings"] | None = None
+    processing_kwargs: _Nothing | None = None
+    unpad_inputs: bool | None = None  # how flash attention is called
+    query_length: None = None
+    document_length: None = None
+    query_expansion: None = None
+    tokenizer_name_or_path: None = None
+    tokenizer_args: TokenizerOptions | None = None
+    processor_kwargs: TokenizerOptions | None = None
+    model_args: _ModelOptions | None = None
+    model_kwargs: _ModelOptions | None = None
+    config_args: _Nothing | None = None
+    config_kwargs: _Nothing | None = None
+
+    @property
+    def tokenizer_options(self) -> dict[str, Any]:
+        """Keyword arguments with which the tokenizer is loaded. The older key wins, as in sentence-transformers."""
+        options = self.tokenizer_args or self.processor_kwargs or TokenizerOptions()
+        return options.model_dump(exclude_none=True)
+
+
+class _PoolingSettings(_Settings):
+    embedding_dimension: int | None = Field(
+        None, validation_alias=AliasChoices("embedding_dimension", "word_embedding_dimension")
+    )
+    pooling_mode: str | list[str] | None = None
+    pooling_mode_cls_token: bool = False
+    pooling_mode_max_tokens: bool = False
+    pooling_mode_mean_tokens: bool = False
+    pooling_mode_mean_sqrt_len_tokens: bool = False
+    pooling_mode_weightedmean_tokens: bool = False
+    pooling_mode_lasttoken: bool = False
+    include_prompt: Literal[True] = True
+
+
+class _DenseSettings(_Settings):
+    in_features: Annotated[int, Field(ge=1)]
+    out_features: Annotated[int, Field(ge=1)]
+    bias: bool = True
+    activation_function: _Activation = _TANH
+    module_input_name: Literal["sentence_embedding"] = "sentence_embedding"
+    module_output_name: Literal["sentence_embedding"] | None = None
+    use_residual: Literal[False] = False
+
+
+class _NormalizeSettings(_Settings):
+    module_input_name: Literal["sentence_embedding"] = "sentence_embedding"
+    module_output_name: Literal["sentence_embedding"] | None = None
+
+
+class _ModuleEntry(_Settings):
+    """One entry of modules.json."""
+
+    idx: int | None = None
+    name: str | None = None
+    path: str
+    type: str
+    kwargs: Annotated[list[str], Field(max_length=0)] | None = None
+
+
+class _ModelSettings(_Settings):
+    """config_sentence_transformers.json."""
+
+    version: Any = Field(None, alias="__version__")
+    model_type: Literal["SentenceTransformer"] = "SentenceTransformer"
+    prompts: dict[str, str | None] = {}
+    default_prompt_name: str | None = None
+    similarity_fn_name: str | None = None  # how embeddings are compared, not what they are
+    truncate_dim: None = None
+    requirements: _Nothing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +178,46 @@ class Recipe:
     def read(cls, folder: Path, positions: int = 512, tokens: int = 512) -> Recipe:
         """The recipe of a folder; a plain Hugging Face folder means mean pooling, as in sentence-transformers.
 
-        `positions` is what the encoder can take, `tokens` the tokenizer's limit, which holds where the folder itself
-        names none.
+        Args:
+            positions: what the encoder can take.
+            tokens: the tokenizer's limit, which holds where the folder itself names none.
 
         Raises:
-            InvalidTeacher: a module, pooling mode or activation that a stock student could not reproduce.
+            InvalidTeacher: damaged files, or a setting that a stock student could not follow.
         """
         if not (folder / "modules.json").is_file():
             return cls(max_length=min(positions, tokens))
-        recipe: dict[str, Any] = {"dense": ()}
-        modules = _modules(folder / "modules.json")
-        for kind, path in modules:
-            if kind == "Transformer":
-                settings = _optional(folder / path / "sentence_bert_config.json")
-                length = settings.get("max_seq_length") or tokens
-                if not isinstance(length, int) or length < 3:
-                    raise InvalidTeacher(f"{folder}: max_seq_length is {length!r}; whole numbers from 3 are allowed")
-                recipe["max_length"] = min(positions, length)
-                recipe["lower_case"] = bool(settings.get("do_lower_case", False))
-            elif kind == "Pooling":
-                recipe["pooling"] = _pooling(folder / path / "config.json")
+        _, settings = transformer_of(folder)
+        length = settings.tokenizer_options.get("model_max_length") or settings.max_seq_length or tokens
+        dense, normalize, pooling = [], False, "mean"
+        for kind, path in _modules(folder / "modules.json"):
+            config = folder / path / "config.json"
+            if kind == "Pooling":
+                pooling = _pooling(config)
             elif kind == "Dense":
-                recipe["dense"] += ((path, _activation(folder / path / "config.json")),)
-            else:
-                recipe["normalize"] = True
-        settings = _optional(folder / "config_sentence_transformers.json")
-        if name := settings.get("default_prompt_name"):
-            prompts = settings.get("prompts")
-            if not isinstance(prompts, dict) or not isinstance(prompts.get(str(name)), str):
-                raise InvalidTeacher(f"{folder}: its default prompt {name!r} is not among its prompts {prompts!r}")
-            recipe["prefix"] = prompts[str(name)]
-        return cls(**recipe)
+                activation = _parse(config, _DenseSettings, read_json(config)).activation_function
+                dense.append((path, "tanh" if activation == _TANH else "identity"))
+            elif kind == "Normalize":
+                _parse(config, _NormalizeSettings, _optional(config))
+                normalize = True
+        return cls(
+            pooling, tuple(dense), normalize, _prompt(folder), min(positions, length), bool(settings.do_lower_case)
+        )
+
+
+def transformer_of(folder: Path) -> tuple[Path, TransformerSettings]:
+    """Where the encoder and its tokenizer lie (the folder itself, or a folder in it), and how they are loaded.
+
+    Raises:
+        InvalidTeacher: damaged files, or a setting that is not supported.
+    """
+    if not (folder / "modules.json").is_file():  # then sentence-transformers reads no other file of its own either
+        return folder, TransformerSettings()
+    where = folder / _modules(folder / "modules.json")[0][1]
+    for name in TRANSFORMER_FILES:
+        if value := _optional(where / name):
+            return where, _parse(where / name, TransformerSettings, value)
+    return where, TransformerSettings()
 
 
 def read_json(path: Path, expected: type = dict) -> Any:
@@ -123,7 +253,7 @@ def dense_maps(folder: Path, maps: Sequence[tuple[str, str]], width: int) -> nn.
     """The recipe's dense maps, applied to (n, width) pooled vectors; frozen, in evaluation mode.
 
     Raises:
-        InvalidTeacher: weights that are missing, pickled, truncated, or of a shape that does not follow.
+        InvalidTeacher: weights that are missing, pickled, truncated, or of another shape than the configuration says.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -131,6 +261,7 @@ def dense_maps(folder: Path, maps: Sequence[tuple[str, str]], width: int) -> nn.
 
     modules = nn.Sequential()
     for name, activation in maps:
+        settings = _parse(path := folder / name / "config.json", _DenseSettings, read_json(path))
         path = folder / name / "model.safetensors"
         if not path.is_file():
             raise InvalidTeacher(f"{path}: missing; a Dense module needs it, pickled weights are refused")
@@ -138,57 +269,141 @@ def dense_maps(folder: Path, maps: Sequence[tuple[str, str]], width: int) -> nn.
             state = load_file(path)
         except SafetensorError as error:
             raise InvalidTeacher(f"{path}: cannot be read, the file may be truncated: {error}") from error
-        weight, bias = state.get("linear.weight"), state.get("linear.bias")
-        if weight is None or weight.ndim != 2 or weight.shape[1] != width:
-            raise InvalidTeacher(f"{path}: has no linear.weight of shape (any, {width}), as its input asks for")
-        width = len(weight)
-        linear = nn.Linear(weight.shape[1], width, bias=bias is not None)
+        output = settings.out_features
+        wanted = {"linear.weight": (output, width)} | ({"linear.bias": (output,)} if settings.bias else {})
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        if settings.in_features != width or found != wanted:
+            raise InvalidTeacher(
+                f"{path}: holds {found}, but its config.json and the width of its input, {width}, ask for {wanted}"
+            )
+        linear = nn.Linear(width, output, bias=settings.bias)
         linear.load_state_dict({key.removeprefix("linear."): value for key, value in state.items()})
         modules.append(nn.Sequential(linear, nn.Tanh() if activation == "tanh" else nn.Identity()))
+        width = output
     return modules.eval().requires_grad_(False)
+
+
+def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Linear | None) -> None:
+    """Put the modules of a sentence encoder beside a stock model of this hidden size: length, pooling, map, prompt.
+
+    Written by hand, in the layout of version 2: every version of sentence-transformers since then loads it. What the
+    package itself writes loads only in its own and later versions.
+    """
+    from safetensors.torch import save_file
+
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    _write_json(
+        folder / TRANSFORMER_FILES[0], {"max_seq_length": recipe.max_length, "do_lower_case": recipe.lower_case}
+    )
+    _write_json(
+        folder / "1_Pooling" / "config.json",
+        {
+            "word_embedding_dimension": hidden,
+            "pooling_mode_cls_token": recipe.pooling == "cls",
+            "pooling_mode_mean_tokens": recipe.pooling == "mean",
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+        },
+    )
+    if projection is not None:
+        modules.append(("2_Dense", "Dense"))
+        _write_json(
+            folder / "2_Dense" / "config.json",
+            {
+                "in_features": projection.in_features,
+                "out_features": projection.out_features,
+                "bias": True,
+                "activation_function": _IDENTITY,
+            },
+        )
+        state = {f"linear.{name}": value.detach().contiguous() for name, value in projection.named_parameters()}
+        save_file(state, folder / "2_Dense" / "model.safetensors")
+    if recipe.normalize:
+        modules.append((f"{len(modules)}_Normalize", "Normalize"))
+        (folder / modules[-1][0]).mkdir()
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (path, kind) in enumerate(modules)
+        ],
+    )
+    prompts = {"default": recipe.prefix} if recipe.prefix else {}
+    _write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": prompts, "default_prompt_name": "default" if prompts else None, "similarity_fn_name": "cosine"},
+    )
+
+
+S = TypeVar("S", bound=_Settings)
+
+
+def _parse(path: Path, kind: type[S], value: Any) -> S:
+    """The settings that a file holds.
+
+    Raises:
+        InvalidTeacher: a setting that is unknown, missing, or has a value that is not supported.
+    """
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+    name, found = ".".join(map(str, first["loc"])), repr(first["input"])[:80]
+    if first["type"] == "missing":
+        raise InvalidTeacher(f"{path}: {name} is missing; the teacher folder is damaged, copy it again")
+    if first["type"] == "extra_forbidden":
+        raise InvalidTeacher(f"{path}: {name} = {found} is a setting that is not supported; use a teacher without it")
+    raise InvalidTeacher(f"{path}: {name} = {found} is not supported: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 
 def _optional(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
 
 
+def _write_json(path: Path, value: Any) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
 def _modules(path: Path) -> list[tuple[str, str]]:
     """(kind, folder) of each module, in the only order that a student can follow."""
-    modules = []
-    for module in read_json(path, list):
-        if not isinstance(module, dict) or not all(isinstance(module.get(key), str) for key in ("type", "path")):
-            raise InvalidTeacher(f"{path}: {module!r} names no type and path; the teacher folder is damaged")
-        library, _, kind = module["type"].rpartition(".")
+    entries = [_parse(path, _ModuleEntry, entry) for entry in read_json(path, list)]
+    for entry in entries:
+        library, _, kind = entry.type.rpartition(".")
         # A class of another library may have a stock name, and its own code.
-        if library.split(".")[0] != "sentence_transformers" or kind not in _ORDER:
+        if library.split(".")[0] != "sentence_transformers" or kind not in _KINDS:
             raise InvalidTeacher(
-                f"{path}: module {module['type']} is not supported; use a teacher made of {', '.join(_ORDER)}"
+                f"{path}: module {entry.type} is not supported; use a teacher made of {', '.join(_KINDS)}"
             )
-        if Path(module["path"]).is_absolute() or ".." in Path(module["path"]).parts:
-            raise InvalidTeacher(f"{path}: module {kind} lies outside the folder, in {module['path']}")
-        modules.append((kind, module["path"]))
+        if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts:
+            raise InvalidTeacher(f"{path}: module {kind} lies outside the folder, in {entry.path}")
+    modules = [(entry.type.rpartition(".")[2], entry.path) for entry in entries]
     kinds = [kind for kind, _ in modules]
-    if kinds != sorted(kinds, key=_ORDER.index) or [kinds.count(kind) for kind in _ORDER[:2]] != [1, 1]:
-        raise InvalidTeacher(f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_ORDER)}")
+    if kinds != sorted(kinds, key=_KINDS.index) or [kinds.count(kind) for kind in _KINDS[:2]] != [1, 1]:
+        raise InvalidTeacher(f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_KINDS)}")
+    names = [entry.name for entry in entries if entry.name is not None]
+    if len(set(names)) < len(names):  # sentence-transformers keeps the last module of a name
+        raise InvalidTeacher(f"{path}: two modules have the same name, among {', '.join(names)}")
     return modules
 
 
 def _pooling(path: Path) -> str:
-    settings = read_json(path)
-    modes = settings.get("pooling_mode") or [mode for key, mode in _LEGACY_POOLING.items() if settings.get(key)]
+    settings = _parse(path, _PoolingSettings, read_json(path))
+    modes = settings.pooling_mode or [mode for key, mode in _LEGACY_POOLING.items() if getattr(settings, key)] or "mean"
     modes = modes if isinstance(modes, list) else [modes]
     if modes not in (["mean"], ["cls"]):
         raise InvalidTeacher(f"{path}: pooling {modes} is not supported; use a teacher that pools by 'mean' or 'cls'")
-    if settings.get("include_prompt") is False:
-        raise InvalidTeacher(f"{path}: a prompt excluded from pooling is not supported")
-    return str(modes[0])
+    return modes[0]
 
 
-def _activation(path: Path) -> str:
-    settings = read_json(path)
-    if settings.get("use_residual") or settings.get("module_input_name", "sentence_embedding") != "sentence_embedding":
-        raise InvalidTeacher(f"{path}: a Dense module that is residual or maps single tokens is not supported")
-    name = str(settings.get("activation_function", "torch.nn.modules.activation.Tanh"))
-    if name not in _ACTIVATIONS:
-        raise InvalidTeacher(f"{path}: activation {name} is not supported; known: {', '.join(_ACTIVATIONS)}")
-    return _ACTIVATIONS[name]
+def _prompt(folder: Path) -> str:
+    """The text that is put before every input by default."""
+    path = folder / "config_sentence_transformers.json"
+    settings = _parse(path, _ModelSettings, _optional(path))
+    if settings.default_prompt_name is None:
+        return ""
+    if (prompt := settings.prompts.get(settings.default_prompt_name)) is None:
+        raise InvalidTeacher(
+            f"{path}: default prompt {settings.default_prompt_name!r} is not among the prompts {settings.prompts!r}"
+        )
+    return prompt

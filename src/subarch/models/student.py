@@ -6,19 +6,27 @@ width; for masked-LM errors the stock masked-LM head. Only the blueprint, not th
     >>> student = Student(Architecture.parse("2-12-384-512"), Blueprint.of_teacher(teacher))
     >>> student(batch.ids, batch.mask).shape
     torch.Size([64, 384])
+    >>> save_weights(student, Path("weights.safetensors"))  # for `load_weights`, into a student like it
+    >>> hand_over(student, tokenizer, recipe, Path("selected"))  # for `AutoModel` and `SentenceTransformer`
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertForMaskedLM, BertModel, PreTrainedModel, RobertaForMaskedLM, RobertaModel
 
-from subarch.models.sentence import pool
-from subarch.models.teacher import Teacher, special_tokens
+from subarch.errors import InvalidStudy
+from subarch.models.sentence import Recipe, pool, write_modules
+from subarch.models.teacher import Teacher, quiet, special_tokens
+from subarch.models.tensors import save_tensors
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.files import replaced
 
 _ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel}
 _MASKED_LMS: dict[str, Any] = {"bert": BertForMaskedLM, "roberta": RobertaForMaskedLM}
@@ -104,3 +112,40 @@ class Student(nn.Module):
         """(n, length) ids and mask -> sentence embeddings (n, output), not normalised."""
         pooled = pool(self.hidden(ids, mask), mask, self.pooling)
         return pooled if self.projection is None else self.projection(pooled)
+
+
+def save_weights(student: Student, path: Path) -> None:
+    """Write a student's weights atomically; tied tensors are stored once."""
+    save_tensors(dict(student.named_parameters()), path)
+
+
+def load_weights(student: Student, path: Path) -> Student:
+    """Read what `save_weights` wrote into a student of the same architecture.
+
+    Raises:
+        InvalidStudy: a missing or damaged file, or the weights of another architecture (other heads have the same
+            weights, so they are not told apart).
+    """
+    try:
+        missing, unexpected = student.load_state_dict(load_file(path), strict=False)
+    except (OSError, SafetensorError) as error:
+        raise InvalidStudy(f"{path}: cannot be read ({error}); delete the file to train it again") from error
+    except RuntimeError:  # tensors of other shapes
+        fits = False
+    else:
+        fits = not unexpected and set(missing) <= student.tied_names
+    if not fits:
+        raise InvalidStudy(f"{path}: its weights are of another architecture; delete the file to train it again")
+    return student
+
+
+def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) -> None:
+    """Write stock files: model, tokenizer and, for a sentence encoder, the modules that pool, map and normalise.
+
+    The folder appears whole or not at all; one that is there is replaced.
+    """
+    with quiet(), replaced(folder) as partial:
+        student.model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+        if student.sentence:
+            write_modules(partial, recipe, student.model.config.hidden_size, student.projection)

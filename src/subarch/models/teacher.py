@@ -1,8 +1,8 @@
-"""The teacher: loaded safely, and its targets, computed once and cached on disk.
+"""The teacher: a sentence encoder that is loaded safely and computes what sentence-transformers computes with it.
 
-A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors; the
-sentence-transformers modules beside it are respected. Nothing in it is ever executed: pickled weights and remote
-code are refused.
+A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors. What else the
+folder says is applied or refused by name (`sentence.py`); its tokenizer has to put special tokens around a text as
+`assemble` does. Nothing in it is ever executed: pickled weights and remote code are refused.
 
     >>> teacher = Teacher.load("path/to/all-MiniLM-L6-v2")
     >>> teacher.embed([[2023, 2003, 1037, 7953]]).shape
@@ -14,7 +14,8 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,7 +29,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher
-from subarch.models.sentence import Recipe, dense_maps, pool, read_json
+from subarch.models.sentence import Recipe, dense_maps, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 
 FAMILIES = ("bert", "roberta")
@@ -36,6 +37,29 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 BATCH = 64
 """Sequences per forward pass where only outputs are wanted."""
 
+_CONFIG: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "is_causal": (False,),
+    "is_encoder_decoder": (False,),
+    "add_cross_attention": (False,),
+    "return_dict": (True,),
+    "chunk_size_feed_forward": (0,),
+    "pruned_heads": ({},),
+    "attn_implementation": ("eager", "sdpa"),
+    "_attn_implementation": ("eager", "sdpa"),
+    "quantization_config": (),
+    "transformers_weights": (),
+    "processor_class": (),
+}
+"""Settings of config.json with which an encoder is no longer the one that students are, and the values allowed."""
+
+_FOREIGN = {
+    "adapter_config.json": "is an adapter for another model; merge it into that model and save the result",
+    "processor_config.json": "asks for a processor of more than text; use a text encoder",
+    "preprocessor_config.json": "asks for a processor of more than text; use a text encoder",
+    "video_preprocessor_config.json": "asks for a processor of more than text; use a text encoder",
+}
 
 Tokens = Sequence[Any]
 """Sequences of token ids, as lists or arrays, without special tokens."""
@@ -69,43 +93,41 @@ class Teacher:
             InvalidTeacher: missing, truncated or damaged files, pickled weights, remote code, another family.
         """
         folder = _resolve(source)
-        config = read_json(folder / "config.json")
-        if "auto_map" in config:
-            raise InvalidTeacher(f"{folder}: asks to run its own code (auto_map), which is never done")
-        if config.get("model_type") not in FAMILIES:
-            raise InvalidTeacher(
-                f"{folder}: model type {config.get('model_type')!r} is not supported; use one of {', '.join(FAMILIES)}"
-            )
-        weights = sorted(folder.glob("model*.safetensors"))
+        where, settings = transformer_of(folder)
+        config = _config(where)
+        weights = sorted(where.glob("model*.safetensors"))
         if not weights:
-            pickled = sorted(
-                path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.ckpt"))
-            )
+            pickled = sorted(path.name for path in (*where.glob("*.bin"), *where.glob("*.pt"), *where.glob("*.ckpt")))
             raise InvalidTeacher(
-                f"{folder}: no model.safetensors"
+                f"{where}: no model.safetensors"
                 + (f"; pickled weights ({', '.join(pickled)}) can run code and are refused" if pickled else "")
                 + "; save the model again with save_pretrained(), which writes safetensors"
             )
         has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
-        masked_lm = load_model(AutoModelForMaskedLM, folder) if has_head else None
-        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, folder, add_pooling_layer=False)
-        tokenizer = _tokenizer(folder)
-        if len(tokenizer) > encoder.config.vocab_size:
-            raise InvalidTeacher(
-                f"{folder}: the tokenizer has {len(tokenizer)} tokens, the model only {encoder.config.vocab_size} rows"
-            )
+        masked_lm = load_model(AutoModelForMaskedLM, where) if has_head else None
+        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, where, add_pooling_layer=False)
+        tokenizer = _tokenizer(where, settings.tokenizer_options)
         config = encoder.config
+        if len(tokenizer) > config.vocab_size:
+            raise InvalidTeacher(
+                f"{where}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size} rows"
+            )
         positions = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
         recipe = Recipe.read(folder, positions, int(tokenizer.model_max_length))
+        if recipe.max_length < 3:
+            raise InvalidTeacher(f"{where}: reads {recipe.max_length} tokens at once; at least 3 are needed")
         if recipe.lower_case:
             from tokenizers.normalizers import Lowercase
             from tokenizers.normalizers import Sequence as Chain
 
             backend = tokenizer.backend_tokenizer
             backend.normalizer = Chain([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+        if not (folder / "modules.json").is_file():
+            _check_default(folder, config, tokenizer)
         _check_prefix(folder, tokenizer, recipe.prefix)
-        dense = dense_maps(folder, recipe.dense, int(encoder.config.hidden_size))
-        return cls(folder, encoder, tokenizer, recipe, dense, masked_lm, _fingerprint(folder, weights))
+        _check_assembly(where, tokenizer, recipe)
+        dense = dense_maps(folder, recipe.dense, int(config.hidden_size))
+        return cls(folder, encoder, tokenizer, recipe, dense, masked_lm, _fingerprint(folder, where, weights))
 
     @property
     def architecture(self) -> Architecture:
@@ -233,7 +255,7 @@ def _resolve(source: str | Path) -> Path:
 
     try:
         # The patterns leave pickled weights and code behind.
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "*.model", "*.safetensors"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise InvalidTeacher(f"{source}: not a folder, and the hub did not give it: {error}") from error
 
@@ -247,29 +269,22 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
     from huggingface_hub.errors import StrictDataclassError
     from safetensors import SafetensorError
 
-    # The load report lists the pooler, which is left behind on purpose; what is missing is checked below.
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(40)  # errors only
-    logging.disable_progress_bar()
     try:
-        model, report = auto.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,  # checked below, where the message can name the weight
-            **options,
-        )
+        with quiet():
+            model, report = auto.from_pretrained(
+                folder,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,  # checked below, where the message can name the weight
+                **options,
+            )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise InvalidTeacher(
             f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
             f"{type(error).__name__}: {error}"
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
     if missing := sorted(report["missing_keys"]):
         raise InvalidTeacher(f"{folder}: {len(missing)} weights are missing from its files, first {missing[0]}")
     if mismatched := sorted(report["mismatched_keys"]):
@@ -277,34 +292,133 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
         raise InvalidTeacher(
             f"{folder}: {name} has shape {tuple(found)} in its weights, {tuple(wanted)} by its config.json"
         )
+    prefix = f"{model.base_model_prefix}."
+    inside = [name for name in sorted(report["unexpected_keys"]) if _is_of_encoder(name, prefix)]
+    if inside:
+        raise InvalidTeacher(
+            f"{folder}: {len(inside)} weights of its encoder have no place in the model that config.json describes, "
+            f"first {inside[0]}; without them it would compute something else"
+        )
     return model.eval().requires_grad_(False)
 
 
-def _tokenizer(folder: Path) -> Any:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and load reports of transformers: what is missing is refused in words."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _is_of_encoder(name: str, prefix: str) -> bool:
+    """Whether a weight lies within the encoder: neither in its pooler nor in a head, nor a buffer of indices."""
+    inner = name.removeprefix(prefix)
+    if inner.startswith("pooler.") or name.endswith((".position_ids", ".token_type_ids")):
+        return False
+    return inner != name or inner.startswith(("embeddings.", "encoder."))
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """config.json of an encoder that students can follow."""
+    for name, problem in _FOREIGN.items():
+        if (folder / name).exists():
+            raise InvalidTeacher(f"{folder / name}: {problem}")
+    config: dict[str, Any] = read_json(folder / "config.json")
+    if "auto_map" in config:
+        raise InvalidTeacher(f"{folder}: asks to run its own code (auto_map), which is never done")
+    if config.get("model_type") not in FAMILIES:
+        raise InvalidTeacher(
+            f"{folder}: model type {config.get('model_type')!r} is not supported; use one of {', '.join(FAMILIES)}"
+        )
+    for key, allowed in _CONFIG.items():
+        if (value := config.get(key)) is not None and value not in allowed:
+            raise InvalidTeacher(f"{folder / 'config.json'}: {key} = {value!r} is not supported; use another teacher")
+    return config
+
+
+def _tokenizer(folder: Path, options: dict[str, Any]) -> Any:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         # transformers would make one up that knows no word
         raise InvalidTeacher(f"{folder}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
-    config = folder / "tokenizer_config.json"
-    if config.is_file() and "auto_map" in read_json(config):
+    config = read_json(path) if (path := folder / "tokenizer_config.json").is_file() else {}
+    if "auto_map" in config:
         raise InvalidTeacher(f"{folder}: its tokenizer asks to run its own code (auto_map), which is never done")
+    if config.get("processor_class") is not None:
+        raise InvalidTeacher(f"{path}: processor_class = {config['processor_class']!r} is not supported")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise InvalidTeacher(f"{folder}: its tokenizer cannot be read: {type(error).__name__}: {error}") from error
+    if not tokenizer.is_fast:
+        raise InvalidTeacher(
+            f"{folder}: its tokenizer, {type(tokenizer).__name__}, is a slow one, without a tokenizer.json; convert it "
+            "for the tokenizers library and save it here, or use a teacher that has a fast tokenizer"
+        )
     if tokenizer.pad_token_id is None:
         raise InvalidTeacher(f"{folder}: its tokenizer has no padding token")
-    special_tokens(tokenizer)
+    try:
+        special_tokens(tokenizer)
+    except InvalidTeacher as error:
+        raise InvalidTeacher(f"{folder}: {error}") from error
     return tokenizer
+
+
+def _check_default(folder: Path, config: Any, tokenizer: Any) -> None:
+    """Without modules.json sentence-transformers takes the mean of a text's tokens, with two exceptions."""
+    if any(name.endswith("ForCausalLM") for name in (config.architectures or ())[:1]):
+        raise InvalidTeacher(f"{folder}: is a language model that reads to the left only; use an encoder")
+    if tokenizer.chat_template is not None:
+        raise InvalidTeacher(
+            f"{folder}: its tokenizer has a chat template, into which sentence-transformers would put every text; "
+            "remove the template or use another teacher"
+        )
+
+
+_BEGINNINGS = ("the", "The", " the", "42", ".", "é", "東京", "##s")
+_TEXTS = ("the", "", "The old boat, near 42 bells. É café 東京 [x]")
 
 
 def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
     """Texts are tokenized without the prefix, which is right only where it does not run into their first word."""
-    whole, prefix_alone, text_alone = tokenizer([prefix + "the", prefix, "the"], add_special_tokens=False)["input_ids"]
-    if whole != prefix_alone + text_alone:
+
+    def ids(text: str) -> list[int]:
+        found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+        return found
+
+    if prefix and any(ids(prefix + text) != ids(prefix) + ids(text) for text in _BEGINNINGS):
         raise InvalidTeacher(
             f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, "
             "which is not supported; use a teacher without a default prompt"
         )
+
+
+def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
+    """What `assemble` makes of a text, short or too long, has to be what the folder's own tokenizer makes of it."""
+    if tokenizer.truncation_side != "right":
+        raise InvalidTeacher(
+            f"{folder}: its tokenizer cuts long texts on the left (truncation_side), which is not supported"
+        )
+    for text in (*_TEXTS, f"{_TEXTS[-1]} " * recipe.max_length):
+        own = assemble([tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]], tokenizer, recipe)
+        given = tokenizer(recipe.prefix + text, truncation="longest_first", max_length=recipe.max_length)
+        if given["input_ids"] != own.ids[0].tolist():
+            start, end = tokenizer.convert_ids_to_tokens(special_tokens(tokenizer))
+            raise InvalidTeacher(
+                f"{folder}: its tokenizer does not put a text between {start} and {end} (no post-processor, or another "
+                f"one): of {text[:20]!r} it makes {tokenizer.convert_ids_to_tokens(given['input_ids'])[:10]}; add "
+                "them to its post-processor if the model was trained with them, or use another teacher"
+            )
+        if given.get("attention_mask") != own.mask[0].tolist() or any(given.get("token_type_ids", ())):
+            raise InvalidTeacher(
+                f"{folder}: its tokenizer gives {', '.join(given)}, where an attention mask of ones and token types of "
+                "zeros are needed; look at model_input_names and the post-processor"
+            )
 
 
 def usable_positions(family: str, positions: int, pad_token_id: int) -> int:
@@ -315,13 +429,16 @@ def usable_positions(family: str, positions: int, pad_token_id: int) -> int:
     return positions - (pad_token_id + 1 if family == "roberta" else 0)
 
 
-def _fingerprint(folder: Path, weights: Sequence[Path]) -> str:
+def _fingerprint(folder: Path, where: Path, weights: Sequence[Path]) -> str:
     """Identifies what a teacher computes: the hash of its weights and of every small file that shapes its output."""
     digest = hashlib.sha256()
     small = sorted(folder.glob("*.json")) + sorted(folder.glob("*_*/*.json")) + sorted(folder.glob("*_*/*.safetensors"))
-    if not (folder / "tokenizer.json").is_file():  # then the vocabulary is in other files
-        small += [folder / name for name in TOKENIZER_FILES if (folder / name).is_file()]
-    for path in (*weights, *small):
+    if not (where / "tokenizer.json").is_file():  # then the vocabulary is in other files
+        small += [where / name for name in (*TOKENIZER_FILES, "merges.txt") if (where / name).is_file()]
+    modules = read_json(folder / "modules.json", list) if (folder / "modules.json").is_file() else []
+    for path in (folder / module["path"] for module in modules if module["path"]):
+        small += sorted(path.glob("*.json")) + sorted(path.glob("*.safetensors"))
+    for path in dict.fromkeys((*weights, *small)):
         digest.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -34,7 +34,7 @@ from subarch.planning.cost import (
     training_operations,
 )
 from subarch.pretraining.config import WITH_HEAD, WITHOUT_HEAD, WITHOUT_TEACHER
-from subarch.text.packed import Corpus
+from subarch.text.corpus import Corpus
 
 ROBERTA = Inputs(vocabulary=50265, positions=514, token_types=1)
 """The tables where no teacher folder tells them."""

@@ -21,21 +21,19 @@ from torch import nn
 from transformers import set_seed
 
 from subarch.errors import InvalidConfig, InvalidCorpus
+from subarch.learning.collate import Collator, Inputs
 from subarch.learning.distill import Distiller, TeacherSide
-from subarch.learning.targets import TargetStore
+from subarch.learning.targets import TargetCache, TargetStore
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
-from subarch.models.student import Blueprint, Student
+from subarch.models.student import Blueprint, Student, load_weights
 from subarch.models.teacher import Teacher, Tokens
-from subarch.models.weights import load_weights
 from subarch.numbers.architecture import Architecture
-from subarch.pretraining.collate import Collator, Inputs
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.progress import Report, silent
 from subarch.text.batches import Budget, Packed, Source, Streamed
-from subarch.text.corpus import Corpus, build, own_tokenizer
+from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.masking import Masker
-from subarch.text.packed import Segments
 
 BATCH = 64
 """Sequences of a held-out batch."""
@@ -125,9 +123,9 @@ class Material:
         side = TeacherSide(teacher, distiller) if teacher is not None and set(weights) != {"mlm"} else None
         store = None
         if side is not None and corpus is not None and isinstance(source, Packed) and (config.maskings or not masked):
-            key = f"{corpus.content_hash} {recipe.max_length}"
-            folder = run / "pretrained.targets"
-            store = TargetStore(folder, key, side, collator, source.segments, config.top_k, config.temperature)
+            text = f"{corpus.content_hash} {recipe.max_length} {recipe.prefix!r}"
+            cache = TargetCache(run / "targets", side.teacher.fingerprint, text)
+            store = TargetStore(cache, side, collator, source.segments, config.top_k, config.temperature)
         if side is not None and store is None and config.targets == "cache":  # streaming is refused before
             raise InvalidConfig(
                 f"targets 'cache' cannot hold what a teacher says of a new masking at each visit, and the losses "

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from subarch.latency.timing import TorchRuntime, measure
-from subarch.models.handover import hand_over
-from subarch.models.student import Student
+from subarch.models.student import Student, hand_over
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material

@@ -29,11 +29,11 @@ from transformers import TrainingArguments, set_seed
 
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.extraction.trial import Trial, weights_path
+from subarch.learning.collate import Cached, Collator, Loader
 from subarch.learning.targets import TargetStore
 from subarch.models.student import Student
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.checkpoints import newest, put_aside
-from subarch.pretraining.collate import Cached, Collator, Loader
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.outcome import outcome

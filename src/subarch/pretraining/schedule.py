@@ -16,7 +16,7 @@ from itertools import islice
 
 import torch
 
-from subarch.pretraining.collate import Loader
+from subarch.learning.collate import Loader
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.material import Material
 from subarch.pretraining.timing import step_times

@@ -33,9 +33,9 @@ from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
 
 from subarch.errors import InvalidStudy, TrainingDiverged
+from subarch.learning.collate import Inputs, Loader
 from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide
 from subarch.pretraining.checkpoints import seal, verify
-from subarch.pretraining.collate import Inputs, Loader
 
 PROGRESS = "progress.json"
 """In each checkpoint: what `Progress` holds."""

@@ -11,29 +11,34 @@ selection.json      the choice, the frontier, the runners-up and why they lost
 selected/           the chosen model as it stands after the search, in stock format
 pretrain.yaml       the resolved configuration of the full training
 schedule.json       its steps, and whether the teacher's outputs are kept; both decided once, by measurement
-pretrained.checkpoints/, pretrained.targets/, events/   checkpoints, what the teacher said, TensorBoard
+pretrained.checkpoints/, events/   checkpoints, TensorBoard
 pretraining.json    its curves and what it came to
 pretrained/         the trained model in stock format, with its card
 finetuned/          a model in stock format per task; its report.json: evaluations
 report.html         the page to look at
 
 >>> with RunFolder.create(Path("runs/mine"), config, resume=False) as folder:
-...     folder.write("basis", {...})
+...     folder.write(Selection(...))
+...     folder.read(Selection).winner.architecture
 """
 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, overload
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from subarch.errors import InvalidStudy
 from subarch.extraction.config import ExtractConfig
 from subarch.run.configuration import dump, load
+from subarch.run.files import unreadable, write_text
+from subarch.run.records import Record
+
+Kind = TypeVar("Kind", bound=Record)
 
 FORMAT = 1
 FREE = {"workers", "ray", "trial_minutes", "reuse"}
@@ -122,27 +127,45 @@ class RunFolder:
     def config(self) -> ExtractConfig:
         return load(ExtractConfig, self.path / "config.yaml", {})
 
-    def has(self, name: str) -> bool:
-        return (self.path / f"{name}.json").is_file()
+    def has(self, kind: type[Record] | str, name: str | None = None) -> bool:
+        """Whether an artifact is there; `name` is the stem of its file where it is another than the kind's."""
+        return self._path(kind, name).is_file()
 
-    def read(self, name: str) -> Any:
-        """An artifact by name.
+    @overload
+    def read(self, kind: type[Kind], name: str | None = None) -> Kind: ...
+    @overload
+    def read(self, kind: str) -> Any: ...
+    def read(self, kind: type[Kind] | str, name: str | None = None) -> Kind | Any:
+        """An artifact; `name` is the stem of its file where it is another than the kind's.
 
         Raises:
-            InvalidStudy: missing or damaged.
+            InvalidStudy: it is missing, cannot be read, or does not hold what an artifact of this kind holds.
         """
-        path = self.path / f"{name}.json"
+        path = self._path(kind, name)
         try:
-            return json.loads(path.read_text(encoding="utf-8"))
+            text = path.read_text(encoding="utf-8")
+            return json.loads(text) if isinstance(kind, str) else kind.model_validate_json(text, strict=True)
         except FileNotFoundError as error:
             raise InvalidStudy(
                 f"{path}: missing; finish the run first: subarch extract --run {self.path} --resume"
             ) from error
+        except OSError as error:
+            raise InvalidStudy(f"{path}: {unreadable(error) or f'cannot be read: {error}'}") from error
+        except ValidationError as error:
+            raise InvalidStudy(f"{path}: damaged ({_first_problem(error)}); {_REMEDY}") from error
         except ValueError as error:
-            raise InvalidStudy(f"{path}: damaged ({error}); delete it and resume the run") from error
+            raise InvalidStudy(f"{path}: damaged ({error}); {_REMEDY}") from error
 
-    def write(self, name: str, value: Any) -> None:
-        self.write_text(f"{name}.json", json.dumps(value, indent=1, allow_nan=False) + "\n")
+    def write(self, record: Record | str, value: Any = None, name: str | None = None) -> None:
+        """Write an artifact atomically; `name` is the stem of its file where it is another than the kind's.
+
+        Raises:
+            InvalidStudy: the disk is full or read-only.
+        """
+        if isinstance(record, str):
+            self.write_text(f"{record}.json", json.dumps(value, indent=1, allow_nan=False) + "\n")
+        else:
+            self.write_text(self._path(type(record), name).name, record.to_json())
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file atomically.
@@ -151,13 +174,24 @@ class RunFolder:
             InvalidStudy: the disk is full or read-only.
         """
         path = self.path / name
-        temporary = path.with_name(f".{name}.{os.getpid()}.tmp")
         try:
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, path)
+            write_text(path, text)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise InvalidStudy(f"{path}: cannot be written: {error}; what was finished before is kept") from error
+
+    def _path(self, kind: type[Record] | str, name: str | None) -> Path:
+        stem = kind if isinstance(kind, str) else name or kind.NAME
+        return self.path / f"{stem}.json"
+
+
+_REMEDY = "delete it and resume the run"
+
+
+def _first_problem(error: ValidationError) -> str:
+    """The first key that is wrong, and why: "winner.error: Input should be a valid number"."""
+    problem = error.errors(include_url=False, include_input=False)[0]
+    place = ".".join(map(str, problem["loc"]))
+    return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
 def places(model: Path, run: Path | None) -> tuple[Path, Path]:

@@ -4,41 +4,177 @@ What is held out is decided by hashes and not by position, and by whole groups w
 an author), so that neither the order of the files nor a near-copy next door carries text across the split. Where
 there is no group, neighbouring paragraphs of one file may land on both sides.
 
+The folder holds `train.npy` and `heldout.npy` (int32, the documents of a split end to end, without special tokens),
+`train.offsets.npy` and `heldout.offsets.npy` (int64, where each document begins, then the end) and `corpus.json`
+(`Meta`: what it was made of). They are mapped into memory, so segments are views of one flat array. int32, because
+torch's embedding takes it as it is. The folder appears by a rename once complete, so a build that is killed leaves no
+half corpus.
+
     >>> corpus = build(["docs/", "abstracts.jsonl.gz"], tokenizer, Path("corpus"))
-    >>> corpus.segments("heldout", 128), corpus.meta["tokens"], corpus.content_hash
+    >>> corpus.segments("heldout", 128)[0], corpus.meta.tokens, corpus.content_hash
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-import os
+import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.errors import InvalidCorpus
-from subarch.text.packed import FORMAT, Corpus, Part, Segments, pack, replacing, require
-from subarch.text.read import Document, files, hash64, identity, listed, read
+from subarch.errors import InvalidConfig, InvalidCorpus
+from subarch.run.files import file_digest, replaced
+from subarch.run.records import Record, Row
+from subarch.text.read import Document, Source, documents, hash64, identity, listed, opened
+from subarch.text.tokenizer import plain, train_tokenizer
 
 if TYPE_CHECKING:
+    from hashlib import _Hash
+
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-__all__ = ["Corpus", "Part", "Progress", "Segments", "build", "hold_out", "own_tokenizer", "train_tokenizer"]
+FORMAT = 2
+CRUMB = 4
+"""The rest of a cut document is dropped when it has fewer tokens than this."""
 
 TOKENIZER_TEXTS = 200_000
 """Documents a tokenizer is trained on, where there is no teacher."""
 
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+MADE_OF = "made_of.json"
+"""What a trained tokenizer was trained on, beside it."""
+
+Part = Literal["train", "heldout"]
 
 Progress = Callable[[int, str], None]
 """Called with the work done so far and its unit."""
+
+
+class Fingerprint(Row):
+    """What a source held: a hash over names and bytes of its files, None for a data set that is only on the hub."""
+
+    source: str
+    blake2b: str | None
+
+
+class Settings(Row):
+    """How a corpus is made of its sources; see `build`."""
+
+    text_column: str
+    heldout_fraction: float
+    max_tokens: int | None
+    minimum: int
+
+
+class Recipe(Record):
+    """Everything that decides what is in a corpus; the same recipe gives the same corpus."""
+
+    NAME: ClassVar[str] = "corpus"
+
+    format: int
+    sources: tuple[Fingerprint, ...]
+    tokenizer: str
+    """SHA-256 of the tokenizer."""
+    settings: Settings
+
+
+class Meta(Recipe):
+    """`corpus.json`: what a corpus was made of, and what is in it."""
+
+    read: tuple[str, ...]
+    """Of each source which files were read, and which were skipped and why."""
+    content_hash: str
+    """SHA-256 over tokens and offsets of both splits."""
+    documents: dict[Part, int]
+    tokens: dict[Part, int]
+    duplicates: int
+    heldout_groups: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Segments(Sequence[NDArray[np.int32]]):
+    """Token sequences as views of one flat array: number i is `tokens[offset[i] : offset[i] + size[i]]`."""
+
+    tokens: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Segments(self.tokens, self.offset[index], self.size[index])
+        return self.tokens[self.offset[index] : self.offset[index] + self.size[index]]
+
+    def shuffled(self) -> Segments:
+        """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
+        order = np.random.default_rng(0).permutation(len(self))
+        return Segments(self.tokens, self.offset[order], self.size[order])
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A corpus on disk. `train` and `heldout` are its documents; `meta` is `corpus.json`."""
+
+    folder: Path
+    train: Segments
+    heldout: Segments
+    meta: Meta
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over tokens and offsets of both splits."""
+        return self.meta.content_hash
+
+    @classmethod
+    def load(cls, folder: Path) -> Corpus:
+        """Open a folder written by `build`; the tokens stay on disk.
+
+        Raises:
+            InvalidCorpus: the folder is missing, incomplete, damaged, or of another version.
+        """
+        try:
+            stored = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))
+            if isinstance(stored, dict) and stored.get("format") != FORMAT:
+                raise InvalidCorpus(
+                    f"{folder}: a corpus of format {stored.get('format')}, this version reads {FORMAT}; build it again"
+                )
+            meta = Meta.model_validate(stored)
+            train, heldout = _open(folder, "train"), _open(folder, "heldout")
+        except (OSError, EOFError, ValueError) as error:
+            if isinstance(error, InvalidCorpus):
+                raise
+            raise InvalidCorpus(
+                f"{folder}: no readable corpus ({error!r}); delete the folder and build it again"
+            ) from error
+        return cls(folder, train, heldout, meta)
+
+    def segments(self, part: Part, length: int) -> Segments:
+        """Each document cut into pieces of at most `length` tokens; a shorter document is one segment.
+
+        What is left at the end of a cut document is dropped if it has fewer than CRUMB tokens. There are no special
+        tokens: leave room for them in `length`.
+        """
+        if length < 1:
+            raise InvalidConfig(f"segments of {length} tokens cannot be cut; the length must be at least 1")
+        whole = self.train if part == "train" else self.heldout
+        pieces = -(-whole.size // length)
+        # the index of each piece in its document: 0 1 2 0 0 1 ...
+        number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+        offset = np.repeat(whole.offset, pieces) + number * length
+        size = np.minimum(length, np.repeat(whole.offset + whole.size, pieces) - offset)
+        kept = (number == 0) | (size >= min(CRUMB, length))
+        return Segments(whole.tokens, offset[kept], size[kept])
 
 
 def build(
@@ -55,9 +191,10 @@ def build(
     """Read, deduplicate, tokenise and pack `sources` (see `subarch.text.read`) into `folder`; open it.
 
     A folder already built from the same bytes, tokenizer and settings is opened as it is; one built from others is
-    replaced. Of documents that differ in case, punctuation and spacing only, the first is kept. Sources are read in
-    sorted order, so the order they are given in changes nothing; reading stops with the document that reaches
-    `max_tokens`. Which documents are held out is a matter of hashes: see `hold_out`.
+    replaced. Files of a folder that are skipped are named in a warning and in `meta.read`. Of documents that differ
+    only in case, punctuation and spacing, the first is kept. Sources are read in sorted order, so the order they are
+    given in changes nothing; reading stops with the document that reaches `max_tokens`. Which documents are held out
+    is a matter of hashes: see `hold_out`.
 
     Text is tokenised as text: a literal "[MASK]" in it does not become the special token.
 
@@ -66,25 +203,25 @@ def build(
             `folder` is something else than a corpus; the disk is full.
         InvalidConfig: a fraction outside (0, 0.5].
     """
-    require(0 < heldout_fraction <= 0.5, f"heldout_fraction is {heldout_fraction}; it must be above 0 and at most 0.5")
+    if not 0 < heldout_fraction <= 0.5:
+        raise InvalidConfig(f"heldout_fraction is {heldout_fraction}; it must be above 0 and at most 0.5")
     backend = plain(tokenizer)
     folder = Path(folder)
-    ordered = sorted(listed(sources), key=str)
-    recipe = {
-        "format": FORMAT,
-        "sources": [fingerprint(source) for source in ordered],
-        "tokenizer": hashlib.sha256(backend.to_str().encode()).hexdigest(),
-        "settings": {
-            "text_column": text_column,
-            "heldout_fraction": heldout_fraction,
-            "max_tokens": max_tokens,
-            "minimum": minimum,
-        },
-    }
-    with replacing(folder, recipe) as partial:
+    found = [opened(source, text_column) for source in sorted(listed(sources), key=str)]
+    recipe = Recipe(
+        format=FORMAT,
+        sources=tuple(fingerprint(source) for source in found),
+        tokenizer=hashlib.sha256(backend.to_str().encode()).hexdigest(),
+        settings=Settings(
+            text_column=text_column, heldout_fraction=heldout_fraction, max_tokens=max_tokens, minimum=minimum
+        ),
+    )
+    if skipped := [source.sentence for source in found if source.skipped]:
+        warnings.warn("; ".join(skipped), stacklevel=2)
+    with _rebuilt(folder, lambda: _is_corpus_of(folder, recipe)) as partial:
         if partial is not None:
-            meta = _write(read(ordered, text_column), backend, partial, heldout_fraction, max_tokens, minimum, progress)
-            (partial / "corpus.json").write_text(json.dumps(recipe | meta, indent=1), encoding="utf-8")
+            meta = _write(documents(found, text_column), backend, partial, recipe, found, progress)
+            (partial / "corpus.json").write_text(meta.to_json(), encoding="utf-8")
     return Corpus.load(folder)
 
 
@@ -115,104 +252,47 @@ def hold_out(units: NDArray[np.uint64], sizes: NDArray[np.int64], fraction: floa
     return held
 
 
-def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE with [PAD] [UNK] [CLS] [SEP] [MASK] as tokens 0 to 4, for a corpus without a teacher.
-
-    Byte-level: no text is unknown. It writes `[CLS] a [SEP]` and `[CLS] a [SEP] b [SEP]`, and hands out no token
-    types, so stock BERT and RoBERTa models (which have one type only) both take what it gives. Small texts fill less
-    than `vocabulary_size`.
-
-    Raises:
-        InvalidConfig: `vocabulary_size` cannot hold the 256 bytes and the special tokens.
-        InvalidCorpus: there is no text.
-    """
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    least = 256 + len(SPECIAL_TOKENS)
-    require(
-        vocabulary_size >= least, f"a vocabulary of {vocabulary_size} is too small; at least {least} tokens are needed"
-    )
-    texts = iter(texts)
-    if (first := next(texts, None)) is None:
-        raise InvalidCorpus("no text to train a tokenizer on")
-    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)  # a word is the same first and later
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocabulary_size,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(chain([first], texts), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B [SEP]",
-        special_tokens=[(token, SPECIAL_TOKENS.index(token)) for token in ("[CLS]", "[SEP]")],
-    )
-    names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL_TOKENS}
-    inputs = ["input_ids", "attention_mask"]
-    fast: Any = PreTrainedTokenizerFast
-    trained: PreTrainedTokenizerFast = fast(tokenizer_object=tokenizer, model_input_names=inputs, **names)
-    return trained
-
-
 def own_tokenizer(sources: Sequence[str | Path], text_column: str, vocabulary_size: int, folder: Path) -> Any:
-    """A BPE trained on the corpus, kept in `folder`."""
+    """A BPE trained on the corpus, kept in `folder`; trained again if the corpus or the size of vocabulary changed."""
     from transformers import AutoTokenizer
 
-    if not folder.is_dir():
-        texts = (document.text for document in islice(read(sources, text_column), TOKENIZER_TEXTS))
-        temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
-        train_tokenizer(texts, vocabulary_size).save_pretrained(temporary)
-        temporary.rename(folder)
+    found = [opened(source, text_column) for source in listed(sources)]
+    made_of = json.dumps([[fingerprint(source).model_dump() for source in found], text_column, vocabulary_size])
+    file = folder / MADE_OF
+    with _rebuilt(folder, lambda: file.is_file() and file.read_text(encoding="utf-8") == made_of) as partial:
+        if partial is not None:
+            texts = (document.text for document in islice(documents(found, text_column), TOKENIZER_TEXTS))
+            train_tokenizer(texts, vocabulary_size).save_pretrained(partial)
+            (partial / MADE_OF).write_text(made_of, encoding="utf-8")
     return AutoTokenizer.from_pretrained(folder)
 
 
-def fingerprint(source: str | Path) -> dict[str, Any]:
-    """What a source holds, to tell whether it changed: a hash over names and bytes of its files.
+def fingerprint(source: Source) -> Fingerprint:
+    """Tells whether a source changed. Cheap: it reads the bytes and neither decompresses nor parses them.
 
     The bytes are hashed, not the modification time, so that a source written anew with the same content counts as
     unchanged. Of a data set on the hub only the name is known.
     """
     digest = hashlib.blake2b(digest_size=16)
-    paths = files(source)
-    for path in paths:
+    for path in source.files:
         try:
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "blake2b").digest()
+            content = file_digest(path)
         except OSError as error:
             raise InvalidCorpus(f"{path}: cannot be read: {error}") from error
-        digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content)
-    return {"source": str(source), "blake2b": digest.hexdigest() if paths else None}
-
-
-def plain(tokenizer: Any) -> Tokenizer:
-    """A copy of the tokenizer proper: never truncates or pads, and reads special tokens in the text as text."""
-    from tokenizers import Tokenizer
-
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not isinstance(backend, Tokenizer):
-        raise InvalidCorpus(f"{type(tokenizer).__name__} is no fast tokenizer; load one with AutoTokenizer")
-    copy = Tokenizer.from_str(backend.to_str())
-    copy.no_truncation()
-    copy.no_padding()
-    copy.encode_special_tokens = True
-    return copy
+        digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content.encode())
+    return Fingerprint(source=source.name, blake2b=digest.hexdigest() if source.files else None)
 
 
 def _write(
     documents: Iterator[Document],
     backend: Tokenizer,
     folder: Path,
-    fraction: float,
-    max_tokens: int | None,
-    minimum: int,
+    recipe: Recipe,
+    sources: Sequence[Source],
     progress: Progress | None,
-) -> dict[str, Any]:
+) -> Meta:
     """Fill `folder` and describe it. Tokens go to a spool first: the split is known when all units are."""
+    max_tokens, minimum = recipe.settings.max_tokens, recipe.settings.minimum
     units, sizes = array("Q"), array("q")
     seen: set[int] = set()
     groups: dict[str, int] = {}
@@ -247,16 +327,94 @@ def _write(
             f"only {len(sizes)} distinct documents, {tokens} tokens; at least {minimum} documents are needed "
             "(a document is a line of a text file or a record, of three words or more): give more text"
         )
-    held = hold_out(np.array(units, dtype=np.uint64), np.array(sizes, dtype=np.int64), fraction)
+    held = hold_out(np.array(units, dtype=np.uint64), np.array(sizes, dtype=np.int64), recipe.settings.heldout_fraction)
     digest = hashlib.sha256()
     parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held))
-    counts = {part: pack(folder, part, spool, np.array(sizes, dtype=np.int64), kept, digest) for part, kept in parts}
+    counts = {part: _pack(folder, part, spool, np.array(sizes, dtype=np.int64), kept, digest) for part, kept in parts}
     spool.unlink()
     chosen = {unit for unit, is_held in zip(units, held, strict=True) if is_held}
-    return {
-        "content_hash": digest.hexdigest(),
-        "documents": {part: count for part, (count, _) in counts.items()},
-        "tokens": {part: size for part, (_, size) in counts.items()},
-        "duplicates": duplicates,
-        "heldout_groups": sorted(group for group, unit in groups.items() if unit in chosen),
-    }
+    return Meta(
+        **recipe.model_dump(),
+        read=tuple(source.sentence for source in sources),
+        content_hash=digest.hexdigest(),
+        documents={part: count for part, (count, _) in counts.items()},
+        tokens={part: size for part, (_, size) in counts.items()},
+        duplicates=duplicates,
+        heldout_groups=tuple(sorted(group for group, unit in groups.items() if unit in chosen)),
+    )
+
+
+def _pack(
+    folder: Path, part: Part, spool: Path, sizes: NDArray[np.int64], kept: NDArray[np.bool_], digest: _Hash
+) -> tuple[int, int]:
+    """Write the kept documents of the spool (raw int32, documents of `sizes` tokens); their number and tokens.
+
+    Written, not mapped: a full disk is then an error and not a crash of the process (SIGBUS).
+    """
+
+    def chosen() -> Iterator[NDArray[np.int32]]:
+        with spool.open("rb") as file:
+            for first in range(0, len(sizes), 4096):
+                some = slice(first, first + 4096)
+                tokens = np.fromfile(file, "<i4", int(sizes[some].sum()))
+                yield tokens[np.repeat(kept[some], sizes[some])]
+
+    offsets = np.concatenate([[0], np.cumsum(sizes[kept])]).astype("<i8")
+    _save(folder / f"{part}.npy", "<i4", int(offsets[-1]), chosen(), digest)
+    _save(folder / f"{part}.offsets.npy", "<i8", len(offsets), [offsets], digest)
+    return len(offsets) - 1, int(offsets[-1])
+
+
+def _save(path: Path, dtype: str, count: int, chunks: Iterable[NDArray[Any]], digest: _Hash) -> None:
+    """A .npy file from chunks. (np.save reports a full disk without its error number.)"""
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": (count,)})
+        for chunk in chunks:
+            data = chunk.tobytes()
+            digest.update(data)
+            file.write(data)
+
+
+def _open(folder: Path, part: Part) -> Segments:
+    tokens = np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
+    offsets = np.load(folder / f"{part}.offsets.npy", allow_pickle=False)
+    if tokens.ndim != 1 or len(offsets) < 2 or offsets[-1] != len(tokens):
+        raise ValueError(f"the {part} tokens and offsets do not fit each other")
+    return Segments(tokens, offsets[:-1], np.diff(offsets))
+
+
+@contextmanager
+def _rebuilt(folder: Path, is_current: Callable[[], bool]) -> Iterator[Path | None]:
+    """A folder to write into, which then takes the place of `folder`; None where `folder` is up to date already.
+
+    The lock makes a second process wait and then find the folder ready. Leftovers of killed builds are removed.
+    """
+    from filelock import FileLock
+
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f".{folder.name}.lock")):
+            if is_current():
+                yield None
+                return
+            with replaced(folder) as partial:
+                yield partial
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InvalidCorpus(
+            f"{folder}: the disk is full; free some space (a corpus takes about 8 bytes a token while it is built), "
+            "choose another folder, or set max_tokens"
+        ) from error
+
+
+def _is_corpus_of(folder: Path, recipe: Recipe) -> bool:
+    if not folder.exists():
+        return False
+    if not folder.is_dir() or (any(folder.iterdir()) and not (folder / "corpus.json").is_file()):
+        raise InvalidCorpus(f"{folder} exists and is no corpus; it would be overwritten: choose another folder")
+    try:
+        meta = Corpus.load(folder).meta
+    except InvalidCorpus:
+        return False  # damaged or of another version: built again
+    return Recipe(**{name: getattr(meta, name) for name in Recipe.model_fields}) == recipe

@@ -1,9 +1,7 @@
 """Text in its usual containers -> clean paragraphs, one at a time.
 
-A source is a text file (one paragraph a line), a JSONL or Parquet file (one paragraph a record, with an optional
-`group`), either text or JSONL compressed as .gz or .zst, a folder of these, or `datasets:NAME[:SPLIT]`. Everything
-streams: what is held is one piece of text (one line for JSONL, one batch of records for Parquet). Decompression goes
-through pyarrow, which, unlike zstandard's own reader, notices a truncated stream.
+A source is a file of text (one paragraph a line) or of records (one paragraph a record, with an optional `group`), in
+any format that `subarch.text.formats` reads; a folder of these; or `datasets:NAME[:SPLIT]`. Everything streams.
 
 What comes out is Unicode NFC without control characters, with single spaces, at most 10,000 characters (longer
 paragraphs are cut at white space) and at least three words; shorter pieces are dropped. A word is a run of letters
@@ -14,28 +12,26 @@ and digits, or one character of a script written without spaces.
 
 from __future__ import annotations
 
-import codecs
 import hashlib
-import json
+import math
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidCorpus
+from subarch.text.formats import COMPRESSIONS, READ, MissingColumn, NotRecords, decoded, form_of, is_known, records
 
 LONGEST = 10_000
 """Characters of a document at most: bounds the memory, and keeps one endless line from being one document."""
 
 DATASETS = "datasets:"
-_COMPRESSION = {".gz": "gzip", ".zst": "zstd"}
-_ENDINGS = (".txt", ".md", ".rst", ".jsonl", ".parquet")
-_KNOWN = (*_ENDINGS, *(ending + packed for ending in _ENDINGS[:-1] for packed in _COMPRESSION))
-_CHUNK = 1 << 20
+ABOUT_RECORDS = ("readme", "license", "licence", "notice", "citation", "changelog", "source")
+"""Names of text files that, beside files of records, describe these and are no part of the data."""
 
 # Cc without white space, the byte order mark, and surrogates without a partner (JSON can hold them, UTF-8 cannot)
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")
@@ -79,24 +75,58 @@ def hash64(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def read(sources: Sequence[str | Path], text_column: str = "text") -> Iterator[Document]:
-    """The documents of all sources, in the order given; folders recursively and sorted, hidden files skipped.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file, a folder or a data set of the hub: the files that are read, and those that are not with the reason.
 
-    `text_column` names the text of JSONL, Parquet and `datasets` records; their column `group`, where present, names
-    the group. Data sets of the hub are streamed and never run code; the split is `train` unless named.
+    Files whose names begin with a dot, and what is in such folders, are left out without being listed.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    skipped: tuple[tuple[Path, str], ...] = ()
+
+    @property
+    def is_dataset(self) -> bool:
+        return self.name.startswith(DATASETS)
+
+    @property
+    def sentence(self) -> str:
+        """What was read and what was skipped, with the reasons, in one line."""
+        if self.is_dataset or not (self.skipped or len(self.files) > 1):
+            return self.name
+        text = f"{self.name}: read {len(self.files)} file{'s' * (len(self.files) > 1)} ({_some(self.files)})"
+        reasons = Counter(reason for _, reason in self.skipped)
+        skipped = (
+            f"{count} ({_some([path for path, why in self.skipped if why == reason])}: {reason})"
+            for reason, count in reasons.items()
+        )
+        return f"{text}; skipped {', '.join(skipped)}" if reasons else text
+
+
+def read(sources: Sequence[str | Path], text_column: str = "text") -> Iterator[Document]:
+    """The documents of all sources, in the order given; folders recursively and sorted.
+
+    `text_column` names the text of records; their column `group`, where present, names the group. Data sets of the hub
+    are streamed and never run code; the split is `train` unless named.
 
     Raises:
         InvalidCorpus: a source is missing, binary, not UTF-8, truncated or malformed, lacks the column, or no source
             holds any paragraph of three words.
     """
+    return documents([opened(source, text_column) for source in listed(sources)], text_column)
+
+
+def documents(sources: Sequence[Source], text_column: str) -> Iterator[Document]:
+    """The documents of sources that were looked at before; see `read`."""
     empty = True
-    for source in listed(sources):
+    for source in sources:
         for document in _documents(source, text_column):
             empty = False
             yield document
     if empty:
         raise InvalidCorpus(
-            f"no usable text in {', '.join(map(str, listed(sources))) or 'an empty list of sources'}: "
+            f"no usable text in {', '.join(source.name for source in sources) or 'an empty list of sources'}: "
             "give text with paragraphs of at least three words"
         )
 
@@ -106,75 +136,75 @@ def listed(sources: Sequence[str | Path]) -> list[str | Path]:
     return [sources] if isinstance(sources, (str, Path)) else list(sources)
 
 
-def files(source: str | Path) -> list[Path]:
-    """The files a source consists of: itself, or those of a folder that have a known ending; none for a data set of
-    the hub."""
+def opened(source: str | Path, text_column: str = "text") -> Source:
+    """Look at a source: the files that it consists of; of a data set of the hub, those that are on this machine.
+
+    In a folder, files with unknown endings and markup are skipped. Where it holds records with the text column, so are
+    records without it and the README and LICENSE beside them; where all records lack it, that is an error.
+
+    Raises:
+        InvalidCorpus: nothing there, nothing of use in a folder, or no records have the column (names those found).
+    """
     path = Path(source)
     if str(source).startswith(DATASETS):
-        return sorted(file for file in Path(_dataset_name(str(source))[0]).rglob("*") if file.is_file())
+        inside = Path(_dataset_name(str(source))[0]).rglob("*")
+        return Source(str(source), tuple(sorted(file for file in inside if file.is_file())))
     if path.is_file():
-        return [path]
+        return Source(str(source), (path,))
     if not path.is_dir():
         raise InvalidCorpus(
             f"{path}: no such file or folder; check the path (a Hugging Face data set is written datasets:NAME)"
         )
-    inside = sorted(file for file in path.rglob("*") if file.name.lower().endswith(_KNOWN) and file.is_file())
-    visible = [file for file in inside if not any(part.startswith(".") for part in file.relative_to(path).parts)]
-    if not visible:
-        raise InvalidCorpus(f"{path}: no text in this folder; files must end in one of {', '.join(_KNOWN)}")
-    return visible
-
-
-def _documents(source: str | Path, text_column: str) -> Iterator[Document]:
-    if str(source).startswith(DATASETS):
-        yield from _from_datasets(str(source), text_column)
-        return
-    for path in files(source):
-        packed = path.suffix.lower() in _COMPRESSION
-        kind = (path.with_suffix("") if packed else path).suffix.lower()
-        if kind == ".parquet" and packed:
-            raise InvalidCorpus(
-                f"{path}: Parquet is compressed inside and cannot be streamed; decompress the file first"
-            )
-        if kind == ".parquet":
-            yield from _from_parquet(path, text_column)
-        elif kind == ".jsonl":
-            yield from _from_jsonl(path, text_column)
-        else:
-            for paragraph in _paragraphs(_decoded(path)):
-                yield from _pieces(paragraph, None)
-
-
-def _from_jsonl(path: Path, text_column: str) -> Iterator[Document]:
-    for number, line in enumerate(_lines(_decoded(path)), 1):
-        where = f"{path}, line {number}"
-        if not (line := line.strip("\ufeff \t\r")):
+    files: list[Path] = []
+    skipped: list[tuple[Path, str]] = []
+    lacking: list[MissingColumn] = []
+    are_records = False
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        if any(part.startswith(".") for part in file.relative_to(path).parts):
+            continue
+        if not is_known(file):
+            skipped.append((file, f"not text or records by its ending {file.suffix or '(none)'}"))
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:  # ValueError: also an integer of more than 4300 digits
-            raise InvalidCorpus(f"{where}: not JSON ({error}); JSONL holds one object a line") from error
-        if not isinstance(row, dict):
-            raise InvalidCorpus(f"{where}: a JSON {type(row).__name__}, not an object; JSONL holds one object a line")
-        yield from documents_of(row, text_column, where)
+            form = form_of(file)
+            if form != "text":
+                next(records(file, only=(text_column,)), None)
+                are_records = True
+            files.append(file)
+        except MissingColumn as error:
+            lacking.append(error)
+            skipped.append((file, f"no column {text_column!r}"))
+        except NotRecords:
+            skipped.append((file, "HTML or XML" if form == "markup" else "JSON without records"))
+    if lacking and not are_records:
+        raise lacking[0]
+    if are_records:
+        about = [file for file in files if file.stem.lower() in ABOUT_RECORDS and form_of(file) == "text"]
+        skipped += [(file, "describes the records beside it") for file in about]
+        files = [file for file in files if file not in about]
+    if not files:
+        raise InvalidCorpus(
+            f"{path}: no text in this folder; names must end in {', '.join(READ)} (also compressed: "
+            f"{', '.join(COMPRESSIONS)}); {Source(str(source), (), tuple(skipped)).sentence}"
+        )
+    return Source(str(source), tuple(files), tuple(skipped))
 
 
-def _from_parquet(path: Path, text_column: str) -> Iterator[Document]:
-    import pyarrow
-    from pyarrow import parquet
+def _some(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
 
-    number = 0
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = [name for name in file.schema_arrow.names if name in (text_column, "group")]
-            if text_column not in names:
-                raise _no_column(str(path), text_column, file.schema_arrow.names)
-            for batch in file.iter_batches(batch_size=1024, columns=names):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield from documents_of(row, text_column, f"{path}, row {number}")
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InvalidCorpus(f"{path}, after row {number}: not a readable Parquet file: {error}") from error
+
+def _documents(source: Source, text_column: str) -> Iterator[Document]:
+    if source.is_dataset:
+        yield from _from_datasets(source.name, text_column)
+        return
+    for path in source.files:
+        if form_of(path) == "text":
+            for paragraph in _paragraphs(decoded(path)):
+                yield from _pieces(paragraph, None)
+        else:
+            for place, record in records(path, only=(text_column, "group")):
+                yield from documents_of(record, text_column, f"{path}, {place}")
 
 
 def _from_datasets(source: str, text_column: str) -> Iterator[Document]:
@@ -198,7 +228,7 @@ def streamed(source: str, text_column: str) -> Any:
         rows = datasets.load_dataset(name, split=split, streaming=True)
         if rows.column_names is not None:  # other columns (images, audio) would be decoded for nothing
             if text_column not in rows.column_names:
-                raise _no_column(source, text_column, rows.column_names)
+                raise MissingColumn(source, text_column, rows.column_names)
             rows = rows.select_columns([column for column in rows.column_names if column in (text_column, "group")])
         return rows
 
@@ -230,18 +260,15 @@ def _dataset_name(source: str) -> tuple[str, str]:
 def documents_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[Document]:
     """The documents of one record, named by `where` in errors."""
     if text_column not in row:
-        raise _no_column(where, text_column, row)
+        raise MissingColumn(where, text_column, row)
     text, group = row[text_column], row.get("group")
+    if isinstance(group, float) and math.isnan(group):  # an empty cell, as pandas writes it
+        group = None
     if not isinstance(text, (str, type(None))) or not isinstance(group, (str, int, type(None))):
         raise InvalidCorpus(
             f"{where}: {text_column!r} holds {type(text).__name__} and 'group' {type(group).__name__}; text is needed"
         )
     return _pieces(text or "", None if group is None else clean(str(group)) or None)
-
-
-def _no_column(where: str, text_column: str, found: Iterable[str]) -> InvalidCorpus:
-    names = ", ".join(sorted(map(repr, found))[:20]) or "none"
-    return InvalidCorpus(f"{where}: no column {text_column!r}; found: {names}. Name the one that holds the text")
 
 
 def _pieces(paragraph: str, group: str | None) -> Iterator[Document]:
@@ -265,52 +292,3 @@ def _paragraphs(chunks: Iterable[str]) -> Iterator[str]:
         *pieces, rest = _split(rest)
         yield from pieces
     yield rest
-
-
-def _lines(chunks: Iterable[str]) -> Iterator[str]:
-    waiting: list[str] = []
-    for chunk in chunks:
-        for index, part in enumerate(chunk.split("\n")):
-            if index:
-                yield "".join(waiting)
-                waiting = []
-            waiting.append(part)
-    yield "".join(waiting)
-
-
-def _decoded(path: Path) -> Iterator[str]:
-    """The text of a file in chunks; refuses what is no UTF-8 text, naming the byte."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    position = 0
-    unpacked = " (decompressed)" if path.suffix.lower() in _COMPRESSION else ""
-    for chunk in chain(_bytes(path), [b""]):
-        if position == 0 and chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            raise InvalidCorpus(f"{path}: UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path.name} > utf8.txt")
-        if (zero := chunk.find(b"\0")) >= 0:
-            raise InvalidCorpus(f"{path}: a binary file (a NUL byte at byte {position + zero}{unpacked}); give text")
-        start = position - len(decoder.getstate()[0])
-        try:
-            text = decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            raise InvalidCorpus(
-                f"{path}: not UTF-8 at byte {start + error.start}{unpacked} ({error.reason}); convert it, for example: "
-                f"iconv -f ISO-8859-1 -t UTF-8 {path.name} > utf8.txt"
-            ) from error
-        position += len(chunk)
-        yield text
-
-
-def _bytes(path: Path) -> Iterator[bytes]:
-    import pyarrow
-
-    position = 0
-    compression = _COMPRESSION.get(path.suffix.lower())
-    try:
-        with pyarrow.input_stream(str(path), compression=compression) as stream:
-            while chunk := stream.read(_CHUNK):
-                position += len(chunk)
-                yield chunk
-    except OSError as error:
-        damaged = compression and error.errno is None
-        kind = f"truncated or damaged {compression} data, write the file again" if damaged else "cannot be read"
-        raise InvalidCorpus(f"{path}: {kind} (after {position} bytes of text): {error}") from error

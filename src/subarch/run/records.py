@@ -1,0 +1,1024 @@
+"""What the stages leave in a run folder, typed: one class per JSON file, with the keys of the file as attributes.
+
+    >>> selection = RunFolder.open(Path("runs/mine")).read(Selection)
+    >>> selection.winner.architecture, selection.winner.parameters
+    ('3-12-384-512', 16512384)
+
+Every record is read strictly (a number that is text, a missing key or an unknown one is refused) and written back byte
+for byte as it was read. Keys that are only sometimes there have the default None here and are left out of the file when
+they are not set. Architectures are written "D-A-H-I", durations are in seconds unless the name ends in `_ms`.
+
+A record that only one folder reads and writes (notes of a search that resumes, say) is a `Record` of that folder.
+Importing this module imports neither torch nor NumPy.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+
+Free = dict[str, Any]
+"""JSON whose keys are not known here: a configuration of a stage above, or a table with any columns."""
+
+Number = int | float
+"""A figure that is written as it came: 4 stays 4, 4.0 stays 4.0."""
+
+Shape = str
+"""An architecture, "D-A-H-I"."""
+
+
+class Row(BaseModel):
+    """Part of a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+
+class Record(Row):
+    """A JSON file of a run folder; `NAME` is the stem of its name."""
+
+    NAME: ClassVar[str]
+
+    def to_json(self) -> str:
+        """The text of the file.
+
+        Raises:
+            ValueError: a free-form part holds a number that is not finite.
+        """
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+    def to_dict(self) -> Any:
+        """What the file holds, in plain JSON types; keys that are not set are left out."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Bare(Record):
+    """A record whose file holds one value instead of keys."""
+
+    value: Any
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, data: Any) -> Any:
+        return data if isinstance(data, dict) and data.keys() == {"value"} else {"value": data}
+
+    @model_serializer
+    def _unwrap(self) -> Any:
+        return self.value
+
+
+# The machine
+
+
+class Cores(Row):
+    """Processor cores; `usable` is what the affinity mask and a container's quota leave."""
+
+    logical: int | None
+    physical: int | None
+    usable: int
+
+
+class Machine(Row):
+    """The hardware, in words that are the same in every run on it."""
+
+    processor: str
+    instruction_set: str
+    features: list[str] | str
+    cores: Cores
+    memory_gib: float
+    system: str
+
+
+Versions = dict[str, str]
+
+
+class Environment(Record):
+    """Versions, git state and machine of an extraction."""
+
+    NAME = "environment"
+
+    versions: Versions
+    git: str | None
+    machine: Machine
+
+
+# Extraction
+
+
+class Space(Record):
+    """The axes of the search space, as they were when the run was started."""
+
+    NAME = "space"
+
+    depth: tuple[int, ...]
+    heads: tuple[int, ...]
+    hidden: tuple[int, ...]
+    intermediate: tuple[int, ...]
+
+
+class StudyName(Bare):
+    """The name of the run's study in its database."""
+
+    NAME = "study"
+
+    value: str
+
+
+class EncoderInputs(Row):
+    """See `numbers.architecture.Inputs`."""
+
+    vocabulary: int
+    positions: int
+    token_types: int
+    output: int
+
+
+class EncoderBlueprint(Row):
+    """See `models.student.Blueprint`."""
+
+    family: str
+    inputs: EncoderInputs
+    pooling: str
+    masked_lm: bool
+    settings: Free
+
+
+class EmbeddingRecipe(Row):
+    """See `models.sentence.Recipe`."""
+
+    pooling: str
+    dense: tuple[tuple[str, str], ...]
+    normalize: bool
+    prefix: str
+    max_length: int
+    lower_case: bool
+
+
+class Teacher(Row):
+    """The teacher, as far as candidates are compared with it; `operations` at the run's `latency_length`."""
+
+    name: str
+    architecture: Shape
+    parameters: int
+    operations: int
+    latency_ms: float | None = None
+
+
+class Basis(Record):
+    """What all candidates of a run share, and what they are measured against.
+
+    `reference_error` is the error that `keep` takes a share of (None: not known yet), `identity` everything that a
+    trial's error depends on besides candidate and settings.
+    """
+
+    NAME = "basis"
+
+    inputs: EncoderInputs
+    blueprint: EncoderBlueprint
+    recipe: EmbeddingRecipe
+    teacher: Teacher | None
+    reference_error: float | None
+    identity: Free
+    seconds: float
+
+
+class LatencySettings(Row):
+    """What a latency was measured at; `length` is a list where it is the corpus's."""
+
+    runtime: str
+    batch: int
+    length: int | tuple[int, ...]
+    threads: int
+
+
+class Measured(Row):
+    """A measured latency: milliseconds of a pass, timed passes, when, and the drift that it is corrected by."""
+
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    p95_ms: float
+    passes: int
+    measured: str
+    drift: float
+
+
+class Predicted(Row):
+    """A latency that the model predicted."""
+
+    median_ms: float
+    predicted: Literal[True]
+
+
+class LatencyFit(Row):
+    """The model that predicts latencies: milliseconds by term, its relative errors, and what it was fitted to."""
+
+    terms: dict[str, float]
+    median_error: float
+    p90_error: float
+    measured: int
+    left_near_limit: int
+
+
+class Latencies(Record):
+    """Latencies by architecture. `confirmed` are those that were predicted at first and measured later."""
+
+    NAME = "latency"
+
+    settings: LatencySettings
+    machine: Machine
+    teacher: Measured | None
+    candidates: dict[Shape, Measured | Predicted]
+    model: LatencyFit | None
+    seconds: float
+    confirmed: dict[Shape, Measured] | None = None
+
+
+class Hyperparameters(Row):
+    """One element of Θ, as it is shown; a candidate that was not trained has none."""
+
+    learning_rate: float | None = None
+    batch_size: int | None = None
+
+
+class TrialRow(Row):
+    """A trial; `curve` are (step, error, seconds)."""
+
+    number: int
+    architecture: Shape
+    hyperparameters: Hyperparameters
+    seed: int
+    steps: int
+    start: Free | None = None
+    state: Literal["complete", "failed"]
+    reason: str | None
+    error: float | None
+    curve: tuple[tuple[int, float, float], ...]
+    seconds: float
+    threads: int
+
+
+class OrderRow(Row):
+    """A candidate in order of cost, as the report draws it."""
+
+    architecture: Shape
+    parameters: int
+    cost: float
+    cost_predicted: bool
+    trained: bool
+    grid: bool
+    error: float | None
+    w: float | None
+
+
+class Conclusion(Record):
+    """All trials, and the candidates in order of cost (of a large space only those trained or on the grid)."""
+
+    NAME = "conclusion"
+
+    trials: tuple[TrialRow, ...]
+    order: tuple[OrderRow, ...]
+
+
+class Candidate(Row):
+    """A candidate with its figures; those of training are None where it was not trained.
+
+    `reason` is why another one was selected.
+    """
+
+    architecture: Shape
+    parameters: int
+    encoder_parameters: int
+    operations: int
+    latency_ms: float | None
+    latency_iqr_ms: tuple[float, float] | None
+    latency_predicted: bool
+    error: float | None
+    error_kind: str
+    hyperparameters: Hyperparameters
+    trial: int | None
+    w: float | None
+    reason: str | None = None
+
+
+class Limits(Row):
+    """The objective and its limits. The limit of cost is in milliseconds or in operations: one of the two is there."""
+
+    name: str
+    max_latency_ms: Number | None = None
+    max_operations: Number | None = None
+    max_parameters: Number | None
+    max_error: float | None
+    keep: float | None
+
+
+class Nearest(Row):
+    """The candidate that comes nearest to the limits, and the limits that it would need."""
+
+    row: Candidate
+    limits: dict[str, Number]
+    sentence: str
+
+
+class SearchStrategy(Row):
+    """How the search went about it."""
+
+    name: str
+    epsilon: Number | None
+    steps: int
+    hyperparameters: tuple[Hyperparameters, ...]
+
+
+class GapRow(Row):
+    """What candidates that were not trained may still offer, see `search.base.Gap`; figures that are infinite: None."""
+
+    bound: float | None
+    best: float | None
+    absolute: float | None
+    violations: int
+    architecture: Shape | None
+
+
+class CertificateNoise(Row):
+    """Random seed noise: half-width, standard deviation, degrees of freedom, and the level of confidence."""
+
+    eta: float
+    deviation: float
+    freedom: int
+    level: float
+
+
+class CertificateAudit(Row):
+    """Excluded candidates that were drawn and trained, how many contradict, and the bound on the share that does."""
+
+    drawn: tuple[Shape, ...]
+    failures: int
+    failing: float
+
+
+class Certificate(Row):
+    """What the trials of a certified search prove, see `search.evidence`; `excluded` by whom (None: by a limit)."""
+
+    incumbent: Shape | None
+    closed: bool
+    delta: float
+    aim: float
+    reached: float | None
+    noise: CertificateNoise
+    slack: float
+    violations: int
+    heads: Free | None = None
+    audit: CertificateAudit
+    candidates: int
+    affordable: int
+    trained: tuple[Shape, ...]
+    over: int
+    excluded: dict[Shape, Shape | None]
+    sentence: str
+
+
+class LatencyModelErrors(Row):
+    """Relative errors of the latency model, and what it was fitted to."""
+
+    median_error: float
+    p90_error: float
+    measured: int
+
+
+class LatencyMeasurement(LatencySettings):
+    """How the latencies of a selection came about."""
+
+    measured: int
+    predicted: int
+    model: LatencyModelErrors | None
+    sentence: str
+    warnings: tuple[str, ...]
+
+
+class LedgerRow(Row):
+    """What time was spent on."""
+
+    what: str
+    seconds: Number
+
+
+class AbncCondition(Row):
+    """See `numbers.abnc.Condition`."""
+
+    name: str
+    holds: bool | None
+    value: float | None
+    sentence: str
+
+
+class AbncAgreement(Row):
+    """See `numbers.abnc.RankAgreement`; `steps` are those of the two runs compared."""
+
+    tau: float
+    low: float
+    high: float
+    candidates: int
+    steps: tuple[int, int]
+
+
+class Abnc(Row):
+    """Whether the space meets the conditions AB^nC."""
+
+    verdict: str
+    conditions: tuple[AbncCondition, ...]
+    rank_agreement: AbncAgreement | None
+
+
+class Selection(Record):
+    """The choice, the frontier, the runners-up and why they lost."""
+
+    NAME = "selection"
+
+    version: int
+    objective: Limits
+    outcome: Literal["selected", "infeasible"]
+    winner: Candidate | None
+    nearest: Nearest | None
+    ties: tuple[Shape, ...]
+    frontier: tuple[Shape, ...]
+    candidates: tuple[Candidate, ...]
+    strategy: SearchStrategy
+    gap: GapRow | None
+    gap_sentence: str
+    certificate: Certificate | None
+    maximum_point: Shape
+    teacher: Teacher | None
+    cost_kind: str
+    latency: LatencyMeasurement | None
+    seeds: tuple[int, ...]
+    ledger: tuple[LedgerRow, ...]
+    abnc: Abnc
+    warnings: tuple[str, ...]
+
+
+class Comparison(Bare):
+    """The rows of a final table, with any columns."""
+
+    NAME = "comparison"
+
+    value: list[Free]
+
+
+# Pretraining
+
+
+class Schedule(Record):
+    """How many steps a pretraining takes and how the teacher is asked; seconds are those of an optimiser step."""
+
+    NAME = "schedule"
+
+    steps: int
+    student_seconds: float
+    teacher_seconds: float
+    cached: bool
+    maskings: int
+    sentence: str
+
+
+class TrainedParameters(Row):
+    """Parameters of a pretrained model."""
+
+    total: int
+    encoder: int
+
+
+class CurveRow(Row):
+    """Training loss at a step."""
+
+    step: int
+    seconds: float
+    loss: float
+    learning_rate: float
+
+
+class Timing(Row):
+    """Wall time of a forward pass, see `latency.visits.Latency`."""
+
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    p95_ms: float
+    passes: int
+
+
+class PretrainedLatency(Row):
+    """The latency of a pretrained model and of its teacher."""
+
+    batch: int
+    length: int
+    threads: int
+    runtime: str
+    student: Timing
+    teacher: Timing | None = None
+
+
+class Pretraining(Record):
+    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`."""
+
+    NAME = "pretraining"
+
+    architecture: Shape
+    parameters: TrainedParameters
+    config: Free
+    started: str
+    losses: dict[str, float]
+    schedule: Schedule
+    steps: int
+    kept: int
+    seconds: float
+    tokens: int
+    max_length: int
+    padding: float
+    tokens_per_second: float
+    curve: tuple[CurveRow, ...]
+    heldout: tuple[dict[str, Number], ...]
+    teacher: str | None
+    teacher_architecture: Shape | None
+    latency: PretrainedLatency
+    machine: Machine
+    versions: Versions
+
+
+# Fine-tuning
+
+
+class ExampleStatistics(Row):
+    """See `tasks.statistics`: of labels as classes or choices, of numbers, or of unlabelled examples."""
+
+    rows: int
+    groups: int
+    mean: float | None = None
+    deviation: float | None = None
+    minimum: Number | None = None
+    maximum: Number | None = None
+    counts: dict[str, int] | None = None
+    majority: str | None = None
+    majority_share: float | None = None
+    majority_balanced: float | None = None
+
+
+class TaskData(Row):
+    """The data of a fine-tuning, and how it was divided."""
+
+    source: str
+    division: str
+    train: ExampleStatistics
+    dev: ExampleStatistics
+    heldout: ExampleStatistics
+    truncated: float
+
+
+class FitRow(Row):
+    """A training of a fine-tuning. Rows of `history` have epoch, loss, and the scores on dev by name."""
+
+    name: str
+    learning_rate: float
+    weight_decay: float
+    warm_up: float
+    batch_size: int
+    epochs: int
+    dropout: float
+    seed: int
+    dev: dict[str, float] | None
+    epoch: int
+    history: tuple[dict[str, Number], ...]
+    steps: int
+    examples_seen: int
+    seconds: float
+
+
+class HeldoutScores(Row):
+    """Scores on the held-out part: of the model that is handed over, by seed, mean and standard deviation."""
+
+    scores: dict[str, float]
+    seeds: dict[str, dict[str, float]]
+    fits: tuple[str, ...]
+    mean: dict[str, float]
+    deviation: dict[str, float | None]
+
+
+class TaskTeacher(Row):
+    """The teacher of a fine-tuning: why it is not adequate (None: it is), and its scores."""
+
+    model: str
+    objection: str | None
+    dev: dict[str, float]
+    heldout: dict[str, float]
+
+
+class FitCost(Row):
+    """What a fine-tuning took."""
+
+    trainings: int
+    examples_seen: int
+    seconds: float
+
+
+class AgoraCost(Row):
+    """What Agora took: trainings, points, examples seen, and seconds."""
+
+    trainings: int
+    points: int
+    examples_seen: int
+    training_seconds: float
+    points_seconds: float
+    labels_seconds: float
+
+
+class AgoraForecast(Row):
+    """See `finetuning.pruning.Forecast`."""
+
+    fewest: int
+    most: int
+    hours: tuple[float, float] | None
+
+
+class AgoraSummary(Row):
+    """How Agora went, in short."""
+
+    pruning: str
+    iterations: int
+    stopped: str
+    points: int
+    examples: int
+    cost: AgoraCost
+    forecast: AgoraForecast
+
+
+class Metrics(Record):
+    """A finished fine-tuning."""
+
+    NAME = "metrics"
+
+    task: str
+    metric: str
+    model: str
+    data: TaskData
+    fits: tuple[FitRow, ...]
+    diverged: dict[str, str]
+    best: str
+    chosen: str
+    heldout: HeldoutScores
+    teacher: TaskTeacher | None
+    cost: FitCost
+    agora: AgoraSummary | None
+    config: Free
+    machine: Machine
+    versions: Versions
+
+
+class Heldout(Record):
+    """Labels of the held-out examples, and what the models (by seed) predict."""
+
+    NAME = "heldout"
+
+    ids: tuple[str, ...]
+    labels: tuple[Number, ...]
+    seeds: dict[str, tuple[Number, ...]]
+
+
+class AgoraTheta(Row):
+    """See `finetuning.config.Theta`."""
+
+    learning_rate: float
+    weight_decay: float
+    warm_up: float
+    batch_size: int
+    epochs: int
+    dropout: float
+    seed: int
+
+
+class AgoraExamples(Row):
+    """Examples by a hash of all that they hold."""
+
+    rows: int
+    hash: str
+
+
+class AgoraTraining(Row):
+    """A training of Agora; `theta` is a position in `thetas`."""
+
+    theta: int
+    model: str
+    score: float | None
+    scores: dict[str, float] | None
+    epoch: int
+    steps: int
+    examples_seen: int
+    seconds: float
+    failure: str
+
+
+class AgoraPruned(Row):
+    """A set of hyperparameters that was taken out."""
+
+    theta: int
+    reason: str
+
+
+class AgoraExample(Row):
+    """An example as it is shown."""
+
+    id: str
+    texts: tuple[str, ...]
+    choices: tuple[str, ...]
+    label: Number | None
+
+
+class AgoraPoint(Row):
+    """A new example beside the mistake that it was made from."""
+
+    origin: AgoraExample
+    point: AgoraExample
+    method: str
+    similarity: float
+
+
+class AgoraIteration(Row):
+    """An iteration; what follows `sample` is there where points were made."""
+
+    number: int
+    examples: int
+    trainings: tuple[AgoraTraining, ...]
+    best: int
+    mistakes: int
+    points: int
+    pruned: tuple[AgoraPruned, ...]
+    sample: tuple[AgoraPoint, ...]
+    methods: dict[str, int] | None = None
+    labels: dict[str, int] | None = None
+    dropped: dict[str, int] | None = None
+    seconds: float | None = None
+    labels_seconds: float | None = None
+
+
+class AgoraBest(Row):
+    """The best model ever seen."""
+
+    model: str
+    theta: int
+    score: float
+
+
+class Agora(Record):
+    """How Agora made the training data grow."""
+
+    NAME = "agora"
+
+    task: str
+    metric: str
+    pruning: str
+    thetas: tuple[AgoraTheta, ...]
+    train: AgoraExamples
+    dev: AgoraExamples
+    about: Free
+    warning: str
+    objection: str | None
+    iterations: tuple[AgoraIteration, ...]
+    stopped: str
+    best: AgoraBest
+    cost: AgoraCost
+
+
+# Evaluation
+
+
+class Interval(Row):
+    """A score: mean over seeds, bounds of its interval, one value per seed, and their standard deviation."""
+
+    value: float
+    low: float
+    high: float
+    seeds: tuple[float, ...]
+    deviation: float | None
+
+
+class Scores(Row):
+    """Scores by metric, with intervals."""
+
+    metrics: dict[str, Interval]
+    examples: int
+    groups: int
+    n_seeds: int
+    level: float
+    resamples: int
+    seed: int
+    method: str
+
+
+class Difference(Row):
+    """Two models in a metric, see `evaluation.resampling.compare`."""
+
+    ours: float
+    theirs: float
+    difference: float
+    low: float
+    high: float
+    p_examples: float
+    p_seeds: float | None
+
+
+class ScoreComparison(Row):
+    """Two models by metric; no p-value over so few seeds can be below `p_seeds_least`."""
+
+    metrics: dict[str, Difference]
+    p_seeds_least: float | None
+    examples: int
+    groups: int
+    n_seeds: int
+    level: float
+    resamples: int
+    seed: int
+    method: str
+
+
+class PredictedStatistics(Row):
+    """How often each class was predicted, or mean and standard deviation of predicted numbers."""
+
+    counts: dict[str, int] | None = None
+    mean: float | None = None
+    deviation: float | None = None
+
+
+class Confusion(Row):
+    """How many examples of each class (rows) were taken for each (columns)."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+
+class Mistake(Row):
+    """A wrong prediction; `confidence` is the softmax probability of the predicted answer."""
+
+    id: str
+    texts: tuple[str, ...]
+    label: str | float
+    prediction: str | float
+    confidence: float | None
+
+
+class Mistakes(Row):
+    """How many predictions are wrong, of how many, and the worst of them."""
+
+    count: int
+    rows: int
+    shown: tuple[Mistake, ...]
+
+
+class Evaluation(Row):
+    """What a model is worth on a part of a task; without labels there are only predictions."""
+
+    task: str
+    part: str
+    source: str
+    head: str
+    primary: str
+    statistics: ExampleStatistics
+    predicted: PredictedStatistics
+    scores: Scores | None
+    comparison: ScoreComparison | None
+    confusion: Confusion | None
+    mistakes: Mistakes | None
+    warnings: tuple[str, ...]
+    models: tuple[str, ...] | None = None
+    against: tuple[str, ...] | None = None
+    command: str | None = None
+    versions: Versions | None = None
+    machine: Machine | None = None
+
+
+class Evaluations(Record):
+    """All evaluations of a fine-tuned model, the latest last."""
+
+    NAME = "report"
+
+    version: int
+    evaluations: tuple[Evaluation, ...]
+
+
+# Export and benchmark
+
+
+class FileSeal(Row):
+    """Size and SHA-256 of a file."""
+
+    bytes: int
+    sha256: str
+
+
+class Likeness(Row):
+    """How like PyTorch's an output of an exported file is, see `export.parity.Likeness`."""
+
+    difference: float
+    share_of_limit: float
+    worst_cosine: float
+    mean_cosine: float
+    agreement: float | None
+
+
+class MetricDrop(Row):
+    """Scores of PyTorch and of the exported file on held-out examples; `unknown` is why there are none."""
+
+    name: str
+    unknown: str | None = None
+    examples: int | None = None
+    metric: str | None = None
+    pytorch: float | None = None
+    exported: float | None = None
+    drop: float | None = None
+
+
+class TextSource(Row):
+    """Where the texts come from that an export was compared on."""
+
+    source: str
+    content_hash: str | None = None
+
+
+class Parity(Record):
+    """An export: its files, what was compared with PyTorch and how. `folder` is where it was written (not stored)."""
+
+    NAME = "parity"
+
+    version: int
+    model: str
+    fingerprint: str
+    head: str
+    variant: str
+    runtime: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    max_length: int
+    pad_token_id: int
+    prefix: str
+    files: dict[str, FileSeal]
+    calibrated_on: int | None
+    likeness: dict[str, Likeness]
+    limits: dict[str, Number]
+    task: MetricDrop | None
+    batches: tuple[tuple[int, ...], ...]
+    sequences: int
+    tokens: int
+    text: TextSource
+    config: Free
+    seconds: float
+    versions: Versions
+    machine: Machine
+    folder: str | None = None
+
+
+class BenchSubject(Row):
+    """A model that was timed."""
+
+    name: str
+    kind: Literal["model", "shape", "export"]
+    head: str
+    architecture: Shape
+    parameters: int
+
+
+class BenchRow(Row):
+    """A model in a runtime at a batch size and a length, or over several lengths; milliseconds of a forward pass."""
+
+    subject: str
+    architecture: Shape
+    runtime: str
+    batch: int
+    lengths: tuple[int, ...]
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    p95_ms: float
+    passes: int
+    sentences_per_second: float
+    gflops: float
+    share_of_peak: float
+    peak_bytes: int | None
+    load_seconds: float
+    file_bytes: int
+
+
+class Bench(Record):
+    """A benchmark; `peak_gflops` is the speed of matrix products by as many processes and threads."""
+
+    NAME = "bench"
+
+    version: int
+    begun: str
+    seconds: float
+    load_average: float | None
+    threads: int
+    processes: int
+    peak_gflops: float
+    subjects: tuple[BenchSubject, ...]
+    rows: tuple[BenchRow, ...]
+    config: Free
+    versions: Versions
+    machine: Machine

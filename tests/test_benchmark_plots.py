@@ -1,0 +1,30 @@
+"""The plots of the documents show the shipped numbers."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def test_the_shipped_plots_are_those_of_the_shipped_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plots = runpy.run_path(str(REPOSITORY / "benchmarks" / "plots.py"))
+    monkeypatch.setitem(plots["main"].__globals__, "IMAGES", tmp_path)
+    plots["main"]()
+    shipped = sorted((REPOSITORY / "docs" / "images").glob("*.svg"))
+    assert [path.name for path in shipped] == sorted(path.name for path in tmp_path.iterdir())
+    for path in shipped:
+        assert path.read_text(encoding="utf-8") == (tmp_path / path.name).read_text(encoding="utf-8"), path.name
+
+
+def test_the_picture_of_quality_has_every_shape_where_it_was_measured() -> None:
+    figure = runpy.run_path(str(REPOSITORY / "benchmarks" / "plots.py"))["quality"]()
+    found = json.loads((REPOSITORY / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))
+    drawn = {(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].lines}
+    best, whole = found["runs"]["best"], found["teacher"]["sts_dev"]
+    assert (found["latency"]["best"]["median_ms"], best["sts_dev"] / whole) in drawn
+    assert (found["latency"]["teacher"]["median_ms"], 1.0) in drawn
