@@ -102,8 +102,9 @@ def main() -> None:
             },
         )
         folder = arguments.out / "extract"
-        selection = extract(config, folder, resume=(folder / "config.yaml").is_file())
-        results |= {"machine": machine(), "minutes": arguments.minutes, "selected": selection["winner"]["architecture"]}
+        selected = extract(config, folder, resume=(folder / "config.yaml").is_file()).winner
+        assert selected is not None
+        results |= {"machine": machine(), "minutes": arguments.minutes, "selected": selected.architecture}
         write(results, arguments.results)
     shapes = [results["selected"], *arguments.hand_picked]
     known = results.setdefault("pace", {})

@@ -36,12 +36,12 @@ from subarch.errors import (
     TrainingDiverged,
 )
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.prepare import environment
 from subarch.extraction.workers import Workers
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, load_selected, select, train_also, write_report
 from subarch.run.folder import RunFolder
+from subarch.run.machine import environment
 from tiny import tiny_sentences, tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
@@ -187,7 +187,7 @@ def test_the_environment_is_recorded_with_git_or_without(finished: Path, monkeyp
     assert set(recorded_then) == {"versions", "git", "machine"}
     assert recorded_then["versions"]["subarch"] == subarch.__version__
     monkeypatch.setenv("PATH", "")
-    assert environment()["git"] is None
+    assert environment().git is None
 
 
 def test_a_failing_theta_stops_nothing_and_is_told(finished: Path) -> None:
@@ -458,40 +458,40 @@ def test_later_questions_are_answered_without_training_and_the_first_one_again_a
     def best(key: Any, allowed: Any = lambda row: True) -> str:
         return str(min((row for row in rows if allowed(row)), key=key)["architecture"])
 
-    found = select(copy, {"objective": "w"})
+    found = select(copy, {"objective": "w"}).to_dict()
     assert found["winner"]["architecture"] == best(lambda row: -row["w"])
     assert any("bounded away from 0" in warning for warning in found["warnings"])
     assert (copy / "report.html").read_text().count("bounded away from 0")
 
     keep = 1 - sorted(row["error"] for row in rows)[3]
-    found = select(copy, {"objective": "latency", "keep": keep})
+    found = select(copy, {"objective": "latency", "keep": keep}).to_dict()
     assert found["winner"]["architecture"] == best(lambda row: row["latency_ms"], lambda row: row["error"] <= 1 - keep)
 
     limit = sorted(row["parameters"] for row in rows)[4]
-    found = select(copy, {"max_parameters": limit})
+    found = select(copy, {"max_parameters": limit}).to_dict()
     assert found["winner"]["architecture"] == best(lambda row: row["error"], lambda row: row["parameters"] <= limit)
     over = [row for row in found["candidates"] if row["parameters"] > limit]
     assert over
     assert all("over the size limit" in row["reason"] for row in over)
 
-    found = select(copy, {"max_latency_ratio": 0.5})
+    found = select(copy, {"max_latency_ratio": 0.5}).to_dict()
     most = 0.5 * read(copy, "latency")["teacher"]["median_ms"]
     assert found["objective"]["max_latency_ms"] == most
     assert found["winner"]["latency_ms"] <= most
 
-    found = select(copy, {"cost": "operations"})
+    found = select(copy, {"cost": "operations"}).to_dict()
     assert found["objective"] == dict.fromkeys(found["objective"]) | {"name": "error"}
     assert {row["latency_ms"] for row in found["candidates"]} == {None}
     assert found["teacher"]["latency_ms"] is None
 
-    found = select(copy, {"latency_batch": 2, "latency_length": 4})
+    found = select(copy, {"latency_batch": 2, "latency_length": 4}).to_dict()
     assert [row["error"] for row in found["candidates"]] == [row["error"] for row in rows]
     assert [row["latency_ms"] for row in found["candidates"]] != [row["latency_ms"] for row in rows]
     assert [row["operations"] for row in found["candidates"]] != [row["operations"] for row in rows]
-    again = select(copy, {"latency_batch": 2, "latency_length": 4})
+    again = select(copy, {"latency_batch": 2, "latency_length": 4}).to_dict()
     assert again == found  # measured once
 
-    found = select(copy, {"max_latency_ms": 1e-6, "max_parameters": 6000})
+    found = select(copy, {"max_latency_ms": 1e-6, "max_parameters": 6000}).to_dict()
     assert found["outcome"] == "infeasible"
     assert found["winner"] is None
     assert found["nearest"]["row"]["architecture"] == best(lambda row: row["latency_ms"])
@@ -530,7 +530,7 @@ def test_a_later_question_needs_neither_the_space_file_nor_the_weights_of_losers
     config, run = tiny_config(world, epsilon=13, space=str(space)), tmp_path / "run"
     extract(config, run)
     space.unlink()
-    winner = select(run, {"max_parameters": 20_000})["winner"]["architecture"]
+    winner = select(run, {"max_parameters": 20_000}).to_dict()["winner"]["architecture"]
     assert winner != "3-4-32-64"
     space.write_text(yaml.safe_dump(AXES | {"depth": [1, 2]}))
     with pytest.raises(InvalidStudy, match=r"space.yaml: is not the space that .*run was started with"):
@@ -552,7 +552,7 @@ def test_the_task_error_is_that_of_the_users_own_set(world: Path, tmp_path: Path
     rows = [{"query": " ".join(sentence[:-1]), "document": " ".join(sentence)} for sentence in words]
     task.write_text("".join(json.dumps(row) + "\n" for row in rows))
     changes = {"error": "task", "task": str(task), "objective": "latency", "keep": 0.6, "cost": "latency"}
-    selection = extract(tiny_config(world, epsilon=4, **changes), tmp_path / "run")
+    selection = extract(tiny_config(world, epsilon=4, **changes), tmp_path / "run").to_dict()
     reference = read(tmp_path / "run", "basis")["reference_error"]
     assert 0 < reference < 0.5  # the teacher finds most
     floor = 1 - 0.6 * (1 - reference)
@@ -625,7 +625,7 @@ def test_if_every_training_fails_the_reason_is_told_once_and_nothing_is_tried_ag
 
 def test_limits_that_nobody_meets_are_an_answer_before_any_training(world: Path, tmp_path: Path) -> None:
     asked = OneProcess.submitted
-    found = extract(tiny_config(world, max_parameters=10), tmp_path / "run")
+    found = extract(tiny_config(world, max_parameters=10), tmp_path / "run").to_dict()
     assert OneProcess.submitted == asked
     assert (found["outcome"], found["winner"], found["candidates"]) == ("infeasible", None, [])
     least = found["nearest"]["row"]

@@ -21,6 +21,7 @@ from subarch.extraction.workers import Pool
 from subarch.numbers.architecture import Architecture
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
+from subarch.run.records import StudyName
 from subarch.search import Certified
 
 
@@ -53,7 +54,9 @@ def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
     known = {trial.key for trial in study.trials()}
     for path in others:
         other = RunFolder.open(path)
-        theirs = Study.open(other.config.storage or sqlite(path / "study.db"), other.read("study"), study.identity)
+        theirs = Study.open(
+            other.config.storage or sqlite(path / "study.db"), other.read(StudyName).value, study.identity
+        )
         for trial in theirs.trials():
             weights = weights_path(path, trial.architecture, trial.settings)
             if trial.key in known or trial.error is None:

@@ -2,7 +2,7 @@
 
 All of it is known before anything is trained, so the same trials can answer another question later.
 
-    >>> question = Question.pose(config, space, run.read("basis"), run.read("latency"))
+    >>> question = Question.pose(config, space, run.read(Basis), run.read(Latencies))
     >>> question.strategy.ask(), question.objective.max_cost
 """
 
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +24,12 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.objectives import Objective
 from subarch.numbers.selection import CostUnit
 from subarch.numbers.space import Costs, SearchSpace, nearest_heads
+from subarch.run.records import Basis, Latencies
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.noise import Noise
 
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
-
-Latencies = dict[str, Any]
-"""latency.json: {"candidates": {name: {median_ms, q1_ms, q3_ms, ...} or {median_ms, "predicted": true}},
-"teacher": {...} | None, "model": {...} | None, "settings": {...}, "seconds", ...}."""
 
 
 def thetas(config: ExtractConfig) -> list[Settings]:
@@ -101,15 +97,13 @@ class Question:
         return self.objective.name != "w" or error > 0
 
     @classmethod
-    def pose(
-        cls, config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], latencies: Latencies | None
-    ) -> Question:
-        """`basis` is basis.json; `latencies` is latency.json where latency is the cost.
+    def pose(cls, config: ExtractConfig, space: SearchSpace, basis: Basis, latencies: Latencies | None) -> Question:
+        """What a run asks; `latencies` are there where latency is the cost.
 
         Raises:
             InvalidConfig: a quality floor without anything it could be a share of.
         """
-        inputs = Inputs(**basis["inputs"])
+        inputs = Inputs(**basis.inputs.model_dump())
         costs = space.costs(inputs, config.latency_length)
         problem = _problem(config, costs, basis, latencies)
         within = np.ones(len(costs), dtype=np.bool_)
@@ -123,20 +117,20 @@ class Question:
         rows: list[int] = np.flatnonzero((self.costs.table[:, [0, 2, 3]] == shape).all(axis=1)).tolist()
         return rows
 
-    def with_latencies(self, basis: dict[str, Any], latencies: Latencies) -> Question:
+    def with_latencies(self, basis: Basis, latencies: Latencies) -> Question:
         """The same question with other latencies, such as those measured since; the strategy keeps what it asked."""
         return replace(self, problem=_problem(self.config, self.costs, basis, latencies))
 
 
-def candidates(config: ExtractConfig, space: SearchSpace, basis: dict[str, Any]) -> SearchSpace:
+def candidates(config: ExtractConfig, space: SearchSpace, basis: Basis) -> SearchSpace:
     """The part of a space that is searched: with all numbers of heads, or with heads of about the teacher's size."""
     return space if config.heads == "all" else space.with_heads_of(_head_size(basis))
 
 
-def _head_size(basis: dict[str, Any]) -> float:
-    if basis["teacher"] is None:
+def _head_size(basis: Basis) -> float:
+    if basis.teacher is None:
         return HEAD_SIZE
-    teacher = Architecture.parse(basis["teacher"]["architecture"])
+    teacher = Architecture.parse(basis.teacher.architecture)
     return teacher.hidden / max(teacher.heads, 1)
 
 
@@ -158,19 +152,19 @@ def latency_limit(config: ExtractConfig, teacher_ms: float | None) -> float | No
     return config.max_latency_ms
 
 
-def _problem(config: ExtractConfig, costs: Costs, basis: dict[str, Any], latencies: Latencies | None) -> Problem:
+def _problem(config: ExtractConfig, costs: Costs, basis: Basis, latencies: Latencies | None) -> Problem:
     cost, teacher_ms = costs.operations.astype(np.float64), None
     if latencies is not None:
         rows = range(len(costs))
-        cost = np.array([latencies["candidates"][str(costs.architecture(row))]["median_ms"] for row in rows])
-        teacher_ms = latencies["teacher"]["median_ms"] if latencies["teacher"] else None
+        cost = np.array([latencies.candidates[str(costs.architecture(row))].median_ms for row in rows])
+        teacher_ms = None if latencies.teacher is None else latencies.teacher.median_ms
     objective = Objective(
         config.objective,
         parameters_maximum=float(costs.parameters.max()),
         cost_maximum=float(cost.max()),
         max_cost=latency_limit(config, teacher_ms),
         max_parameters=config.max_parameters,
-        max_error=_floor(config, basis["reference_error"]),
+        max_error=_floor(config, basis.reference_error),
     )
     # The time of a trial: its operations, and something fixed
     effort = costs.operations + 0.1 * costs.operations.max() + 1.0

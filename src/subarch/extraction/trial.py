@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from subarch.numbers.architecture import Architecture
+from subarch.run.folder import trial_weights
+from subarch.run.records import Hyperparameters, TrialRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,39 +47,42 @@ class Trial:
         return self.architecture, self.settings
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Trial:
-        """What `to_dict` gave."""
-        settings = Settings(data["steps"], **data["hyperparameters"], seed=data["seed"])
+    def of(cls, row: TrialRow) -> Trial:
+        """The trial that gave this row."""
+        theta = row.hyperparameters
+        assert theta.learning_rate is not None
+        assert theta.batch_size is not None
         return cls(
-            Architecture.parse(data["architecture"]),
-            settings,
-            data["error"],
-            tuple(Point(*point) for point in data["curve"]),
-            data["seconds"],
-            data["threads"],
-            data["reason"],
-            data["number"],
+            Architecture.parse(row.architecture),
+            Settings(row.steps, theta.learning_rate, theta.batch_size, row.seed),
+            row.error,
+            tuple(Point(*point) for point in row.curve),
+            row.seconds,
+            row.threads,
+            row.reason,
+            row.number,
         )
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: the record later tools and the report read."""
+    def row(self) -> TrialRow:
+        """The record that later tools and the report read."""
         settings = self.settings
-        return {
-            "number": self.number,
-            "architecture": str(self.architecture),
-            "hyperparameters": {"learning_rate": settings.learning_rate, "batch_size": settings.batch_size},
-            "seed": self.settings.seed,
-            "steps": self.settings.steps,
-            "state": "failed" if self.error is None else "complete",
-            "reason": self.reason,
-            "error": self.error,
-            "curve": [[point.step, point.error, point.seconds] for point in self.curve],
-            "seconds": self.seconds,
-            "threads": self.threads,
-        }
+        return TrialRow(
+            number=self.number,
+            architecture=str(self.architecture),
+            hyperparameters=Hyperparameters(learning_rate=settings.learning_rate, batch_size=settings.batch_size),
+            seed=settings.seed,
+            steps=settings.steps,
+            state="failed" if self.error is None else "complete",
+            reason=self.reason,
+            error=self.error,
+            curve=tuple((point.step, point.error, point.seconds) for point in self.curve),
+            seconds=self.seconds,
+            threads=self.threads,
+        )
 
 
 def weights_path(run: Path, architecture: Architecture, settings: Settings) -> Path:
     """Where a trial's trained weights are kept."""
-    name = f"{architecture}_s{settings.steps}_lr{settings.learning_rate}_b{settings.batch_size}_seed{settings.seed}"
-    return run / "weights" / f"{name}.safetensors"
+    return trial_weights(
+        run, str(architecture), settings.steps, settings.learning_rate, settings.batch_size, settings.seed
+    )

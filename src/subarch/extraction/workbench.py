@@ -11,7 +11,8 @@ progress, and every worker opens it again within seconds.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,14 @@ from subarch.extraction.trial import Settings, Trial
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
 from subarch.learning.targets import TargetCache
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
+from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student, save_weights
 from subarch.models.teacher import Teacher
-from subarch.numbers.architecture import Architecture
+from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
+from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs
+from subarch.run.records import Teacher as TeacherFigures
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import Corpus, build, own_tokenizer
 
@@ -98,6 +103,31 @@ class Workbench:
             anatomy = anatomy.lowest() if config.initialise == "inherit-lowest" else anatomy
         return cls(config, run, teacher, tokenizer, corpus, blueprint, signal, anatomy)
 
+    def basis(self) -> Basis:
+        """What all candidates share and are measured against; `seconds` is 0."""
+        teacher, inputs = None, self.blueprint.inputs
+        reference = 0.0 if self.config.error == "embedding" else None
+        if self.teacher is not None:
+            shape = self.teacher.architecture
+            teacher = TeacherFigures(
+                name=f"{self.teacher.folder.resolve().name} ({shape})",
+                architecture=str(shape),
+                parameters=shape.parameters(inputs).total,
+                operations=shape.operations(inputs, self.config.latency_length),
+            )
+            if isinstance(self.signal, TaskSignal):
+                reference = 1 - self.signal.score(self.teacher.model)
+        recipe = self.teacher.recipe if self.teacher is not None else Recipe(max_length=self.config.max_length)
+        return Basis(
+            inputs=EncoderInputs(**asdict(inputs)),
+            blueprint=EncoderBlueprint(**asdict(self.blueprint)),
+            recipe=EmbeddingRecipe(**asdict(recipe)),
+            teacher=teacher,
+            reference_error=reference,
+            identity=self.identity,
+            seconds=0.0,
+        )
+
     @property
     def identity(self) -> dict[str, Any]:
         """Everything a trial's error depends on, besides the candidate and its settings."""
@@ -127,3 +157,27 @@ class Workbench:
         if weights is not None:
             save_weights(student, weights)
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
+
+
+def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
+    """Corpus, targets and anatomy of a run, made where they are missing, and what all its candidates share."""
+    start = time.perf_counter()
+    bench = Workbench.open(config, run.path, report)
+    if run.has(Basis):
+        return run.read(Basis).model_copy(update={"identity": bench.identity})
+    if bench.teacher is not None:  # without one it is there already
+        bench.tokenizer.save_pretrained(run.path / "tokenizer")
+    basis = bench.basis()
+    basis = basis.model_copy(update={"seconds": time.perf_counter() - start})
+    run.write(basis)
+    return basis
+
+
+def blueprint_of(basis: Basis) -> Blueprint:
+    """What candidates of a run are built from."""
+    return Blueprint(**basis.blueprint.model_dump() | {"inputs": Inputs(**basis.inputs.model_dump())})
+
+
+def recipe_of(basis: Basis) -> Recipe:
+    """How candidates of a run turn text into an embedding."""
+    return Recipe(**basis.recipe.model_dump())

@@ -28,7 +28,6 @@ from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
 from subarch.errors import InvalidConfig, InvalidStudy
-from subarch.extraction.trial import Trial, weights_path
 from subarch.learning.collate import Cached, Collator, Loader
 from subarch.learning.targets import TargetStore
 from subarch.models.student import Student
@@ -40,9 +39,10 @@ from subarch.pretraining.outcome import outcome
 from subarch.pretraining.schedule import Schedule, decide
 from subarch.pretraining.trainer import PretrainTrainer, Progress
 from subarch.run.configuration import dump, load
-from subarch.run.folder import RunFolder
+from subarch.run.folder import RunFolder, trial_weights
 from subarch.run.machine import usable_cores
 from subarch.run.progress import Report, silent
+from subarch.run.records import Conclusion, Selection
 from subarch.run.yamlfile import read_yaml
 
 CHECKPOINTS = "pretrained.checkpoints"
@@ -247,9 +247,13 @@ def _searched(folder: RunFolder, architecture: Architecture) -> Path | None:
     """The weights that the search left of this architecture, if it was selected or trained there."""
     if not folder.has("selection") or not folder.has("conclusion"):
         return None
-    numbers = {row["architecture"]: row["trial"] for row in folder.read("selection")["candidates"]}
-    for trial in map(Trial.from_dict, folder.read("conclusion")["trials"]):
+    numbers = {row.architecture: row.trial for row in folder.read(Selection).candidates}
+    for trial in folder.read(Conclusion).trials:
         if trial.number == numbers.get(str(architecture)):
-            path = weights_path(folder.path, trial.architecture, trial.settings)
+            theta = trial.hyperparameters
+            assert theta.learning_rate is not None
+            assert theta.batch_size is not None
+            given = trial.architecture, trial.steps, theta.learning_rate, theta.batch_size, trial.seed
+            path = trial_weights(folder.path, *given)
             return path if path.is_file() else None
     return None

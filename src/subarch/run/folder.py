@@ -40,7 +40,7 @@ from subarch.run.records import Record
 
 Kind = TypeVar("Kind", bound=Record)
 
-FORMAT = 1
+FORMAT = 2
 FREE = {"workers", "ray", "trial_minutes", "reuse"}
 """Configuration keys that change nothing but speed, and may differ when a run is resumed."""
 
@@ -192,6 +192,11 @@ def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, problem["loc"]))
     return f"{place}: {problem['msg']}" if place else problem["msg"]
+
+
+def trial_weights(run: Path, architecture: str, steps: int, learning_rate: float, batch_size: int, seed: int) -> Path:
+    """Where a search leaves the weights of a candidate that it has trained."""
+    return run / "weights" / f"{architecture}_s{steps}_lr{learning_rate}_b{batch_size}_seed{seed}.safetensors"
 
 
 def places(model: Path, run: Path | None) -> tuple[Path, Path]:
