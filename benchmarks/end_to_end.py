@@ -28,12 +28,11 @@ from sts import sts_b
 from subarch.demo.demo import BYTES, PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.errors import InvalidExport
-from subarch.export.config import ExportConfig
+from subarch.export.config import ExportConfig, parse_runtime
 from subarch.export.export import export, target
-from subarch.export.seal import open_sealed, sealed
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import BenchConfig
-from subarch.latency.runtimes import Session
+from subarch.export.runtimes import Session, find_export, open_export
+from subarch.latency.bench import bench
+from subarch.latency.config import BenchConfig
 from subarch.learning.signals import text_embedder
 from subarch.models.teacher import Teacher
 from subarch.run.configuration import load
@@ -138,11 +137,10 @@ def exported(model: Path, variant: str, corpus: Path, run: Path) -> Path:
     """The folder of an export that parity let through, made where it is not there already; of torch the model's."""
     if variant == "torch":
         return model
-    runtime, _, quantize = variant.partition("-")
-    options = {"runtime": runtime, "quantize": quantize or None, "corpus": [str(corpus)]}
-    config = load(ExportConfig, None, options)
+    runtime, quantize = parse_runtime(variant)
+    config = load(ExportConfig, None, {"runtime": runtime, "quantize": quantize, "corpus": [str(corpus)]})
     folder = target(model, config, run)
-    if folder.is_dir() and sealed(folder)[1]["fingerprint"] == Teacher.load(model).fingerprint:
+    if folder.is_dir() and find_export(folder)[1]["fingerprint"] == Teacher.load(model).fingerprint:
         return folder
     return Path(export(model, config, run)["folder"])
 
@@ -150,7 +148,7 @@ def exported(model: Path, variant: str, corpus: Path, run: Path) -> Path:
 def spearman(model: Path, variant: str, folder: Path, sts: Path) -> float:
     """Spearman's correlation on STS-B dev, of a model in PyTorch or of an export of it."""
     teacher = Teacher.load(model)
-    forward = teacher.model if variant == "torch" else Embedder(open_sealed(folder, usable_cores()))
+    forward = teacher.model if variant == "torch" else Embedder(open_export(folder, usable_cores()))
     return sts_b(sts / "dev.tsv").scores(text_embedder(forward, teacher))["spearman"]
 
 

@@ -63,14 +63,24 @@ TASKS: dict[str, dict[str, Any]] = {
     "cola": {},
     "mrpc": {},
     "sst2": {"rows": 10_000},
-    "boolq": {"parts": ["validation"], "max_length": 192},
+    "boolq": {"data": "SuperGLUE-BoolQ", "parts": ["validation"], "max_length": 192},
     "rte": {},
-    "copa": {},
+    "copa": {"data": "COPA-full"},
     "stsb": {},
-    "race": {"max_length": 256},
+    "race": {
+        "data": "RACE-sample/race.jsonl",
+        "first": "article",
+        "second": "question",
+        "choices": ["options"],
+        "label": "answer",
+        "group": "example_id",
+        "kind": "choice",
+        "max_length": 256,
+    },
     "dream": {"rows": 1_000},
 }
-"""What is read of each: DREAM's training part is sampled for time, of BoolQ only the validation part is here."""
+"""What is read of each, below the folder of all: DREAM's training part is sampled for time, of BoolQ only the
+validation part is here, and RACE is a thousand questions in one file, without official parts."""
 FEWER_EPOCHS = {"race": 3, "dream": 3}
 """A pass over the choices of one passage costs as much as fifty over a sentence."""
 ALONE = ("teacher", "plain", "distilled")
@@ -131,7 +141,8 @@ class Bench:
 
     def __init__(self, task: str, arguments: argparse.Namespace, encoders: dict[str, Path]) -> None:
         own = {"rows": arguments.rows} if arguments.rows else {}
-        self.config = load(FinetuneConfig, None, {"task": task, "data": arguments.data} | TASKS[task] | own)
+        data = str(Path(arguments.data) / TASKS[task].get("data", ""))
+        self.config = load(FinetuneConfig, None, {"task": task} | TASKS[task] | {"data": data} | own)
         self.parts: Parts = parts_of(self.config)
         self.metric = primary(self.parts.train.task)
         self.settings = FitSettings(max_length=self.config.max_length, patience=2)

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import kendalltau
 
-from subarch.extraction.config import RuntimeName
+from subarch.export.config import RuntimeName
 from subarch.extraction.latencies import DESIGN
 from subarch.latency.cache import LatencyCache
-from subarch.latency.measuring import Bench, Stopwatch
+from subarch.latency.measuring import Candidates, Stopwatch
 from subarch.latency.model import TERMS, fit, spread
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint
@@ -43,17 +43,17 @@ INPUTS = Inputs(vocabulary=30522, positions=512, token_types=2, output=384)
 RECIPE = Recipe(normalize=True, max_length=256)
 
 
-def measured_twice(bench: Bench, names: Sequence[str], console: Console) -> list[NDArray[np.float64]]:
+def measured_twice(timed: Candidates, names: Sequence[str], console: Console) -> list[NDArray[np.float64]]:
     """Milliseconds of A and of B, in the order of the names."""
-    given = {"runtime": bench.runtime, "threads": bench.threads, "batch": bench.batch, "lengths": list(bench.lengths)}
+    given = {"runtime": timed.runtime, "threads": timed.threads, "batch": timed.batch, "lengths": list(timed.lengths)}
     watches = [
-        Stopwatch(bench.calls, LatencyCache(given | {"inputs": str(INPUTS), "series": series}), bench.block, 1)
+        Stopwatch(timed.calls, LatencyCache(given | {"inputs": str(INPUTS), "series": series}), timed.block, 1)
         for series in "AB"
     ]
-    for first in range(0, len(names), bench.block):
+    for first in range(0, len(names), timed.block):
         for watch in watches:
-            watch.measure(names[first : first + bench.block])
-        console.print(f"{bench.runtime}: {min(first + bench.block, len(names))} of {len(names)} measured twice")
+            watch.measure(names[first : first + timed.block])
+        console.print(f"{timed.runtime}: {min(first + timed.block, len(names))} of {len(names)} measured twice")
     return [np.array([watch.known[name]["median_ms"] for name in names]) for watch in watches]
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     table = Table("runtime", "median, 90th percentile: model", "measured again", "τ: model", "measured again")
     for runtime in arguments.runtimes:
         place = cast(RuntimeName, runtime), arguments.threads, arguments.batch, [arguments.length]
-        a, b = measured_twice(Bench(*place, blueprint, RECIPE, None), names, console)
+        a, b = measured_twice(Candidates(*place, blueprint, RECIPE, None), names, console)
         found[runtime] = row = compared(space, design, rest, a, b)
         found[runtime] |= {"milliseconds": {name: [x, y] for name, x, y in zip(names, a, b, strict=True)}}
         table.add_row(

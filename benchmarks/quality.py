@@ -40,7 +40,7 @@ from sts import sts_b
 from subarch.demo.demo import PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.extraction.config import ExtractConfig
-from subarch.latency.timing import TorchRuntime, measure
+from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Loader
 from subarch.learning.signals import text_embedder
 from subarch.models.teacher import Teacher
@@ -194,9 +194,9 @@ def latencies(names: list[str], out: Path, teacher: Path) -> dict[str, Any]:
     """Milliseconds of one sentence of 32 tokens, models in turn; the teacher among them."""
     encoders = {name: Teacher.load(out / name / "pretrained") for name in names}
     encoders["teacher"] = Teacher.load(teacher)
-    runtime = TorchRuntime(usable_cores())
-    calls = {name: runtime.prepare(e.model, e.encoder.config.vocab_size, 1, (32,)) for name, e in encoders.items()}
-    return {name: asdict(latency) for name, latency in measure(calls, 15).items()}
+    models, vocabulary = {name: e.model for name, e in encoders.items()}, encoders["teacher"].encoder.config.vocab_size
+    found = measure_models(models, vocabulary, batch=1, length=32, threads=usable_cores(), rounds=15)
+    return {name: asdict(latency) for name, latency in found.items()}
 
 
 def table(results: dict[str, Any]) -> Table:

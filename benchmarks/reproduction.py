@@ -29,7 +29,7 @@ from rich.table import Table
 
 from records import write
 from subarch import Architecture, Inputs, ParameterCount
-from subarch.latency.bench.config import RUNTIMES, BenchConfig
+from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.run.configuration import load
 
 RESULTS = Path(__file__).parent / "results" / "reproduction.json"
@@ -163,7 +163,7 @@ def stock(folder: Path, shape: str, inputs: Inputs, family: str) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from subarch.latency.bench.subjects import write_shape
+    from subarch.latency.subjects import write_shape
 
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     words = [*special, *map(str, range(inputs.vocabulary - len(special)))]
@@ -176,7 +176,7 @@ def stock(folder: Path, shape: str, inputs: Inputs, family: str) -> None:
 
 def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     """What `bench` finds of the models in one runtime after the other."""
-    from subarch.latency.bench.bench import bench
+    from subarch.latency.bench import bench
 
     folders = {name: arguments.out / name for name in MODELS}
     for name, (shape, inputs, family) in MODELS.items():

@@ -22,12 +22,13 @@ from subarch.errors import (
     InvalidTeacher,
     MissingExtra,
 )
-from subarch.export.exportable import reload
-from subarch.latency.bench import bench as stage
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import RUNTIMES, BenchConfig
-from subarch.latency.bench.subjects import Subject, artifacts, find, write_shape
-from subarch.latency.visits import PASSES
+from subarch.export.graph import load_graph
+from subarch.latency import bench as stage
+from subarch.latency.bench import bench
+from subarch.latency.config import RUNTIMES, BenchConfig
+from subarch.latency.serving import Task
+from subarch.latency.subjects import Subject, artifacts, find, write_shape
+from subarch.latency.timing import PASSES
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load
@@ -48,10 +49,10 @@ class FakeGroup:
 
     milliseconds: ClassVar[dict[str, float]] = {}
     visits: ClassVar[list[tuple[str, int, tuple[int, ...], int]]] = []
-    tasks: ClassVar[dict[str, dict[str, Any]]] = {}
+    tasks: ClassVar[dict[str, Task]] = {}
     open: ClassVar[set[str]] = set()
 
-    def __init__(self, name: str, task: dict[str, Any], count: int) -> None:
+    def __init__(self, name: str, task: Task, count: int) -> None:
         self.name, self.count = name, count
         self.load_seconds, self.peak_bytes = [0.1, 0.3, 0.2][:count], [1000, 3000, 2000][:count]
         FakeGroup.tasks[name] = task
@@ -127,7 +128,7 @@ def test_processes_are_summed_and_share_the_cores(monkeypatch: pytest.MonkeyPatc
     assert found["peak_gflops"] == pytest.approx(3 * 2 * SIDE**3 / 1e-3 / 1e9)
     assert (row["peak_bytes"], row["load_seconds"]) == (3000, 0.2)
     assert found["threads"] == 2
-    assert {task["threads"] for task in FakeGroup.tasks.values()} == {2}
+    assert {task.threads for task in FakeGroup.tasks.values()} == {2}
 
 
 def test_lengths_of_a_corpus(model: Path, tmp_path: Path) -> None:
@@ -202,7 +203,7 @@ def test_every_runtime_gets_its_file(tmp_path: Path) -> None:
 def test_a_shape_is_the_stock_model_of_it(family: str, tmp_path: Path) -> None:
     architecture, inputs = Architecture.parse("2-2-16-24"), Inputs(60, 24, 1)
     write_shape(architecture, inputs, tmp_path, family)
-    graph = reload(tmp_path, "encoder")
+    graph = load_graph(tmp_path, "encoder")
     assert graph.model.config.model_type == family
     assert Architecture.from_config(graph.model.config) == architecture
     counted = sum(parameter.numel() for parameter in graph.model.parameters())
@@ -227,7 +228,7 @@ def test_a_masked_lm_head_is_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["no/such/model", "4-8-1024", "4-8-1024-768-2", "4x8"])
 def test_neither_a_folder_nor_a_shape(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match=f"{name}: nothing is there, and it is no shape"):
+    with pytest.raises(InvalidConfig, match=f"{name}: is neither a path nor a shape"):
         find([name], config(), tmp_path)
 
 
@@ -262,7 +263,7 @@ def test_an_export_that_was_changed_since_its_parity(tmp_path: Path) -> None:
     file = run / "exported" / "onnx" / "onnx" / "model.onnx"
     file.write_bytes(file.read_bytes() + b"\0")
     for name in (run, run / "exported" / "onnx", file):
-        with pytest.raises(InvalidExport, match="was changed since it was compared with PyTorch"):
+        with pytest.raises(InvalidExport, match="was changed after it was compared with PyTorch"):
             bench([str(name)], config(runtime=["onnx"]))
     assert FakeGroup.visits == []
 
@@ -275,7 +276,7 @@ def test_a_length_beyond_the_positions(model: Path) -> None:
 def test_a_runtime_that_is_not_installed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incomplete = {"complete": False, "missing": ["openvino>=2026.1"], "command": "python -m pip install openvino"}
     found = {"openvino": incomplete, "onnx": {"complete": True, "missing": []}}
-    for place in ("subarch.export.packages.extras", "subarch.latency.bench.bench.extras"):
+    for place in ("subarch.export.runtimes.extras", "subarch.latency.bench.extras"):
         monkeypatch.setattr(place, lambda: found)
     with pytest.raises(MissingExtra, match=r"subarch\[openvino\]"):
         bench([str(model)], config(runtime=["torch", "openvino-int8"]))
@@ -295,7 +296,7 @@ def test_a_full_disk_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.latency.bench.subjects.write", full)
+    monkeypatch.setattr("subarch.latency.subjects.write", full)
     with pytest.raises(InvalidExport, match="No space left on device; free some space, or set TMPDIR"):
         bench([str(model)], config(runtime=["onnx"]))
 
@@ -347,4 +348,4 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert found["command"] == shlex.join(["subarch", "bench", *words, "--json"])
     code, out, err = call("9-9-9", "--json", "--run", str(tmp_path / "none"))
     assert (code, out) == (1, "")
-    assert "InvalidConfig: 9-9-9: nothing is there" in " ".join(err.split())
+    assert "InvalidConfig: 9-9-9: is neither a path nor a shape" in " ".join(err.split())

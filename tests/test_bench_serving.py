@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,14 @@ import pytest
 
 from forked import start
 from subarch.errors import InvalidExport
-from subarch.export.exportable import reload
-from subarch.latency.bench import bench as stage
-from subarch.latency.bench import processes, serving
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import BenchConfig
-from subarch.latency.bench.processes import Group
-from subarch.latency.bench.serving import TorchSession, opened, peak_memory
-from subarch.latency.bench.subjects import write_shape
-from subarch.latency.runtimes import timed
+from subarch.export.graph import load_graph
+from subarch.latency import bench as stage
+from subarch.latency import serving
+from subarch.latency.bench import bench
+from subarch.latency.config import BenchConfig
+from subarch.latency.serving import Group, Task, TorchSession, open_task, peak_memory
+from subarch.latency.subjects import write_shape
+from subarch.latency.timing import session_call
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load
 from tiny_export import exported, tiny_model
@@ -32,7 +32,7 @@ SHAPE, INPUTS = Architecture.parse("1-2-16-24"), Inputs(60, 32)
 class Forked:
     """In place of a process of Python's, with its pipes: one that has torch imported."""
 
-    def __init__(self, task: dict[str, Any]) -> None:
+    def __init__(self, task: Task) -> None:
         (asked, ask), (answer, answered) = os.pipe(), os.pipe()
 
         def work() -> None:
@@ -40,7 +40,7 @@ class Forked:
             os.close(answer)
             os.dup2(asked, 0)
             os.dup2(answered, 1)
-            sys.stdin, sys.argv = os.fdopen(0), ["serving", json.dumps(task)]
+            sys.stdin, sys.argv = os.fdopen(0), ["serving", json.dumps(asdict(task))]
             serving.main()
 
         self.pid = start(work)
@@ -63,11 +63,11 @@ class Forked:
 def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Forked]]:
     begun: list[Forked] = []
 
-    def begin(task: dict[str, Any]) -> Forked:
+    def begin(task: Task) -> Forked:
         begun.append(Forked(task))
         return begun[-1]
 
-    monkeypatch.setattr(processes, "_start", begin)
+    monkeypatch.setattr(serving, "_start", begin)
     yield begun
     assert all(process.code is not None for process in begun)
 
@@ -79,9 +79,8 @@ def shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def task(folder: Path, **options: Any) -> dict[str, Any]:
-    model = {"engine": "torch", "path": str(folder), "head": "encoder", "vocabulary": 60, "threads": 1}
-    return model | options
+def task(path: Path, engine: Any = "torch") -> Task:
+    return Task(engine, threads=1, path=str(path), vocabulary=60)
 
 
 def test_an_export_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -108,7 +107,7 @@ def test_an_export_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 def test_several_serve_at_the_same_time(shape: Path, forked: list[Forked], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "TOGETHER", 0.02)
+    monkeypatch.setattr(serving, "TOGETHER", 0.02)
     with Group("it", task(shape), count=2) as group:
         assert group.visit(1, (8,), passes=0) == [[], []]  # a warm-up is one pass
         for times in group.visit(1, (8,), passes=2):
@@ -130,12 +129,12 @@ def test_one_that_dies_is_named(shape: Path, forked: list[Forked]) -> None:
     with Group("MiniLM in torch", task(shape), count=2) as group:
         os.kill(forked[1].pid, 9)
         forked[1].wait()
-        with pytest.raises(InvalidExport, match=r"MiniLM in torch: the process that runs it ended with code -9"):
+        with pytest.raises(InvalidExport, match=r"MiniLM in torch: its process ended with code -9"):
             group.visit(1, (8,), passes=1)
 
 
 def test_one_that_cannot_open_its_model_is_named(tmp_path: Path, forked: list[Forked]) -> None:
-    with pytest.raises(InvalidExport, match="it in torch: the process that runs it ended with code 1"):
+    with pytest.raises(InvalidExport, match="it in torch: its process ended with code 1"):
         Group("it in torch", task(tmp_path / "gone"), count=1)
 
 
@@ -145,7 +144,7 @@ def test_torch_computes_what_the_model_does(tmp_path: Path) -> None:
 
     for head, rows in (("sentence", (2, 7)), ("choice", (2, 3, 7))):
         folder = tiny_model(tmp_path / head, head, layers=1)
-        graph = reload(folder, head)  # type: ignore[arg-type]
+        graph = load_graph(folder, head)  # type: ignore[arg-type]
         session = TorchSession(graph)
         ids = np.random.default_rng(0).integers(5, 60, rows)
         found = session({"input_ids": ids, "attention_mask": np.ones_like(ids)})
@@ -155,7 +154,7 @@ def test_torch_computes_what_the_model_does(tmp_path: Path) -> None:
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values.numpy())
         assert dict(session.inputs) == dict.fromkeys(graph.inputs, len(rows))
-        first, second = timed(session, 60, 2, (4, 9))()  # type: ignore[misc]
+        first, second = session_call(session, 60, 2, (4, 9))()  # type: ignore[misc]
         key = session.outputs[0]
         assert len(first[key]) == len(second[key]) == 2
 
@@ -167,7 +166,7 @@ def test_products_are_multiplied_by_the_faster_of_what_torch_has(monkeypatch: py
 
     used = []
     monkeypatch.setattr(products, "_fits", lambda states, weight: used.append(states.shape))
-    prepare, seconds = opened({"engine": "product", "threads": torch.get_num_threads(), "size": 5})
+    prepare, seconds = open_task(Task("product", torch.get_num_threads(), size=5))
     assert seconds == 0
     assert torch.equal(prepare(1, ())(), torch.full((5, 5), 5.0))  # type: ignore[arg-type]
     assert used == ([(5, 5)] if products.AVAILABLE else [])

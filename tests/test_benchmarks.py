@@ -54,7 +54,7 @@ def test_reproduction(last_line: Benchmark) -> None:
 @pytest.fixture
 def milliseconds(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, float]]:
     """What a forward pass is said to take, by model and runtime; nothing is timed."""
-    monkeypatch.setattr("subarch.latency.bench.bench.Group", FakeGroup)
+    monkeypatch.setattr("subarch.latency.bench.Group", FakeGroup)
     yield FakeGroup.milliseconds
     FakeGroup.milliseconds.clear()
 

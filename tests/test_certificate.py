@@ -288,7 +288,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBARCH_CACHE", str(folder / "cache"))
         patch.setattr("subarch.pipeline.Workers", Formula)
-        patch.setattr("subarch.extraction.latencies.Bench", Clock)
+        patch.setattr("subarch.extraction.latencies.Candidates", Clock)
         patch.setattr("subarch.latency.measuring.measure", Clock.measure)
         options = {"strategy": "certified", "repeats": 1, "audit": 3, "cost": "latency", "max_latency_ms": 1.5}
         selection = extract(tiny_config(folder, **options), folder / "run").to_dict()

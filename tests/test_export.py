@@ -28,15 +28,15 @@ from subarch.export import export as stage
 from subarch.export import int8
 from subarch.export.config import ExportConfig
 from subarch.export.export import target
-from subarch.export.exportable import Graph
-from subarch.export.seal import open_sealed
+from subarch.export.graph import Graph
+from subarch.export.runtimes import open_export
 from subarch.models.teacher import Teacher
 from subarch.run import machine as doctor
 from subarch.run.configuration import load
 from subarch.run.folder import places
 from subarch.text.corpus import build
 from tiny import tiny_corpus, tiny_teacher, write_json
-from tiny_export import HEADS, exported, tiny_model, with_corpus
+from tiny_export import HAS_VNNI, HEADS, exported, tiny_model, with_corpus
 
 STOCK: dict[str, Any] = {
     "encoder": AutoModel,
@@ -79,7 +79,7 @@ def test_every_head_computes_what_the_stock_model_does(
     record = exported(models[head], tmp_path / "run", runtime=runtime)
     stock = STOCK[head].from_pretrained(models[head]).eval()
     batch = padded(head, stock.config.type_vocab_size > 1)
-    session = open_sealed(tmp_path / "run" / "exported" / runtime, threads=1)
+    session = open_export(tmp_path / "run" / "exported" / runtime, threads=1)
     assert list(session.inputs) == list(batch) == record["inputs"]
     found = session({name: value.numpy() for name, value in batch.items()})
     with torch.inference_mode():
@@ -97,7 +97,7 @@ def test_embeddings_in_the_graph_are_those_of_sentence_transformers(models: dict
     texts = ["the old boat sees a net", "bread", "the teacher takes the one pen under every lesson and a map"]
     expected = SentenceTransformer(str(models["sentence"]), device="cpu").encode(texts)
     batch = AutoTokenizer.from_pretrained(tmp_path / "exported" / "onnx")(texts, padding=True, return_tensors="np")
-    found = open_sealed(tmp_path / "exported" / "onnx", threads=1)(dict(batch))["sentence_embedding"]
+    found = open_export(tmp_path / "exported" / "onnx", threads=1)(dict(batch))["sentence_embedding"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -113,12 +113,13 @@ def test_a_head_can_be_asked_for(models: dict[str, Path], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("head", HEADS)
 def test_int8_of_every_head(head: str, models: dict[str, Path], tmp_path: Path) -> None:
+    least = 0.9 if HAS_VNNI else 0.6
     exact = exported(models[head], tmp_path, runtime="onnx")
-    small = exported(models[head], tmp_path, runtime="onnx", quantize="int8", min_cosine=0.9)
+    small = exported(models[head], tmp_path, runtime="onnx", quantize="int8", min_cosine=least)
     like = small["likeness"][small["outputs"][-1]]
-    assert 0.9 <= like["worst_cosine"] <= like["mean_cosine"] < 1 - 1e-9
+    assert least <= like["worst_cosine"] <= like["mean_cosine"] < 1 - 1e-9
     assert like["difference"] > 1e-4
-    assert small["limits"] == {"min_cosine": 0.9, "max_drop": 0.02}
+    assert small["limits"] == {"min_cosine": least, "max_drop": 0.02}
     assert small["files"]["model.onnx"]["bytes"] < exact["files"]["model.onnx"]["bytes"]
     assert (like["agreement"] is None) == (head in ("encoder", "sentence", "regression"))
 
@@ -190,10 +191,10 @@ def test_beside_the_model_only_the_graph_is_added(models: dict[str, Path], tmp_p
     assert not (tmp_path / "run").exists()
     (model / "openvino").mkdir()
     (model / "openvino" / "openvino_model.xml").write_text("somebody's")
-    with pytest.raises(InvalidExport, match="was not exported by this program; move it away"):
+    with pytest.raises(InvalidExport, match="exists already and is not an export of this program; move it away"):
         exported(model, tmp_path / "run", beside=True, runtime="openvino")
     assert (model / "openvino" / "openvino_model.xml").read_text() == "somebody's"
-    with pytest.raises(InvalidExport, match="no such folder, so nothing can be put beside it"):
+    with pytest.raises(InvalidExport, match="no such folder to write into"):
         exported(tmp_path / "missing", tmp_path / "run", beside=True)
 
 
@@ -221,7 +222,7 @@ def test_where_exports_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_runs_own_corpus_is_taken_where_the_tokenizer_made_it(models: dict[str, Path], tmp_path: Path) -> None:
     corpus = tiny_corpus(tmp_path / "corpus.txt")
     build([corpus], Teacher.load(models["encoder"]).tokenizer, tmp_path / "run" / "corpus")
-    record = exported(models["encoder"], tmp_path / "run", quantize="int8", calibration=16)
+    record = exported(models["encoder"], tmp_path / "run", quantize="int8", calibration=16, min_cosine=0.5)
     assert record["text"]["source"] == "the run's corpus, held-out part"
     assert record["calibrated_on"] == 16
     other = tiny_model(tmp_path / "other", "encoder")
@@ -236,16 +237,17 @@ def left(run: Path) -> list[str]:
 
 
 def test_int8_that_is_too_far_off_is_kept_out_and_its_figure_told(models: dict[str, Path], tmp_path: Path) -> None:
+    options = {"runtime": "openvino", "quantize": "int8"}
     with pytest.raises(
         InvalidExport,
-        match=r"onnx-int8 is not kept: sentence_embedding falls to a cosine of 0\.99\d\d .*limit is 0\.9999",
+        match=r"not kept: the cosine of sentence_embedding with PyTorch's falls to 0\.99\d\d .*limit is 0\.99999",
     ):
-        exported(models["sentence"], tmp_path, quantize="int8", min_cosine=0.9999)
+        exported(models["sentence"], tmp_path, **options, min_cosine=0.99999)
     assert left(tmp_path) == []
-    kept = exported(models["sentence"], tmp_path, quantize="int8")
-    with pytest.raises(InvalidExport, match="is not kept"):
-        exported(models["sentence"], tmp_path, quantize="int8", min_cosine=0.9999)
-    parity = json.loads((tmp_path / "exported" / "onnx-int8" / "onnx" / "parity.json").read_text())
+    kept = exported(models["sentence"], tmp_path, **options)
+    with pytest.raises(InvalidExport, match="was not kept"):
+        exported(models["sentence"], tmp_path, **options, min_cosine=0.99999)
+    parity = json.loads((tmp_path / "exported" / "openvino-int8" / "openvino" / "parity.json").read_text())
     assert parity["files"] == kept["files"], "a failed export leaves the earlier one"
 
 
@@ -258,7 +260,7 @@ def test_fp32_that_differs_is_refused(models: dict[str, Path], tmp_path: Path, m
 
     monkeypatch.setattr(stage, "write_onnx", wrong)
     with pytest.raises(
-        InvalidExport, match=r"onnx is not kept: last_hidden_state differs from PyTorch's by up to 0\.0"
+        InvalidExport, match=r"onnx was not kept: last_hidden_state differs from PyTorch's by up to 0\.0"
     ):
         exported(models["sentence"], tmp_path)
     assert left(tmp_path) == []
@@ -288,11 +290,11 @@ def test_models_that_cannot_be_exported_are_refused(tmp_path: Path) -> None:
 
 def test_too_little_to_calibrate_on(models: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(
-        InvalidCorpus, match=r"0 texts to calibrate on \(random tokens\), 128 are needed: give more text"
+        InvalidCorpus, match=r"0 texts to calibrate on \(random tokens\), but 128 are needed: give more text"
     ):
         exported(models["encoder"], tmp_path, quantize="int8-static")
     options = with_corpus(tmp_path) | {"quantize": "int8-static", "calibration": 1000}
-    with pytest.raises(InvalidCorpus, match=r"1\d\d texts to calibrate on .*1000 are needed"):
+    with pytest.raises(InvalidCorpus, match=r"1\d\d texts to calibrate on .*but 1000 are needed"):
         exported(models["encoder"], tmp_path, **options)
     assert left(tmp_path) == []
 
@@ -312,7 +314,7 @@ def full_disk(kilobytes: int) -> Iterator[None]:
 def test_a_full_disk_is_told_and_nothing_is_left(
     options: dict[str, Any], models: dict[str, Path], tmp_path: Path
 ) -> None:
-    with full_disk(50), pytest.raises(InvalidExport, match=r"cannot be written: .*nothing of it is left"):
+    with full_disk(50), pytest.raises(InvalidExport, match=r"cannot be written: .*nothing was kept"):
         exported(models["encoder"], tmp_path, **options)
     assert left(tmp_path) == []
 
@@ -323,7 +325,7 @@ def test_a_disk_that_is_full_when_openvino_writes(
     with ExitStack() as later:
         write = stage.write_onnx
         monkeypatch.setattr(stage, "write_onnx", lambda *to: (write(*to), later.enter_context(full_disk(50))))
-        with pytest.raises(InvalidExport, match=r"cannot be written: OpenVINO: .*nothing of it is left"):
+        with pytest.raises(InvalidExport, match=r"cannot be written: OpenVINO: .*nothing was kept"):
             exported(models["encoder"], tmp_path, runtime="openvino")
     assert left(tmp_path) == []
 

@@ -16,13 +16,12 @@ from sentence_transformers import SentenceTransformer
 
 from subarch.errors import InvalidExport
 from subarch.export import export as stage
-from subarch.export import seal
-from subarch.export.exportable import load as load_exportable
-from subarch.export.seal import open_sealed, sealed
-from subarch.export.task import metric_drop
+from subarch.export import runtimes
+from subarch.export.graph import load_exportable
+from subarch.export.parity import metric_drop
+from subarch.export.runtimes import find_export, open_export, open_file
 from subarch.finetuning.config import FinetuneConfig
-from subarch.latency.runtimes import FileRuntime
-from subarch.latency.timing import measure
+from subarch.latency.timing import measure, session_call
 from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
@@ -71,8 +70,8 @@ def test_a_file_that_was_changed_is_refused_by_both_loaders(at: int, run: Path, 
     content = bytearray(file.read_bytes())
     content[at] ^= 1
     file.write_bytes(content)
-    with pytest.raises(InvalidExport, match=r"model.onnx: was changed since it was compared with PyTorch .*export the"):
-        open_sealed(folder, threads=1)
+    with pytest.raises(InvalidExport, match=r"model.onnx: was changed after it was compared with PyTorch .*export the"):
+        open_export(folder, threads=1)
     with pytest.raises(ValueError, match=r"model.onnx is not the file that was compared"):
         documented_loader()(folder)
 
@@ -81,35 +80,35 @@ def test_the_weights_of_openvino_are_sealed_too(run: Path, tmp_path: Path) -> No
     folder = shutil.copytree(run / "exported" / "openvino", tmp_path / "copy")
     with (folder / "openvino" / "openvino_model.bin").open("ab") as file:
         file.write(b"\0")
-    with pytest.raises(InvalidExport, match=r"openvino_model.bin: was changed since"):
-        sealed(folder)
+    with pytest.raises(InvalidExport, match=r"openvino_model.bin: was changed after"):
+        find_export(folder)
 
 
 def test_what_is_no_export_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidExport, match=r"no exported model \(there is no parity.json\)"):
-        sealed(run / "pretrained")
+    with pytest.raises(InvalidExport, match=r"no exported model \(it has no parity.json\)"):
+        find_export(run / "pretrained")
     folder = shutil.copytree(run / "exported" / "onnx", tmp_path / "copy")
     for damage in ("{", "{}", '{"runtime": "onnx", "files": {}}', '{"runtime": "tensorrt", "files": {}}'):
         (folder / "onnx" / "parity.json").write_text(damage)
         with pytest.raises(InvalidExport, match=r"is damaged .*export the model again"):
-            sealed(folder)
+            find_export(folder)
     shutil.copy(run / "exported" / "onnx" / "onnx" / "parity.json", folder / "onnx" / "parity.json")
     (folder / "onnx" / "model.onnx").unlink()
     with pytest.raises(InvalidExport, match="is damaged"):
-        sealed(folder)
+        find_export(folder)
 
 
 def test_a_folder_is_found_from_outside_and_inside(run: Path) -> None:
     folder = run / "exported" / "openvino"
-    assert sealed(folder)[0] == sealed(folder / "openvino")[0] == folder / "openvino" / "openvino_model.xml"
-    record = sealed(folder)[1]
+    assert find_export(folder)[0] == find_export(folder / "openvino")[0] == folder / "openvino" / "openvino_model.xml"
+    record = find_export(folder)[1]
     assert record["machine"]["cores"]["usable"] >= 1
     assert {"torch", "openvino", "nncf", "subarch"} <= set(record["versions"])
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_a_session_takes_any_batch_and_fills_in_token_types(runtime: str, run: Path) -> None:
-    session = open_sealed(run / "exported" / runtime, threads=1)
+    session = open_export(run / "exported" / runtime, threads=1)
     ids = np.arange(5, 25).reshape(2, 10)
     whole = session({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)})
     assert whole["sentence_embedding"].shape == (2, 32)
@@ -125,7 +124,7 @@ def test_a_session_takes_any_batch_and_fills_in_token_types(runtime: str, run: P
 def test_results_of_a_session_are_not_overwritten_by_the_next_call(run: Path) -> None:
     ids = np.arange(5, 15).reshape(1, 10)
     for runtime in ("onnx", "openvino"):
-        session = open_sealed(run / "exported" / runtime, threads=1)
+        session = open_export(run / "exported" / runtime, threads=1)
         first = session({"input_ids": ids, "attention_mask": np.ones_like(ids)})["sentence_embedding"]
         before = first.copy()
         session({"input_ids": ids + 20, "attention_mask": np.ones_like(ids)})
@@ -137,8 +136,8 @@ def test_exports_can_be_timed(run: Path, tmp_path: Path) -> None:
     files = {"onnx": run, "openvino": run, "choice": tmp_path / "other"}
     calls = {}
     for name, folder in files.items():
-        file, record = sealed(folder / "exported" / (name if name != "choice" else "onnx"))
-        calls[name] = FileRuntime(record["runtime"], threads=1).prepare(file, 60, batch=3, lengths=(7, 5))
+        file, record = find_export(folder / "exported" / (name if name != "choice" else "onnx"))
+        calls[name] = session_call(open_file(record["runtime"], file, threads=1), 60, batch=3, lengths=(7, 5))
     first, second = calls["onnx"]()  # type: ignore[misc]
     assert first["sentence_embedding"].shape == (3, 32)
     assert [one["last_hidden_state"].shape for one in (first, second)] == [(3, 7, 32), (3, 5, 32)]
@@ -148,7 +147,7 @@ def test_exports_can_be_timed(run: Path, tmp_path: Path) -> None:
 
 
 def test_openvino_and_nncf_are_kept_from_reporting_their_use(run: Path) -> None:
-    open_sealed(run / "exported" / "openvino", threads=1)
+    open_export(run / "exported" / "openvino", threads=1)
     assert sys.modules["openvino_telemetry"] is None
     from openvino.tools.ovc import telemetry_utils
 
@@ -159,9 +158,9 @@ def test_a_missing_runtime_is_told_when_a_file_is_opened(run: Path, monkeypatch:
     def missing(extra: str) -> None:
         raise ImportError(extra)
 
-    monkeypatch.setattr(seal, "require", missing)
+    monkeypatch.setattr(runtimes, "require", missing)
     with pytest.raises(ImportError, match="openvino"):
-        open_sealed(run / "exported" / "openvino", threads=1)
+        open_export(run / "exported" / "openvino", threads=1)
 
 
 @pytest.fixture
@@ -225,9 +224,9 @@ def test_a_metric_that_drops_too_far_keeps_the_file_out(
         InvalidExport,
         match=r"not kept: accuracy on 90 held-out examples of topic drops from 0\.8000 to 0\.7500, the limit is 0\.02",
     ):
-        exported(tuned, tmp_path / "run", quantize="int8")
+        exported(tuned, tmp_path / "run", quantize="int8", min_cosine=0.5)
     assert not list((tmp_path / "run" / "exported").glob("[!.]*"))
-    assert exported(tuned, tmp_path / "run", quantize="int8", max_drop=0.05)["task"] == found
+    assert exported(tuned, tmp_path / "run", quantize="int8", min_cosine=0.5, max_drop=0.05)["task"] == found
 
 
 def test_a_task_whose_data_is_gone_is_not_scored(tuned: Path, tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from subarch.extraction.config import ExtractConfig
 from subarch.extraction.latencies import MOST_MEASURED, check_runtime, confirm, decisive, measure_latencies
 from subarch.extraction.question import Question
 from subarch.latency.cache import LatencyCache
-from subarch.latency.measuring import ANCHORS, Bench, Stopwatch
-from subarch.latency.timing import Latency, untrained
+from subarch.latency.measuring import ANCHORS, Candidates, Stopwatch, untrained
+from subarch.latency.timing import Latency
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student, hand_over
 from subarch.models.teacher import Teacher
@@ -102,7 +102,7 @@ def simulated(machine: Machine, folder: Path, design: int = 14) -> Iterator[None
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBARCH_CACHE", str(folder / "cache"))
         patch.setattr("subarch.latency.measuring.measure", machine.measure)
-        patch.setattr(module, "Bench", lambda *given: SimpleNamespace(calls=machine.calls, block=8))
+        patch.setattr(module, "Candidates", lambda *given: SimpleNamespace(calls=machine.calls, block=8))
         patch.setattr(module, "DESIGN", design)
         yield
 
@@ -405,7 +405,7 @@ def test_a_runtime_that_is_not_installed_is_told_of_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = {"complete": False, "missing": ["onnxruntime>=1.24"], "command": "python -m pip install onnxruntime"}
-    monkeypatch.setattr("subarch.export.packages.extras", lambda: {"onnx": missing, "openvino": missing})
+    monkeypatch.setattr("subarch.export.runtimes.extras", lambda: {"onnx": missing, "openvino": missing})
     for runtime in ("onnx", "onnx-int8", "openvino-int8-static"):
         with pytest.raises(MissingExtra, match=rf"install the extra subarch\[{runtime.split('-')[0]}\]"):
             extract(tiny_config(tmp_path, cost="latency", runtime=runtime), tmp_path / "run")
@@ -423,25 +423,24 @@ def test_what_is_timed_is_what_an_export_would_serve(
     blueprint, shape = Blueprint.of_teacher(teacher), Architecture.parse("1-4-16-64")
     student = untrained([shape], lambda shape: Student(shape, blueprint))[str(shape)]  # no two of its biases are equal
     hand_over(student, teacher.tokenizer, teacher.recipe, tmp_path / "model")
-    served = exported(tmp_path / "model", tmp_path / "run", quantize="int8", **with_corpus(tmp_path))
+    served = exported(tmp_path / "model", tmp_path / "run", quantize="int8", min_cosine=0.5, **with_corpus(tmp_path))
     timed = list[Any]()
 
-    class Noting:
-        def __init__(self, name: str, threads: int) -> None:
-            timed.append((name, threads))
+    def opened(engine: str, file: Path, threads: int) -> str:
+        timed.append((engine, threads))
+        timed.append(content(file))
+        return "session"
 
-        def prepare(self, file: Path, *given: Any) -> None:
-            timed.append((content(file), given))
-
-    monkeypatch.setattr("subarch.latency.measuring.FileRuntime", Noting)
-    bench = Bench("onnx-int8", 3, 2, [8, 16], blueprint, teacher.recipe, teacher.folder)
-    with bench.calls([str(shape), "teacher abc"]) as calls:
+    monkeypatch.setattr("subarch.latency.measuring.open_file", opened)
+    monkeypatch.setattr("subarch.latency.measuring.session_call", lambda *given: given)
+    candidates = Candidates("onnx-int8", 3, 2, (8, 16), blueprint, teacher.recipe, teacher.folder)
+    with candidates.calls([str(shape), "teacher abc"]) as calls:
         assert list(calls) == [str(shape), "teacher abc"]
-    place = len(teacher.tokenizer), 2, [8, 16]
+        assert set(calls.values()) == {("session", len(teacher.tokenizer), 2, (8, 16))}
     assert timed[0] == timed[2] == ("onnx", 3)
-    assert timed[1] == (content(Path(served["folder"]) / "onnx" / "model.onnx"), place)
-    served = exported(tmp_path / "teacher", tmp_path / "run", quantize="int8", **with_corpus(tmp_path))
-    assert timed[3] == (content(Path(served["folder"]) / "onnx" / "model.onnx"), place)
+    assert timed[1] == content(Path(served["folder"]) / "onnx" / "model.onnx")
+    served = exported(tmp_path / "teacher", tmp_path / "run", quantize="int8", min_cosine=0.5, **with_corpus(tmp_path))
+    assert timed[3] == content(Path(served["folder"]) / "onnx" / "model.onnx")
 
 
 def content(file: Path) -> list[Any]:

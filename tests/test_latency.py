@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from subarch.latency import visits
-from subarch.latency.timing import PASSES, Latency, TorchRuntime, measure, untrained
+from subarch.errors import InvalidCorpus
+from subarch.latency import timing
+from subarch.latency.measuring import measure_models, torch_calls, untrained
+from subarch.latency.timing import PASSES, Latency, measure, quantiles_of
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
@@ -33,7 +36,7 @@ class FakeClock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now, self.order = 0, list[str]()
-        monkeypatch.setattr(visits, "time", SimpleNamespace(perf_counter_ns=lambda: self.now))
+        monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter_ns=lambda: self.now))
 
     def call(self, name: str, milliseconds: Callable[[int], float]) -> Callable[[], object]:
         """A call that takes milliseconds(n) in its n-th run, counted from 0."""
@@ -94,7 +97,7 @@ def test_drift_hits_all_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.diff(medians) == pytest.approx([per_visit] * 3, abs=1e-6)
 
 
-def test_threads_are_those_of_the_runtime_and_put_back(tmp_path: Path) -> None:
+def test_threads_are_those_asked_for_and_put_back() -> None:
     seen = []
 
     class Probe(nn.Module):
@@ -103,9 +106,12 @@ def test_threads_are_those_of_the_runtime_and_put_back(tmp_path: Path) -> None:
             return ids
 
     torch.set_num_threads(1)
-    calls = {f"{n}": TorchRuntime(threads=n).prepare(Probe(), 50, batch=1, lengths=(4,)) for n in (1, 2)}
-    measure(calls, rounds=1)
-    assert seen == [1, 2, *[1] * (PASSES + 1), *[2] * (PASSES + 1)]
+    found = measure_models({"a": Probe(), "b": Probe()}, 50, batch=1, length=4, threads=2, rounds=1)
+    assert list(found) == ["a", "b"]
+    assert seen == [2] * 2 * (PASSES + 2)
+    assert torch.get_num_threads() == 1
+    with pytest.raises(ZeroDivisionError), torch_calls({}, 50, batch=1, lengths=(4,), threads=2):
+        raise ZeroDivisionError
     assert torch.get_num_threads() == 1
 
 
@@ -119,9 +125,10 @@ def test_a_call_is_one_pass_at_each_length_without_gradients_or_dropout() -> Non
             seen.append((ids, mask))
             return ids
 
-    calls = [TorchRuntime(threads=1).prepare(Probe().train(), 50, batch=3, lengths=(8, 3)) for _ in range(2)]
-    for call in calls:
-        call()
+    models = {name: Probe().train() for name in "ab"}
+    with torch_calls(models, 50, batch=3, lengths=(8, 3), threads=1) as calls:
+        for call in calls.values():
+            call()
     (ids, mask), (shorter, shorter_mask), (again, _), (shorter_again, _) = seen
     assert ids.shape == mask.shape == (3, 8)
     assert shorter.shape == shorter_mask.shape == (3, 3)
@@ -144,6 +151,11 @@ def make(blueprint: Blueprint) -> Callable[[Architecture], Student]:
     return lambda architecture: Student(architecture, blueprint)
 
 
+def outputs(student: Student, vocabulary: int, batch: int) -> Any:
+    with torch_calls({"it": student}, vocabulary, batch, (8,), threads=1) as calls:
+        return calls["it"]()
+
+
 def shapes_of(student: Student) -> dict[str, Any]:
     return {name: (parameter.shape, parameter.dtype) for name, parameter in student.named_parameters()}
 
@@ -158,7 +170,7 @@ def test_untrained_students_have_real_shapes_and_run(blueprint: Blueprint) -> No
         for tensor in (*student.parameters(), *student.buffers()):
             assert tensor.device.type == "cpu"
         assert not student.training
-        (output,) = TorchRuntime(threads=1).prepare(student, 100, batch=2, lengths=(8,))()  # type: ignore[misc]
+        (output,) = outputs(student, 100, batch=2)
         assert isinstance(output, Tensor)
         assert output.shape == (2, WIDTH)
         assert bool(output.isfinite().all())
@@ -200,6 +212,29 @@ def test_masked_lm_students_can_be_timed_too() -> None:
     for student in students.values():
         assert not any(tensor.is_meta for tensor in (*student.parameters(), *student.buffers()))
         assert not any(tensor.is_meta for tensor in student.state_dict().values())
-        (output,) = TorchRuntime(threads=1).prepare(student, 60, batch=1, lengths=(8,))()  # type: ignore[misc]
+        (output,) = outputs(student, 60, batch=1)
         assert isinstance(output, Tensor)
         assert output.shape == (1, 16)
+
+
+def test_quantiles_of_lengths_by_hand() -> None:
+    assert quantiles_of([30, 10, 20, 40], count=2) == (10, 30)
+    assert quantiles_of([30, 10, 20, 40], count=4) == (10, 20, 30, 40)
+    assert quantiles_of(range(1, 801)) == (50, 150, 250, 350, 450, 550, 650, 750)
+    assert quantiles_of([7], count=3) == (7, 7, 7)
+
+
+@given(st.lists(st.integers(1, 512), min_size=1, max_size=60), st.integers(1, 9))
+def test_quantiles_occur_ascend_and_halve_their_shares(lengths: list[int], count: int) -> None:
+    found = quantiles_of(lengths, count)
+    assert set(found) <= set(lengths)
+    assert list(found) == sorted(found)
+    for place, length in enumerate(found):
+        middle = (place + 0.5) / count
+        assert np.mean(np.array(lengths) < length) <= middle + 1e-9
+        assert np.mean(np.array(lengths) <= length) >= middle - 1e-9
+
+
+def test_quantiles_without_text() -> None:
+    with pytest.raises(InvalidCorpus, match="no text"):
+        quantiles_of([])

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 
 from subarch.errors import InvalidStudy
 from subarch.evaluation.evaluate import evaluate
-from subarch.export.seal import sealed
+from subarch.export.runtimes import find_export
 from subarch.extraction import latencies
 from subarch.finetuning.config import FinetuneConfig
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import BenchConfig
+from subarch.latency.bench import bench
+from subarch.latency.config import BenchConfig
 from subarch.pipeline import extract, finetune, pretrain, write_report
 from subarch.run import records
 from subarch.run.configuration import load
@@ -103,7 +103,7 @@ def test_alternatives_are_told_apart(runs: Path) -> None:
     assert (nothing.outcome, nothing.winner) == ("infeasible", None)
     assert nothing.nearest is not None
     assert nothing.objective.max_parameters == 1
-    assert sealed(runs / "latency" / "exported" / "onnx")[1]["runtime"] == "onnx"
+    assert find_export(runs / "latency" / "exported" / "onnx")[1]["runtime"] == "onnx"
 
 
 def test_numbers_keep_their_kind() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import hashlib
 import json
 import math
@@ -181,6 +182,21 @@ def test_the_formats_are_equal(tmp_path: Path, kind: str) -> None:
     assert len({task.fingerprint for task in tasks}) == 1
 
 
+def test_other_kinds_of_file(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(RETRIEVAL, indent=1), encoding="utf-8")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(table(tmp_path / "a.csv", RETRIEVAL).read_bytes()))
+    for name in ("a.json", "a.csv.gz"):
+        assert Task.read(tmp_path / name).rows == RETRIEVAL
+
+
+def test_an_unbalanced_quote_in_tsv_is_text(tmp_path: Path, shared_cases: Path) -> None:
+    rows = [row | {"document": f'"{row["document"]}'} for row in RETRIEVAL]
+    text = "query\tdocument\n" + "".join(f"{row['query']}\t{row['document']}\n" for row in rows)
+    (tmp_path / "a.tsv").write_text(text, encoding="utf-8")
+    assert Task.read(tmp_path / "a.tsv").rows == rows
+    assert len(Task.read(shared_cases / "tasks" / "unbalanced-quote.tsv").rows) == 20
+
+
 def test_other_columns_are_left_out(tmp_path: Path) -> None:
     more = [{"id": n, **row, "source": None} for n, row in enumerate(RETRIEVAL)]
     assert Task.read(jsonl(tmp_path / "a.jsonl", more)).rows == as_text(RETRIEVAL)
@@ -207,12 +223,11 @@ def test_zero_is_a_value(tmp_path: Path) -> None:
 def test_a_table_cell_may_hold_anything(tmp_path: Path, text: str) -> None:
     rows = [*RETRIEVAL, {"query": "last", "document": text}]
     assert Task.read(table(tmp_path / "a.csv", rows)).rows[-1]["document"] == text
-    assert Task.read(table(tmp_path / "a.tsv", rows, "\t")).rows[-1]["document"] == text
     assert Task.read(jsonl(tmp_path / "a.jsonl", rows)).rows[-1]["document"] == text
 
 
 BAD: dict[str, tuple[str, bytes, str]] = {
-    # file name, content, what the message must say
+    # file name, content, what the message must say; malformed files are the reader's: see test_formats.py
     "empty": ("a.jsonl", b"", r"has the columns \[\]; a task needs query, document; or text_a, text_b, score"),
     "blank lines": ("a.jsonl", b"\n\n \n", r"has the columns \[\]"),
     "header alone": ("a.csv", b"query,document\n", r"has the columns \[\]"),
@@ -220,18 +235,10 @@ BAD: dict[str, tuple[str, bytes, str]] = {
     "score missing": ("a.jsonl", b'{"text_a": "a", "text_b": "b"}\n' * 9, r"\['text_a', 'text_b'\]"),
     "csv by another name": ("a.tsv", b"query,document\n" + b"a,b\n" * 9, r"has the columns \['query,document'\]"),
     "seven rows": ("a.csv", b"query,document\n" + b"a,b\n" * 7, "7 rows; at least 8 are needed"),
-    "not json": ("a.jsonl", b'{"query": "a", "document": "b"}\n{"query": \n', "line 2 is not JSON"),
-    "deep json": ("a.jsonl", b"[" * 100_000, "line 1 is not JSON"),
-    "long number": ("a.jsonl", b"1" * 5000, "line 1 is not JSON"),
-    "a list": ("a.jsonl", b'["query", "document"]\n', "line 1 is list, not an object with columns"),
-    "a whole JSON list": ("a.json", b'[\n{"query": "a", "document": "b"}\n]', "line 1 is not JSON"),
-    "latin-1": ("a.csv", b"query,document\n" + "é,b\n".encode("latin-1") * 9, "cannot be read as UTF-8"),
-    "binary": ("a.jsonl", bytes(range(256)), "cannot be read as UTF-8"),
-    "a cell without end": (
-        "a.csv",
-        b"query,document\n" + b'a,"' + b"long " * 40_000 + b"\n",
-        "cannot be read as a table",
-    ),
+    "not json": ("a.jsonl", b'{"query": "a", "document": "b"}\n{"query": \n', "line 2: not JSON"),
+    "prose": ("a.txt", b"query and document\n" * 9, "plain text, not records"),
+    "latin-1": ("a.csv", b"query,document\n" + "é,b\n".encode("latin-1") * 9, "line 2: not UTF-8"),
+    "a cell without end": ("a.csv", b"query,document\n" + b'a,"' + b"long " * 40_000 + b"\n", "line 2: not CSV"),
 }
 
 
@@ -246,21 +253,21 @@ def test_bad_files(tmp_path: Path, name: str) -> None:
 
 def test_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.jsonl", tmp_path):
-        with pytest.raises(InvalidCorpus, match="cannot be read as UTF-8 text"):
+        with pytest.raises(InvalidCorpus, match="cannot be read"):
             Task.read(path)
 
 
 @pytest.mark.parametrize(
     ("rows", "change", "message"),
     [
-        (RETRIEVAL, {"document": ""}, "row 4: document is empty"),
-        (RETRIEVAL, {"query": "  "}, "row 4: query is empty"),
-        (RETRIEVAL, {"query": None}, "row 4: query is empty"),
-        (LABELS, {"label": ""}, "row 4: label is empty"),
-        (SIMILARITY, {"score": "high"}, "row 4: score 'high' is not a number"),
-        (SIMILARITY, {"score": "nan"}, "row 4: score 'nan' is not a number"),
-        (SIMILARITY, {"score": "inf"}, "row 4: score 'inf' is not a number"),
-        (SIMILARITY, {"score": ""}, "row 4: score is empty"),
+        (RETRIEVAL, {"document": ""}, "line [45]: document is empty"),
+        (RETRIEVAL, {"query": "  "}, "line [45]: query is empty"),
+        (RETRIEVAL, {"query": None}, "line [45]: query is empty"),
+        (LABELS, {"label": ""}, "line [45]: label is empty"),
+        (SIMILARITY, {"score": "high"}, "line [45]: score 'high' is not a number"),
+        (SIMILARITY, {"score": "nan"}, "line [45]: score 'nan' is not a number"),
+        (SIMILARITY, {"score": "inf"}, "line [45]: score 'inf' is not a number"),
+        (SIMILARITY, {"score": ""}, "line [45]: score is empty"),
     ],
 )
 @pytest.mark.parametrize("form", ["jsonl", "csv"])
@@ -273,14 +280,14 @@ def test_bad_cells(tmp_path: Path, rows: Rows, change: dict[str, Any], message: 
 
 def test_a_number_that_is_no_number(tmp_path: Path) -> None:
     rows = [*SIMILARITY[:3], SIMILARITY[3] | {"score": math.nan}, *SIMILARITY[4:]]  # JSON as Python writes it: NaN
-    with pytest.raises(InvalidCorpus, match="row 4: score 'nan' is not a number"):
+    with pytest.raises(InvalidCorpus, match=r"line [45]: score 'nan' is not a number"):
         Task.read(jsonl(tmp_path / "a.jsonl", rows))
 
 
 def test_a_short_row(tmp_path: Path) -> None:
     path = table(tmp_path / "a.csv", RETRIEVAL)
     path.write_text(path.read_text(encoding="utf-8") + "alone\n", encoding="utf-8")
-    with pytest.raises(InvalidCorpus, match="row 10: document is empty"):
+    with pytest.raises(InvalidCorpus, match="line 11: 1 fields for 2 columns"):
         Task.read(path)
 
 

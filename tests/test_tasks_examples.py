@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 from pyarrow import parquet
 
 from subarch.errors import InvalidTask
-from subarch.tasks import TASKS, Example, Examples, divide, hold_out, own_task, read, statistics
+from subarch.run.configuration import load
+from subarch.tasks import TASKS, Example, Examples, Overlap, divide, hold_out, overlaps, own_task, read, statistics
+from subarch.tasks.division import TaskData, parts_of
 from task_layouts import example, write, write_jsonl
 
 
@@ -150,6 +154,62 @@ def test_a_single_file_is_divided_by_group(tmp_path: Path) -> None:
     assert len(rest) > 0
 
 
+@pytest.mark.parametrize("cell", ["", " ", None, float("nan")])
+def test_a_row_without_a_group_is_in_none(tmp_path: Path, cell: str | float | None) -> None:
+    rows = [{"text": f"t{n}", "label": "ab"[n % 2], "author": "w" if n < 10 else cell} for n in range(60)]
+    rows.append(dict(rows[-1]))
+    file = write_jsonl(tmp_path / "all.jsonl", rows)
+    whole = read(own_task(file, first="text", group="author"), file, "all")
+    assert len({row.group for row in whole}) == 1 + 50
+    assert {row.group for row in whole[:10]} == {"w"}
+    assert whole[-1].group == whole[-2].group  # the same text, so the same side
+
+
+@pytest.mark.parametrize("name", ["group-mostly-empty.csv", "group-mostly-null.jsonl"])
+def test_groups_of_others_that_are_mostly_empty(shared_cases: Path, name: str) -> None:
+    file = shared_cases / "tasks" / name
+    whole = read(own_task(file, first="text", group="author"), file, "all")
+    assert max(Counter(row.group for row in whole).values()) < 10
+    assert len(whole) > 160
+
+
+def test_parts_that_overlap_are_counted(tmp_path: Path) -> None:
+    def part(name: str, *rows: Example) -> Examples:
+        return Examples(TASKS["mrpc"], name, "here", rows)
+
+    one, two = Example("0", "0", ("A cat.", "b"), label=1), Example("1", "1", ("A dog.", "b"), label=0)
+    shouted = Example("7", "7", ("a CAT!", " B"), label=0)
+    swapped = Example("8", "8", ("b", "A cat."), label=1)
+    assert overlaps([part("train", one, two), part("dev", swapped)]) == ()
+    found = overlaps([part("train", one, two), part("dev", shouted), part("held-out", shouted, one, swapped)])
+    assert found == (
+        Overlap("dev", "train", 1, 1),
+        Overlap("held-out", "train", 2, 3),
+        Overlap("held-out", "dev", 2, 3),
+    )
+    assert found[1].sentence == "2 of the 3 rows of held-out also are in train"
+
+
+def test_official_parts_that_overlap_are_told(tmp_path: Path) -> None:
+    rows = [f"text number {n},{'ab'[n % 2]}\n" for n in range(30)]
+    for name, some in (("train", rows[:20]), ("validation", rows[18:25]), ("test", rows[25:])):
+        write(tmp_path / f"{name}.csv", "text,label\n" + "".join(some))
+    data = load(TaskData, None, {"task": "mine", "data": str(tmp_path), "first": "text"})
+    with pytest.warns(UserWarning, match="mine: 2 of the 7 rows of dev also are in train"):
+        assert parts_of(data).overlap == (Overlap("dev", "train", 2, 7),)
+    write(tmp_path / "validation.csv", "text,label\n" + "".join(rows[20:25]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert parts_of(data).overlap == ()
+
+
+def test_held_out_rows_of_others_that_are_all_learnt(shared_cases: Path) -> None:
+    folder = shared_cases / "tasks" / "heldout-in-train"
+    with pytest.warns(UserWarning, match="of held-out also are in train"):
+        found = parts_of(load(TaskData, None, {"task": "mine", "data": str(folder), "first": "text"})).overlap
+    assert {(one.part, one.other): one.rows == one.of for one in found}["held-out", "train"]
+
+
 def test_regression_and_choices_of_ones_own(tmp_path: Path) -> None:
     write(tmp_path / "r" / "train.csv", "text,price\na,1.5\nb,-1\n")
     assert read(own_task(tmp_path / "r", first="text", label="price", kind="regression"), tmp_path / "r").labels == (
@@ -164,6 +224,9 @@ def test_regression_and_choices_of_ones_own(tmp_path: Path) -> None:
     listed = own_task(tmp_path / "l", first="ctx", second="q", choices="all", label="right", kind="choice")
     assert read(listed, tmp_path / "l")[0].pairs()[2] == ("a", "z ?")
     assert (listed.head, listed.metrics) == ("choice", ("accuracy",))
+    write(tmp_path / "a" / "train.csv", "ctx,x,y,right\na,one,two,B\nb,B,A,A\n")
+    letters = own_task(tmp_path / "a", first="ctx", choices=["x", "y"], label="right", kind="choice")
+    assert read(letters, tmp_path / "a").labels == (1, 1)  # a letter, unless it is the text of a choice
 
 
 def test_a_data_set_with_named_classes(tmp_path: Path) -> None:

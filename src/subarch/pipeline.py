@@ -21,7 +21,7 @@ from subarch.evaluation.assess import commands as evaluation_commands
 from subarch.evaluation.assess import gathered
 from subarch.export.config import ExportConfig
 from subarch.export.export import export as write_export
-from subarch.export.packages import require
+from subarch.export.runtimes import require
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies

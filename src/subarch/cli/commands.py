@@ -19,7 +19,7 @@ from subarch.cli.options import Answer, Progress, answering, errors, options_of
 from subarch.export.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.finetuning.config import EXAMINED, FinetuneConfig
-from subarch.latency.bench.config import BenchConfig
+from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load

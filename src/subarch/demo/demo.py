@@ -25,13 +25,13 @@ from subarch.demo.origin import write_task
 from subarch.errors import InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
 from subarch.export.config import ExportConfig
-from subarch.export.packages import require
+from subarch.export.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.workbench import Workbench
 from subarch.finetuning.config import FinetuneConfig
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import BenchConfig
-from subarch.latency.timing import TorchRuntime, measure
+from subarch.latency.bench import bench
+from subarch.latency.config import BenchConfig
+from subarch.latency.measuring import measure_models
 from subarch.learning.signals import EmbeddingSignal, Forward, text_embedder
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
@@ -163,11 +163,11 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Held-out distance, retrieval, latency at batch 1 and throughput at batch 32 of each (distance, model)."""
     torch.set_num_threads(usable_cores())
-    runtime, vocabulary = TorchRuntime(usable_cores()), teacher.encoder.config.vocab_size
-    times = {}
+    encoders = {name: model for name, (_, model) in models.items()}
+    vocabulary, threads, times = teacher.encoder.config.vocab_size, usable_cores(), {}
     for batch, rounds in ((1, 9), (32, 4)):
-        calls = {name: runtime.prepare(model.eval(), vocabulary, batch, (32,)) for name, (_, model) in models.items()}
-        times[batch] = measure(calls, rounds, partial(report, f"timing batches of {batch}"))
+        on_round = partial(report, f"timing batches of {batch}")
+        times[batch] = measure_models(encoders, vocabulary, batch, 32, threads, rounds, on_round)
     queries, documents = (list(side) for side in zip(*pairs, strict=True))
     rows = []
     for done, (name, (distance, model)) in enumerate(models.items()):

@@ -1,12 +1,12 @@
-"""Export of a model for a runtime, kept only if it computes what PyTorch does.
+"""Export a model for a runtime; the file is kept only if it computes what PyTorch does.
 
     subarch export runs/mine --runtime onnx                          # runs/mine/exported/onnx
     subarch export runs/mine --runtime onnx --quantize int8          # runs/mine/exported/onnx-int8
     subarch export models/all-MiniLM-L6-v2 --beside                  # models/all-MiniLM-L6-v2/onnx
 
 Everything is written into a hidden folder, where the file is run on batches of many sizes and lengths and compared with
-PyTorch (`parity`); a fine-tuned model is also scored on its task (`task`). Only then does the folder get its name, so
-what is there was compared. An earlier export of that name is replaced; anything else is left alone.
+PyTorch (`parity`). Only then does the folder get its name, so every export that is there has been compared. An earlier
+export of that name is replaced; any other folder is refused.
 
     >>> model, run = places(Path("runs/mine"), None)
     >>> export(model, load(ExportConfig, None, {"quantize": "int8"}), run)["likeness"]["sentence_embedding"]
@@ -28,15 +28,11 @@ from filelock import FileLock, Timeout
 
 from subarch.errors import InvalidExport
 from subarch.export.config import ExportConfig
-from subarch.export.exportable import Exportable, Graph, load
-from subarch.export.graph import store_in_16_bits, write_onnx
+from subarch.export.graph import Exportable, Graph, load_exportable, store_in_16_bits, write_onnx
 from subarch.export.int8 import quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
-from subarch.export.packages import openvino, require
-from subarch.export.parity import ABSOLUTE, RELATIVE, compare, objection
-from subarch.export.seal import FILES, PARITY, hashes
-from subarch.export.task import metric_drop
+from subarch.export.parity import ABSOLUTE, RELATIVE, compare, metric_drop, objection
+from subarch.export.runtimes import FILES, PARITY, hashes, open_file, openvino, require
 from subarch.export.text import Batch, Text
-from subarch.latency.runtimes import FileRuntime
 from subarch.models.sentence import TRANSFORMER_FILES, read_json
 from subarch.run.files import replaced
 from subarch.run.folder import places
@@ -44,17 +40,20 @@ from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
 
 VERSION = 1
-"""Of parity.json."""
+"""Version of parity.json."""
+
+LONGEST = 512
+"""Tokens of the longest sequence to calibrate and compare on, or fewer if the model reads fewer."""
 
 SCRATCH = ".scratch"
-"""What is not handed over."""
+"""Folder of intermediate files inside a partial export."""
 
-OF_SENTENCES = ("modules.json", *TRANSFORMER_FILES, "config_sentence_transformers.json")
-"""What sentence-transformers reads of a folder, beside its modules."""
+SENTENCE_FILES = ("modules.json", *TRANSFORMER_FILES, "config_sentence_transformers.json")
+"""Files that sentence-transformers reads beside the modules' folders."""
 
 
 def target(model: Path, config: ExportConfig, run: Path) -> Path:
-    """Where an export goes: named by its variant, and by the model too where the run folder has several."""
+    """Folder of an export: named by its variant, and also by its model if the run folder holds several."""
     if config.beside:
         return model / config.runtime
     main, own = places(run, None)[0].absolute(), model.absolute()
@@ -63,28 +62,28 @@ def target(model: Path, config: ExportConfig, run: Path) -> Path:
 
 
 def export(model: Path, config: ExportConfig, run: Path, report: Report = silent) -> dict[str, Any]:
-    """Export a model, compare it with PyTorch, and return what parity.json holds, with the `folder` it is in.
+    """Export a model, compare it with PyTorch, and return the content of parity.json and the export's `folder`.
 
     Args:
         model: folder of the model, or its name on the hub.
-        run: run folder, whose corpus is used where none is given; the export goes to `target`.
+        run: run folder; its corpus is used if none is given. The export goes to `target`.
 
     Raises:
         MissingExtra: the runtime is not installed.
         InvalidTeacher: the model cannot be loaded, is of an unknown family, or lacks the head that is asked for.
-        InvalidCorpus: text that cannot be read, or is too little to calibrate on.
+        InvalidCorpus: text that cannot be read, or too little text to calibrate on.
         InvalidExport: the file does not compute what PyTorch does, or cannot be written.
     """
     start = time.perf_counter()
     require(config.runtime)
     if config.beside and not model.is_dir():
-        raise InvalidExport(f"{model}: no such folder, so nothing can be put beside it; leave --beside out")
-    exportable = load(model, config.head)
+        raise InvalidExport(f"{model}: no such folder to write into; leave --beside out")
+    exportable = load_exportable(model, config.head)
     recipe, folder = exportable.teacher.recipe, target(model, config, run)
     with _replacing(folder) as partial:
         place = partial if config.beside else partial / config.runtime
         place.mkdir(exist_ok=True)
-        longest = min(config.max_length or 512, recipe.max_length)
+        longest = min(LONGEST, recipe.max_length)
         text = Text.find(exportable, config.corpus, config.text_column, run, partial / SCRATCH / "corpus")
         calibration = _calibration(exportable, text, config, longest)
         report("tracing", 0, 0)
@@ -118,13 +117,13 @@ def export(model: Path, config: ExportConfig, run: Path, report: Report = silent
 
 
 def write(graph: Graph, config: ExportConfig, calibration: Sequence[Batch] | None, place: Path) -> None:
-    """Write the files of a runtime into a folder; nothing is compared.
+    """Write the files of a runtime into a folder, without any comparison.
 
     Args:
-        calibration: what ranges are taken from; None: there is no text.
+        calibration: batches to take ranges from; None: there is no text.
 
     Raises:
-        OSError: a full disk, say.
+        OSError: for example a full disk.
     """
     if config.quantize:
         graph = with_int8_embeddings(graph)
@@ -145,13 +144,13 @@ def write(graph: Graph, config: ExportConfig, calibration: Sequence[Batch] | Non
         converted = quantize_openvino(converted, ranges)
     try:
         openvino().save_model(converted, place / FILES["openvino"][0], compress_to_fp16=config.storage == "fp16")
-    except RuntimeError as error:  # so it tells that the system does not let it write
+    except RuntimeError as error:  # OpenVINO's way to report that the system refuses to write
         raise OSError(f"OpenVINO: {error}") from error
     file.unlink()
 
 
 def _calibration(model: Exportable, text: Text, config: ExportConfig, longest: int) -> list[Batch] | None:
-    """What int8 is fitted to; None where it is not. OpenVINO's `int8` leaves the inputs of products in fp32."""
+    """Batches to calibrate int8 on, or None; OpenVINO's `int8` needs none, since it leaves the inputs in fp32."""
     smoothable = config.quantize == "int8" and config.runtime == "onnx" and len(text.train) > 0
     if config.quantize == "int8-static" or smoothable:
         return text.calibration(model, config.calibration, longest)
@@ -161,12 +160,12 @@ def _calibration(model: Exportable, text: Text, config: ExportConfig, longest: i
 def _compared(
     model: Exportable, batches: Sequence[Batch], config: ExportConfig, place: Path, report: Report
 ) -> dict[str, Any]:
-    """What the comparison with PyTorch came to.
+    """The entries of parity.json about the comparison with PyTorch.
 
     Raises:
-        InvalidExport: it is beyond the limits.
+        InvalidExport: the difference exceeds the limits.
     """
-    session = FileRuntime(config.runtime, usable_cores()).open(place / FILES[config.runtime][0])
+    session = open_file(config.runtime, place / FILES[config.runtime][0], usable_cores())
     found = compare(model, session, batches, report)
     against = objection(config, found)
     task = None if against else metric_drop(model, session, report)
@@ -177,7 +176,7 @@ def _compared(
             "another way, or allow it with --max-drop"
         )
     if against:
-        raise InvalidExport(f"{model.teacher.folder}: its export {config.variant} is not kept: {against}")
+        raise InvalidExport(f"{model.teacher.folder}: the export {config.variant} was not kept: {against}")
     masks = [batch["attention_mask"] for batch in batches]
     exact = {"absolute": ABSOLUTE, "relative": RELATIVE}
     lossy = {"min_cosine": config.min_cosine, "max_drop": config.max_drop}
@@ -192,13 +191,13 @@ def _compared(
 
 
 def _furnish(exportable: Exportable, folder: Path) -> None:
-    """Put around the graph what serving it takes: configuration, tokenizer and, of a sentence encoder, its modules."""
+    """Add configuration, tokenizer and, for a sentence encoder, its modules, so that the folder can be loaded."""
     model = exportable.teacher.folder
     shutil.copyfile(model / "config.json", folder / "config.json")
-    exportable.teacher.tokenizer.save_pretrained(folder)  # with tokenizer.json, which not every model comes with
+    exportable.teacher.tokenizer.save_pretrained(folder)  # writes tokenizer.json, which some models lack
     if exportable.graph.head != "sentence" or not (model / "modules.json").is_file():
         return
-    for name in OF_SENTENCES:
+    for name in SENTENCE_FILES:
         if (model / name).is_file():
             shutil.copyfile(model / name, folder / name)
     for module in read_json(model / "modules.json", list):
@@ -208,21 +207,21 @@ def _furnish(exportable: Exportable, folder: Path) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A hidden folder to write into, which takes the place of `folder` if nothing is raised.
+    """A hidden folder to write into, which replaces `folder` if nothing is raised.
 
     Raises:
-        InvalidExport: it cannot be written, another process exports there, or something else than an export is there.
+        InvalidExport: it cannot be written, another process exports there, or the folder there is not an export.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             if folder.exists() and not any(folder.glob(f"**/{PARITY}")):
-                raise InvalidExport(f"{folder}: is there and was not exported by this program; move it away")
+                raise InvalidExport(f"{folder}: exists already and is not an export of this program; move it away")
             with replaced(folder) as partial:
                 yield partial
     except Timeout as error:
         raise InvalidExport(f"{folder}: another process is exporting there; wait for it to end") from error
     except OSError as error:
         raise InvalidExport(
-            f"{folder}: cannot be written: {error}; nothing of it is left: free some space, or choose another folder"
+            f"{folder}: cannot be written: {error}; nothing was kept: free some space, or choose another folder"
         ) from error

@@ -1,36 +1,163 @@
-"""PyTorch module -> ONNX file whose axes are dynamic.
+"""A model as a graph: loaded from its folder, run in PyTorch, and traced into an ONNX file whose axes are dynamic.
+
+The folder decides what the graph computes, unless a head is asked for: a folder with sentence-transformers modules is a
+sentence encoder, otherwise the class in its config.json counts. Names and shapes of inputs and outputs are those that
+sentence-transformers, Text Embeddings Inference and optimum use, for n sequences of `length` tokens:
+
+    encoder         last_hidden_state (n, length, H)
+    sentence        last_hidden_state (n, length, H), sentence_embedding (n, width): pooled, mapped and normalised
+    masked-lm       logits (n, length, V)
+    classification  logits (n, classes), or (n, 1) of a regression
+    choice          logits (n, choices), of inputs (n, choices, length)
+
+    >>> graph = load_exportable(Path("runs/mine/pretrained")).graph
+    >>> graph.inputs, list(graph.outputs)
+    (('input_ids', 'attention_mask', 'token_type_ids'), ['last_hidden_state', 'sentence_embedding'])
+    >>> write_onnx(graph, Path("model.onnx"))
 
 The graph is traced by torch's TorchScript-based exporter (docs/export.md: why), with attention written out in plain
-products, which both runtimes fuse as they like. `store_in_16_bits` halves what is left in fp32: each large tensor is
-kept in 16 bits and widened when the file is loaded, so that everything is computed in fp32.
-
-    >>> write_onnx(exportable.graph, Path("model.onnx"))
-    >>> store_in_16_bits(Path("model.onnx"), "fp16")
+products, which both runtimes fuse as they like.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
+from torch import Tensor, nn
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
-from subarch.export.exportable import Graph
+from subarch.errors import InvalidTeacher
+from subarch.export.config import Head
+from subarch.models.sentence import Recipe, dense_maps, pool, read_json, transformer_of
+from subarch.models.teacher import Teacher, load_model
+
+Axes = tuple[str, ...]
 
 OPSET = 17
 """The first with LayerNormalization as one operator; ONNX Runtime reads it since 1.13, OpenVINO since 2022.3."""
 
 SMALL = 1024
-"""Tensors of fewer numbers stay in fp32: they weigh nothing."""
+"""Tensors with fewer numbers stay in fp32: they weigh nothing."""
+
+OUTPUTS: dict[Head, dict[str, Axes]] = {
+    "encoder": {"last_hidden_state": ("batch", "length")},
+    "sentence": {"last_hidden_state": ("batch", "length"), "sentence_embedding": ("batch",)},
+    "masked-lm": {"logits": ("batch", "length")},
+    "classification": {"logits": ("batch",)},
+    "choice": {"logits": ("batch", "choices")},
+}
+"""Outputs of each head with their dynamic axes, which come first."""
+
+_ENDINGS: dict[str, Head] = {
+    "Model": "encoder",
+    "ForPreTraining": "encoder",
+    "ForMaskedLM": "masked-lm",
+    "ForSequenceClassification": "classification",
+    "ForMultipleChoice": "choice",
+}
+_CLASSES: dict[Head, Any] = {
+    "classification": AutoModelForSequenceClassification,
+    "choice": AutoModelForMultipleChoice,
+}
+
+
+class Graph(nn.Module):
+    """What is exported: int64 tensors of one shape, in the order of `inputs` -> tensors in the order of `outputs`."""
+
+    def __init__(self, model: Any, head: Head, dense: nn.Module, recipe: Recipe) -> None:
+        super().__init__()
+        self.model, self.head = model, head
+        self.dense, self.pooling, self.normalize = dense, recipe.pooling, recipe.normalize
+        types = ("token_type_ids",) if model.config.type_vocab_size > 1 else ()
+        self.inputs: tuple[str, ...] = ("input_ids", "attention_mask", *types)
+        self.axes: Axes = ("batch", "choices", "length") if head == "choice" else ("batch", "length")
+        self.outputs = OUTPUTS[head]
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        found = self.model(**dict(zip(self.inputs, inputs, strict=True)))
+        if self.head not in ("encoder", "sentence"):
+            return (found.logits,)
+        hidden = found.last_hidden_state
+        if self.head == "encoder":
+            return (hidden,)
+        embedding = self.dense(pool(hidden, inputs[1], self.pooling))
+        return hidden, nn.functional.normalize(embedding, dim=-1) if self.normalize else embedding
+
+
+@dataclass(frozen=True)
+class Exportable:
+    """A loaded model: the graph to export, and the encoder, tokenizer and recipe of its folder."""
+
+    graph: Graph
+    teacher: Teacher
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether its one logit is a number, not the score of a class."""
+        return self.graph.head == "classification" and self.graph.model.config.num_labels == 1
+
+
+def load_exportable(folder: Path, head: Head | None = None) -> Exportable:
+    """Load a folder, or a model of the hub by its name. `head`: what to export; None: what the folder is for.
+
+    Raises:
+        InvalidTeacher: missing or damaged files, an unknown family, a head that cannot be exported or is not there.
+    """
+    teacher = Teacher.load(folder)  # refuses what is damaged, pickled, or brings code
+    folder = teacher.folder
+    if (inner := transformer_of(folder)[0]) != folder:
+        raise InvalidTeacher(
+            f"{folder}: its encoder lies in a folder of its own, {inner.name}; to export it, save it again with "
+            "SentenceTransformer(folder).save_pretrained(other), which puts it at the top"
+        )
+    head = head or _head_of(folder)
+    model = teacher.encoder
+    if head == "masked-lm":
+        model = teacher.masked_lm
+        if model is None:
+            raise InvalidTeacher(f"{folder}: has no masked-LM head; choose what to export with --head")
+    elif head in _CLASSES:
+        model = load_model(_CLASSES[head], folder)
+    return Exportable(Graph(model, head, teacher.dense, teacher.recipe).eval(), teacher)
+
+
+def load_graph(folder: Path, head: Head) -> Graph:
+    """The graph of a folder that `load_exportable` has accepted, or that has no tokenizer: only the model is read.
+
+    Raises:
+        InvalidTeacher: files that cannot be read.
+    """
+    if head in ("encoder", "sentence"):
+        model = load_model(AutoModel, folder, add_pooling_layer=False)
+    else:
+        model = load_model(AutoModelForMaskedLM if head == "masked-lm" else _CLASSES[head], folder)
+    recipe = Recipe.read(folder)
+    return Graph(model, head, dense_maps(folder, recipe.dense, model.config.hidden_size), recipe).eval()
+
+
+def _head_of(folder: Path) -> Head:
+    if (folder / "modules.json").is_file():
+        return "sentence"
+    name = (read_json(folder / "config.json").get("architectures") or ["Model"])[0]
+    for ending, head in _ENDINGS.items():
+        if name.endswith(ending):
+            return head
+    raise InvalidTeacher(
+        f"{folder}: is a {name}, whose head cannot be exported; --head encoder exports the encoder below it"
+    )
 
 
 def write_onnx(graph: Graph, file: Path) -> None:
     """Trace the graph into a file.
 
     Raises:
-        OSError: a full disk, say.
+        OSError: for example a full disk.
     """
     inputs = [torch.ones((2,) * (len(graph.axes) - 1) + (7,), dtype=torch.int64) for _ in graph.inputs]
     inputs[1][..., -2:] = 0  # a mask with padding
@@ -39,7 +166,7 @@ def write_onnx(graph: Graph, file: Path) -> None:
     graph.model.set_attn_implementation("eager")
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            # That the exporter is the older one, that shapes are traced, that no index may be negative: parity tells
+            # The exporter is the older one, shapes are traced, no index may be negative: parity checks all that
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 graph,
@@ -58,10 +185,9 @@ def write_onnx(graph: Graph, file: Path) -> None:
 def store_in_16_bits(file: Path, storage: Literal["fp16", "bf16"]) -> None:
     """Rewrite an ONNX file so that its large fp32 tensors are stored in 16 bits and cast to fp32 where they are used.
 
-    Numbers beyond the range of fp16 (65504) become infinite, which parity does not let pass.
+    Numbers beyond the range of fp16 (65504) become infinite, which parity refuses.
     """
     import ml_dtypes
-    import numpy as np
     import onnx
 
     model = onnx.load(file)

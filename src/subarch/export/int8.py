@@ -1,11 +1,11 @@
-"""Int8: what is done to the model before it is traced, and what the runtimes' own tools do to the file.
+"""Quantisation to int8: changes to the model before it is traced, and the runtimes' own tools on the file.
 
 Token embeddings, two thirds of a small model's bytes, are stored in int8 with a scale per row, in all variants: both
-runtimes look rows up and widen them. Products are then quantised, weights with a scale per output channel:
+runtimes look rows up and widen them. Matrix products are then quantised, weights with a scale per output channel:
 
-    int8         ONNX Runtime: dynamic, the inputs of each product get a range of their own each time. OpenVINO: weights
-                 only. Neither needs text.
-    int8-static  the ranges of the inputs are fixed, from text: onnxruntime's calibration, and nncf for OpenVINO.
+    int8         ONNX Runtime: dynamic, the ranges of inputs are taken at run time. OpenVINO: weights only. Neither
+                 needs text.
+    int8-static  the ranges of inputs are calibrated on text: by onnxruntime, and by nncf for OpenVINO.
 
 Where there is text, outlying channels behind LayerNorms are first made smaller, and the weights that read them larger
 (SmoothQuant, arXiv 2211.10438, section 4): a range for all channels otherwise spends most of its 256 values on a few of
@@ -29,12 +29,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subarch.export.exportable import Graph
-from subarch.export.packages import nncf
+from subarch.export.graph import Graph
+from subarch.export.runtimes import nncf
 from subarch.export.text import Batch
 
 STRENGTH = 0.5
-"""Of the smoothing: how much of the spread of a channel is moved into the weights; 0.5 is the paper's usual value."""
+"""Smoothing strength α: how much of a channel's spread is moved into the weights; 0.5 is the paper's usual value."""
 
 
 class Int8Embedding(nn.Module):
@@ -54,7 +54,7 @@ class Int8Embedding(nn.Module):
 
 
 def with_int8_embeddings(graph: Graph) -> Graph:
-    """A copy whose token embeddings are int8; a masked-LM head that shares the table keeps its weights."""
+    """A copy whose token embeddings are int8; a tied masked-LM head keeps its weights."""
     changed = copy.deepcopy(graph)
     embeddings = changed.model.base_model.embeddings
     embeddings.word_embeddings = Int8Embedding(embeddings.word_embeddings.weight.detach())
@@ -65,8 +65,8 @@ def with_int8_embeddings(graph: Graph) -> Graph:
 def smoothed(graph: Graph, batches: Sequence[Batch]) -> Graph:
     """A copy that computes the same, whose vectors behind LayerNorm have channels of more equal range.
 
-    Channel j is divided by s_j = max|x_j|^a / max|w_j|^(1-a), and the weights that read it are multiplied by s_j. The
-    largest inputs are those over the batches, padding included.
+    Channel j is divided by s_j = max|x_j|^α / max|w_j|^(1-α), and the weights that read it are multiplied by s_j. The
+    maximum of |x_j| is over all batches, padding included.
     """
     changed = copy.deepcopy(graph)
     layers = changed.model.base_model.encoder.layer
@@ -77,13 +77,13 @@ def smoothed(graph: Graph, batches: Sequence[Batch]) -> Graph:
         readers.append((layer.intermediate, [layer.intermediate.dense]))
     largest = [torch.zeros(linears[0].in_features) for _, linears in readers]
 
-    def note(at: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def record(at: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:
         def hook(_: nn.Module, inputs: tuple[Any, ...]) -> None:
             largest[at] = torch.maximum(largest[at], inputs[0].abs().flatten(0, -2).amax(0))
 
         return hook
 
-    hooks = [block.register_forward_pre_hook(note(at)) for at, (block, _) in enumerate(readers)]
+    hooks = [block.register_forward_pre_hook(record(at)) for at, (block, _) in enumerate(readers)]
     for batch in batches:
         changed(*(torch.from_numpy(batch[name]) for name in changed.inputs))
     for hook in hooks:
@@ -106,7 +106,7 @@ def quantize_onnx(file: Path, batches: Sequence[Batch] | None) -> None:
     """Quantise an ONNX file in place: dynamically, or with ranges from `batches`.
 
     Raises:
-        OSError: a full disk, say.
+        OSError: for example a full disk.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static
@@ -139,12 +139,12 @@ def quantize_onnx(file: Path, batches: Sequence[Batch] | None) -> None:
 
 
 def quantize_openvino(model: Any, batches: Sequence[Batch] | None) -> Any:
-    """A quantised copy of an OpenVINO model: its weights only, or products with ranges from `batches`."""
+    """A quantised copy of an OpenVINO model: weights only, or with the inputs' ranges from `batches`."""
     tools = nncf()
     with _silence():
         if batches is None:
             return tools.compress_weights(model, mode=tools.CompressWeightsMode.INT8_ASYM)
-        # `smoothed` has done it already; correcting biases takes longer than all the rest and gained nothing
+        # The model is smoothed already; bias correction takes longer than all the rest and gained nothing
         advanced = tools.AdvancedQuantizationParameters(
             smooth_quant_alphas=tools.AdvancedSmoothQuantParameters(matmul=-1), disable_bias_correction=True
         )
@@ -159,7 +159,7 @@ def quantize_openvino(model: Any, batches: Sequence[Batch] | None) -> Any:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Both tools print and log what is of no use here; standard output may have to be JSON alone."""
+    """Both tools print and log; standard output may have to be JSON alone."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,8 +1,8 @@
 """What an export is calibrated and compared on: sequences of text, and batches of many sizes and lengths.
 
-Calibration takes texts of the corpus' training part as they are; parity takes its held-out part, which neither the
-model nor the calibration has seen, cut at random places so that any length can be had, with special tokens. Without a
-corpus there are random tokens, which tell whether a file computes the same, but little of what int8 does to sentences.
+Calibration takes texts of the corpus' training part as they are. Parity takes the held-out part, which neither the
+model nor the calibration has seen, cut at random places to get any length. Without a corpus, random tokens stand in:
+they show whether a file computes the same, but not what int8 does to sentences.
 
     >>> text = Text.find(exportable, None, "text", run=Path("runs/mine"), scratch=folder)
     >>> batches = text.batches(exportable, longest=256)
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidCorpus
-from subarch.export.exportable import Exportable
+from subarch.export.graph import Exportable
 from subarch.models.teacher import special_tokens
 from subarch.text.corpus import Corpus, build
 from subarch.text.tokenizer import plain
@@ -31,18 +31,18 @@ Batch = dict[str, NDArray[np.int64]]
 SIZES = (1, 2, 4, 8, 16)
 LENGTHS = (3, 8, 16, 32, 64, 128, 256, 512)
 TOKENS = 1024
-"""Of a batch that is compared at most, padding included, but for one sequence of the greatest length."""
+"""Largest batch to compare, padding included; one sequence of the greatest length may be longer."""
 CORPUS_TOKENS = 2_000_000
-"""Of a corpus that is given, so many are read."""
+"""Tokens to read of a corpus that is given."""
 CHOICES = (2, 3, 4)
-"""Of an example of multiple choice, in turn."""
+"""Choices of the examples of multiple choice, in turn."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """`heldout`: (N,) token ids of documents end to end; `train`: documents of token ids, none if there is no corpus.
+    """`heldout`: (N,) token ids of all documents end to end; `train`: token ids by document, none without a corpus.
 
-    `about` says where they come from.
+    `about` says where the text comes from.
     """
 
     heldout: NDArray[np.int32]
@@ -51,13 +51,13 @@ class Text:
 
     @classmethod
     def find(cls, model: Exportable, corpus: Sequence[str] | None, text_column: str, run: Path, scratch: Path) -> Text:
-        """Text of a corpus that is given, or else of the run folder's, or else random tokens.
+        """Text of the corpus that is given, else of the run folder's, else random tokens.
 
         Args:
-            scratch: folder for a corpus that is given.
+            scratch: folder to pack the given corpus into.
 
         Raises:
-            InvalidCorpus: it cannot be read, or is too small to hold anything out.
+            InvalidCorpus: it cannot be read, or is too small to divide.
         """
         tokenizer = model.teacher.tokenizer
         if corpus is not None:
@@ -80,21 +80,21 @@ class Text:
         """`count` texts as batches of one sequence (or of one example with two choices), at most `longest` tokens long.
 
         Raises:
-            InvalidCorpus: there are not as many.
+            InvalidCorpus: there are fewer texts.
         """
         choices = CHOICES[0] if model.graph.head == "choice" else 1
         if len(self.train) < count * choices:
             raise InvalidCorpus(
-                f"{len(self.train)} texts to calibrate on ({self.about['source']}), {count * choices} are needed: "
+                f"{len(self.train)} texts to calibrate on ({self.about['source']}), but {count * choices} are needed: "
                 "give more text with --corpus, or ask for fewer with --calibration"
             )
         rows = [self.train[row][: longest - 2] for row in range(count * choices)]
         return [_batch(rows[row : row + choices], model, choices) for row in range(0, len(rows), choices)]
 
     def batches(self, model: Exportable, longest: int) -> list[Batch]:
-        """Every size in every length: the first row as long as the batch, the others shorter and padded.
+        """Every size in every length: the first row fills the batch, the others are shorter and padded.
 
-        Where a model has token types, those of every second row change somewhere, as in a pair of texts.
+        If the model has token types, every second row has two of them, as a pair of texts has.
         """
         draw = np.random.default_rng(0)
         found: list[Batch] = []

@@ -20,16 +20,12 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from subarch.export.config import RuntimeName
 from subarch.run.configuration import File, Number, Text
 
 # What may be asked of a finished run again, without training
 QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
 MEASUREMENT = ("runtime", "latency_batch", "latency_length", "length_from", "latency_threads")
-
-RuntimeName = Literal[
-    "torch", "onnx", "onnx-int8", "onnx-int8-static", "openvino", "openvino-int8", "openvino-int8-static"
-]
-"""What runs a forward pass: eager PyTorch, or a runtime and how its files are quantised, as in `subarch export`."""
 
 
 class ExtractConfig(BaseModel):

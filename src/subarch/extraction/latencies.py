@@ -28,13 +28,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
+from subarch.export.config import parse_runtime
+from subarch.export.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, latency_limit
 from subarch.extraction.workbench import blueprint_of, recipe_of
 from subarch.latency.cache import LatencyCache
-from subarch.latency.lengths import quantiles_of
-from subarch.latency.measuring import TEACHER, Bench, Stopwatch, export_config
+from subarch.latency.measuring import TEACHER, Candidates, Stopwatch
 from subarch.latency.model import TERMS, fit, spread
+from subarch.latency.timing import quantiles_of
 from subarch.models.teacher import usable_positions
 from subarch.numbers.space import Costs, SearchSpace
 from subarch.run.folder import RunFolder
@@ -149,7 +151,7 @@ def check_runtime(config: ExtractConfig) -> None:
         MissingExtra: it is not installed; the message names the extra.
     """
     if config.cost == "latency" and config.runtime != "torch":
-        export_config(config.runtime)
+        require(parse_runtime(config.runtime)[0])
 
 
 def decisive(
@@ -232,8 +234,8 @@ def _stopwatch(
     check_runtime(config)
     lengths = _lengths(settings)
     shared = blueprint_of(basis), recipe_of(basis), config.teacher
-    bench = Bench(config.runtime, settings.threads, settings.batch, lengths, *shared, report)
-    return Stopwatch(bench.calls, cache, bench.block, len(lengths), report)
+    candidates = Candidates(config.runtime, settings.threads, settings.batch, lengths, *shared, report)
+    return Stopwatch(candidates.calls, cache, candidates.block, len(lengths), report)
 
 
 def _file(run: RunFolder, config: ExtractConfig, basis: Basis) -> tuple[str, LatencySettings]:
@@ -272,7 +274,7 @@ def _conditions(settings: LatencySettings, basis: Basis) -> dict[str, Any]:
         "lengths": _lengths(settings),
         "threads": settings.threads,
         "machine": machine(),
-        "versions": {name: found.get(name) for name in PACKAGES[settings.runtime.partition("-")[0]]},
+        "versions": {name: found.get(name) for name in PACKAGES[parse_runtime(settings.runtime)[0]]},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "blueprint": basis.blueprint.model_dump(),
         "normalize": basis.recipe.normalize,

@@ -1,16 +1,15 @@
-"""Candidates as calls to be timed, in the runtime that will serve them, and their latencies, measured and kept.
+"""Latencies of candidates, in the runtime that will serve them, measured and kept.
 
 Weights do not matter for time, so candidates are built with arbitrary ones. For PyTorch that costs nothing. For an
 exported runtime each is written as `subarch export` would write it, smoothing and int8 included, calibrated on random
 tokens, opened, and its file deleted: about a second a candidate (docs/latency.md).
 
-They are measured a block at a time, because opened files take memory and because a block that is measured is kept. In
-a block candidates take turns (`latency.measure`); between blocks, which may be days apart, the machine's speed drifts.
-So a few candidates that are known already, the anchors, are measured again in each block, and the block's latencies
-are divided by the median ratio of the anchors' new figures to their old ones: all latencies are on the scale of the
-first block.
+Candidates are measured in blocks, because opened files take memory and because each finished block is saved. In a block
+they take turns (`timing.measure`); between blocks, which may be days apart, the machine's speed drifts. So a few known
+candidates, the anchors, are measured again in each block, and the block's latencies are divided by the median ratio of
+the anchors' new latencies to their old ones: all latencies are on the scale of the first block.
 
-    >>> stopwatch = Stopwatch(bench.calls, LatencyCache(conditions), bench.block, len(lengths))
+    >>> stopwatch = Stopwatch(candidates.calls, LatencyCache(conditions), candidates.block, len(lengths))
     >>> stopwatch.measure(["2-12-384-512", "6-12-384-1536"])
     >>> stopwatch.known["2-12-384-512"]["median_ms"]
     0.93
@@ -27,44 +26,91 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from torch import nn
+import torch
+from accelerate import init_empty_weights
+from torch import Tensor, nn
 
-from subarch.export.config import ExportConfig, Head
-from subarch.export.exportable import Graph
-from subarch.export.packages import require
-from subarch.export.seal import FILES
-from subarch.extraction.config import RuntimeName
+from subarch.export.config import ExportConfig, Head, RuntimeName
+from subarch.export.export import write
+from subarch.export.graph import Graph
+from subarch.export.runtimes import FILES, open_file
 from subarch.latency.cache import Entry, LatencyCache
-from subarch.latency.runtimes import FileRuntime
-from subarch.latency.timing import Call, TorchRuntime, measure, untrained
+from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
-from subarch.run.configuration import load
 from subarch.run.progress import Report, silent
 
 ANCHORS = 5
 """Known candidates that are measured again in each block."""
 
 TEACHER = "teacher "
-"""What the name of a teacher begins with; its fingerprint follows."""
+"""Prefix of a teacher's name; its fingerprint follows."""
 
 
-def export_config(runtime: RuntimeName) -> ExportConfig:
-    """How candidates are exported for a runtime that is not torch.
+@contextmanager
+def torch_calls(
+    models: Mapping[str, nn.Module], vocabulary: int, batch: int, lengths: Sequence[int], threads: int
+) -> Iterator[dict[str, Call]]:
+    """Calls of models of (ids, mask) in eager PyTorch, to be made inside the context, which sets the threads.
 
-    Raises:
-        MissingExtra: the runtime is not installed; the message names the extra.
+    A call is one pass over `batch` sequences of random tokens at each length, in turn, and returns the outputs.
     """
-    name, _, quantize = runtime.partition("-")
-    require(name)
-    return load(ExportConfig, None, {"runtime": name, "quantize": quantize or None})
+    generator = torch.Generator().manual_seed(0)
+    inputs = [torch.randint(5, vocabulary, (batch, length), generator=generator) for length in lengths]
+    masks = [torch.ones_like(ids) for ids in inputs]
+
+    def call(model: nn.Module) -> object:
+        with torch.inference_mode():
+            return [model(ids, mask) for ids, mask in zip(inputs, masks, strict=True)]
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield {name: partial(call, model.eval()) for name, model in models.items()}
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_models(
+    models: Mapping[str, nn.Module],
+    vocabulary: int,
+    batch: int,
+    length: int,
+    threads: int,
+    rounds: int = ROUNDS,
+    on_round: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Latency]:
+    """Latencies of a forward pass of models of (ids, mask) in eager PyTorch."""
+    with torch_calls(models, vocabulary, batch, (length,), threads) as calls:
+        return measure(calls, rounds, on_round)
+
+
+def untrained(architectures: Iterable[Architecture], make: Callable[[Architecture], Student]) -> dict[str, Student]:
+    """Students by name with arbitrary weights, for timing only; tensors of equal name and shape are shared.
+
+    So a space of hundreds fits in memory.
+    """
+    shared: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    students = {}
+    for architecture in architectures:
+        with init_empty_weights(include_buffers=False):
+            student = make(architecture)
+        for name, parameter in student.named_parameters():
+            key = (name, tuple(parameter.shape))
+            if key not in shared:
+                # Ordinary magnitudes: denormal numbers would slow the arithmetic down.
+                shared[key] = torch.empty(parameter.shape).normal_(std=0.02)
+        state = {name: shared[name, tuple(parameter.shape)] for name, parameter in student.named_parameters()}
+        student.load_state_dict(state, strict=False, assign=True)
+        students[str(architecture)] = student.requires_grad_(False).eval()
+    return students
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Prepares candidates of a search, and its teacher, for a runtime: a call is a pass over each of `lengths`."""
+class Candidates:
+    """Prepares candidates of a search, and its teacher, for a runtime: a call is a pass at each of `lengths`."""
 
     runtime: RuntimeName
     threads: int
@@ -82,54 +128,53 @@ class Bench:
 
     @contextmanager
     def calls(self, names: Sequence[str]) -> Iterator[dict[str, Call]]:
-        """Calls by name, of candidates written D-A-H-I and of the teacher."""
-        vocabulary = self.blueprint.inputs.vocabulary
-        if self.runtime == "torch":
-            runtime = TorchRuntime(self.threads)
-            models = {name: self._model(name) for name in names if name.startswith(TEACHER)}
-            shapes = [Architecture.parse(name) for name in names if name not in models]
-            models |= untrained(shapes, lambda architecture: Student(architecture, self.blueprint))
-            yield {n: runtime.prepare(models[n], vocabulary, self.batch, self.lengths) for n in names}
+        """Calls by name, of candidates "D-A-H-I" and of the teacher."""
+        if self.runtime != "torch":
+            yield {name: self._exported(name, done, len(names)) for done, name in enumerate(names)}
             return
-        yield {name: self._exported(name, done, len(names)) for done, name in enumerate(names)}
-
-    def _model(self, name: str) -> nn.Module:
-        if name.startswith(TEACHER):
-            assert self.teacher is not None  # else it has no name here
-            return Teacher.load(self.teacher).model
-        return untrained([Architecture.parse(name)], lambda shape: Student(shape, self.blueprint))[name]
+        models: dict[str, nn.Module] = {name: self._teacher().model for name in names if name.startswith(TEACHER)}
+        models |= self._students(name for name in names if name not in models)
+        models = {name: models[name] for name in names}
+        with torch_calls(models, self._vocabulary, self.batch, self.lengths, self.threads) as calls:
+            yield calls
 
     def _exported(self, name: str, done: int, total: int) -> Call:
-        from subarch.export.export import write  # fine-tuning comes with it, which takes seconds to import
-
         self.report("exporting candidates to measure", done, total)
-        graph, config = self._graph(name), export_config(self.runtime)
-        vocabulary = self.blueprint.inputs.vocabulary
-        ids = np.random.default_rng(0).integers(5, vocabulary, (2, max(self.lengths)))
+        graph, config = self._graph(name), ExportConfig.of_runtime(self.runtime)
+        ids = np.random.default_rng(0).integers(5, self._vocabulary, (2, max(self.lengths)))
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
-        # As an export with a corpus: OpenVINO's int8 needs no text, every other kind of int8 is fitted to some
-        fitted = config.quantize is not None and self.runtime != "openvino-int8"
-        calibration = [{name: given[name] for name in graph.inputs}] if fitted else None
-        # What is opened is held in memory, or by the system until it is closed
+        # As an export with a corpus: OpenVINO's int8 needs no text, every other kind of int8 is calibrated
+        calibrated = config.quantize is not None and self.runtime != "openvino-int8"
+        calibration = [{name: given[name] for name in graph.inputs}] if calibrated else None
+        # An opened file is held in memory, or by the system until it is closed
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             write(graph, config, calibration, Path(folder))
-            file = Path(folder) / FILES[config.runtime][0]
-            return FileRuntime(config.runtime, self.threads).prepare(file, vocabulary, self.batch, self.lengths)
+            session = open_file(config.runtime, Path(folder) / FILES[config.runtime][0], self.threads)
+            return session_call(session, self._vocabulary, self.batch, self.lengths)
 
     def _graph(self, name: str) -> Graph:
         head: Head = "sentence" if self.blueprint.inputs.output or not self.blueprint.masked_lm else "encoder"
         if name.startswith(TEACHER):
-            assert self.teacher is not None
-            teacher = Teacher.load(self.teacher)
+            teacher = self._teacher()
             return Graph(teacher.encoder, head, teacher.dense, teacher.recipe).eval()
-        student = self._model(name)
-        assert isinstance(student, Student)
+        student = self._students([name])[name]
         dense = nn.Identity() if student.projection is None else student.projection
         return Graph(student.encoder, head, dense, self.recipe).eval()
 
+    def _students(self, names: Iterable[str]) -> dict[str, Student]:
+        return untrained(map(Architecture.parse, names), lambda architecture: Student(architecture, self.blueprint))
+
+    def _teacher(self) -> Teacher:
+        assert self.teacher is not None  # without a teacher no name is a teacher's
+        return Teacher.load(self.teacher)
+
+    @property
+    def _vocabulary(self) -> int:
+        return self.blueprint.inputs.vocabulary
+
 
 class Stopwatch:
-    """Measures by name, through a cache. `known` is what was measured so far, in milliseconds per pass."""
+    """Measures by name, through a cache. `known` are the latencies measured so far, in milliseconds per pass."""
 
     def __init__(
         self,
@@ -139,12 +184,12 @@ class Stopwatch:
         parts: int,
         report: Report = silent,
     ) -> None:
-        """`parts`: passes that a call makes, one per length."""
+        """`parts`: passes in a call, one per length."""
         self.known: dict[str, Entry] = cache.read()
         self._calls, self._cache, self._block, self._parts, self._report = calls, cache, block, parts, report
 
     def measure(self, names: Iterable[str]) -> None:
-        """Make these known; those that are, are not measured again."""
+        """Measure those that are not known yet."""
         missing = [name for name in dict.fromkeys(names) if name not in self.known]
         for first in range(0, len(missing), self._block):
             block = missing[first : first + self._block]
@@ -163,7 +208,7 @@ class Stopwatch:
             self._cache.add(entries)
 
     def _anchors(self) -> list[str]:
-        """From the fastest known candidate to the slowest, evenly."""
+        """Known candidates, evenly from the fastest to the slowest."""
         names = sorted(
             (name for name in self.known if not name.startswith(TEACHER)), key=lambda n: self.known[n]["median_ms"]
         )

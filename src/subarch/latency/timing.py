@@ -1,96 +1,133 @@
-"""Latency: wall time of forward passes on this machine, measured so that drift hits all candidates alike.
+"""The clock: wall time of forward passes on this machine, measured so that drift of its speed hits all models alike.
 
-Candidates are visited in turn, round after round (`visits.visit`). The result is the median and the
-interquartile range over all timed passes, per batch. Weights do not matter for time, so candidates are built
-with arbitrary ones and share every tensor of equal name and shape: a space of hundreds fits in memory.
+Models are visited in turn, round after round. A visit starts with one untimed pass, which brings the weights back into
+the caches as in steady serving, then times a few. The result is the median and the quartiles over all timed passes.
 
-A runtime turns a model into a call; whatever can be called can be measured. A call is one pass at each of some lengths:
-one length, or the quantiles of a corpus (`lengths.quantiles_of`), over which the time of a pass is then the mean.
+A call is one pass at each of some lengths: one length, or the quantiles of a corpus, over which the time of a pass is
+then the mean.
 
-    >>> runtime = TorchRuntime(threads=2)
     >>> lengths = quantiles_of(tokens_of_each_text)
-    >>> calls = {name: runtime.prepare(model, vocabulary, 1, lengths) for name, model in models.items()}
-    >>> measure(calls)["2-12-384-512"].per(len(lengths)).median_ms
+    >>> calls = {"exported": session_call(open_export(folder, threads=2), vocabulary=30522, batch=1, lengths=lengths)}
+    >>> measure(calls)["exported"].per(len(lengths)).median_ms
+    2.9
+
+Importing this module imports neither torch nor a runtime: processes that serve exported files import it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import TypeVar
 
-import torch
-from accelerate import init_empty_weights
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from subarch.latency.visits import PASSES, ROUNDS, Call, Latency, visit
-from subarch.models.student import Student
-from subarch.numbers.architecture import Architecture
+from subarch.errors import InvalidCorpus
+from subarch.export.runtimes import Session, named
 
-__all__ = ["PASSES", "ROUNDS", "Call", "Latency", "Runtime", "TorchRuntime", "measure", "untrained"]
+ROUNDS, PASSES = 9, 4
+"""Visits of each candidate, and timed passes of each visit."""
 
+CHOICES = 2
+"""Choices of each example when a multiple-choice model is timed."""
 
-class Runtime(Protocol):
-    """Prepares a module of (ids, mask) to be timed.
-
-    A call is one pass over `batch` sequences of so many tokens for each of `lengths`, in turn.
-    """
-
-    name: str
-
-    def prepare(self, model: nn.Module, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call: ...
+Call = Callable[[], object]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class TorchRuntime:
-    """Eager PyTorch on the processor, with a fixed number of threads."""
+class Latency:
+    """Wall time of a call, in milliseconds: median, quartiles and 95th percentile over `passes` timed calls."""
 
-    threads: int
-    name: str = "torch"
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    p95_ms: float
+    passes: int
 
-    def prepare(self, model: nn.Module, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call:
-        """The call gives the outputs, one per length."""
-        generator = torch.Generator().manual_seed(0)
-        inputs = [torch.randint(5, vocabulary, (batch, length), generator=generator) for length in lengths]
-        masks = [torch.ones_like(ids) for ids in inputs]
-        model.eval()
+    @classmethod
+    def of(cls, times: Sequence[float]) -> Latency:
+        """From the milliseconds of each call."""
+        q = np.percentile(times, [50, 25, 75, 95]).tolist()
+        return cls(q[0], q[1], q[2], q[3], len(times))
 
-        def call() -> object:
-            if torch.get_num_threads() != self.threads:
-                torch.set_num_threads(self.threads)
-            with torch.inference_mode():
-                return [model(ids, mask) for ids, mask in zip(inputs, masks, strict=True)]
+    def per(self, parts: int) -> Latency:
+        """Divided by the number of passes in a call: the mean forward pass over that many lengths."""
+        return Latency(self.median_ms / parts, self.q1_ms / parts, self.q3_ms / parts, self.p95_ms / parts, self.passes)
 
-        return call
+
+def visit(call: Call, passes: int = PASSES, seconds: float = 0.0) -> list[float]:
+    """One untimed pass, then `passes` timed ones, and more until `seconds` are over: milliseconds of each timed one."""
+    call()
+    times: list[float] = []
+    while len(times) < passes or sum(times) < 1e3 * seconds:
+        start = time.perf_counter_ns()
+        call()  # operations on the CPU are synchronous: nothing is left running when it returns
+        times.append((time.perf_counter_ns() - start) / 1e6)
+    return times
+
+
+def take_turns(
+    visits: Sequence[Callable[[int], Result]], rounds: int, on_round: Callable[[int, int], None]
+) -> list[list[Result]]:
+    """Make every visit in each round; the first round only warms up.
+
+    Args:
+        visits: functions of the number of passes to time.
+        on_round: is told the number of finished rounds and their total.
+
+    Returns:
+        For each visit its results of all timed rounds.
+    """
+    found: list[list[Result]] = [[] for _ in visits]
+    for done in range(rounds + 1):
+        for make, results in zip(visits, found, strict=True):
+            result = make(PASSES if done else 0)
+            if done:
+                results.append(result)
+        on_round(done + 1, rounds + 1)
+    return found
 
 
 def measure(
     calls: Mapping[str, Call], rounds: int = ROUNDS, on_round: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Latency]:
-    """Time all calls in turn; the first round only warms up. `on_round` hears the rounds done and their total."""
-    threads = torch.get_num_threads()
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for done in range(rounds + 1):
-        for name, call in calls.items():
-            times[name] += visit(call, PASSES if done else 0)
-        on_round(done + 1, rounds + 1)
-    torch.set_num_threads(threads)
-    return {name: Latency.of(values) for name, values in times.items()}
+    """Time all calls in turn."""
+    times = take_turns([partial(visit, call) for call in calls.values()], rounds, on_round)
+    return {name: Latency.of([*itertools.chain(*own)]) for name, own in zip(calls, times, strict=True)}
 
 
-def untrained(architectures: Iterable[Architecture], make: Callable[[Architecture], Student]) -> dict[str, Student]:
-    """Students by name with arbitrary weights, for timing only; equal tensors are shared between them."""
-    shared: dict[tuple[str, tuple[int, ...]], Tensor] = {}
-    students = {}
-    for architecture in architectures:
-        with init_empty_weights(include_buffers=False):
-            student = make(architecture)
-        for name, parameter in student.named_parameters():
-            key = (name, tuple(parameter.shape))
-            if key not in shared:
-                # Ordinary magnitudes: denormal numbers would slow the arithmetic down.
-                shared[key] = torch.empty(parameter.shape).normal_(std=0.02)
-        state = {name: shared[name, tuple(parameter.shape)] for name, parameter in student.named_parameters()}
-        student.load_state_dict(state, strict=False, assign=True)
-        students[str(architecture)] = student.requires_grad_(False).eval()
-    return students
+def session_call(session: Session, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call:
+    """A call that is one pass over `batch` sequences of random tokens at each length, in turn.
+
+    For multiple choice it is `batch` examples of `CHOICES` sequences. The call returns the outputs, one per length.
+    """
+    draw, choices = np.random.default_rng(0), [CHOICES] * (session.inputs["input_ids"] - 2)
+    rows = [draw.integers(5, vocabulary, (batch, *choices, length)) for length in lengths]
+    inputs = [named(session.inputs, {"input_ids": ids, "attention_mask": np.ones_like(ids)}) for ids in rows]
+    return lambda: [session(one) for one in inputs]
+
+
+def quantiles_of(lengths: Sequence[int] | NDArray[np.int_], count: int = 8) -> tuple[int, ...]:
+    """Lengths that stand for those of a corpus, as time grows faster than length: the middle of `count` equal shares.
+
+    Each is a length that occurs. The mean time over them is that of a text of the corpus, apart from differences within
+    a share.
+
+    >>> quantiles_of([len(ids) for ids in texts])
+    (9, 14, 21, 33, 48, 70, 104, 206)
+
+    Args:
+        lengths: tokens of each text as the encoder gets it, with special tokens, cut at its positions.
+
+    Raises:
+        InvalidCorpus: there is no text.
+    """
+    if not len(lengths):
+        raise InvalidCorpus("no text to take lengths from; give a corpus that has some")
+    middles = (np.arange(count) + 0.5) / count
+    return tuple(int(length) for length in np.quantile(np.asarray(lengths), middles, method="inverted_cdf"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from subarch.latency.timing import TorchRuntime, measure
+from subarch.latency.measuring import measure_models
 from subarch.models.student import Student, hand_over
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
@@ -38,13 +38,12 @@ def outcome(
 ) -> dict[str, Any]:
     """Time the student, hand it over, and say all about it."""
     report("measuring latency", 0, 0)
-    runtime, vocabulary = TorchRuntime(usable_cores()), material.blueprint.inputs.vocabulary
     models: dict[str, torch.nn.Module] = {"student": student}
     if material.teacher is not None:
         models["teacher"] = material.teacher.model.cpu()
     length = min(LATENCY_LENGTH, material.recipe.max_length)
-    calls = {name: runtime.prepare(model, vocabulary, 1, (length,)) for name, model in models.items()}
-    times = measure(calls, rounds=5)
+    vocabulary = material.blueprint.inputs.vocabulary
+    times = measure_models(models, vocabulary, batch=1, length=length, threads=usable_cores(), rounds=5)
     architecture, progress, history = Architecture.parse(str(config.architecture)), trainer.progress, _curve(trainer)
     parameters = architecture.parameters(material.blueprint.inputs)
     result = {

@@ -521,7 +521,7 @@ class CurveRow(Row):
 
 
 class Timing(Row):
-    """Wall time of a forward pass, see `latency.visits.Latency`."""
+    """Wall time of a forward pass, see `latency.timing.Latency`."""
 
     median_ms: float
     q1_ms: float

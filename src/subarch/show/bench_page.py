@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidStudy
-from subarch.latency.bench.bench import bench
-from subarch.latency.bench.config import BenchConfig
+from subarch.latency.bench import bench
+from subarch.latency.config import BenchConfig
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
 from subarch.show import RunData, render

@@ -1,14 +1,16 @@
 """Tasks as data: what is in GLUE, SuperGLUE, RACE, DREAM and in a user's own files, read into one kind of example.
 
     declaration.py   what a task is: columns by meaning, labels, metrics, layouts, submission file
-    glue.py, superglue.py, exams.py, own.py    the declarations
-    catalogue.py     all of them by name
-    files.py, unfold.py, casts.py, reader.py   a file -> records -> flat rows -> examples
-    examples.py      examples, how they are divided and counted
+    catalogue.py     the public tasks by name
+    own.py           a user's own files as a task
+    reader.py, casts.py    a task's files -> records -> examples
+    examples.py      examples, how they are divided, counted and compared
+    division.py      train, dev and held-out of a task
     metrics.py       official scores
     submission.py    the archives that the benchmarks' servers take
+    scoring.py       scores of sentence embeddings on a user's own set
 
-Importing this loads neither torch nor transformers nor scikit-learn.
+Imports `text`, `run` and `errors` only; importing it loads neither torch nor transformers nor scikit-learn.
 
     >>> from subarch.tasks import hold_out, read, score
     >>> train, dev = read("boolq", "data", "train"), read("boolq", "data", "validation")
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from subarch.tasks.catalogue import TASKS, described, task_named
 from subarch.tasks.declaration import Task
-from subarch.tasks.examples import Example, Examples, divide, hold_out, statistics
+from subarch.tasks.examples import Example, Examples, Overlap, divide, hold_out, overlaps, statistics
 from subarch.tasks.metrics import balanced_accuracy, score
 from subarch.tasks.own import own_task
 from subarch.tasks.reader import find, read, survey
@@ -30,12 +32,14 @@ __all__ = [
     "TASKS",
     "Example",
     "Examples",
+    "Overlap",
     "Task",
     "balanced_accuracy",
     "described",
     "divide",
     "find",
     "hold_out",
+    "overlaps",
     "own_task",
     "read",
     "score",

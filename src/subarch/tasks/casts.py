@@ -1,13 +1,17 @@
-"""Flat rows -> examples: how each type of task is cast to a stock head.
+"""Records of one task, as a file has them -> examples, the same for every task.
+
+First, nested records of the downloads become flat rows with the columns of the hub (`unfolded`): what these files call
+a passage with questions with answers, the hub has flattened already. Then each row becomes an example for a stock head
+(`cast`):
 
 - `texts`: one text or a pair, a class or a number.
-- `choice`: (context, question) and choices; the label is a letter, a number, or the text of the right choice.
+- `choice`: (context, question) and choices; the label is the text of the right choice, a letter or a number.
 - `wic`, `wsc`: the words in question are marked in the text, `* so *` the word or pronoun, `# so #` the noun phrase: a
   stock head sees text only (the official baselines read the spans' vectors; the marks are ours, after T5's).
 - `multirc`: one yes-no example per answer: (passage, question and answer).
 - `record`: (passage, query with @placeholder) and all entities as choices; every spelling of the answer is gold.
 
-    >>> cast(task("rte"), {}, [{"sentence1": "A.", "sentence2": "B.", "label": "entailment"}], "train", "dev.tsv")
+    >>> cast(task("rte"), layout, [{"sentence1": "A.", "sentence2": "B.", "label": "entailment"}], "train", "dev.tsv")
     [Example(id='0', group='...', texts=('A.', 'B.'), choices=(), label=0, golds=())]
 """
 
@@ -17,15 +21,35 @@ import math
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from subarch.errors import InvalidTask, show
 from subarch.tasks.declaration import Columns, Layout, Task
 from subarch.tasks.examples import Example
-from subarch.tasks.files import Record
+from subarch.text.formats import Record
 from subarch.text.read import identity
+
+
+def unfolded(found: Iterable[tuple[str, Record]], unfold: str, file: str) -> list[Record]:
+    """Flat rows of records that a layout calls nested; `unfold` is a name of `_UNFOLD`, "" for rows that are flat.
+
+    Raises:
+        InvalidTask: a record of another shape, with its place and the keys that it has.
+    """
+    if not unfold:
+        return [record for _, record in found]
+    rows: list[Record] = []
+    for place, record in found:
+        try:
+            rows += _UNFOLD[unfold](record)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            keys = ", ".join(map(repr, record))
+            raise InvalidTask(
+                f"{file}, {place}: not a record of the layout {unfold} ({type(error).__name__}: {error}); found: {keys}"
+            ) from error
+    return rows
 
 
 def cast(task: Task, layout: Layout, rows: Sequence[Record], part: str, source: str) -> list[Example]:
@@ -86,10 +110,14 @@ class Row:
         return str(self.values[name]) if name in self.values else str(self.number)
 
     def group(self, task: Task, first: str) -> str:
-        """The value of the group's column; else a hash of the first text, so that equal texts stay together."""
-        if "group" not in self.columns:
+        """The value of the group's column; else a hash of the first text, so that equal texts stay together.
+
+        A row whose cell is empty belongs to no group: its text decides, too.
+        """
+        cell = self.column("group") if "group" in self.columns else None
+        value = "" if _is_missing(cell) else str(cell)
+        if not value.strip():
             return f"{identity(first):016x}"
-        value = str(self.column("group"))
         return f"{identity(value.split(task.until)[0]):016x}" if task.until else value
 
     def label(self) -> Any:
@@ -98,14 +126,17 @@ class Row:
         if name not in self.values and self.part == "test":
             return None
         value = self.named(name)
-        missing = value is None or value == self.unlabelled or (isinstance(value, float) and math.isnan(value))
-        if missing or str(value).strip().lower() in ("", "nan"):
+        if _is_missing(value) or value == self.unlabelled or str(value).strip().lower() in ("", "nan"):
             if self.part != "test":
                 raise InvalidTask(
                     f"{self.where}: no label (column {name!r} holds {show(value)}); only the part test may go without"
                 )
             return None
         return value
+
+
+def _is_missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def class_of(task: Task, value: Any, where: str) -> int | None:
@@ -168,6 +199,8 @@ def _chosen(value: str, choices: tuple[str, ...], where: str) -> int:
         return choices.index(value)
     if re.fullmatch(r"\d{1,6}", value) and int(value) < len(choices):
         return int(value)
+    if re.fullmatch("[A-Z]", value) and string.ascii_uppercase.index(value) < len(choices):
+        return string.ascii_uppercase.index(value)
     raise InvalidTask(f"{where}: the answer {show(value)} is none of the choices {show(list(choices))}")
 
 
@@ -253,4 +286,73 @@ _CASTS: dict[str, Callable[[Task, Row], Example]] = {
     "wsc": _wsc,
     "record": _record,
     "multirc": _multirc,
+}
+
+
+# nested records of the downloads
+
+
+def _flat_copa(item: Record) -> list[Record]:
+    row = {"premise": item["p"], "choice1": item["a1"], "choice2": item["a2"], "question": item["asks-for"]}
+    answer = item.get("most-plausible-alternative")
+    return [row | ({"label": int(answer) - 1} if answer else {})]
+
+
+def _flat_wsc(item: Record) -> list[Record]:
+    return [item | item["target"]]
+
+
+def _flat_multirc(item: Record) -> list[Record]:
+    passage = item["passage"]
+    return [
+        {
+            "paragraph": passage["text"],
+            "question": question["question"],
+            "answer": answer["text"],
+            "idx": {"paragraph": item["idx"], "question": question["idx"], "answer": answer["idx"]},
+        }
+        | ({"label": answer["label"]} if "label" in answer else {})
+        for question in passage["questions"]
+        for answer in question["answers"]
+    ]
+
+
+def _flat_record(item: Record) -> list[Record]:
+    passage = item["passage"]
+    text = passage["text"]
+    # ends are inclusive in ReCoRD
+    entities = sorted({text[entity["start"] : entity["end"] + 1] for entity in passage["entities"]})
+    return [
+        {
+            "passage": text,
+            "query": query["query"],
+            "entities": entities,
+            "answers": sorted({answer["text"] for answer in query.get("answers", ())}),
+            "idx": {"passage": item["idx"], "query": query["idx"]},
+        }
+        for query in item["qas"]
+    ]
+
+
+def _flat_race(item: Record) -> list[Record]:
+    answers = item.get("answers") or [None] * len(item["questions"])
+    return [
+        {"example_id": item["id"], "article": item["article"], "question": question, "options": options}
+        | ({"answer": answer} if answer else {})
+        for question, options, answer in zip(item["questions"], item["options"], answers, strict=True)
+    ]
+
+
+def _flat_dream(item: Record) -> list[Record]:
+    dialogue, questions, name = item["0"], item["1"], item["2"]
+    return [{"dialogue": dialogue, "dialogue_id": name} | question for question in questions]
+
+
+_UNFOLD: dict[str, Callable[[Record], list[Record]]] = {
+    "copa": _flat_copa,
+    "wsc": _flat_wsc,
+    "multirc": _flat_multirc,
+    "record": _flat_record,
+    "race": _flat_race,
+    "dream": _flat_dream,
 }

@@ -36,8 +36,8 @@ class Layout:
         files: part (train, validation, test, ...) -> patterns below the folder, the first that matches anything holds.
         columns: meaning -> column, where it differs from the task's own.
         header: the columns of files that have no header line.
-        form: tsv, csv, json, jsonl, xml or parquet, where the ending does not say it.
-        unfold: how nested records become flat rows (`unfold.py`).
+        form: the format, where neither the ending nor the content tell it (`text.formats`).
+        unfold: how nested records become flat rows (`casts.py`).
         ragged: `longer`: fields after the last column are left out; `shorter`: incomplete rows are skipped.
         unlabelled: the label of rows without one (the hub writes -1).
         rows: part -> first and last row (exclusive) of the file that are this part.
@@ -50,7 +50,7 @@ class Layout:
     files: Mapping[str, tuple[str, ...]]
     columns: Columns = field(default_factory=dict)
     header: tuple[str, ...] = ()
-    form: str = ""
+    form: Literal["", "tsv", "xml"] = ""
     unfold: str = ""
     ragged: Literal["", "longer", "shorter"] = ""
     unlabelled: float | None = None

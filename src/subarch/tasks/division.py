@@ -13,6 +13,7 @@ Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -23,9 +24,10 @@ from subarch.errors import InvalidTask
 from subarch.run.configuration import Amount, Text, load
 from subarch.tasks.catalogue import task_named
 from subarch.tasks.declaration import Task
-from subarch.tasks.examples import Example, Examples, divide, hold_out, share_of
+from subarch.tasks.examples import Example, Examples, Overlap, divide, hold_out, overlaps, share_of
 from subarch.tasks.own import own_task
-from subarch.tasks.reader import DATASETS, find, read
+from subarch.tasks.reader import find, read
+from subarch.text.read import DATASETS
 
 
 class TaskData(BaseModel):
@@ -95,17 +97,18 @@ class TaskData(BaseModel):
 class Parts:
     """The labelled parts of a task: `train` to learn from, `dev` to choose by, `heldout` to score once at the end.
 
-    `sentence` says where they come from.
+    `sentence` says where they come from; `overlap`, what they have in common (official parts may).
     """
 
     train: Examples
     dev: Examples
     heldout: Examples
     sentence: str
+    overlap: tuple[Overlap, ...]
 
 
 def parts_of(source: TaskData) -> Parts:
-    """Read the data and divide it, the same way each time.
+    """Read the data and divide it, the same way each time. Warns where rows of one part also are in another.
 
     Raises:
         InvalidTask: see `tasks.read`; the task has no training part of its own; a part has no labels.
@@ -136,7 +139,15 @@ def parts_of(source: TaskData) -> Parts:
 
 def _parts(train: Examples, dev: Examples, heldout: Examples, sentence: str) -> Parts:
     train, dev, heldout = replace(train, part="train"), replace(dev, part="dev"), replace(heldout, part="held-out")
-    return Parts(train, dev, heldout, sentence)
+    overlap = overlaps([train, dev, heldout])
+    if overlap:
+        listed = "; ".join(one.sentence for one in overlap)
+        warnings.warn(
+            f"{train.task.name}: {listed}. Scores on them partly measure memory: remove them from the training part, "
+            "or divide the data anew with parts",
+            stacklevel=3,
+        )
+    return Parts(train, dev, heldout, sentence, overlap)
 
 
 def task_of(source: TaskData) -> Task:

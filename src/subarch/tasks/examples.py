@@ -22,7 +22,7 @@ from typing import Any, overload
 
 from subarch.errors import InvalidTask
 from subarch.tasks.declaration import Task
-from subarch.text.read import hash64
+from subarch.text.read import hash64, identity
 
 PLACEHOLDER = "@placeholder"
 _BLANK = re.compile("_+")
@@ -130,6 +130,40 @@ def hold_out(examples: Examples, share: float, seed: int = 0) -> tuple[Examples,
     """(the rest, about a `share` of the groups): `divide` in two."""
     rest, held = divide(examples, (1 - share, share), seed)
     return rest, held
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """`rows` of the `of` rows of `part` also are in the part `other`: a score on them partly measures memory."""
+
+    part: str
+    other: str
+    rows: int
+    of: int
+
+    @property
+    def sentence(self) -> str:
+        return f"{self.rows} of the {self.of} rows of {self.part} also are in {self.other}"
+
+
+def overlaps(parts: Sequence[Examples]) -> tuple[Overlap, ...]:
+    """What parts have in common: for each part, how many of its rows are in each part before it; none that are 0.
+
+    Rows are the same if all texts and choices are, but for case, punctuation and spacing, whatever their labels. Give
+    the parts in the order in which they are used: train, dev, held-out.
+    """
+    inputs = [[_input(example) for example in part] for part in parts]
+    found: list[Overlap] = []
+    for later, part in enumerate(parts):
+        for earlier in range(later):
+            known = set(inputs[earlier])
+            if rows := sum(one in known for one in inputs[later]):
+                found.append(Overlap(part.part, parts[earlier].part, rows, len(part)))
+    return tuple(found)
+
+
+def _input(example: Example) -> tuple[int, ...]:
+    return tuple(identity(text) for text in (*example.texts, *example.choices))
 
 
 def statistics(examples: Examples) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A user's own data as a task: CSV, TSV, JSONL, JSON, Parquet or a data set of the hub, with columns given by name.
+"""A user's own data as a task: records in any format, or a data set of the hub, with columns given by name.
 
 A source is a folder with train.*, validation.* (or dev.*, val.*) and test.*; or one file, which is divided by the hash
-of each example's group into 70 % train, 15 % validation and 15 % test; or `datasets:NAME[:CONFIG]`. CSV is quoted as
-spreadsheets write it, TSV is unquoted. Labels are names, in the order given, else sorted as they stand in the source.
+of each example's group into 70 % train, 15 % validation and 15 % test; or `datasets:NAME[:CONFIG]`. Labels are names,
+in the order given, else sorted as they stand in the source.
 
     >>> task = own_task("reviews.csv", first="review", label="stars")
     >>> read(task, "reviews.csv", "train")
@@ -20,8 +20,16 @@ from typing import Literal
 from subarch.errors import InvalidTask
 from subarch.tasks.declaration import DIVIDED, Columns, Layout, Task
 from subarch.tasks.reader import rows_of
+from subarch.text.formats import COMPRESSIONS
 
-ENDINGS = ("csv", "tsv", "jsonl", "json", "parquet")
+ENDINGS = (
+    *(
+        f"{ending}{packed}"
+        for ending in (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+        for packed in ("", *COMPRESSIONS)
+    ),
+    ".parquet",
+)
 MOST_LABELS = 1000
 
 _NAMES = {"train": ("train",), "validation": ("validation", "dev", "val"), "test": ("test",)}
@@ -46,8 +54,9 @@ def own_task(
         source: folder, file or `datasets:NAME[:CONFIG]`; give the same to `read`.
         first, second: columns of the text, or of both; of context and question where there are choices.
         choices: one column that holds lists of texts, or several of one text each.
-        label: a name, a number for regression, or the text or position (from 0) of the right choice.
-        id, group: columns; else rows are numbered, and equal first texts stay together.
+        label: a name; a number for regression; the text, the position from 0 or the letter (A, B, ...) of a choice.
+        id, group: columns; else rows are numbered, and equal first texts stay together. A row whose group is empty has
+            none: its first text decides.
         labels: names in the order wanted; else those of the training part, sorted.
 
     Raises:
@@ -87,7 +96,7 @@ def _layout(source: str | Path) -> Layout:
     if path.is_file():
         return Layout("own file", dict.fromkeys(DIVIDED, (escape(path.name),)), shares=DIVIDED)
     files = {
-        part: tuple(f"{name}{more}.{ending}" for name in names for ending in ENDINGS for more in ("", "-*"))
+        part: tuple(f"{name}{more}{ending}" for name in names for ending in ENDINGS for more in ("", "-*"))
         for part, names in _NAMES.items()
     }
     return Layout("own folder", files, parts={"train": "train", "validation": "validation", "test": "test"})

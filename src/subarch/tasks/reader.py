@@ -1,7 +1,7 @@
-"""One reader for every task and layout: finds what is there, reads it, casts it to examples.
+"""Find the data of a task, read it and cast it to examples, the same way for every task and layout.
 
-A source is the folder of a task, a folder that holds many tasks under the names they have in the public downloads, on
-the hub or in sample collections, or `datasets:NAME`. The first folder that holds anything of the task is taken for all
+A source is the folder of a task, a folder that holds many tasks under the names that they have in the public downloads
+or on the hub, or `datasets:NAME`. The first folder that holds anything of the task is taken for all
 its parts, so that parts of two distributions, which may overlap, are not mixed. Within it, each part is read by the
 first layout of the declaration that is there.
 
@@ -12,20 +12,19 @@ first layout of the declaration that is there.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subarch.errors import InvalidTask
-from subarch.tasks.casts import cast
+from subarch.errors import InvalidCorpus, InvalidTask
+from subarch.tasks.casts import cast, unfolded
 from subarch.tasks.catalogue import task_named
 from subarch.tasks.declaration import Layout, Task
 from subarch.tasks.examples import Examples, share_of
-from subarch.tasks.files import Record, records
-from subarch.tasks.unfold import UNFOLD
+from subarch.text.formats import Form, Record, records
+from subarch.text.read import DATASETS
 
-DATASETS = "datasets:"
 _SAME = {"dev": "validation", "val": "validation"}
 
 
@@ -81,8 +80,7 @@ def rows_of(task: Task, source: str | Path, part: str, layout: str = "") -> tupl
     chosen = there[part]
     rows: list[Record] = []
     for file in chosen.files:
-        found = records(file, chosen.layout.form, chosen.layout.header, chosen.layout.ragged)
-        rows += _unfolded(found, chosen.layout.unfold, file)
+        rows += unfolded(_records(file, chosen.layout), chosen.layout.unfold, str(file))
     if part in chosen.layout.rows:
         rows = rows[slice(*chosen.layout.rows[part])]
     if chosen.layout.listed:
@@ -142,19 +140,12 @@ def _lists(layout: Layout, folder: Path) -> bool:
     return not layout.listed or any((folder / name).is_file() for name in layout.listed)
 
 
-def _unfolded(found: list[Record], unfold: str, file: Path) -> list[Record]:
-    if not unfold:
-        return found
-    rows: list[Record] = []
-    for number, record in enumerate(found, 1):
-        try:
-            rows += UNFOLD[unfold](record)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            keys = ", ".join(map(repr, record))
-            raise InvalidTask(
-                f"{file}, record {number}: not of the layout {unfold} ({type(error).__name__}: {error}); found: {keys}"
-            ) from error
-    return rows
+def _records(file: Path, layout: Layout) -> Iterator[tuple[str, Record]]:
+    form: Form | None = layout.form or None
+    try:
+        yield from records(file, form=form, header=layout.header, ragged=layout.ragged)
+    except InvalidCorpus as error:
+        raise InvalidTask(str(error)) from error
 
 
 def _of_list(rows: list[Record], found: Found, part: str) -> list[Record]:
@@ -162,7 +153,8 @@ def _of_list(rows: list[Record], found: Found, part: str) -> list[Record]:
     folder = found.files[0].parent
     file = next(folder / name for name in found.layout.listed if (folder / name).is_file())
     columns = ("#1 ID", "#2 ID")
-    listed = {tuple(record[name] for name in columns) for record in records(file, "tsv", columns)}
+    ids = Layout("ids", {}, header=columns, form="tsv")
+    listed = {tuple(record[name] for name in columns) for _, record in _records(file, ids)}
     return [row for row in rows if (tuple(row.get(name) for name in columns) in listed) == (part == "validation")]
 
 

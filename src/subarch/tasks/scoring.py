@@ -1,6 +1,6 @@
 """Scores of sentence embeddings on the user's own set, all between 0 and 1 at best, higher is better.
 
-The kind is read off the columns of a JSONL, CSV or TSV file:
+The kind follows from the columns of a file of records, in any format that `text.formats` reads:
 
 - `query`, `document`: retrieval; each query must find its own document among all: mean reciprocal rank (and recall@10);
 - `text_a`, `text_b`, `score`: similarity; Spearman's correlation of the cosine with the score;
@@ -16,9 +16,7 @@ Nothing is trained on the set but that regression, so the score is a held-out on
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable
@@ -29,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidCorpus
+from subarch.text.formats import records
 
 Embed = Callable[[list[str]], NDArray[np.float32]]
 """Texts to (n, K) embeddings."""
@@ -51,32 +50,21 @@ class Task:
         Raises:
             InvalidCorpus: missing, unreadable, unknown columns, empty or non-numeric cells, fewer than 8 rows.
         """
-        try:
-            text = path.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidCorpus(f"{path}: the task file cannot be read as UTF-8 text: {error}") from error
-        if path.suffix in (".jsonl", ".json"):
-            rows = [_parse(line, path, number) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-        else:
-            try:
-                # Not splitlines(): a quoted cell may hold a line break
-                rows = list(csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ","))
-            except csv.Error as error:
-                raise InvalidCorpus(f"{path}: cannot be read as a table: {error}") from error
-        found = set(rows[0]) if rows else set()
+        rows = list(records(path))
+        found = set(rows[0][1]) if rows else set()
         kind = next((kind for kind, columns in KINDS.items() if found >= set(columns)), None)
         if kind is None:
             wanted = "; or ".join(", ".join(columns) for columns in KINDS.values())
-            raise InvalidCorpus(f"{path}: has the columns {sorted(map(str, found))}; a task needs {wanted}")
+            raise InvalidCorpus(f"{path}: has the columns {sorted(found)}; a task needs {wanted}")
         if len(rows) < LEAST_ROWS:
             raise InvalidCorpus(f"{path}: {len(rows)} rows; at least {LEAST_ROWS} are needed for a score")
         kept = []
-        for number, row in enumerate(rows, 1):
+        for place, row in rows:
             cells = {column: _cell(row.get(column)) for column in KINDS[kind]}
             if empty := [column for column, cell in cells.items() if not cell]:
-                raise InvalidCorpus(f"{path}: row {number}: {empty[0]} is empty")
+                raise InvalidCorpus(f"{path}, {place}: {empty[0]} is empty")
             if kind == "similarity" and not _is_finite(cells["score"]):
-                raise InvalidCorpus(f"{path}: row {number}: score {cells['score']!r} is not a number")
+                raise InvalidCorpus(f"{path}, {place}: score {cells['score']!r} is not a number")
             kept.append(cells)
         if kind == "similarity" and len({float(row["score"]) for row in kept}) == 1:
             raise InvalidCorpus(f"{path}: all scores are {kept[0]['score']}; a correlation needs different ones")
@@ -120,16 +108,6 @@ def retrieval(queries: NDArray[np.float32], documents: NDArray[np.float32]) -> d
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     unit: NDArray[np.float32] = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     return unit
-
-
-def _parse(line: str, path: Path, number: int) -> dict[str, str]:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:  # besides bad syntax: numbers of 5000 digits, deep nesting
-        raise InvalidCorpus(f"{path}: line {number} is not JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise InvalidCorpus(f"{path}: line {number} is {type(row).__name__}, not an object with columns")
-    return row
 
 
 def _cell(value: object) -> str:

@@ -1,11 +1,11 @@
-"""Models against each other: in which runtime, at which batch size and length, how fast, how large, how near the limit.
+"""The benchmark: models timed against each other, by runtime, batch size and length.
 
     subarch bench models/all-MiniLM-L6-v2 runs/mine 4-8-1024-768 --runtime onnx --runtime onnx-int8 --length 128
 
-Every model in every runtime gets a process of its own (`serving`), or several where several shall serve at once. They
-are visited in turn, round after round, each for every batch size and length, so that drift of the machine hits all
-alike; a process that is not visited waits. Among them is one that multiplies matrices, whose pace is the limit that
-the others are held against: operations come from the closed form, whatever the runtime makes of them.
+Every model in every runtime gets a process of its own (`serving`), or several that serve at the same time. They are
+visited in turn, round after round, each for every batch size and length, so that drift of the machine hits all alike; a
+process that is not visited waits. One more process multiplies matrices; its speed is the peak that the others are
+compared with. Operations come from the closed form, whatever the runtime makes of them.
 
     >>> found = bench(["models/all-MiniLM-L6-v2", "2-12-384-512"], load(BenchConfig, None, {}))
     >>> found["rows"][0]["subject"], found["rows"][0]["runtime"], found["rows"][0]["median_ms"]
@@ -14,13 +14,15 @@ the others are held against: operations come from the closed form, whatever the 
 
 from __future__ import annotations
 
+import itertools
 import os
 import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,73 +30,73 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from subarch.errors import InvalidConfig, InvalidExport
-from subarch.export.packages import require
-from subarch.latency.bench.config import RUNTIMES, BenchConfig, Runtime
-from subarch.latency.bench.processes import Group
-from subarch.latency.bench.subjects import Artifact, Subject, artifacts, find
-from subarch.latency.lengths import quantiles_of
-from subarch.latency.visits import PASSES, Latency
+from subarch.export.config import RuntimeName, parse_runtime
+from subarch.export.runtimes import require
+from subarch.latency.config import RUNTIMES, BenchConfig
+from subarch.latency.serving import Group, Task
+from subarch.latency.subjects import Artifact, Subject, artifacts, find
+from subarch.latency.timing import Latency, quantiles_of, take_turns
 from subarch.models.teacher import TOKENIZER_FILES
 from subarch.run.machine import SIZE, extras, machine, usable_cores, versions
 from subarch.run.progress import Report, silent
 from subarch.text.corpus import build
 
 VERSION = 1
-"""Of bench.json."""
+"""Version of bench.json."""
 
 CORPUS_TOKENS = 2_000_000
-"""Of a corpus whose lengths are taken, so many are read."""
+"""Tokens to read of a corpus that lengths are taken from."""
 
 Lengths = tuple[int, ...]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Times:
     """Milliseconds of each timed call, by process."""
 
-    by_process: list[list[float]] = field(default_factory=list)
+    by_process: Sequence[Sequence[float]]
 
-    def add(self, visited: list[list[float]]) -> None:
-        self.by_process = self.by_process or [[] for _ in visited]
-        for times, new in zip(self.by_process, visited, strict=True):
-            times += new
+    @classmethod
+    def of(cls, visits: Sequence[Sequence[Sequence[float]]]) -> Times:
+        """From the times by visit and process."""
+        return cls([[*itertools.chain(*own)] for own in zip(*visits, strict=True)])
 
     @property
     def per_second(self) -> float:
-        """Calls a second, of all processes together."""
+        """Calls per second of all processes together."""
         return sum(1e3 * len(times) / sum(times) for times in self.by_process)
 
     @property
     def latency(self) -> Latency:
-        return Latency.of([time for times in self.by_process for time in times])
+        return Latency.of([*itertools.chain(*self.by_process)])
 
 
 def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent) -> dict[str, Any]:
-    """Time subjects (see `subjects`), and return what bench.json holds.
+    """Time models, and return the content of bench.json.
 
-    A row is a subject in a runtime at a batch size and a length, in milliseconds per forward pass. Memory is the most
-    that a process held which did nothing but serve it, at all batch sizes and lengths; with several processes the most
-    of one. `share_of_peak` is of matrix products in fp32 by as many processes and threads.
+    A row is a model in a runtime at a batch size and a length, in milliseconds per forward pass. Memory is the most
+    that a process held which only served this model, over all batch sizes and lengths; of several processes the most
+    of one. `share_of_peak` is relative to fp32 matrix products by as many processes and threads.
 
     Args:
-        subjects: as the user names them.
+        subjects: models as the user names them, see the module `subjects`.
 
     Raises:
         MissingExtra: a runtime that is asked for is not installed.
-        InvalidConfig, InvalidArchitecture, InvalidTeacher: a subject that is nothing, or cannot be loaded; a length
+        InvalidConfig, InvalidArchitecture, InvalidTeacher: a subject that does not exist or cannot be loaded; a length
             beyond the positions of one.
-        InvalidExport: an export that was changed since its parity was taken; no room for files; a process that died.
+        InvalidExport: an export that was changed after its comparison with PyTorch; a full disk; a process that died.
         InvalidCorpus: text that cannot be read.
     """
     start, begun = time.perf_counter(), datetime.now().astimezone().isoformat(timespec="seconds")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before our own processes raise it
-    runtimes = config.runtime or [name for name in RUNTIMES if name == "torch" or _is_installed(name)]
-    for engine in {name.partition("-")[0] for name in runtimes} - {"torch"}:
+    runtimes = list(dict.fromkeys(config.runtime or filter(_is_installed, RUNTIMES)))
+    for engine in {parse_runtime(name)[0] for name in runtimes} - {"torch"}:
         require(engine)
     threads = config.threads or max(1, usable_cores() // config.processes)
     with tempfile.TemporaryDirectory(prefix="subarch-bench-", ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
-        found, lengths, timed = _prepare(subjects, config, list(dict.fromkeys(runtimes)), scratch, report)
+        found, lengths, timed = _prepare(subjects, config, runtimes, scratch, report)
         settings = [(batch, some) for batch in dict.fromkeys(config.batch) for some in lengths]
         with ExitStack() as stack:
             groups = []
@@ -102,11 +104,12 @@ def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent)
                 report("starting processes", done, len(timed) + 1)
                 name = f"{artifact.subject.name} in {artifact.runtime}"
                 groups.append(stack.enter_context(Group(name, artifact.task(threads), config.processes)))
-            product = {"engine": "product", "threads": threads, "size": SIZE}
+            product = Task("product", threads, size=SIZE)
             peak = stack.enter_context(Group("matrix products", product, config.processes))
             stops = [(number, *setting) for number in range(len(groups)) for setting in settings]
-            visited = [(groups[number], batch, some) for number, batch, some in stops]
-            *times, products = _take_turns([*visited, (peak, 1, ())], config.rounds, report)
+            visits = [partial(groups[number].visit, batch, some) for number, batch, some in stops]
+            visits.append(partial(peak.visit, 1, ()))
+            *times, products = map(Times.of, take_turns(visits, config.rounds, partial(report, "measuring")))
     limit = 2e-9 * SIZE**3 * products.per_second
     rows = [
         _row(timed[number], groups[number], batch, some, measured, limit)
@@ -129,9 +132,9 @@ def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent)
 
 
 def _prepare(
-    subjects: Sequence[str], config: BenchConfig, runtimes: Sequence[Runtime], scratch: Path, report: Report
+    subjects: Sequence[str], config: BenchConfig, runtimes: Sequence[RuntimeName], scratch: Path, report: Report
 ) -> tuple[list[Subject], list[Lengths], list[Artifact]]:
-    """What is timed, at which lengths, and the files of it."""
+    """What to time, at which lengths, and its files."""
     try:
         report("loading", 0, 0)
         found = find(subjects, config, scratch)
@@ -145,22 +148,12 @@ def _prepare(
             f"{scratch}: cannot be written: {error}; free some space, or set TMPDIR to a folder that has some"
         ) from error
     for engine in {artifact.engine for artifact in timed} - {"torch"}:
-        require(engine)  # that of an export that was named
+        require(engine)  # that of an export named by the user
     return found, lengths, timed
 
 
-def _take_turns(stops: Sequence[tuple[Group, int, Lengths]], rounds: int, report: Report) -> list[Times]:
-    """Visit every (group, batch, lengths) in each round; the first round only warms up."""
-    times = [Times() for _ in stops]
-    for done in range(rounds + 1):
-        for (group, batch, lengths), measured in zip(stops, times, strict=True):
-            measured.add(group.visit(batch, lengths, PASSES if done else 0))
-        report("measuring", done + 1, rounds + 1)
-    return times
-
-
 def _row(artifact: Artifact, group: Group, batch: int, lengths: Lengths, times: Times, limit: float) -> dict[str, Any]:
-    """What was measured of one model in one runtime at one batch size and length, or over some lengths."""
+    """One model in one runtime at one batch size and one or several lengths."""
     per_second = batch * len(lengths) * times.per_second
     operations = sum(map(artifact.subject.operations, lengths)) / len(lengths)
     gflops = 2e-9 * operations * per_second
@@ -185,7 +178,7 @@ def _lengths(subjects: Sequence[Subject], config: BenchConfig, scratch: Path) ->
     """The lengths of each setting: one, or the quantiles of a corpus, cut at what all subjects can read.
 
     Raises:
-        InvalidConfig: a subject cannot read as much, or none has a tokenizer.
+        InvalidConfig: a length that a subject cannot read, or no subject with a tokenizer.
     """
     longest = min(subject.longest for subject in subjects)
     if config.length_from is None:
@@ -219,4 +212,5 @@ def _about(subject: Subject) -> dict[str, Any]:
 
 
 def _is_installed(runtime: str) -> bool:
-    return bool(extras()[runtime.partition("-")[0]]["complete"])
+    engine, _ = parse_runtime(runtime)
+    return engine == "torch" or bool(extras()[engine]["complete"])

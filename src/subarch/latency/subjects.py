@@ -1,16 +1,16 @@
-"""What is timed: from what the user names to files that a runtime opens.
+"""What `subarch bench` times: from what the user names to files that a runtime opens.
 
     runs/mine                       a run folder: its pretrained model, else the selected one
     models/all-MiniLM-L6-v2         a stock Hugging Face folder, with or without a head
     4-8-1024-768                    a shape: an encoder with arbitrary weights, which do not matter for time
     runs/mine/exported/onnx-int8    an export, or its file: timed as it is
 
-Models are exported for the runtimes asked for, into a scratch folder where an export of them is not there already;
-nothing is compared with PyTorch then, and nothing calibrated.
+A model is exported for the runtimes asked for, into a scratch folder, unless an export of it exists already. Such an
+export is neither compared with PyTorch nor calibrated.
 
     >>> subjects = find(["runs/mine", "4-8-1024-768"], config, scratch)
-    >>> [artifact.path for artifact in artifacts(subjects[0], ["torch", "onnx-int8"], scratch)]
-    [PosixPath('runs/mine/pretrained'), PosixPath('runs/mine/exported/onnx-int8/onnx/model.onnx')]
+    >>> [artifact.task(threads=2).path for artifact in artifacts(subjects[0], ["torch", "onnx-int8"], scratch)]
+    ['runs/mine/pretrained', 'runs/mine/exported/onnx-int8/onnx/model.onnx']
 """
 
 from __future__ import annotations
@@ -20,37 +20,34 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from transformers import AutoConfig
 from transformers.utils import logging
 
 from subarch.errors import InvalidConfig, InvalidExport, InvalidTeacher
-from subarch.export.config import ExportConfig, Head
+from subarch.export.config import Engine, ExportConfig, Head, RuntimeName
 from subarch.export.export import target, write
-from subarch.export.exportable import load as load_exportable
-from subarch.export.exportable import reload
-from subarch.export.seal import FILES, PARITY, sealed
-from subarch.latency.bench.config import BenchConfig, Runtime
-from subarch.latency.timing import untrained
+from subarch.export.graph import load_exportable, load_graph
+from subarch.export.runtimes import FILES, PARITY, find_export
+from subarch.latency.config import BenchConfig
+from subarch.latency.measuring import untrained
+from subarch.latency.serving import Task
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import FAMILIES, usable_positions
 from subarch.numbers.architecture import Architecture, Inputs
-from subarch.run.configuration import load
 from subarch.run.folder import places
 
-Engine = Literal["torch", "onnx", "openvino"]
-
-SAYING_NOTHING = ("model", "pretrained", "selected", "model.onnx", "onnx", "openvino", "onnx-int8", "openvino-int8")
-"""Names of files and folders that need the name of the folder they are in."""
+GENERIC = ("model", "pretrained", "selected", "model.onnx", "onnx", "openvino", "onnx-int8", "openvino-int8")
+"""Names of files and folders that say nothing without the name of the folder they are in."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A model by the name it is shown with, and what must be known of it.
+    """A model under the name it is shown with.
 
-    `folder` holds its config.json; `longest` are the tokens that it can read at once. `fingerprint` (of a model) tells
-    its exports; `source` is what the user named.
+    `source` is what the user named, `folder` holds its config.json, `longest` is the most tokens that it can read at
+    once. By the `fingerprint` of a model its exports are recognised.
     """
 
     name: str
@@ -72,7 +69,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Artifact:
-    """A model in a runtime. `path` is its folder for torch, else its file; `bytes` is what its files take."""
+    """A model in a runtime. `path` is its folder for torch, else its file; `bytes` is the size of its files."""
 
     subject: Subject
     runtime: str
@@ -80,40 +77,34 @@ class Artifact:
     path: Path
     bytes: int
 
-    def task(self, threads: int) -> dict[str, Any]:
-        """What a process is told that serves it; see `serving.opened`."""
-        return {
-            "engine": self.engine,
-            "path": str(self.path),
-            "head": self.subject.head,
-            "vocabulary": self.subject.inputs.vocabulary,
-            "threads": threads,
-        }
+    def task(self, threads: int) -> Task:
+        """The task of a process that serves it."""
+        return Task(self.engine, threads, str(self.path), self.subject.head, self.subject.inputs.vocabulary)
 
 
 def find(texts: Sequence[str], config: BenchConfig, scratch: Path) -> list[Subject]:
-    """The subjects that are named. `scratch`: a folder for the models of shapes.
+    """The subjects of these names. `scratch`: a folder for the models of shapes.
 
     Raises:
-        InvalidConfig: nothing is there by that name, and it is no shape.
+        InvalidConfig: a name that is neither a path nor a shape.
         InvalidArchitecture: a shape that no encoder can have.
         InvalidTeacher: a model that cannot be loaded, or is of an unknown family.
-        InvalidExport: an export that is damaged, or was changed since it was compared with PyTorch.
+        InvalidExport: an export that is damaged, or was changed after it was compared with PyTorch.
     """
     texts = list(dict.fromkeys(texts))
     paths = [Path(os.path.abspath(text)) for text in texts if Path(text).exists()]
     return [_subject(text, _short(Path(os.path.abspath(text)), paths), config, scratch) for text in texts]
 
 
-def artifacts(subject: Subject, runtimes: Sequence[Runtime], scratch: Path) -> Iterator[Artifact]:
+def artifacts(subject: Subject, runtimes: Sequence[RuntimeName], scratch: Path) -> Iterator[Artifact]:
     """A subject in each of some runtimes; an export only in its own.
 
     Raises:
-        InvalidExport: an export of it is there, and was changed since it was compared with PyTorch.
-        OSError: a full disk, say.
+        InvalidExport: its export was changed after it was compared with PyTorch.
+        OSError: for example a full disk.
     """
     if subject.kind == "export":
-        file, record = sealed(subject.source)
+        file, record = find_export(subject.source)
         engine = record["runtime"]
         yield Artifact(subject, record["variant"], engine, file, _size(file.parent, FILES[engine]))
         return
@@ -122,14 +113,13 @@ def artifacts(subject: Subject, runtimes: Sequence[Runtime], scratch: Path) -> I
             weights = [path.name for path in subject.folder.glob("model*.safetensors")]
             yield Artifact(subject, runtime, "torch", subject.folder, _size(subject.folder, weights))
         else:
-            engine, _, quantize = runtime.partition("-")
-            export = load(ExportConfig, None, {"runtime": engine, "quantize": quantize or None})
+            export = ExportConfig.of_runtime(runtime)
             file = _exported(subject, export) or _write(subject, export, scratch)
             yield Artifact(subject, runtime, export.runtime, file, _size(file.parent, FILES[export.runtime]))
 
 
 def write_shape(architecture: Architecture, inputs: Inputs, folder: Path, family: str = "bert") -> None:
-    """Write a stock encoder of this shape, with arbitrary weights of ordinary size and no tokenizer."""
+    """Write a stock encoder of this shape, with arbitrary weights of ordinary magnitude and no tokenizer."""
     blueprint = Blueprint(family, inputs, settings={"pad_token_id": 1 if family == "roberta" else 0})
     student = untrained([architecture], lambda shape: Student(shape, blueprint))[str(architecture)]
     bars = logging.is_progress_bar_enabled()
@@ -144,7 +134,7 @@ def _subject(text: str, name: str, config: BenchConfig, scratch: Path) -> Subjec
     if not source.exists():
         if not re.fullmatch(r"\d+(-\d+){3}", text):
             raise InvalidConfig(
-                f"{text}: nothing is there, and it is no shape: give a folder of a model, a run folder, an export, or "
+                f"{text}: is neither a path nor a shape: give a folder of a model, a run folder, an export, or "
                 "depth-heads-hidden-intermediate, as in 4-8-1024-768"
             )
         architecture, inputs = Architecture.parse(text), Inputs(config.vocabulary, config.positions)
@@ -154,13 +144,14 @@ def _subject(text: str, name: str, config: BenchConfig, scratch: Path) -> Subjec
     place = source.parent if source.is_file() else source
     is_model = any(place.glob("model*.safetensors"))
     if source.is_file() or (not is_model and any((place / at / PARITY).is_file() for at in ("", *FILES))):
-        file, record = sealed(place)
+        file, record = find_export(place)
         folder = file.parent.parent
         return Subject(name, "export", place, folder, record["head"], *_read(folder))
     folder, _ = places(source, None)
     if not (folder / "config.json").is_file():
         raise InvalidTeacher(
-            f"{source}: holds no model (config.json), is no run with a pretrained/ or selected/ one, and no export"
+            f"{source}: holds no model (there is no config.json), and is neither a run folder with a pretrained or "
+            "selected model nor an export"
         )
     model = load_exportable(folder)
     about = (*_read(folder), model.teacher.fingerprint)
@@ -168,8 +159,8 @@ def _subject(text: str, name: str, config: BenchConfig, scratch: Path) -> Subjec
 
 
 def _short(path: Path, others: Sequence[Path]) -> str:
-    """The end of a path: as much of it as tells it from the others, and says something."""
-    for count in range(1 + (path.name in SAYING_NOTHING), len(path.parts)):
+    """The end of a path, as long as it takes to tell it from the others and to be meaningful."""
+    for count in range(1 + (path.name in GENERIC), len(path.parts)):
         end = path.parts[-count:]
         if sum(other.parts[-count:] == end for other in others) < 2:
             return "/".join(end)
@@ -192,20 +183,20 @@ def _read(folder: Path) -> tuple[Architecture, Inputs, int]:
 
 
 def _exported(subject: Subject, config: ExportConfig) -> Path | None:
-    """The file of an export of this very model that is there already."""
+    """The file of an existing export of this very model."""
     if subject.kind != "model":
         return None
     folder = target(subject.folder, config, places(subject.source, None)[1])
     if not (folder / config.runtime / PARITY).is_file():
         return None
-    file, record = sealed(folder)
+    file, record = find_export(folder)
     return file if record["fingerprint"] == subject.fingerprint else None
 
 
 def _write(subject: Subject, config: ExportConfig, scratch: Path) -> Path:
     place = scratch / "exported" / re.sub(r"\W", "_", subject.name) / config.variant
     place.mkdir(parents=True)
-    write(reload(subject.folder, subject.head), config, None, place)
+    write(load_graph(subject.folder, subject.head), config, None, place)
     return place / FILES[config.runtime][0]
 
 

@@ -1,1 +1,0 @@
-"""Models timed against each other on this machine, in the runtimes that may serve them."""
