@@ -93,7 +93,7 @@ def measure_latencies(
     latencies = Latencies(
         settings=settings,
         machine=Machine(**machine()),
-        teacher=Measured(**stopwatch.known[teacher]) if teacher else None,
+        teacher=stopwatch.known[teacher] if teacher else None,
         candidates=candidates,
         model=model,
         seconds=time.perf_counter() - start,
@@ -135,7 +135,7 @@ def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[st
         if not left:
             break
         stopwatch.measure(left)
-        confirmed |= {n: Measured(**stopwatch.known[n]) for n in left}
+        confirmed |= {n: stopwatch.known[n] for n in left}
         figures |= confirmed
     if len(confirmed) > before:
         seconds = latencies.seconds + time.perf_counter() - start
@@ -192,12 +192,12 @@ def _measured_where_it_matters(
     first = range(len(names)) if every else spread(costs.table, DESIGN)
     stopwatch.measure([*([teacher] if teacher else []), *(names[row] for row in first)])
     if every:
-        return {name: Measured(**stopwatch.known[name]) for name in names}, None
-    limit = latency_limit(config, stopwatch.known[teacher]["median_ms"] if teacher else None)
+        return {name: stopwatch.known[name] for name in names}, None
+    limit = latency_limit(config, stopwatch.known[teacher].median_ms if teacher else None)
     others = costs.parameters / (config.max_parameters or np.inf)
     while True:
         measured = np.array([name in stopwatch.known for name in names])
-        found = np.array([stopwatch.known[names[row]]["median_ms"] for row in np.flatnonzero(measured)])
+        found = np.array([stopwatch.known[names[row]].median_ms for row in np.flatnonzero(measured)])
         model = fit(costs.table[measured], found, inputs.output)
         milliseconds = model.predict(costs.table)
         milliseconds[measured] = found
@@ -209,7 +209,7 @@ def _measured_where_it_matters(
     candidates: dict[str, Measured | Predicted] = {}
     for name, value in zip(names, milliseconds.tolist(), strict=True):
         known = stopwatch.known.get(name)
-        candidates[name] = Predicted(median_ms=value, predicted=True) if known is None else Measured(**known)
+        candidates[name] = Predicted(median_ms=value, predicted=True) if known is None else known
     return candidates, LatencyFit(
         terms=dict(zip(TERMS, model.coefficients, strict=True)),
         median_error=model.median_error,
