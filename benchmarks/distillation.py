@@ -60,8 +60,7 @@ def main() -> None:
         """The held-out losses of a run, before, during and after."""
         console.print(name)
         config = load(PretrainConfig, None, SETTINGS | {"corpus": corpus} | options)
-        heldout: list[dict[str, float]] = pretrain(shared(arguments.out, name), config)["heldout"]
-        return heldout
+        return list(pretrain(shared(arguments.out, name), config).heldout)
 
     first = Teacher.load(arguments.teacher or package())
     further = {"teacher": str(first.folder), "architecture": str(first.architecture), "loss_mlm": 1.0}

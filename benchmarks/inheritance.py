@@ -43,8 +43,8 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = configuration(arguments.teacher, arguments.corpus, arguments.steps)
     bench = Workbench.open(config, arguments.out)
-    assert bench.teacher is not None
-    shape, task, teacher = arguments.architecture, sts_b(arguments.sts), bench.teacher
+    assert bench.material.teacher is not None
+    shape, task, teacher = arguments.architecture, sts_b(arguments.sts), bench.material.teacher
     result: dict[str, object] = {
         "steps": arguments.steps,
         "teacher_spearman": task.scores(text_embedder(teacher.model, teacher))["spearman"],

@@ -47,8 +47,8 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.material import Material
-from subarch.pretraining.timing import step_times
+from subarch.pretraining.schedule import step_times
+from subarch.pretraining.setup import Setup
 from subarch.run.configuration import load
 from subarch.run.machine import machine, usable_cores
 
@@ -152,7 +152,7 @@ def docstring_corpus(out: Path) -> str:
     return str(path)
 
 
-def paces(materials: dict[str, Material]) -> dict[str, dict[str, float]]:
+def paces(materials: dict[str, Setup]) -> dict[str, dict[str, float]]:
     """Median seconds of teacher, student and optimiser in a step of each, measured in turn."""
     times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in materials}
     for _ in range(ROUNDS):
@@ -168,15 +168,15 @@ def paces(materials: dict[str, Material]) -> dict[str, dict[str, float]]:
     }
 
 
-def material(out: Path, options: dict[str, Any]) -> Material:
+def material(out: Path, options: dict[str, Any]) -> Setup:
     """What a run with these options works with, loaded in the folder that all runs share."""
     config = load(PretrainConfig, None, {"steps": 1} | options)
-    return Material.load(config, out / "common", Architecture.parse(str(config.architecture)))
+    return Setup.load(config, out / "common", Architecture.parse(str(config.architecture)))
 
 
 def run(folder: Path, config: PretrainConfig, sts: Path) -> dict[str, Any]:
     """Pretrain, or go on; score the model that comes of it."""
-    trained = pretrain(folder, config)
+    trained = pretrain(folder, config).to_dict()
     student = Teacher.load(folder / "pretrained")  # a student is read as any sentence encoder is
     kept = ("architecture", "steps", "tokens", "seconds", "heldout")
     distance = {"distance": trained["heldout"][-1].get("embedding")}

@@ -176,7 +176,6 @@ def pretraining(row: dict[str, Any]) -> dict[str, Any]:
         "losses": {"embedding": 1.0, "relations": 0.5},
         "schedule": {"steps": 400, "sentence": "the teacher at every step takes 1.4 min: at every step"},
         "steps": 400,
-        "kept": 400,
         "seconds": 242.0,
         "tokens": 801_234,
         "padding": 0.0213,

@@ -226,7 +226,7 @@ def test_without_a_winner_the_hand_picked_are_compared_all_the_same(
     folder: Path, shown: tuple[list[dict[str, Any]], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "SETTINGS", demo.SETTINGS | {"max_parameters": 10})
-    with pytest.raises(InvalidStudy, match="started with another max_parameters"):
+    with pytest.raises(InvalidStudy, match="input changed since this was started: max_parameters = 10 now"):
         demo.demonstrate(folder / "run")
     (folder / "none-data").mkdir()
     (folder / "none-data" / "docstrings.jsonl").write_bytes((folder / "run-data" / "docstrings.jsonl").read_bytes())

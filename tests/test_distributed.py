@@ -247,8 +247,7 @@ def test_fsdp_trains_as_ddp_does(place: Path, tmp_path: Path) -> None:
 
 
 def test_fsdp_is_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> None:
-    """AdamW, and the best weights are loaded in the end."""
-    config = tiny_pretraining(place, masked_lm=False, patience=3, dropout=0.1, steps=6, evaluations=3)
+    config = tiny_pretraining(place, masked_lm=False, dropout=0.1, steps=6, evaluations=3)
 
     def killed() -> None:
         PretrainTrainer.training_step = dies(PretrainTrainer.training_step, 4)  # type: ignore[method-assign]

@@ -17,6 +17,8 @@ from subarch.finetuning.config import FinetuneConfig
 from subarch.models.heads import labels_of, predict
 from subarch.pipeline import write_report
 from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs
 from subarch.tasks import read, score
 from subarch.tasks.division import parts_of
 from tiny import tiny_sentences, tiny_teacher
@@ -101,7 +103,7 @@ def test_what_the_model_has_seen_is_said(data: Path, models: list[Path]) -> None
 
 def test_one_of_the_fits_knows_its_question(data: Path, models: list[Path]) -> None:
     config = load(FinetuneConfig, None, asked(data)).model_dump(mode="json")
-    (models[1].parent / "question.json").write_text(json.dumps({"model": "m"} | config))
+    RunFolder(models[1].parent).write(StageInputs(config=config, sources={}))
     assert evaluate(models[1:2], {}, "held-out")["statistics"]["rows"] == 20
 
 

@@ -202,7 +202,7 @@ def test_the_same_again_trains_nothing(
     run, found = done
     monkeypatch.setattr(strategies, "fit", None)
     assert finetune(model, config(data, threads=2), run) == found
-    with pytest.raises(InvalidStudy, match=r"another epochs \(epochs = 2\)"):
+    with pytest.raises(InvalidStudy, match=r"changed since this was started: epochs = 3 now and was 2; .*--restart"):
         finetune(model, config(data, epochs=3), run)
 
 

@@ -136,7 +136,7 @@ def test_what_is_left_is_a_stock_model_its_scores_and_how_the_data_grew(
     folder, heldout = run / "finetuned" / "topics", parts_of(config(data, teacher)).heldout
     assert score(heldout, labels_of(heldout.task, predict(folder, heldout))) == found["heldout"]["scores"]
     assert sorted(path.name for path in (run / "finetuned" / "topics.fits").iterdir() if path.name[0] != ".") == sorted(
-        ["question.json", *found["heldout"]["fits"]]
+        ["inputs.json", *found["heldout"]["fits"]]
     )
     assert [path.name for path in (run / "finetuned").iterdir() if path.name[0] == "."] == []
     record = record_of(run)
@@ -208,7 +208,15 @@ def test_killed_before_every_writing_it_ends_the_same_and_repeats_no_training(
             kills += 1
     assert kills == len(stops) > 15
     assert {Path(name).name for name in stops} >= {
-        *("question.json", "pace.json", "teacher.json", "training-0.json", "training-1.json", "points.json"),
+        *(
+            "inputs.json",
+            "question.json",
+            "pace.json",
+            "teacher.json",
+            "training-0.json",
+            "training-1.json",
+            "points.json",
+        ),
         *("labels.json", "agora.json", "metrics.json", "topics"),
     }
     assert len(finished) == len(set(finished))

@@ -88,6 +88,17 @@ def test_sentence_transformers_computes_what_the_student_does(
         assert np.ptp(unit(ours) @ unit(ours).T) > 0.05
 
 
+def test_a_student_has_the_width_to_which_its_teacher_cuts_embeddings(tmp_path: Path) -> None:
+    source = tiny_teacher(tmp_path / "teacher")
+    write_json(source / "config_sentence_transformers.json", {"truncate_dim": 12})
+    teacher = Teacher.load(source)
+    student = drawn("2-4-16-24", teacher)
+    hand_over(student, teacher.tokenizer, teacher.recipe, tmp_path / "selected")
+    found = SentenceTransformer(str(tmp_path / "selected"), device="cpu").encode(TEXTS)
+    assert found.shape == (len(TEXTS), 12)
+    np.testing.assert_allclose(found, text_embedder(student, teacher)(TEXTS), rtol=1e-4, atol=1e-5)
+
+
 def test_auto_classes_load_a_sentence_encoder(tmp_path: Path) -> None:
     teacher = Teacher.load(tiny_teacher(tmp_path / "teacher"))
     student = drawn("2-2-16-24", teacher)
@@ -156,7 +167,7 @@ def test_the_selected_folder_has_the_recorded_distance(tmp_path: Path, pooling: 
     bench = Workbench.open(config, tmp_path / "run")
     segments = [bench.signal.heldout[row] for row in range(len(bench.signal.heldout))]  # type: ignore[attr-defined]
     teacher = SentenceTransformer(str(source), device="cpu")
-    batch = assemble(segments, bench.tokenizer, Teacher.load(source).recipe)
+    batch = assemble(segments, bench.material.tokenizer, Teacher.load(source).recipe)
     with torch.inference_mode():
         features = {"input_ids": batch.ids, "attention_mask": batch.mask}
         found, target = (model(dict(features))["sentence_embedding"] for model in (theirs, teacher))

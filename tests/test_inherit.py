@@ -20,9 +20,9 @@ from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Batch, Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.material import Material
+from subarch.pretraining.setup import Setup
 from subarch.run.configuration import load
-from tiny import tiny_corpus, tiny_sentences, tiny_teacher
+from tiny import tiny_corpus, tiny_sentences, tiny_teacher, write_json
 
 CALIBRATION, HELD_OUT = tiny_sentences(64), tiny_sentences(32, seed=1)
 BOTH = pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -141,6 +141,16 @@ def test_the_real_eps_and_a_linear_map_stay_exact(tmp_path: Path, family: str) -
     student = heir(teacher, "3-4-32-64")
     assert student.projection is not None
     assert deviation(student, teacher) < 1e-6
+
+
+def test_a_teacher_that_cuts_its_embeddings_is_inherited_exactly(tmp_path: Path) -> None:
+    folder = tiny_teacher(tmp_path / "teacher")
+    write_json(folder / "config_sentence_transformers.json", {"truncate_dim": 12})
+    teacher = Teacher.load(folder)
+    student = heir(teacher, str(teacher.architecture))
+    assert teacher.width == 12
+    assert student.projection is not None
+    assert deviation(student, teacher) < 1e-5
 
 
 @BOTH
@@ -510,8 +520,8 @@ def test_the_lowest_layers_are_taken_where_they_are_asked_for(tmp_path: Path, wh
     if who == "search":
         student = Workbench.open(load(ExtractConfig, None, values), tmp_path / "run").student(shape)
     else:
-        material = Material.load(load(PretrainConfig, None, values), tmp_path / "run", shape)
-        student, words = material.distiller.student, material.started
+        setup = Setup.load(load(PretrainConfig, None, values), tmp_path / "run", shape)
+        student, words = setup.distiller.student, setup.started
         assert words == "the teacher's lowest layers, reduced"
     layers(teacher).pop(2)
     assert deviation(student.eval(), teacher) < 1e-6

@@ -533,7 +533,7 @@ def test_a_later_question_needs_neither_the_space_file_nor_the_weights_of_losers
     winner = select(run, {"max_parameters": 20_000}).to_dict()["winner"]["architecture"]
     assert winner != "3-4-32-64"
     space.write_text(yaml.safe_dump(AXES | {"depth": [1, 2]}))
-    with pytest.raises(InvalidStudy, match=r"space.yaml: is not the space that .*run was started with"):
+    with pytest.raises(InvalidStudy, match=r"the search space .*space.yaml has other content now; restore it"):
         extract(config, run, resume=True)
     space.write_text(yaml.safe_dump(AXES))
     assert extract(config, run, resume=True)["winner"]["architecture"] == "3-4-32-64"
@@ -654,8 +654,10 @@ def test_another_corpus_than_at_the_start_is_refused(world: Path, tmp_path: Path
     config, run = tiny_config(world, epsilon=13, corpus=[str(corpus)]), tmp_path / "run"
     extract(config, run)
     corpus.write_text("\n\n".join(tiny_sentences(61)))
-    with pytest.raises(InvalidStudy, match="trained with another corpus"):
+    packed = (run / "corpus" / "corpus.json").read_bytes()
+    with pytest.raises(InvalidStudy, match=r"the corpus .*corpus.txt has other content now; restore it to resume"):
         extract(config, run, resume=True)
+    assert (run / "corpus" / "corpus.json").read_bytes() == packed
 
 
 def test_weights_of_the_winner_that_are_damaged_or_gone(small_copy: Path, world: Path) -> None:

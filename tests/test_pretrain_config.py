@@ -106,7 +106,7 @@ def test_the_papers_run() -> None:
     assert config.weights(has_head=True) == {"mlm": 0.1, "logits": 0.5}
     assert (config.batch_tokens, config.micro_tokens) == (8 * 1024, 1024)
     assert (config.learning_rate, config.warm_up, config.weight_decay, config.clip) == (1e-4, 0.01, 0.01, 1.0)
-    assert (config.temperature, config.optimizer, config.whole_word) == (2.0, "adamw", False)
+    assert (config.temperature, config.optimizer) == (2.0, "adamw")
 
 
 def test_the_papers_run_names_no_machine_and_no_key_twice() -> None:
@@ -143,7 +143,6 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "temperature": positive,
     "top_k": st.integers(1, 10**6),
     "maskings": st.sampled_from([0, 0, 1, 10**6]),
-    "whole_word": st.booleans(),
     "vocabulary_size": st.integers(300, 10**6),
     "max_length": st.integers(8, 512),
     "batch_tokens": st.integers(8, 2048) | st.integers(8, 10**9),
@@ -163,7 +162,6 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "targets": choice("targets"),
     "heldout": st.integers(2, 10**9),
     "evaluations": st.integers(1, 10**6),
-    "patience": st.integers(0, 10**6),
     "threads": st.none() | st.integers(1, 10**4),
     "seed": st.integers(0, 2**32 - 1),
 }

@@ -23,12 +23,13 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, BertJapaneseTokenizer
 
 from subarch.errors import InvalidTeacher
+from subarch.export.graph import load_exportable, load_graph
 from subarch.models.sentence import TRANSFORMER_FILES
 from subarch.models.teacher import Teacher
 from tiny import WIDTH, tiny_sentences, tiny_teacher, write_json
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "teachers"
-TEXTS = [*tiny_sentences(5, seed=1), "boat", "THE OLD BOAT", "the bell and a rose. " * 30]
+TEXTS = [*tiny_sentences(5, seed=1), "boat", "a [SEP] boat</s>", "THE OLD BOAT", "the bell and a rose. " * 30]
 
 Change = Callable[[Path], object]
 
@@ -66,20 +67,24 @@ def pooling(**config: Any) -> Change:
 
 
 def dense(
-    has_bias: bool = True, shape: tuple[int, int] = (24, WIDTH), extra: str | None = None, **config: Any
+    has_bias: bool = True,
+    shape: tuple[int, int] = (24, WIDTH),
+    extra: str | None = None,
+    path: str = "9_Dense",
+    **config: Any,
 ) -> Change:
     """Puts a Dense module behind Pooling. `has_bias` and `shape` (out, in) are those of its weights."""
 
     def apply(folder: Path) -> None:
         modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        modules.insert(2, {"idx": 9, "name": "9", "path": "9_Dense", "type": "sentence_transformers.models.Dense"})
+        modules.insert(2, {"idx": 9, "name": path, "path": path, "type": "sentence_transformers.models.Dense"})
         write_json(folder / "modules.json", modules)
         plain = {"in_features": WIDTH, "out_features": 24, "bias": True, "activation_function": TANH} | config
-        write_json(folder / "9_Dense" / "config.json", {key: item for key, item in plain.items() if item is not ...})
+        write_json(folder / path / "config.json", {key: item for key, item in plain.items() if item is not ...})
         generator = torch.Generator().manual_seed(0)
         state = {"linear.weight": torch.randn(shape, generator=generator)}
         state |= {"linear.bias": torch.randn(shape[0], generator=generator)} if has_bias else {}
-        save_file(state | ({extra: torch.ones(2)} if extra else {}), folder / "9_Dense" / "model.safetensors")
+        save_file(state | ({extra: torch.ones(2)} if extra else {}), folder / path / "model.safetensors")
 
     return apply
 
@@ -225,6 +230,13 @@ APPLIED: dict[str, dict[str, Change]] = {
         "attention": transformer(model_args={"attn_implementation": "eager", "torch_dtype": "float32"}),
         "unpadded": transformer(unpad_inputs=True, query_length=None),
     },
+    "modules.json": {
+        "the names of version 6": both(
+            entry(0, type="sentence_transformers.base.modules.transformer.Transformer"),
+            entry(1, type="sentence_transformers.sentence_transformer.modules.pooling.Pooling"),
+            entry(-1, type="sentence_transformers.base.modules.normalize.Normalize"),
+        ),
+    },
     "Pooling": {
         "cls": pooling(pooling_mode="cls"),
         "a list": pooling(pooling_mode=["cls"], include_prompt=True),
@@ -237,8 +249,11 @@ APPLIED: dict[str, dict[str, Change]] = {
         "the default": dense(activation_function=...),
         "identity": dense(activation_function=IDENTITY, module_output_name="sentence_embedding", use_residual=False),
         "no bias": dense(has_bias=False, bias=False),
+        "as wide as its input": dense(shape=(WIDTH, WIDTH), out_features=WIDTH),
+        "two": both(dense(in_features=24, out_features=16, shape=(16, 24)), dense(path="8_Dense")),
     },
     "Normalize": {
+        "none": lambda f: write_json(f / "modules.json", json.loads((f / "modules.json").read_text())[:-1]),
         "no folder": lambda f: shutil.rmtree(f / "2_Normalize", ignore_errors=True),
         "as version 6 writes it": put(
             "2_Normalize/config.json", module_input_name="sentence_embedding", module_output_name="sentence_embedding"
@@ -248,6 +263,8 @@ APPLIED: dict[str, dict[str, Change]] = {
         "a prompt": put(MODEL, prompts=PROMPTS, default_prompt_name="query"),
         "an empty prompt": put(MODEL, prompts=PROMPTS, default_prompt_name="document"),
         "prompts": put(MODEL, prompts=PROMPTS, default_prompt_name=None, __version__={"pytorch": "2"}),
+        "truncate_dim": put(MODEL, truncate_dim=16),
+        "truncate_dim of more than there is": put(MODEL, truncate_dim=1000),
         "similarity": put(MODEL, similarity_fn_name="dot", model_type="SentenceTransformer", truncate_dim=None),
     },
     "tokenizer": {
@@ -318,7 +335,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "module_input_name",
     ),
     "unknown setting of Normalize": (put("2_Normalize/config.json", p=1), "p = 1"),
-    "truncate_dim": (put(MODEL, truncate_dim=16), "truncate_dim = 16"),
+    "truncate_dim": (put(MODEL, truncate_dim=0), "truncate_dim = 0"),
     "model type": (put(MODEL, model_type="CrossEncoder"), "model_type"),
     "requirements": (put(MODEL, requirements={"sentence_transformers": ">=99"}), "requirements"),
     "unknown setting of the model": (put(MODEL, query_prefix="q"), "query_prefix"),
@@ -473,3 +490,17 @@ def test_shared_cases(name: str) -> None:
         assert "length" not in name
     else:
         np.testing.assert_allclose(found, theirs(CASES / name), atol=1e-5)
+
+
+def test_an_export_computes_the_same(teachers: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(teachers["bert"], tmp_path / "teacher"))
+    both(dense(), put(MODEL, truncate_dim=16))(folder)
+    teacher = Teacher.load(folder)
+    batch = teacher.batch(teacher.tokenizer(TEXTS, add_special_tokens=False, verbose=False)["input_ids"])
+    with torch.inference_mode():
+        for graph in (load_exportable(folder).graph, load_graph(folder, "sentence")):
+            found = graph(batch.ids, batch.mask, torch.zeros_like(batch.ids))[1]
+            np.testing.assert_allclose(found.numpy(), theirs(folder), atol=1e-5)
+    moved("0_Transformer")(folder)
+    with pytest.raises(InvalidTeacher, match="a folder of its own, 0_Transformer"):
+        load_exportable(folder)

@@ -71,16 +71,16 @@ def front_matter(run: Path) -> dict[str, Any]:
 def test_it_learns_and_the_record_adds_up(place: Path, tmp_path: Path) -> None:
     config = tiny_pretraining(place, masked_lm=False, steps=30, evaluations=3)
     result = train(tmp_path / "run", config)
-    assert result["losses"] == {"embedding": 1.0, "relations": 1.0}
-    assert [row["step"] for row in result["heldout"]] == [0, 10, 20, 30]
-    assert result["heldout"][-1]["loss"] < 0.7 * result["heldout"][0]["loss"]
-    for row in result["heldout"]:
+    assert result.losses == {"embedding": 1.0, "relations": 1.0}
+    assert [row["step"] for row in result.heldout] == [0, 10, 20, 30]
+    assert result.heldout[-1]["loss"] < 0.7 * result.heldout[0]["loss"]
+    for row in result.heldout:
         assert row["loss"] == pytest.approx(row["embedding"] + row["relations"])
     # A step's tokens keep within the budget, and nearly fill it
-    assert 0.9 * 512 * 30 < result["tokens"] / (1 - result["padding"]) <= 512 * 30
-    assert 0 <= result["padding"] < 0.05
-    assert result["seconds"] >= result["heldout"][-1]["seconds"] > 0
-    assert result["tokens_per_second"] == pytest.approx(result["tokens"] / result["seconds"])
+    assert 0.9 * 512 * 30 < result.tokens / (1 - result.padding) <= 512 * 30
+    assert 0 <= result.padding < 0.05
+    assert result.seconds >= result.heldout[-1]["seconds"] > 0
+    assert result.tokens_per_second == pytest.approx(result.tokens / result.seconds)
 
 
 def test_frozen_embeddings_stay_and_have_no_optimiser_state(place: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_minutes_are_steps_that_fit_and_stay_what_they_were(
 
     def measured(*args: Any, **given: Any) -> schedule.Schedule:
         found = decide(*args, **given)
-        return dataclasses.replace(found, steps=3)
+        return found.model_copy(update={"steps": 3})
 
     monkeypatch.setattr("subarch.pretraining.pretrain.decide", measured)
     config = tiny_pretraining(place, steps=None, minutes=0.01, evaluations=3)
@@ -165,7 +165,7 @@ def test_minutes_are_steps_that_fit_and_stay_what_they_were(
 
     assert fork(killed) == [-signal.SIGKILL]
     monkeypatch.setattr("subarch.pretraining.pretrain.decide", lambda *_: pytest.fail("it was decided before"))
-    assert train(tmp_path / "run", config)["steps"] == 3
+    assert train(tmp_path / "run", config).steps == 3
 
 
 def test_events_for_tensorboard(reference: Path) -> None:
@@ -188,7 +188,7 @@ def test_events_for_tensorboard(reference: Path) -> None:
 def test_without_a_teacher(place: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = train(run, tiny_pretraining(place, teacher=None, targets=None, vocabulary_size=400, **SHORT))
-    assert (result["losses"], result["started"], result["teacher"]) == ({"mlm": 1.0}, "random weights", None)
+    assert (result.losses, result.started, result.teacher) == ({"mlm": 1.0}, "random weights", None)
     fill = pipeline("fill-mask", model=str(run / "pretrained"), device="cpu")
     assert len(fill(f"the old boat {fill.tokenizer.mask_token} the harbour")) == 5
     assert "base_model" not in front_matter(run)
@@ -210,7 +210,7 @@ def test_streaming_is_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> N
         train(tmp_path / "killed", config)
 
     assert fork(killed) == [-signal.SIGKILL]
-    assert train(tmp_path / "killed", config)["tokens"] == result["tokens"]
+    assert train(tmp_path / "killed", config).tokens == result.tokens
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
@@ -223,7 +223,7 @@ def test_the_architecture_and_the_weights_of_a_search(tmp_path: Path, monkeypatc
     assert str(config.teacher) == str(tmp_path / "teacher")
     assert config.max_length == 16
     result = pretrain(run, config)
-    assert result["started"] == "the search's own training of it"
+    assert result.started == "the search's own training of it"
     selected = load_file(run / "selected" / "model.safetensors")
     for name, value in tensors(run).items():
         assert torch.allclose(value, selected[name], atol=1e-7)  # at a rate of next to nothing
@@ -231,7 +231,7 @@ def test_the_architecture_and_the_weights_of_a_search(tmp_path: Path, monkeypatc
     other = load(
         PretrainConfig, None, config.model_dump(mode="json") | {"architecture": "3-4-32-48", "initialise": "search"}
     )
-    with pytest.raises(InvalidConfig, match="no trained 3-4-32-48 is in"):
+    with pytest.raises(InvalidConfig, match="left no weights of 3-4-32-48; select it there first"):
         pretrain(run, other, restart=True)
 
 
@@ -370,8 +370,8 @@ def test_the_papers_run_in_miniature(tmp_path: Path) -> None:
     config = load(PretrainConfig, None, paper | small)
     assert config.evaluations == load(PretrainConfig, CONFIGS / "bort.yaml", {}).evaluations
     result = train(tmp_path / "run", config)
-    assert result["losses"] == {"mlm": 0.1, "logits": 0.5}
-    assert result["steps"] == 4
-    assert result["heldout"][-1]["loss"] < result["heldout"][0]["loss"]
+    assert result.losses == {"mlm": 0.1, "logits": 0.5}
+    assert result.steps == 4
+    assert result.heldout[-1]["loss"] < result.heldout[0]["loss"]
     model = AutoModelForMaskedLM.from_pretrained(tmp_path / "run" / "pretrained")
     assert model.config.model_type == "roberta"

@@ -156,10 +156,10 @@ def test_a_diverged_training_is_a_failed_trial(bench: Workbench, tmp_path: Path)
 
 
 def test_a_student_is_inherited_or_drawn_from_the_seed(made: Path, bench: Workbench, tmp_path: Path) -> None:
-    assert bench.teacher is not None
+    assert bench.material.teacher is not None
     assert bench.anatomy is not None
     own = bench.student(SHAPE, seed=1)
-    expected = inherit(SHAPE, bench.blueprint, bench.teacher, bench.anatomy)
+    expected = inherit(SHAPE, bench.blueprint, bench.material.teacher, bench.anatomy)
     assert all(torch.equal(a, b) for a, b in zip(own.parameters(), expected.parameters(), strict=True))
     scratch = Workbench.open(config(made, initialise="scratch"), tmp_path)
     one, same, other = (scratch.student(SHAPE, seed).encoder.embeddings.word_embeddings.weight for seed in (1, 1, 2))
@@ -237,8 +237,8 @@ def test_weights_that_cannot_be_written_leave_nothing(
 
 def test_masked_lm_from_scratch_needs_no_teacher(made: Path, tmp_path: Path) -> None:
     bench = Workbench.open(config(made, **SCRATCH, vocabulary_size=300), tmp_path)
-    assert len(bench.tokenizer) == 300
-    assert bench.teacher is None
+    assert len(bench.material.tokenizer) == 300
+    assert bench.material.teacher is None
     assert bench.anatomy is None
     assert bench.blueprint.inputs.vocabulary == 300
     shape = Architecture(1, 2, 16, 16)
@@ -249,7 +249,7 @@ def test_masked_lm_from_scratch_needs_no_teacher(made: Path, tmp_path: Path) -> 
     assert trial.error < 5
     # the tokenizer in the run folder is the one that is used from then on
     again = Workbench.open(config(made, **SCRATCH, vocabulary_size=300), tmp_path)
-    assert again.tokenizer.get_vocab() == bench.tokenizer.get_vocab()
+    assert again.material.tokenizer.get_vocab() == bench.material.tokenizer.get_vocab()
     assert again.train(shape, Settings(4, 1e-2, 8)).error == bench.train(shape, Settings(4, 1e-2, 8)).error
 
 

@@ -30,7 +30,7 @@ from subarch.extraction.loop import train as train_trials
 from subarch.extraction.question import Question, best_trials, candidates, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
-from subarch.extraction.workbench import blueprint_of, make_basis, recipe_of
+from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_basis, recipe_of
 from subarch.extraction.workers import Pool, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
@@ -39,11 +39,12 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
-from subarch.run.configuration import load
+from subarch.run.configuration import dump, load
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import claim
 from subarch.run.machine import environment, usable_cores
 from subarch.run.progress import Report, silent
-from subarch.run.records import Basis, Conclusion, Latencies, Selection, Space, StudyName
+from subarch.run.records import Basis, Conclusion, Latencies, Pretraining, Selection, Space, StudyName
 from subarch.show import RunData, SearchData, render
 
 
@@ -61,15 +62,11 @@ def extract(
     space = SearchSpace.load(config.space)
     check_runtime(config)
     with RunFolder.create(path, config, resume) as run:
+        remedy = "restore it to resume the run, or choose a new folder with --run"
+        claim(run, inputs_of(config, space), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
+        run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
         run.write(environment())
-        axes = Space.model_validate(space.to_dict())
-        if not run.has(Space):
-            run.write(axes)
-        elif run.read(Space) != axes:
-            raise InvalidStudy(
-                f"{config.space}: is not the space that {path} was started with ({path / 'space.json'}); "
-                "restore it, or choose a new folder with --run"
-            )
+        run.write(Space.model_validate(space.to_dict()))
         basis = make_basis(run, config, report)
         space = candidates(config, space, basis)
         latencies = (
@@ -102,7 +99,7 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         SubarchError: see `errors`.
     """
     with RunFolder.open(path) as run:
-        kept = run.config.model_dump(mode="json")
+        kept = run.config(ExtractConfig).model_dump(mode="json")
         if any(key in changes for key in QUESTION):
             kept = {key: value for key, value in kept.items() if key not in QUESTION}
         config = load(ExtractConfig, None, kept | changes)
@@ -121,7 +118,7 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
 def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[Trial, Student | None]]:
     """Train other shapes exactly as the candidates of a finished run were, to compare with; None where one failed."""
     with RunFolder.open(path) as run:
-        config, basis = run.config, run.read(Basis)
+        config, basis = run.config(ExtractConfig), run.read(Basis)
         study = _open_study(run, config, basis)
         setting = thetas(config)[0]
         with _workers(run, config) as workers:
@@ -130,7 +127,7 @@ def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[
         return [(recorded[t.key], _trained(run, basis, t) if t.error is not None else None) for t in trials]
 
 
-def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> dict[str, Any]:
+def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> Pretraining:
     """Train an architecture in full, in the run it was selected in or in a new folder; see `pretraining.train`.
 
     One process of several writes the report.
@@ -213,7 +210,7 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         conclusion = run.read("conclusion")
         data = SearchData(
             **shown,
-            config=run.config.model_dump(mode="json"),
+            config=run.config(ExtractConfig).model_dump(mode="json"),
             environment=run.read("environment"),
             selection=run.read("selection"),
             trials=conclusion["trials"],

@@ -62,7 +62,7 @@ def extract(
     path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     report.resume = ["subarch", "extract", "--run", str(path), "--resume"]
     if resume and config is None and not given:
-        settings = RunFolder.open(path).config
+        settings = RunFolder.open(path).config(ExtractConfig)
     else:
         settings = load(ExtractConfig, path / "config.yaml" if resume and config is None else config, given)
     from subarch.pipeline import extract
@@ -118,7 +118,7 @@ def pretrain(run: Path, config: Path | None, restart: bool, given: dict[str, Any
     from subarch.pretraining.pretrain import configure
 
     trained = pretrain(run, configure(run, config, given), restart, report)
-    return Answer(trained, partial(screen.show_training, trained, run))
+    return Answer(trained, partial(screen.show_training, trained.to_dict(), run))
 
 
 @click.command(panel=FIND)

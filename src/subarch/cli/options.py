@@ -39,7 +39,7 @@ GROUPS = {
     "Losses": "loss loss_embedding loss_relations loss_hidden loss_logits loss_mlm temperature top_k soft_weight",
     "Agora": "agora points masked_lm neighbours any_teacher many_sets",
     "Training": "minutes hours steps epochs learning_rate batch_size batch_tokens micro_tokens initialise max_length "
-    "warm_up weight_decay dropout clip optimizer freeze_embeddings class_weights maskings masked whole_word targets "
+    "warm_up weight_decay dropout clip optimizer freeze_embeddings class_weights maskings masked targets "
     "heldout evaluations patience seed seeds vocabulary_size",
     "Export": "head quantize storage calibration min_cosine max_drop beside",
     "Latency": "cost runtime latency_batch batch latency_length length length_from latency_threads rounds processes",

@@ -205,7 +205,7 @@ def _data(path: Path, report: Report) -> tuple[Path, Path]:
 
 def _distance(path: Path, model: Forward) -> float:
     """What the search measures as the error, on the same held-out sample."""
-    signal = Workbench.open(RunFolder.open(path).config, path).signal
+    signal = Workbench.open(RunFolder.open(path).config(ExtractConfig), path).signal
     assert isinstance(signal, EmbeddingSignal)
     return signal.error(model)
 

@@ -19,6 +19,7 @@ from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.assess import appraise
 from subarch.models.heads import labels_of, predict
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs
 from subarch.run.progress import Report, silent
 from subarch.tasks import Example, Examples, read, write_submission
 from subarch.tasks.division import TaskData, parts_of, task_of
@@ -77,8 +78,8 @@ def question_of(model: Path) -> dict[str, Any] | None:
     if RunFolder(model).has("metrics"):
         config: dict[str, Any] = RunFolder(model).read("metrics")["config"]
         return config
-    if RunFolder(model.parent).has("question"):  # one of the fits
-        return {key: value for key, value in RunFolder(model.parent).read("question").items() if key != "model"}
+    if RunFolder(model.parent).has(StageInputs):  # one of the fits
+        return RunFolder(model.parent).read(StageInputs).config
     return None
 
 

@@ -34,8 +34,8 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleCh
 
 from subarch.errors import InvalidTeacher
 from subarch.export.config import Head
-from subarch.models.sentence import Recipe, dense_maps, pool, read_json, transformer_of
-from subarch.models.teacher import Teacher, load_model
+from subarch.models.sentence import Recipe, pool, read_json, transformer_of
+from subarch.models.teacher import Teacher, dense_maps, load_model
 
 Axes = tuple[str, ...]
 

@@ -241,7 +241,7 @@ def _stopwatch(
 def _file(run: RunFolder, config: ExtractConfig, basis: Basis) -> tuple[str, LatencySettings]:
     """The artifact of latencies under a configuration, and its settings."""
     settings = _settings(run, config, basis)
-    if settings == _settings(run, run.config, basis):
+    if settings == _settings(run, run.config(ExtractConfig), basis):
         return "latency", settings
     length = settings.length if isinstance(settings.length, int) else config.length_from
     return f"latency_{settings.runtime}_{settings.batch}_{length}_{settings.threads}", settings

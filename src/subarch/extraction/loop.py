@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, noise_of, settled, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
@@ -54,9 +55,8 @@ def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
     known = {trial.key for trial in study.trials()}
     for path in others:
         other = RunFolder.open(path)
-        theirs = Study.open(
-            other.config.storage or sqlite(path / "study.db"), other.read(StudyName).value, study.identity
-        )
+        storage = other.config(ExtractConfig).storage or sqlite(path / "study.db")
+        theirs = Study.open(storage, other.read(StudyName).value, study.identity)
         for trial in theirs.trials():
             weights = weights_path(path, trial.architecture, trial.settings)
             if trial.key in known or trial.error is None:

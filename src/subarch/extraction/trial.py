@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from subarch.numbers.architecture import Architecture
-from subarch.run.folder import trial_weights
+from subarch.run.folder import weights_file
 from subarch.run.records import Hyperparameters, TrialRow
 
 
@@ -83,6 +83,4 @@ class Trial:
 
 def weights_path(run: Path, architecture: Architecture, settings: Settings) -> Path:
     """Where a trial's trained weights are kept."""
-    return trial_weights(
-        run, str(architecture), settings.steps, settings.learning_rate, settings.batch_size, settings.seed
-    )
+    return weights_file(run, architecture, settings.steps, settings.learning_rate, settings.batch_size, settings.seed)

@@ -26,6 +26,7 @@ from scipy import stats
 
 from subarch.errors import InvalidStudy
 from subarch.extraction.certificate import sentence
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.folder import RunFolder
@@ -62,7 +63,7 @@ def verify(path: Path) -> list[str]:
     later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
     check.same("closed", certificate.closed, True)
-    check.same("delta", certificate.delta, run.config.delta)
+    check.same("delta", certificate.delta, run.config(ExtractConfig).delta)
     check.same("confidence level of the noise", certificate.noise.level, LEVEL)
     check.same("trained candidates", sorted(certificate.trained), sorted(trained))
     check.same("number of candidates", certificate.candidates, len(candidates))
@@ -72,7 +73,7 @@ def verify(path: Path) -> list[str]:
     excluded = check.exclusions(candidates, trained, eta, slack)
     check.audit(trained, eta)
     check.not_beaten_by(later, trained)
-    check.heads(everything, run.config.heads == "all")
+    check.heads(everything, run.config(ExtractConfig).heads == "all")
     check.in_words(trained)
     over = sum(not one.affordable and one.error is None for one in candidates.values())
     heads = certificate.heads
@@ -101,7 +102,7 @@ class _Check:
 
     def trials(self, run: RunFolder) -> tuple[dict[str, dict[int, float]], set[str]]:
         """The least error over Θ by candidate and seed, where all of Θ was trained; and who failed with all of it."""
-        study = run.config.storage or sqlite(self.path / "study.db")
+        study = run.config(ExtractConfig).storage or sqlite(self.path / "study.db")
         steps, thetas = self.selection.strategy.steps, self.selection.strategy.hyperparameters
         wanted = {(theta.learning_rate, theta.batch_size) for theta in thetas}
         found: dict[str, dict[int, list[float]]] = {}
@@ -116,7 +117,7 @@ class _Check:
             name: {seed: min(errors) for seed, errors in seeds.items() if len(errors) == len(wanted)}
             for name, seeds in found.items()
         }
-        self.seed = run.config.seed
+        self.seed = run.config(ExtractConfig).seed
         failed = {name for name, seeds in complete.items() if seeds.get(self.seed) == math.inf}
         finite = {name: {s: e for s, e in seeds.items() if e < math.inf} for name, seeds in complete.items()}
         return finite, failed
@@ -126,7 +127,7 @@ class _Check:
         measured = self.latencies(run) if self.selection.cost_kind == "latency" else {}
         limit = self.objective.max_latency_ms or self.objective.max_operations or math.inf
         largest = self.objective.max_parameters or math.inf
-        found, config, self.nearest = {}, run.config, set[str]()
+        found, config, self.nearest = {}, run.config(ExtractConfig), set[str]()
         for architecture, nearest in _space(run.read(Space), self._head_size(run), config.heads == "all"):
             name, parameters = str(architecture), architecture.parameters(inputs).total
             self.nearest |= {name} if nearest else set()

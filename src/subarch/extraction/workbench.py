@@ -10,7 +10,6 @@ progress, and every worker opens it again within seconds.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,34 +17,37 @@ from typing import Any
 
 import torch
 
-from subarch.errors import InvalidCorpus, TrainingDiverged
+from subarch.errors import InvalidTask, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
+from subarch.learning.material import Material
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
-from subarch.learning.targets import TargetCache
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student, save_weights
-from subarch.models.teacher import Teacher
+from subarch.models.teacher import content_of as teacher_content
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.space import SearchSpace
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs, of_file, of_values
 from subarch.run.progress import Report, silent
 from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs
 from subarch.run.records import Teacher as TeacherFigures
 from subarch.tasks.scoring import Task
-from subarch.text.corpus import Corpus, build, own_tokenizer
+from subarch.text.corpus import content_of as corpus_content
+
+FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "task"}
+"""Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
 
 @dataclass
 class Workbench:
-    """See the module. `teacher` is None for masked-LM from scratch, `anatomy` where nothing is inherited."""
+    """See the module. `anatomy` is None where nothing is inherited."""
 
     config: ExtractConfig
     run: Path
-    teacher: Teacher | None
-    tokenizer: Any
-    corpus: Corpus
+    material: Material
     blueprint: Blueprint
     signal: Signal
     anatomy: Anatomy | None
@@ -58,71 +60,47 @@ class Workbench:
             InvalidTeacher, InvalidCorpus: see `Teacher.load`, `corpus.build` and `Task.read`.
         """
         task = Task.read(config.task) if config.task is not None else None
-        teacher = Teacher.load(config.teacher) if config.teacher is not None else None
-        tokenizer = (
-            teacher.tokenizer
-            if teacher is not None
-            else own_tokenizer(config.corpus, config.text_column, config.vocabulary_size, run / "tokenizer")
-        )
-        corpus = build(
-            config.corpus,
-            tokenizer,
-            run / "corpus",
-            text_column=config.text_column,
-            progress=lambda done, unit: report(f"reading the corpus ({unit})", done, 0),
-        )
-        max_length = min(config.max_length, teacher.recipe.max_length) if teacher is not None else config.max_length
-        train = corpus.segments("train", max_length - 2).shuffled()
-        heldout = corpus.segments("heldout", max_length - 2).shuffled()[: config.heldout]
-        if len(heldout) < 2:
-            raise InvalidCorpus(f"{config.corpus}: {len(heldout)} held-out sequences; give more text")
+        material = Material.load(config, run, report)
+        max_length = material.recipe.max_length
+        train, heldout = material.split(config, max_length - 2)
+        train = train.shuffled()
         needed = max(segments_needed(config.steps, size) for size in config.batch_size)
-        text = f"{corpus.content_hash} {max_length}"
-        cache = None if teacher is None else TargetCache(run / "targets", teacher.fingerprint, text)
         masked_lm = config.error in ("mlm", "logits")
         signal: Signal
         if masked_lm:
-            source = (teacher, cache) if config.error == "logits" else (None, None)
-            signal = MaskedLMSignal(tokenizer, train, heldout, max_length, needed, report, *source)
+            source = (material.teacher, material.targets()) if config.error == "logits" else (None, None)
+            signal = MaskedLMSignal(material.tokenizer, train, heldout, max_length, needed, report, *source)
         else:
-            assert teacher is not None  # the configuration's own check
-            assert cache is not None
-            signal = EmbeddingSignal(teacher, train, heldout, needed, cache, report)
+            assert material.teacher is not None  # the configuration's own check
+            signal = EmbeddingSignal(material.teacher, train, heldout, needed, material.targets(), report)
             if task is not None:
                 signal = TaskSignal(signal, task)
-        if teacher is not None:
-            blueprint = Blueprint.of_teacher(teacher, masked_lm)
-        else:
-            blueprint = Blueprint.of_tokenizer(tokenizer)
         anatomy = None
         if config.initialise != "scratch":
-            assert teacher is not None
             report("the teacher's anatomy", 0, 0)
-            of = hashlib.sha256(f"{text} {teacher.fingerprint}".encode()).hexdigest()[:16]
-            anatomy = Anatomy.cached(run / f"anatomy-{of}.safetensors", teacher, train[:CALIBRATION])
-            anatomy = anatomy.lowest() if config.initialise == "inherit-lowest" else anatomy
-        return cls(config, run, teacher, tokenizer, corpus, blueprint, signal, anatomy)
+            anatomy = material.anatomy(train[:CALIBRATION], lowest=config.initialise == "inherit-lowest")
+        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy)
 
     def basis(self) -> Basis:
         """What all candidates share and are measured against; `seconds` is 0."""
-        teacher, inputs = None, self.blueprint.inputs
-        reference = 0.0 if self.config.error == "embedding" else None
-        if self.teacher is not None:
-            shape = self.teacher.architecture
-            teacher = TeacherFigures(
-                name=f"{self.teacher.folder.resolve().name} ({shape})",
+        config, inputs, teacher = self.config, self.blueprint.inputs, self.material.teacher
+        reference, figures = 0.0 if config.error == "embedding" else None, None
+        if teacher is not None:
+            shape = teacher.architecture
+            figures = TeacherFigures(
+                name=f"{teacher.folder.resolve().name} ({shape})",
                 architecture=str(shape),
                 parameters=shape.parameters(inputs).total,
-                operations=shape.operations(inputs, self.config.latency_length),
+                operations=shape.operations(inputs, config.latency_length),
             )
             if isinstance(self.signal, TaskSignal):
-                reference = 1 - self.signal.score(self.teacher.model)
-        recipe = self.teacher.recipe if self.teacher is not None else Recipe(max_length=self.config.max_length)
+                reference = 1 - self.signal.score(teacher.model)
+        recipe = teacher.recipe if teacher is not None else Recipe(max_length=config.max_length)
         return Basis(
             inputs=EncoderInputs(**asdict(inputs)),
             blueprint=EncoderBlueprint(**asdict(self.blueprint)),
             recipe=EmbeddingRecipe(**asdict(recipe)),
-            teacher=teacher,
+            teacher=figures,
             reference_error=reference,
             identity=self.identity,
             seconds=0.0,
@@ -131,12 +109,14 @@ class Workbench:
     @property
     def identity(self) -> dict[str, Any]:
         """Everything a trial's error depends on, besides the candidate and its settings."""
+        teacher, corpus = self.material.teacher, self.material.corpus
+        assert corpus is not None
         names = ("error", "max_length", "heldout", "initialise", "threads_per_worker")
         return {name: getattr(self.config, name) for name in names} | {
-            "teacher": self.teacher.fingerprint if self.teacher is not None else None,
-            "corpus": self.corpus.content_hash,
+            "teacher": teacher.fingerprint if teacher is not None else None,
+            "corpus": corpus.content_hash,
             "task": self.signal.task.fingerprint if isinstance(self.signal, TaskSignal) else None,
-            "vocabulary_size": self.config.vocabulary_size if self.teacher is None else None,
+            "vocabulary_size": self.config.vocabulary_size if teacher is None else None,
         }
 
     def student(self, architecture: Architecture, seed: int = 0) -> Student:
@@ -144,8 +124,8 @@ class Workbench:
         torch.manual_seed(seed)
         if self.anatomy is None:
             return Student(architecture, self.blueprint)
-        assert self.teacher is not None
-        return inherit(architecture, self.blueprint, self.teacher, self.anatomy)
+        assert self.material.teacher is not None
+        return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
         """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial."""
@@ -159,14 +139,31 @@ class Workbench:
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
 
 
+def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
+    """What an extraction reads.
+
+    Raises:
+        InvalidTeacher, InvalidCorpus, InvalidTask: something is missing or cannot be read.
+    """
+    sources = {
+        "search space": of_values(str(config.space), space.to_dict()),
+        "corpus": corpus_content(config.corpus, config.text_column),
+    }
+    if config.teacher is not None:
+        sources["teacher"] = teacher_content(config.teacher)
+    if config.task is not None:
+        sources["task"] = of_file(config.task, InvalidTask)
+    return StageInputs(config=config.model_dump(mode="json"), sources=sources)
+
+
 def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
     """Corpus, targets and anatomy of a run, made where they are missing, and what all its candidates share."""
     start = time.perf_counter()
     bench = Workbench.open(config, run.path, report)
     if run.has(Basis):
         return run.read(Basis).model_copy(update={"identity": bench.identity})
-    if bench.teacher is not None:  # without one it is there already
-        bench.tokenizer.save_pretrained(run.path / "tokenizer")
+    if bench.material.teacher is not None:  # without one it is there already
+        bench.material.tokenizer.save_pretrained(run.path / "tokenizer")
     basis = bench.basis()
     basis = basis.model_copy(update={"seconds": time.perf_counter() - start})
     run.write(basis)

@@ -31,8 +31,9 @@ from subarch.finetuning.adequacy import adequate
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.strategies import Fits, Found, plain, with_agora
 from subarch.models.heads import Logits, labels_of, predict
-from subarch.models.teacher import cached
+from subarch.models.teacher import Teacher, cached, content_of
 from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
 from subarch.show.card import write_card
@@ -40,10 +41,12 @@ from subarch.show.finetuned_card import facts_of
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.division import Parts, parts_of
 from subarch.tasks.metrics import primary
+from subarch.text.corpus import content_of as corpus_content
 from subarch.text.read import hash64
 
-FREE = {"threads"}
-"""Configuration keys that may differ when a search goes on; weights then agree up to rounding only."""
+FREE = {"threads", "data", "teacher", "masked_lm", "neighbours"}
+"""Configuration keys that may differ when a search goes on: with other threads, weights agree up to rounding only;
+the others name what is hashed."""
 
 Says = Callable[[Examples], Logits]
 """What a teacher says of examples."""
@@ -82,20 +85,24 @@ def finetune(
     except OSError as error:
         raise InvalidStudy(f"{place}: cannot be made: {error}; choose another folder with --run") from error
     with RunFolder(place) as folder:
-        done = RunFolder(target)
+        done, parts = RunFolder(target), parts_of(config)
+        inputs = _inputs(model, config, parts)
         if restart:
+            Teacher.load(model)  # what cannot be loaded shall not cost a finished fine-tuning
             shutil.rmtree(target, ignore_errors=True)
-        if restart or not (done.has("metrics") or any(place.rglob("fit.json"))):  # a mistyped name is not insisted on
-            _clear(place, keep=set())
-        _ask(folder, model, config)
-        if not done.has("metrics"):
+        begun = not restart and any(place.rglob("fit.json"))
+        if done.has("metrics"):
+            claim(done, inputs, begun=True, free=FREE)
+        else:
+            if not begun:  # a mistyped name is not insisted on
+                _clear(place, keep=set())
+            claim(folder, inputs, begun=begun, free=FREE)
             torch.set_num_threads(config.threads or usable_cores())
-            parts = parts_of(config)
             about_teacher, says = _teacher(config, parts, folder, report)
             fits = Fits(model, parts, config, folder, report)
-            _finish(_search(fits, says, say), fits, about_teacher, target, command)
+            _finish(_search(fits, says, say), fits, about_teacher, inputs, target, command)
         result: dict[str, Any] = done.read("metrics")
-        _clear(place, keep={"question.json", *result["heldout"]["fits"]})
+        _clear(place, keep={"inputs.json", *result["heldout"]["fits"]})
         shutil.rmtree(_unfinished(target), ignore_errors=True)
         return result
 
@@ -113,18 +120,22 @@ def _clear(folder: Path, keep: set[str]) -> None:
             path.unlink()
 
 
-def _ask(folder: RunFolder, model: Path, config: FinetuneConfig) -> None:
-    """Make sure that what the folder holds answers this question."""
-    asked = {"model": str(model.absolute())} | config.model_dump(mode="json")
-    if folder.has("question"):
-        before = folder.read("question")
-        if changed := [key for key in asked if key not in FREE and asked[key] != before.get(key)]:
-            raise InvalidStudy(
-                f"{folder.path}: was begun with another {', '.join(changed)} ({changed[0]} = "
-                f"{before.get(changed[0])!r}); go on with it as it was, begin again with --restart, or choose another "
-                "folder with --run"
-            )
-    folder.write("question", asked)
+def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
+    """What a fine-tuning reads.
+
+    Raises:
+        InvalidTeacher, InvalidCorpus: something is missing or cannot be read.
+    """
+    sources = {"model": content_of(model)}
+    for name, part in (("training", parts.train), ("development", parts.dev), ("held-out", parts.heldout)):
+        sources[f"set of {name} examples"] = of_values(part.source, part.rows)
+    if config.teacher is not None:
+        sources["teacher"] = content_of(config.teacher)
+    if config.masked_lm is not None:
+        sources["masked language model"] = content_of(config.masked_lm)
+    if config.neighbours is not None:
+        sources["corpus of neighbours"] = corpus_content(config.neighbours, "text")
+    return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 
 def _search(fits: Fits, says: Says | None, say: Callable[[str], object]) -> Found:
@@ -134,7 +145,14 @@ def _search(fits: Fits, says: Says | None, say: Callable[[str], object]) -> Foun
     return plain(fits, None if says is None else np.array(says(fits.parts.train)))
 
 
-def _finish(found: Found, fits: Fits, about_teacher: dict[str, Any] | None, target: Path, command: str) -> None:
+def _finish(
+    found: Found,
+    fits: Fits,
+    about_teacher: dict[str, Any] | None,
+    inputs: StageInputs,
+    target: Path,
+    command: str,
+) -> None:
     """Predict what is held out, and leave `target` with what it came to."""
     parts, config, models = fits.parts, fits.config, [found.best, *found.again]
     chosen = max(models, key=lambda fitted: fitted.dev_score)
@@ -184,6 +202,7 @@ def _finish(found: Found, fits: Fits, about_teacher: dict[str, Any] | None, targ
     left = RunFolder(partial)
     left.write("heldout", {"ids": ids, "labels": parts.heldout.labels, "seeds": predictions})
     left.write("metrics", result)
+    left.write(inputs)
     write_card(partial, facts_of(fits.model, parts.heldout, result))
     if found.record:
         left.write("agora", found.record)

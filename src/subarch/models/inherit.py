@@ -199,14 +199,17 @@ def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, 
 
 
 def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:
-    """The teacher's dense maps after pooling as one linear map (width, K) and its bias; a tanh between is left out."""
+    """The teacher's dense maps after pooling as one linear map (width, K) and its bias; a tanh between is left out.
+
+    So is a normalisation before a cut of the embedding.
+    """
     width = teacher.encoder.config.hidden_size
     weight, bias = torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     for linear in teacher.dense.modules():
         if isinstance(linear, nn.Linear):
             weight, bias = linear.weight.double() @ weight, linear.weight.double() @ bias
             bias = bias if linear.bias is None else bias + linear.bias.double()
-    return weight, bias
+    return weight[: teacher.width], bias[: teacher.width]
 
 
 def _norms(encoder: Any) -> list[nn.Module]:

@@ -12,7 +12,6 @@ lists the settings that a student can follow. Anything else is refused by name: 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -122,7 +121,7 @@ class _PoolingSettings(_Settings):
     include_prompt: Literal[True] = True
 
 
-class _DenseSettings(_Settings):
+class DenseSettings(_Settings):
     in_features: Annotated[int, Field(ge=1)]
     out_features: Annotated[int, Field(ge=1)]
     bias: bool = True
@@ -155,7 +154,7 @@ class _ModelSettings(_Settings):
     prompts: dict[str, str | None] = {}
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None  # how embeddings are compared, not what they are
-    truncate_dim: None = None
+    truncate_dim: Annotated[int, Field(ge=1)] | None = None
     requirements: _Nothing | None = None
 
 
@@ -165,6 +164,9 @@ class Recipe:
 
     `dense` lists (folder, activation) of linear maps applied after pooling; `prefix` is put before every text;
     `max_length` counts tokens with the special ones; `lower_case` asks for lower-casing before the tokenizer.
+
+    Where the folder cuts embeddings (`truncate_dim`), `dense` ends with the cut, ("", size), after normalisation,
+    ("", "normalize"), if there is any: then `normalize` is False.
     """
 
     pooling: str = "mean"
@@ -195,14 +197,18 @@ class Recipe:
             if kind == "Pooling":
                 pooling = _pooling(config)
             elif kind == "Dense":
-                activation = _parse(config, _DenseSettings, read_json(config)).activation_function
+                activation = dense_settings(folder / path).activation_function
                 dense.append((path, "tanh" if activation == _TANH else "identity"))
             elif kind == "Normalize":
                 _parse(config, _NormalizeSettings, _optional(config))
                 normalize = True
-        return cls(
-            pooling, tuple(dense), normalize, _prompt(folder), min(positions, length), bool(settings.do_lower_case)
-        )
+        about = folder / "config_sentence_transformers.json"
+        model = _parse(about, _ModelSettings, _optional(about))
+        if model.truncate_dim is not None:
+            dense += [("", "normalize")] * normalize + [("", str(model.truncate_dim))]
+            normalize = False
+        prefix, max_length = _prompt(about, model), min(positions, length)
+        return cls(pooling, tuple(dense), normalize, prefix, max_length, bool(settings.do_lower_case))
 
 
 def transformer_of(folder: Path) -> tuple[Path, TransformerSettings]:
@@ -249,38 +255,9 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1e-9)
 
 
-def dense_maps(folder: Path, maps: Sequence[tuple[str, str]], width: int) -> nn.Sequential:
-    """The recipe's dense maps, applied to (n, width) pooled vectors; frozen, in evaluation mode.
-
-    Raises:
-        InvalidTeacher: weights that are missing, pickled, truncated, or of another shape than the configuration says.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-    from torch import nn
-
-    modules = nn.Sequential()
-    for name, activation in maps:
-        settings = _parse(path := folder / name / "config.json", _DenseSettings, read_json(path))
-        path = folder / name / "model.safetensors"
-        if not path.is_file():
-            raise InvalidTeacher(f"{path}: missing; a Dense module needs it, pickled weights are refused")
-        try:
-            state = load_file(path)
-        except SafetensorError as error:
-            raise InvalidTeacher(f"{path}: cannot be read, the file may be truncated: {error}") from error
-        output = settings.out_features
-        wanted = {"linear.weight": (output, width)} | ({"linear.bias": (output,)} if settings.bias else {})
-        found = {key: tuple(value.shape) for key, value in state.items()}
-        if settings.in_features != width or found != wanted:
-            raise InvalidTeacher(
-                f"{path}: holds {found}, but its config.json and the width of its input, {width}, ask for {wanted}"
-            )
-        linear = nn.Linear(width, output, bias=settings.bias)
-        linear.load_state_dict({key.removeprefix("linear."): value for key, value in state.items()})
-        modules.append(nn.Sequential(linear, nn.Tanh() if activation == "tanh" else nn.Identity()))
-        width = output
-    return modules.eval().requires_grad_(False)
+def dense_settings(folder: Path) -> DenseSettings:
+    """The settings of a Dense module in its folder."""
+    return _parse(path := folder / "config.json", DenseSettings, read_json(path))
 
 
 def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Linear | None) -> None:
@@ -396,10 +373,8 @@ def _pooling(path: Path) -> str:
     return modes[0]
 
 
-def _prompt(folder: Path) -> str:
+def _prompt(path: Path, settings: _ModelSettings) -> str:
     """The text that is put before every input by default."""
-    path = folder / "config_sentence_transformers.json"
-    settings = _parse(path, _ModelSettings, _optional(path))
     if settings.default_prompt_name is None:
         return ""
     if (prompt := settings.prompts.get(settings.default_prompt_name)) is None:

@@ -24,13 +24,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher
-from subarch.models.sentence import Recipe, dense_maps, pool, read_json, transformer_of
+from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.inputs import Content, of_model
 
 FAMILIES = ("bert", "roberta")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -92,7 +95,7 @@ class Teacher:
         Raises:
             InvalidTeacher: missing, truncated or damaged files, pickled weights, remote code, another family.
         """
-        folder = _resolve(source)
+        folder = resolve(source)
         where, settings = transformer_of(folder)
         config = _config(where)
         weights = sorted(where.glob("model*.safetensors"))
@@ -135,9 +138,14 @@ class Teacher:
 
     @property
     def width(self) -> int:
-        """Size of the teacher's sentence embedding, after its dense maps."""
-        linears = [module for module in self.dense.modules() if isinstance(module, nn.Linear)]
-        return linears[-1].out_features if linears else int(self.encoder.config.hidden_size)
+        """Size of the teacher's sentence embedding."""
+        width = int(self.encoder.config.hidden_size)
+        for module in self.dense.modules():
+            if isinstance(module, nn.Linear):
+                width = module.out_features
+            elif isinstance(module, _First):
+                width = min(width, module.size)
+        return width
 
     @property
     def family(self) -> str:
@@ -241,7 +249,21 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
     return result
 
 
-def _resolve(source: str | Path) -> Path:
+def content_of(source: str | Path) -> Content:
+    """What a stage records of a model folder or hub name that it reads (`run.inputs`).
+
+    Raises:
+        InvalidTeacher: it is missing or cannot be read.
+    """
+    return of_model(resolve(source), InvalidTeacher).model_copy(update={"path": str(source)})
+
+
+def resolve(source: str | Path) -> Path:
+    """The folder of a model, downloaded from the hub if it is a hub name.
+
+    Raises:
+        InvalidTeacher: there is no such folder, or the hub does not have it.
+    """
     folder = Path(source).expanduser()
     if folder.is_dir():
         return folder
@@ -267,7 +289,6 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
         InvalidTeacher: files that cannot be read, weights that are missing or of another shape.
     """
     from huggingface_hub.errors import StrictDataclassError
-    from safetensors import SafetensorError
 
     try:
         with quiet():
@@ -300,6 +321,55 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
             f"first {inside[0]}; without them it would compute something else"
         )
     return model.eval().requires_grad_(False)
+
+
+class _Normalize(nn.Module):
+    def forward(self, embedding: Tensor) -> Tensor:
+        return nn.functional.normalize(embedding, dim=-1)
+
+
+class _First(nn.Module):
+    """The first `size` numbers of each embedding."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return embedding[..., : self.size]
+
+
+def dense_maps(folder: Path, maps: Sequence[tuple[str, str]], width: int) -> nn.Sequential:
+    """What the recipe does to (n, width) pooled vectors, but for `recipe.normalize`; frozen, in evaluation mode.
+
+    Raises:
+        InvalidTeacher: weights that are missing, pickled, truncated, or of another shape than the configuration says.
+    """
+    modules = nn.Sequential()
+    for name, activation in maps:
+        if not name:
+            modules.append(_Normalize() if activation == "normalize" else _First(int(activation)))
+            continue
+        settings = dense_settings(folder / name)
+        path = folder / name / "model.safetensors"
+        if not path.is_file():
+            raise InvalidTeacher(f"{path}: missing; a Dense module needs it, pickled weights are refused")
+        try:
+            state = load_file(path)
+        except SafetensorError as error:
+            raise InvalidTeacher(f"{path}: cannot be read, the file may be truncated: {error}") from error
+        output = settings.out_features
+        wanted = {"linear.weight": (output, width)} | ({"linear.bias": (output,)} if settings.bias else {})
+        found = {key: tuple(value.shape) for key, value in state.items()}
+        if settings.in_features != width or found != wanted:
+            raise InvalidTeacher(
+                f"{path}: holds {found}, but its config.json and the width of its input, {width}, ask for {wanted}"
+            )
+        linear = nn.Linear(width, output, bias=settings.bias)
+        linear.load_state_dict({key.removeprefix("linear."): value for key, value in state.items()})
+        modules.append(nn.Sequential(linear, nn.Tanh() if activation == "tanh" else nn.Identity()))
+        width = output
+    return modules.eval().requires_grad_(False)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidArchitecture, InvalidConfig, InvalidTeacher
-from subarch.models.sentence import read_json
+from subarch.models.sentence import read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning.config import PlanConfig
 from subarch.planning.cost import (
@@ -159,7 +159,7 @@ def read_teacher(text: str) -> Known:
             return Known(Architecture.parse(text), None, has_head=True, folder=None)
         except InvalidArchitecture as error:
             raise InvalidTeacher(f"teacher {text!r} is no folder; as a shape: {error}") from error
-    config = read_json(folder / "config.json")
+    config = read_json(transformer_of(folder)[0] / "config.json")
     try:
         keys = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
         tables = Inputs(*(config[key] for key in ("vocab_size", "max_position_embeddings", "type_vocab_size")))

@@ -97,7 +97,6 @@ class PretrainConfig(BaseModel):
         description="Different maskings of each sequence, used in turn, so that what the teacher says of them can be "
         "cached; 0: a new one at each visit",
     )
-    whole_word: bool = Field(False, description="Mask whole words instead of single tokens")
     vocabulary_size: int = Field(
         8192,
         ge=300,
@@ -150,9 +149,6 @@ class PretrainConfig(BaseModel):
     heldout: int = Field(512, ge=2, le=10**9, description="Sequences held out of training, for the evaluations")
     evaluations: int = Field(
         20, ge=1, le=10**6, description="Held-out evaluations, and checkpoints, evenly over the training"
-    )
-    patience: int = Field(
-        0, ge=0, le=10**6, description="Stop early after so many evaluations in a row without a gain; 0: never"
     )
     threads: int | None = Field(
         None, ge=1, le=10**4, description="Threads of each process; null: all cores this process may use"

@@ -28,27 +28,44 @@ from accelerate import PartialState
 from transformers import TrainingArguments, set_seed
 
 from subarch.errors import InvalidConfig, InvalidStudy
+from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Cached, Collator, Loader
 from subarch.learning.targets import TargetStore
-from subarch.models.student import Student
+from subarch.models.student import Student, hand_over
+from subarch.models.teacher import content_of as teacher_content
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.checkpoints import newest, put_aside
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.material import Material
-from subarch.pretraining.outcome import outcome
-from subarch.pretraining.schedule import Schedule, decide
+from subarch.pretraining.schedule import decide
+from subarch.pretraining.setup import Setup
 from subarch.pretraining.trainer import PretrainTrainer, Progress
 from subarch.run.configuration import dump, load
-from subarch.run.folder import RunFolder, trial_weights
-from subarch.run.machine import usable_cores
+from subarch.run.folder import RunFolder, weights_file
+from subarch.run.inputs import StageInputs, claim, of_file
+from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
-from subarch.run.records import Conclusion, Selection
+from subarch.run.records import (
+    Conclusion,
+    CurveRow,
+    Machine,
+    PretrainedLatency,
+    Pretraining,
+    Schedule,
+    Selection,
+    Timing,
+    TrainedParameters,
+)
 from subarch.run.yamlfile import read_yaml
+from subarch.show.card import write_card
+from subarch.text.corpus import content_of as corpus_content
 
 CHECKPOINTS = "pretrained.checkpoints"
 EVENTS = "events"
-FREE = {"threads"}
-"""Configuration keys that may differ when a training goes on; weights then agree up to rounding only."""
+FREE = {"threads", "teacher", "corpus"}
+"""Configuration keys that may differ when a training goes on: with other threads, weights agree up to rounding only;
+the others name what is hashed."""
+LATENCY_LENGTH = 32
+"""Tokens of the input that student and teacher are timed on, as far as they read so many."""
 
 
 def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainConfig:
@@ -62,11 +79,11 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     base: dict[str, Any] = {}
     if (run / "config.yaml").is_file():
         extraction = RunFolder.open(run)
-        found = extraction.config
-        base = {name: getattr(found, name) for name in ("teacher", "corpus", "text_column", "max_length", "seed")}
-        if given.get("architecture") is None and extraction.has("selection"):
-            winner = extraction.read("selection")["winner"]
-            base["architecture"] = winner["architecture"] if winner else None
+        found = extraction.settings()
+        base = {name: found.get(name) for name in ("teacher", "corpus", "text_column", "max_length", "seed")}
+        if given.get("architecture") is None and extraction.has(Selection):
+            winner = extraction.read(Selection).winner
+            base["architecture"] = winner.architecture if winner else None
     named = read_yaml(file, InvalidConfig) if file is not None else None
     inherited = {key: value for key, value in base.items() if not isinstance(named, dict) or key not in named}
     config = load(PretrainConfig, file, inherited | {key: value for key, value in given.items() if value is not None})
@@ -77,8 +94,8 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     return config
 
 
-def train(run: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> dict[str, Any]:
-    """Train, hand over, and return what `pretraining.json` holds. What is finished already is returned as it is.
+def train(run: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> Pretraining:
+    """Train, write the model, and return the record of it. A training that is finished already is only read.
 
     Raises:
         SubarchError: see `errors`; the checkpoints that were written are kept.
@@ -90,60 +107,69 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
     state = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=1))
     folder = RunFolder(run)
     with folder if state.is_main_process else nullcontext():
-        if state.is_main_process:
-            _open(folder, config, restart)
+        architecture = Architecture.parse(str(config.architecture))
+        searched = _searched(folder, architecture)
+        if state.is_main_process and not restart:
+            _claim(folder, config, searched)
         state.wait_for_everyone()
-        if folder.has("pretraining"):
-            done: dict[str, Any] = folder.read("pretraining")
-            return done
+        if folder.has(Pretraining) and not restart:
+            return folder.read(Pretraining)
         torch.set_num_threads(config.threads or max(1, usable_cores() // state.num_processes))
         torch.use_deterministic_algorithms(state.device.type == "cpu")
         # That writes over every new tensor too, for programs that read what they never wrote
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        return _train(folder, config, state, report if state.is_main_process else silent)
+        told = report if state.is_main_process else silent
+        with state.main_process_first():
+            setup = Setup.load(config, folder.path, architecture, searched, told)
+        if state.is_main_process and restart:  # not before: what cannot be loaded shall not cost a finished training
+            _discard(folder)
+            _claim(folder, config, searched)
+        state.wait_for_everyone()
+        return _train(folder, config, setup, state, told)
 
 
-def _open(folder: RunFolder, config: PretrainConfig, restart: bool) -> None:
-    """Make sure that what the folder holds is this training's, or nothing's."""
-    path = folder.path / "pretrain.yaml"
-    if restart:
-        for name in (CHECKPOINTS, EVENTS):
-            shutil.rmtree(folder.path / name, ignore_errors=True)
-        for name in ("pretraining.json", "schedule.json", "pretrain.yaml"):
-            (folder.path / name).unlink(missing_ok=True)
-    elif path.is_file():
-        ours, theirs = config.model_dump(), load(PretrainConfig, path, {}).model_dump()
-        if changed := [key for key in ours if key not in FREE and ours[key] != theirs[key]]:
-            raise InvalidStudy(
-                f"{folder.path}: its pretraining was started with another {', '.join(changed)} "
-                f"({changed[0]} = {theirs[changed[0]]!r}); go on with it as it was, begin again with --restart, "
-                "or choose another folder"
-            )
+def _claim(folder: RunFolder, config: PretrainConfig, searched: Path | None) -> None:
+    """Make sure that what the folder holds was made from this input, or that nothing was made yet."""
+    sources = {"corpus": corpus_content(config.corpus, config.text_column)}
+    if config.teacher is not None:
+        sources["teacher"] = teacher_content(config.teacher)
+    if searched is not None and config.initialise in (None, "search"):
+        sources["file of weights to start from"] = of_file(searched, InvalidStudy)
+    inputs = StageInputs(config=config.model_dump(mode="json"), sources=sources)
+    claim(folder, inputs, begun=_begun(folder), free=FREE, name="pretraining.inputs")
     folder.write_text("pretrain.yaml", dump(config))
 
 
-def _train(folder: RunFolder, config: PretrainConfig, state: PartialState, report: Report) -> dict[str, Any]:
-    assert config.architecture is not None
-    architecture = Architecture.parse(config.architecture)
-    with state.main_process_first():
-        searched = _searched(folder, architecture)
-        material = Material.load(config, folder.path, architecture, searched, report)
-    distiller, processes = material.distiller, state.num_processes
+def _begun(folder: RunFolder) -> bool:
+    """Whether there is something that other input would lose; a mistyped teacher leaves nothing."""
+    return folder.has(Schedule) or folder.has(Pretraining)
+
+
+def _discard(folder: RunFolder) -> None:
+    for name in (CHECKPOINTS, EVENTS):
+        shutil.rmtree(folder.path / name, ignore_errors=True)
+    for kind in (Pretraining, Schedule):
+        (folder.path / f"{kind.NAME}.json").unlink(missing_ok=True)
+
+
+def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: PartialState, report: Report) -> Pretraining:
+    architecture = Architecture.parse(str(config.architecture))
+    distiller, processes = setup.distiller, state.num_processes
     if config.compile:
         distiller.student.encoder.compile(dynamic=True)
     micro = config.micro_tokens or config.batch_tokens
     accumulation = math.ceil(config.batch_tokens / (micro * processes))
 
-    if state.is_main_process and not folder.has("schedule"):
+    if state.is_main_process and not folder.has(Schedule):
         report("measuring the pace", 0, 0)
-        folder.write("schedule", asdict(decide(material, config, state.device, processes, accumulation)))
+        folder.write(decide(setup, config, state.device, processes, accumulation))
     state.wait_for_everyone()
-    schedule = Schedule(**folder.read("schedule"))
+    schedule = folder.read(Schedule)
     report(schedule.sentence, 0, 0)
     if schedule.cached:
-        assert material.store is not None
+        assert setup.store is not None
         for masking in range(schedule.maskings):
-            material.store.fill(
+            setup.store.fill(
                 masking, lambda done, total: report("teacher targets", done, total), state.process_index, processes
             )
         state.wait_for_everyone()
@@ -158,45 +184,42 @@ def _train(folder: RunFolder, config: PretrainConfig, state: PartialState, repor
     progress = Progress.read(checkpoint) if checkpoint else Progress(str(architecture))
     if progress.architecture != str(architecture):
         raise InvalidStudy(
-            f"{checkpoint}: is of {progress.architecture}, and {architecture} is to be trained; "
+            f"{checkpoint}: is a checkpoint of {progress.architecture}, and {architecture} is to be trained; "
             "begin again with --restart, or choose another folder"
         )
     # Of all maskings, those that are on disk
-    collator = replace(material.collator, maskings=schedule.maskings) if schedule.cached else material.collator
+    collator = replace(setup.collator, maskings=schedule.maskings) if schedule.cached else setup.collator
     loader = Loader(
-        material.source,
-        material.budget,
+        setup.source,
+        setup.budget,
         collator,
         progress.position,
         process=state.process_index,
         processes=processes,
         accumulation=accumulation,
-        cached=_reader(material.store, collator) if schedule.cached else None,
+        cached=_reader(setup.store, collator) if schedule.cached else None,
     )
     set_seed(config.seed)
     trainer = PretrainTrainer(
         distiller,
         _arguments(folder.path, config, set(distiller.weights), schedule.steps, accumulation, fresh=checkpoint is None),
         loader,
-        material.heldout,
-        material.side,
+        setup.heldout,
+        setup.side,
         progress,
         report,
-        config.patience,
         folder.path / EVENTS if find_spec("tensorboard") else None,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if state.is_main_process:
-        student = Student(architecture, material.blueprint)
+        student = Student(architecture, setup.blueprint)
         prefix = "student."
         own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
         student.load_state_dict(own, strict=False)
-        result = outcome(folder, config, material, student.eval(), trainer, schedule, report)
-        folder.write("pretraining", result)
+        folder.write(_hand_over(folder, config, setup, student.eval(), trainer, schedule, report))
     state.wait_for_everyone()
-    found: dict[str, Any] = folder.read("pretraining")
-    return found
+    return folder.read(Pretraining)
 
 
 def _reader(store: TargetStore | None, collator: Collator) -> Cached:
@@ -228,15 +251,11 @@ def _arguments(
         ignore_data_skip=True,  # the loader starts behind the last trained batch
         eval_strategy="steps",
         eval_steps=every,
-        eval_on_start=fresh,  # a checkpoint has the evaluation of its step; a second one would count for patience
+        eval_on_start=fresh,  # a checkpoint has the evaluation of its step
         save_strategy="steps",
         save_steps=every,
         logging_strategy="steps",
         logging_steps=max(1, every // 5),
-        load_best_model_at_end=config.patience > 0,
-        metric_for_best_model="loss" if config.patience else None,
-        greater_is_better=False,
-        restore_callback_states_from_checkpoint=True,  # how long there has been no gain
         report_to="none",  # the trainer writes the events
         disable_tqdm=True,
         seed=config.seed,
@@ -244,16 +263,124 @@ def _arguments(
 
 
 def _searched(folder: RunFolder, architecture: Architecture) -> Path | None:
-    """The weights that the search left of this architecture, if it was selected or trained there."""
-    if not folder.has("selection") or not folder.has("conclusion"):
+    """The weights that the search left of this architecture, if it was trained there."""
+    if not folder.has(Selection) or not folder.has(Conclusion):
         return None
     numbers = {row.architecture: row.trial for row in folder.read(Selection).candidates}
     for trial in folder.read(Conclusion).trials:
         if trial.number == numbers.get(str(architecture)):
             theta = trial.hyperparameters
-            assert theta.learning_rate is not None
-            assert theta.batch_size is not None
-            given = trial.architecture, trial.steps, theta.learning_rate, theta.batch_size, trial.seed
-            path = trial_weights(folder.path, *given)
+            path = weights_file(
+                folder.path, architecture, trial.steps, theta.learning_rate, theta.batch_size, trial.seed
+            )
             return path if path.is_file() else None
     return None
+
+
+def _hand_over(
+    folder: RunFolder,
+    config: PretrainConfig,
+    setup: Setup,
+    student: Student,
+    trainer: PretrainTrainer,
+    schedule: Schedule,
+    report: Report,
+) -> Pretraining:
+    """Time the student, write it as stock files with a model card, and return the record of the training."""
+    report("measuring latency", 0, 0)
+    teacher, progress = setup.material.teacher, trainer.progress
+    architecture = Architecture.parse(str(config.architecture))
+    parameters = architecture.parameters(setup.blueprint.inputs)
+    recipe = teacher.recipe if teacher is not None else setup.material.recipe
+    curve, heldout = _curves(trainer)
+    record = Pretraining(
+        architecture=str(architecture),
+        parameters=TrainedParameters(total=parameters.total, encoder=parameters.effective),
+        config=config.model_dump(mode="json"),
+        started=setup.started,
+        losses=setup.distiller.weights,
+        schedule=schedule,
+        steps=trainer.state.global_step,
+        seconds=progress.seconds,
+        tokens=progress.tokens,
+        max_length=recipe.max_length,
+        padding=1 - progress.tokens / progress.padded,
+        tokens_per_second=progress.tokens / progress.seconds,
+        curve=curve,
+        heldout=heldout,
+        teacher=None if teacher is None else teacher.folder.resolve().name,
+        teacher_architecture=None if teacher is None else str(teacher.architecture),
+        latency=_latency(setup, student),
+        machine=Machine.model_validate(machine()),
+        versions=versions(),
+    )
+    hand_over(student, setup.material.tokenizer, recipe, folder.path / "pretrained")
+    write_card(folder.path / "pretrained", _facts(folder, config, record))
+    return record
+
+
+def _latency(setup: Setup, student: Student) -> PretrainedLatency:
+    models: dict[str, torch.nn.Module] = {"student": student}
+    if setup.material.teacher is not None:
+        models["teacher"] = setup.material.teacher.model.cpu()
+    length, threads = min(LATENCY_LENGTH, setup.material.recipe.max_length), usable_cores()
+    vocabulary = setup.blueprint.inputs.vocabulary
+    found = measure_models(models, vocabulary, batch=1, length=length, threads=threads, rounds=5)
+    times = {name: Timing(**asdict(latency)) for name, latency in found.items()}
+    return PretrainedLatency(batch=1, length=length, threads=threads, runtime="torch", **times)
+
+
+def _curves(trainer: PretrainTrainer) -> tuple[tuple[CurveRow, ...], tuple[dict[str, float], ...]]:
+    """Training losses and held-out losses by step, of all sittings."""
+    log = trainer.state.log_history
+    training = tuple(
+        CurveRow(step=int(row["step"]), seconds=row["seconds"], loss=row["loss"], learning_rate=row["learning_rate"])
+        for row in log
+        if "loss" in row
+    )
+    heldout = tuple(
+        {"step": row["step"], "seconds": row["seconds"]}
+        | {name.removeprefix("eval_"): value for name, value in row.items() if name.startswith("eval_")}
+        for row in log
+        if "eval_loss" in row
+    )
+    return training, heldout
+
+
+def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> dict[str, Any]:
+    """What the model card says of a pretraining."""
+    why = None
+    winner = folder.read(Selection).winner if folder.has(Selection) else None
+    if winner is not None and winner.architecture == record.architecture:
+        asked = folder.read(Selection).objective.model_dump(exclude_none=True)
+        limits = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if key != "name")
+        why = f"Selected by architecture search: optimal in {asked['name']}" + (f", under {limits}" if limits else "")
+    first, last, latency = record.heldout[0], record.heldout[-1], record.latency
+    times = {"student": latency.student} | ({"teacher": latency.teacher} if latency.teacher else {})
+    return {
+        "teacher": config.teacher,
+        "architecture": {
+            "depth, heads, hidden, intermediate": record.architecture,
+            "total": record.parameters.total,
+            "encoder": record.parameters.encoder,
+        },
+        "why": why,
+        "data": {"corpus": ", ".join(Path(name).name for name in config.corpus), "tokens read": record.tokens},
+        "loss": {
+            "weights": ", ".join(f"{name} {weight:g}" for name, weight in record.losses.items()),
+            "started from": record.started,
+        },
+        "cost": {
+            "steps": record.steps,
+            "minutes": round(record.seconds / 60, 1),
+            "machine": f"{latency.threads} cores of {record.machine.processor}",
+        },
+        "quality": [
+            {"held-out loss": name, "before": first[name], "after": last[name]} for name in (*record.losses, "loss")
+        ],
+        "latency": [
+            {"model": who, "ms": time.median_ms, "batch": 1, "tokens": latency.length, "threads": latency.threads}
+            for who, time in times.items()
+        ],
+        "limits": [f"reads at most {record.max_length} tokens", "evaluated on held-out text of its own corpus only"],
+    }

@@ -17,7 +17,6 @@ from __future__ import annotations
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.integration_utils import TensorBoardCallback
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import rotate_checkpoints
@@ -35,19 +34,19 @@ from transformers.trainer_utils import rotate_checkpoints
 from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.learning.collate import Inputs, Loader
 from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide
-from subarch.pretraining.checkpoints import seal, verify
+from subarch.pretraining.checkpoints import seal
 
 PROGRESS = "progress.json"
 """In each checkpoint: what `Progress` holds."""
 KEPT = 2
-"""Checkpoints that stay on disk: should the newest be damaged, there is the one before. The best stays besides."""
+"""Checkpoints that stay on disk: should the newest be damaged, there is the one before."""
 
 
 @dataclass
 class Progress:
-    """What a training has behind it, over all its sittings. Tokens are those of all processes.
+    """How far a training has come, over all its interruptions. Tokens are those of all processes.
 
-    `done`: it took its last step, or stopped early; nothing but the hand-over is left.
+    `done`: it took its last step, and only the writing of the model is left.
     """
 
     architecture: str
@@ -72,11 +71,7 @@ class PretrainTrainer(Trainer):
         heldout: batches for the evaluations, the same in every process.
         side: the teacher; None where no loss needs one.
         report: called with what is being done, the steps done and all steps.
-        patience: evaluations in a row without a gain that end the training; 0: they never do.
         events: folder for TensorBoard, where it is installed.
-
-    Attributes:
-        kept: the step whose weights the model has in the end; another than the last if an earlier one was better.
     """
 
     loss_is_scaled_for_ga = True  # each part's share is of the whole batch, accumulation included
@@ -90,12 +85,9 @@ class PretrainTrainer(Trainer):
         side: TeacherSide | None,
         progress: Progress,
         report: Callable[[str, float, float], None],
-        patience: int = 0,
         events: Path | None = None,
     ) -> None:
         callbacks: list[TrainerCallback] = [_Report(report)]
-        if patience:
-            callbacks.append(EarlyStoppingCallback(patience))
         if events is not None:
             board = TensorBoardCallback()
             board.logging_dir = str(events)
@@ -106,7 +98,6 @@ class PretrainTrainer(Trainer):
         self.progress, self.began = progress, time.perf_counter()
         if side is not None:
             side.to(args.device)
-        self.kept: int | None = None
         self._own = torch.zeros(2, dtype=torch.long)  # this process's tokens since the last checkpoint, real and padded
         self._heldout_targets: list[Targets | None] = []
 
@@ -198,8 +189,6 @@ class PretrainTrainer(Trainer):
         root = Path(str(self.args.output_dir))
         folder = root / f"checkpoint-{self.state.global_step}"
         try:
-            # Before Trainer looks whether the best one is there: FSDP makes its folder only afterwards
-            folder.mkdir(parents=True, exist_ok=True)
             super()._save_checkpoint(model, trial)
             tokens, padded = self.accelerator.reduce(self._own.to(self.args.device)).tolist()
             self._own.zero_()
@@ -212,21 +201,13 @@ class PretrainTrainer(Trainer):
                 self.began, self.progress.done = now, self.control.should_training_stop
                 (folder / PROGRESS).write_text(json.dumps(vars(self.progress)), encoding="utf-8")
                 seal(folder)
-                rotate_checkpoints(str(root), KEPT, self.state.best_model_checkpoint)
+                rotate_checkpoints(str(root), KEPT)
         except (OSError, SafetensorError, RuntimeError) as error:  # torch.save says RuntimeError
             raise InvalidStudy(
                 f"{folder}: cannot be written: {error}; the checkpoint before it is kept: set right what is wrong "
                 "(a full disk?), then give the same command again"
             ) from error
         self.accelerator.wait_for_everyone()
-
-    def _load_best_model(self) -> None:
-        best = Path(str(self.state.best_model_checkpoint))
-        if wrong := verify(best):
-            warnings.warn(f"{best}: {wrong}; the weights of the last step are handed over instead", stacklevel=2)
-            return
-        super()._load_best_model()
-        self.kept = self.state.best_global_step
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """All but what is tied must have been there: Trainer would warn, and go on with weights of two models."""

@@ -29,20 +29,19 @@ from pathlib import Path
 from typing import Any, TypeVar, overload
 
 from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from safetensors import SafetensorError
 
-from subarch.errors import InvalidStudy
-from subarch.extraction.config import ExtractConfig
+from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.run.configuration import dump, load
 from subarch.run.files import unreadable, write_text
-from subarch.run.records import Record
+from subarch.run.records import Basis, Record
+from subarch.run.yamlfile import read_yaml
 
+Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
 FORMAT = 2
-FREE = {"workers", "ray", "trial_minutes", "reuse"}
-"""Configuration keys that change nothing but speed, and may differ when a run is resumed."""
 
 
 class RunFolder:
@@ -53,11 +52,11 @@ class RunFolder:
         self._lock = FileLock(path / ".lock")
 
     @classmethod
-    def create(cls, path: Path, config: ExtractConfig, resume: bool) -> RunFolder:
-        """A new run, or with `resume` the one that is there.
+    def create(cls, path: Path, config: BaseModel, resume: bool) -> RunFolder:
+        """A new run, or with `resume` the one that is there; whether that has the same input is for `inputs.claim`.
 
         Raises:
-            InvalidStudy: a run is there and `resume` was not asked for, or it has another configuration or format.
+            InvalidStudy: a run is there and `resume` was not asked for, or it has another format.
         """
         if not (path / "config.yaml").is_file():
             # A start that was killed has left hidden files and format.json, but not yet a configuration
@@ -69,22 +68,20 @@ class RunFolder:
                 raise InvalidStudy(f"{path}: cannot be made: {error}; choose another with --run") from error
             return cls(path)._start(config)
         folder = cls.open(path)
-        if not folder.has("basis") and not (path / "study.db").is_file():
-            return folder._start(config)  # nothing was finished: a mistyped teacher, say; no reason to insist on it
+        if not folder.begun:
+            return folder._start(config)
         if not resume:
             raise InvalidStudy(
                 f"{path}: holds a run already; add --resume to go on with it, or choose another with --run"
             )
-        ours, theirs = config.model_dump(), folder.config.model_dump()
-        changed = [key for key in ours if key not in FREE and ours[key] != theirs[key]]
-        if changed:
-            raise InvalidStudy(
-                f"{path}: was started with another {', '.join(changed)} ({changed[0]} = {theirs[changed[0]]!r}); "
-                "resume it as it was, or choose a new folder with --run"
-            )
         return folder
 
-    def _start(self, config: ExtractConfig) -> RunFolder:
+    @property
+    def begun(self) -> bool:
+        """Whether something is finished that a start with other input would lose; a mistyped teacher leaves nothing."""
+        return self.has(Basis) or (self.path / "study.db").is_file()
+
+    def _start(self, config: BaseModel) -> RunFolder:
         with self:  # not under the feet of a process that has only begun
             (self.path / "space.json").unlink(missing_ok=True)
             self.write("format", FORMAT)
@@ -123,9 +120,18 @@ class RunFolder:
                 "set right what is wrong (a full disk?), then resume"
             ) from error
 
-    @property
-    def config(self) -> ExtractConfig:
-        return load(ExtractConfig, self.path / "config.yaml", {})
+    def settings(self) -> dict[str, Any]:
+        """The configuration that the run was started with, by key, for a stage that takes over some of it."""
+        found = read_yaml(self.path / "config.yaml", InvalidConfig)
+        return found if isinstance(found, dict) else {}
+
+    def config(self, kind: type[Config]) -> Config:
+        """The configuration that the run was started with.
+
+        Raises:
+            InvalidConfig: it was damaged.
+        """
+        return load(kind, self.path / "config.yaml", {})
 
     def has(self, kind: type[Record] | str, name: str | None = None) -> bool:
         """Whether an artifact is there; `name` is the stem of its file where it is another than the kind's."""
@@ -194,8 +200,10 @@ def _first_problem(error: ValidationError) -> str:
     return f"{place}: {problem['msg']}" if place else problem["msg"]
 
 
-def trial_weights(run: Path, architecture: str, steps: int, learning_rate: float, batch_size: int, seed: int) -> Path:
-    """Where a search leaves the weights of a candidate that it has trained."""
+def weights_file(
+    run: Path, architecture: object, steps: int, learning_rate: float | None, batch_size: int | None, seed: int
+) -> Path:
+    """Where the search keeps the weights of a trained candidate."""
     return run / "weights" / f"{architecture}_s{steps}_lr{learning_rate}_b{batch_size}_seed{seed}.safetensors"
 
 

@@ -553,7 +553,6 @@ class Pretraining(Record):
     losses: dict[str, float]
     schedule: Schedule
     steps: int
-    kept: int
     seconds: float
     tokens: int
     max_length: int

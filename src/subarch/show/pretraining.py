@@ -44,8 +44,8 @@ def headline(found: Item) -> str:
 
 
 def ends(found: Item) -> tuple[Item, Item]:
-    """The held-out losses before training, and those of the weights that were kept."""
-    return found["heldout"][0], next(p for p in reversed(found["heldout"]) if p["step"] == found["kept"])
+    """The held-out losses before and after training."""
+    return found["heldout"][0], found["heldout"][-1]
 
 
 def learnt(found: Item) -> str:
@@ -114,17 +114,14 @@ def searched_error(run: RunData, found: Item) -> float | None:
 
 def facts(found: Item) -> list[Fact]:
     """What it took and what it gave, in figures."""
-    planned, latency, size = found["schedule"]["steps"], found["latency"], found["parameters"]
-    notes = [f"of {planned:,}: stopped early"] if found["steps"] < planned else []
-    if found["kept"] != found["steps"]:
-        notes.append(f"the weights of step {found['kept']:,} are kept")
+    latency, size = found["latency"], found["parameters"]
     student, teacher = latency["student"], latency.get("teacher")
     beside = f"IQR {formats.interval([student['q1_ms'], student['q3_ms']])}"
     if teacher:
         gain = formats.factor(teacher["median_ms"] / student["median_ms"])
         beside += f"; teacher {formats.milliseconds(teacher['median_ms'])}, {gain} as long"
     return [
-        Fact("Steps", f"{found['steps']:,}", "; ".join(notes)),
+        Fact("Steps", f"{found['steps']:,}", ""),
         Fact("Time", formats.duration(found["seconds"]), f"{found['seconds'] / 60:,.1f} minutes"),
         Fact("Tokens", formats.count(found["tokens"]), f"{found['tokens_per_second']:,.0f} a second"),
         Fact("Padding", f"{100 * found['padding']:.1f}{formats.SPACE}%", "of all that was computed"),
@@ -145,7 +142,7 @@ def words(found: Item) -> list[tuple[str, str]]:
 
 
 def before_and_after(found: Item) -> Table:
-    """Each held-out loss at the start and of the weights that were kept, with its weight."""
+    """Each held-out loss before and after training, with its weight."""
     columns = [Column("Loss", numeric=False), Column("Weight"), Column("Start"), Column("End")]
 
     def values(name: str) -> list[Cell]:

@@ -47,8 +47,7 @@ def show_space(title: str, candidates: list[dict[str, Any]]) -> None:
 
 def show_training(trained: dict[str, Any], run: Path) -> None:
     """What a training came to: `trained` is what the run's pretraining.json holds."""
-    start = trained["heldout"][0]
-    end = next(row for row in reversed(trained["heldout"]) if row["step"] == trained["kept"])
+    start, end = trained["heldout"][0], trained["heldout"][-1]
     table = Table(title="loss on the held-out sample", box=SIMPLE)
     for column in ("", "weight", "start", "end"):
         table.add_column(column, justify="right" if column else "left")

@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.run.files import file_digest, replaced
+from subarch.run.inputs import Content, of_values
 from subarch.run.records import Record, Row
 from subarch.text.read import Document, Source, documents, hash64, identity, listed, opened
 from subarch.text.tokenizer import plain, train_tokenizer
@@ -281,6 +282,18 @@ def fingerprint(source: Source) -> Fingerprint:
             raise InvalidCorpus(f"{path}: cannot be read: {error}") from error
         digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content.encode())
     return Fingerprint(source=source.name, blake2b=digest.hexdigest() if source.files else None)
+
+
+def content_of(sources: Sequence[str | Path], text_column: str) -> Content:
+    """What a stage records of a corpus that it reads (`run.inputs`), whatever the order of the sources.
+
+    The bytes of files are hashed; of a data set on the hub the name is all that is compared.
+
+    Raises:
+        InvalidCorpus: a source is missing or cannot be read.
+    """
+    found = [fingerprint(opened(source, text_column)) for source in listed(sources)]
+    return of_values(", ".join(map(str, listed(sources))), *sorted(one.blake2b or one.source for one in found))
 
 
 def _write(
