@@ -93,8 +93,8 @@ class ExtractConfig(BaseModel):
         3,
         ge=1,
         le=100,
-        description="Certified: trainings, each with another seed, of each of the first three candidates, from which the "
-        "random seed noise is estimated; 1: errors count as exact",
+        description="Certified: trainings, each with another seed, of each of the first three candidates, to estimate "
+        "random seed noise; 1: errors count as exact",
     )
     audit: int = Field(
         5,

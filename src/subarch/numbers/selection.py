@@ -1,8 +1,8 @@
 """The choice among trained candidates, and in plain words why each of the others lost.
 
 Nothing is trained here, so a study can be re-selected for another objective, limit or device for free. An infeasible
-limit is an answer, not an error: there is no winner, and the candidate that comes nearest is named with the limits that would
-admit it.
+limit is an answer, not an error: there is no winner, and the candidate that comes nearest is named with the limits that
+would admit it.
 
     >>> objective = Objective("error", parameters_maximum=30e6, cost_maximum=9.0, max_cost=4.2)
     >>> chosen = select(objective, [12e6, 20e6, 30e6], [2.0, 5.1, 9.0], [0.30, 0.24, 0.20])
