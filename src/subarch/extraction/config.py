@@ -84,17 +84,23 @@ class ExtractConfig(BaseModel):
         "(the paper's, every epsilon-th in order of cost) or exhaustive (all)",
     )
     delta: float = Field(
-        0.01, ge=0, lt=1, description="Certified: relative difference up to which a better candidate may be missed"
+        0.01,
+        ge=0,
+        lt=1,
+        description="Certified: relative difference by which the best candidate may be better than the one selected",
     )
     repeats: int = Field(
         3,
         ge=1,
         le=100,
-        description="Certified: trainings of each of the first three candidates, from which the noise of an error is "
-        "estimated; 1: errors count as exact",
+        description="Certified: trainings, each with another seed, of each of the first three candidates, to estimate "
+        "random seed noise; 1: errors count as exact",
     )
     audit: int = Field(
-        5, ge=0, le=10**6, description="Certified: excluded candidates that are trained all the same, drawn at random"
+        5,
+        ge=0,
+        le=10**6,
+        description="Certified: how many excluded candidates, drawn at random, are trained to check the assumptions",
     )
     epsilon: int = Field(4, ge=1, le=10**9, description="Interval of the fptas strategy; 1 is the exhaustive search")
     cost: Literal["latency", "operations"] = Field(
@@ -132,7 +138,7 @@ class ExtractConfig(BaseModel):
     length_from: Literal["fixed", "corpus"] = Field(
         "fixed",
         description="Where latency is measured: fixed (at latency_length) or corpus (the mean over quantiles of the "
-        "lengths of its texts; operations are counted at latency_length all the same)",
+        "lengths of its texts; operations are counted at latency_length in either case)",
     )
     latency_threads: int | None = Field(
         None, ge=1, le=10**4, description="Threads when latency is measured; null: all cores this process may use"

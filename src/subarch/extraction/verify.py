@@ -2,7 +2,7 @@
 
 Nothing of the search is used here: errors come from the trials in the study, parameters and operations from the closed
 forms of `Architecture`, latencies from the record of measurements, and every candidate of the space is looked at in
-plain loops. What has to hold of each: it was trained, or breaks a limit known beforehand, or is no larger in depth,
+plain loops. Each must have been trained, or exceed a limit known before training, or be no larger in depth,
 hidden and intermediate size than the trained one named as its excluder, whose error, less noise and slack, leaves it no
 value that beats the incumbent's by more than is claimed. With `heads: all` this is asked of the number of heads that is
 nearest to the teacher's head size; of the incumbent's shape every other number must have been trained, or have failed,
@@ -324,7 +324,7 @@ def _space(axes: Space, head_size: float, free: bool) -> Iterator[tuple[Architec
 
 
 def _below(small: Candidate, large: Candidate) -> bool:
-    """Encoders without layers bound nobody."""
+    """Is the first no larger than the second in each size? Encoders without layers bound no other."""
     return large.shape[0] > 0 and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
 
 

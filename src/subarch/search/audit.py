@@ -1,4 +1,4 @@
-"""The audit: a random sample of what a certified search excludes is trained all the same, to check the assumptions.
+"""The audit: a random sample of what a certified search excludes is trained, to check the assumptions.
 
 The sample is the head of one random order of all candidates that another's error excludes, whether or not they happen
 to be trained; so it is drawn without regard to their errors. A candidate whose error turns out below the bound that

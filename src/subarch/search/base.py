@@ -1,8 +1,8 @@
 """What every strategy shares: the problem, ask/tell, and the bound on what was not trained.
 
 A strategy never trains: it hands out rows of the space in order of cost (`space.Costs`) and is told their errors, or
-that their training failed. It knows the exact costs beforehand, so rows over a limit on cost or size are never handed
-out. Which candidate wins is decided by `selection.select`, from the same errors.
+that their training failed. It knows the exact costs before training, so rows over a limit on cost or size are never
+handed out. Which candidate wins is decided by `selection.select`, from the same errors.
 """
 
 from __future__ import annotations
