@@ -48,7 +48,7 @@ from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 ARTIFACTS = {
     *("format.json", "config.yaml", "environment.json", "space.json", "basis.json", "latency.json", "study.json"),
     *("study.db", "weights", "corpus", "tokenizer", "targets", "anatomy"),
-    *("selection.json", "conclusion.json", "selected", "report.html"),
+    *("extraction.inputs.json", "selection.json", "conclusion.json", "selected", "report.html"),
 }
 
 
@@ -209,15 +209,15 @@ def test_the_report_shows_the_winner_and_the_command_survives_a_shell(finished: 
 
 def test_a_finished_run_resumed_trains_and_changes_nothing(copy: Path, config: ExtractConfig) -> None:
     before, asked = read(copy), OneProcess.submitted
-    assert extract(config, copy, resume=True) == before == read(copy)
+    assert extract(config, copy, resume=True).to_dict() == before == read(copy)
     assert OneProcess.submitted == asked
 
 
 def test_a_moved_run_keeps_its_trials(copy: Path, config: ExtractConfig, tmp_path: Path) -> None:
     before, asked = read(copy), OneProcess.submitted
     moved = copy.rename(tmp_path / "what? a [bold] name")
-    assert select(moved, {}) == before
-    assert extract(config, moved, resume=True) == before
+    assert select(moved, {}).to_dict() == before
+    assert extract(config, moved, resume=True).to_dict() == before
     assert OneProcess.submitted == asked
     assert "--run &#39;" in (moved / "report.html").read_text() or "--run '" in (moved / "report.html").read_text()
 
@@ -293,7 +293,7 @@ def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
     assert psutil.wait_procs(workers, timeout=10)[1] == []  # they notice that their parent is gone
     assert stopped < recorded(run) < 16
 
-    assert extract(config, run, resume=True) == read(run)
+    assert extract(config, run, resume=True).to_dict() == read(run)
     assert decided(run) == decided(finished)
     assert trials(run) == trials(finished)  # no trial twice, and every curve bit for bit
     assert {path.name for path in (run / "weights").iterdir()} == {
@@ -440,7 +440,7 @@ def test_a_disk_that_fills_up_under_a_later_question_keeps_the_earlier_answer(
     assert (small_copy / "selected" / "model.safetensors").read_bytes() == weights
     assert not list(small_copy.glob(".*partial*"))
     assert (
-        select(small_copy, {})["winner"]["architecture"]
+        select(small_copy, {}).to_dict()["winner"]["architecture"]
         == json.loads(before["selection.json"])["winner"]["architecture"]
     )
 
@@ -499,7 +499,7 @@ def test_later_questions_are_answered_without_training_and_the_first_one_again_a
     assert found["nearest"]["sentence"].startswith("no candidate meets the limits; ")
     assert not (copy / "selected").exists()  # nobody is
 
-    assert select(copy, {}) == read(finished)
+    assert select(copy, {}).to_dict() == read(finished)
     assert (copy / "selected" / "model.safetensors").read_bytes() == (
         finished / "selected" / "model.safetensors"
     ).read_bytes()
@@ -536,7 +536,7 @@ def test_a_later_question_needs_neither_the_space_file_nor_the_weights_of_losers
     with pytest.raises(InvalidStudy, match=r"the search space .*space.yaml has other content now; restore it"):
         extract(config, run, resume=True)
     space.write_text(yaml.safe_dump(AXES))
-    assert extract(config, run, resume=True)["winner"]["architecture"] == "3-4-32-64"
+    assert extract(config, run, resume=True).to_dict()["winner"]["architecture"] == "3-4-32-64"
 
 
 def test_a_floor_that_only_the_teacher_reaches_is_refused(small_copy: Path) -> None:
@@ -620,7 +620,7 @@ def test_if_every_training_fails_the_reason_is_told_once_and_nothing_is_tried_ag
         select(run, {"max_parameters": 10**6})
     assert (OneProcess.submitted, recorded(run)) == (asked, 2)
     # beyond what is known beforehand it is still an answer: nothing was to be trained
-    assert select(run, {"max_parameters": 1})["outcome"] == "infeasible"
+    assert select(run, {"max_parameters": 1}).to_dict()["outcome"] == "infeasible"
 
 
 def test_limits_that_nobody_meets_are_an_answer_before_any_training(world: Path, tmp_path: Path) -> None:
