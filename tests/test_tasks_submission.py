@@ -132,7 +132,7 @@ def test_submissions_that_are_refused(tmp_path: Path) -> None:
         ([(unlabelled("rte", 2), [0, 0])], "rte: 2 predictions, the official test set has 3000 rows"),
         (
             [(replace(rte, part="validation"), [0])],
-            "only predictions of the part test can be submitted, not of validation",
+            "only predictions of the part test can be submitted",
         ),
         ([(rte, [0]), (boolq, [0])], "one benchmark, not for glue, superglue"),
         ([(rte, [0]), (rte, [0])], r"RTE\.tsv would be written twice"),

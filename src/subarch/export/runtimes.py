@@ -18,7 +18,6 @@ both are imported here, with that switched off. Importing this module imports no
 
 from __future__ import annotations
 
-import hashlib
 import io
 import sys
 from collections.abc import Iterable, Mapping
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidExport, MissingExtra
 from subarch.export.config import Engine
+from subarch.run.files import file_seal
 from subarch.run.machine import extras
 from subarch.run.records import FileSeal, Parity
 
@@ -104,12 +104,7 @@ def named(names: Iterable[str], inputs: Arrays) -> dict[str, NDArray[Any]]:
 
 def hashes(folder: Path, engine: str) -> dict[str, FileSeal]:
     """Size in bytes and SHA-256 of each file of an export."""
-    found = {}
-    for name in FILES[engine]:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[name] = FileSeal(bytes=(folder / name).stat().st_size, sha256=digest)
-    return found
+    return {name: file_seal(folder / name) for name in FILES[engine]}
 
 
 def find_export(folder: Path) -> tuple[Path, Parity]:
