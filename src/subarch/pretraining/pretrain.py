@@ -4,7 +4,7 @@
     subarch pretrain runs/new --architecture 4-8-1024-768 --teacher roberta-large --corpus my-texts
 
 It writes `pretrained/` (a stock Hugging Face folder with a model card), `pretrained.checkpoints/` and
-`pretraining.json` to the run folder. After a kill at any time, the same command continues; on a CPU the weights are then
+`pretraining.json` to the run folder. If it is killed, the same command continues; on a CPU the weights are then
 equal, bit for bit, to those of a run that was never interrupted. Under `torchrun` or `accelerate launch` all processes
 call it with the same arguments: with DDP, or with FSDP if accelerate is configured for it (ACCELERATE_USE_FSDP=true
 FSDP_VERSION=2, best with FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP FSDP_TRANSFORMER_CLS_TO_WRAP=BertLayer or
