@@ -324,7 +324,7 @@ def test_bad_input_ends_with_1_and_words(
     assert "less than one batch of 1,000,000" in refused(2, "--teacher", headed, "--batch-tokens", 1000000, *corpus)
     assert "less than one batch" in refused(3, "--batch-tokens", 1000000, *corpus)  # no teacher either
     assert "loss_logits" in refused(4, "--loss-logits", 1, *corpus)
-    assert "holds no selected architecture" in refused(5, "--teacher", headed, *corpus[:-2])
+    assert "no architecture was selected there" in refused(5, "--teacher", headed, *corpus[:-2])
     assert "loss-logit" in command(monkeypatch, capsys, tmp_path / "6", "--loss-logit", 1)[1]
     (tmp_path / "file").touch()
     assert "cannot be made" in command(monkeypatch, capsys, tmp_path / "file" / "run", "--teacher", headed, *corpus)[1]
