@@ -23,6 +23,7 @@ from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
+from subarch.run.records import Selection
 from subarch.show import screen
 
 INFEASIBLE = 3
@@ -84,8 +85,8 @@ def select(run: Path, remeasure: bool, given: dict[str, Any], report: Progress) 
     return _selected(select(run, given, remeasure=remeasure, report=report), run)
 
 
-def _selected(selection: Any, run: Path) -> Answer:
-    code = INFEASIBLE if selection["winner"] is None else 0
+def _selected(selection: Selection, run: Path) -> Answer:
+    code = INFEASIBLE if selection.winner is None else 0
     return Answer(selection, partial(screen.show_selection, selection, run), code)
 
 
@@ -222,7 +223,7 @@ def plan(given: dict[str, Any], report: Progress) -> Answer:
     from subarch.planning.plan import draw_up
 
     planned = draw_up(load(PlanConfig, None, given))
-    return Answer(planned, partial(screen.show_plan, planned))
+    return Answer(planned, partial(screen.show_plan, planned.to_dict()))
 
 
 @click.command(panel=CHECK)
@@ -274,7 +275,7 @@ def space(
                 "operations": int(costs.operations[row]),
             }
         )
-    listing = {"space": found.name, **found, "maximum_point": str(costs.maximum_point)}
+    listing = {"space": found.name, **found.to_dict(), "maximum_point": str(costs.maximum_point)}
     title = f"{found.name}: {len(costs)} candidates, maximum point {costs.maximum_point}"
 
     def show() -> None:

@@ -28,8 +28,6 @@ from rich.progress import Progress as Bars
 
 from subarch.run.records import Record
 
-from subarch.run.records import Record
-
 STOPPED = 130
 """Exit code after Ctrl-C."""
 
