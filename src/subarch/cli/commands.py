@@ -222,7 +222,7 @@ def plan(given: dict[str, Any], report: Progress) -> Answer:
     from subarch.planning.plan import draw_up
 
     planned = draw_up(load(PlanConfig, None, given))
-    return Answer(planned, partial(screen.show_plan, planned))
+    return Answer(planned, partial(screen.show_plan, planned.to_dict()))
 
 
 @click.command(panel=CHECK)

@@ -12,8 +12,6 @@ folder says is applied or refused by name (`sentence.py`); its tokenizer has to 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +31,7 @@ from transformers.utils import logging
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.files import replaced_file
 from subarch.run.inputs import Content, of_model
 from subarch.text.batches import by_length, pad
 
@@ -231,16 +230,10 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
     """An array computed once: memory-mapped from `folder` when present, written atomically otherwise."""
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         content = BytesIO()  # np.save to a file does not notice when the disk refuses the last bytes
         np.save(content, compute())
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.getbuffer())
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with replaced_file(path) as partial:
+            partial.write_bytes(content.getbuffer())
     result: NDArray[Any] = np.load(path, mmap_mode="r")
     return result
 
