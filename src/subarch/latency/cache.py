@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from subarch.export.config import RuntimeName, parse_runtime
+from subarch.export.config import parse_runtime
 from subarch.run.machine import VARIABLES, machine, versions
 from subarch.run.records import Measured
 
@@ -52,9 +52,7 @@ def cache_folder() -> Path:
         raise OSError("the user has no home folder") from error
 
 
-def conditions(
-    runtime: RuntimeName, threads: int, batch: int, lengths: Sequence[int], **candidates: Any
-) -> dict[str, Any]:
+def conditions(runtime: str, threads: int, batch: int, lengths: Sequence[int], **candidates: Any) -> dict[str, Any]:
     """Everything that a latency depends on besides the architecture.
 
     Args:
