@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -30,10 +31,15 @@ FIGURES = {"median_ms", "q1_ms", "q3_ms", "p95_ms"}
 
 
 def cache_folder() -> Path:
-    """Where things are kept that can be made again."""
+    """Where things are kept that can be made again; in the folder of temporary files where there is no home to use."""
     if own := os.environ.get("SUBARCH_CACHE"):
         return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "subarch"
+    if shared := os.environ.get("XDG_CACHE_HOME"):
+        return Path(shared) / "subarch"
+    home = Path(os.path.expanduser("~"))  # unlike Path.home(), it does not raise for a user without a home
+    if home.is_absolute() and os.access(home, os.W_OK):
+        return home / ".cache" / "subarch"
+    return Path(tempfile.gettempdir()) / f"subarch-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
 
 
 class LatencyCache:

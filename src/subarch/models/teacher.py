@@ -264,7 +264,7 @@ def resolve(source: str | Path) -> Path:
     Raises:
         InvalidTeacher: there is no such folder, or the hub does not have it.
     """
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))  # Path.expanduser() raises for a user without a home
     if folder.is_dir():
         return folder
     name = str(source)

@@ -153,7 +153,7 @@ def read_teacher(text: str) -> Known:
     Raises:
         InvalidTeacher: neither, or a folder whose config.json is not that of a BERT or RoBERTa model.
     """
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))
     if not folder.is_dir():
         try:
             return Known(Architecture.parse(text), None, has_head=True, folder=None)

@@ -32,7 +32,7 @@ Shape = str
 class Row(BaseModel):
     """Part of a record."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
 
 class Record(Row):
