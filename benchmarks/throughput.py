@@ -1,6 +1,6 @@
 """How much faster, and in how much less memory, does `subarch pretrain` train a masked language model than Trainer?
 
-    python benchmarks/throughput.py
+    python -m benchmarks.throughput
 
 Two sides train the same weights on the same batches in fp32, with the same optimiser, clipping, schedule and number of
 threads: `stock` is `transformers.Trainer` with `DataCollatorForLanguageModeling` and the model's own loss, `ours` the
@@ -33,16 +33,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from benchmarks.runner import command_line, console, show, write
 
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.machine import machine, usable_cores, versions
 
-RESULTS = Path(__file__).parent / "results" / "throughput.json"
 SIDES = ("stock", "ours", "ours-mkl")
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -200,7 +197,7 @@ def compare(case: Case) -> dict[str, Any]:
         SystemExit: a side died, or without dropout their losses of the same batch with the same weights differ.
     """
     steps: dict[str, list[dict[str, float]]] = {side: [] for side in case.sides}
-    command = [sys.executable, __file__, "--work", json.dumps(asdict(case))]
+    command = [sys.executable, "-m", "benchmarks.throughput", "--work", json.dumps(asdict(case))]
     with ExitStack() as stack:
         workers = {}
         for side in case.sides:
@@ -234,18 +231,14 @@ def ratio(steps: dict[str, list[dict[str, float]]], side: str, kind: str) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser = command_line(__doc__, "throughput")
     parser.add_argument("--tiny", action="store_true", help="tiny models, to try the benchmark itself")
     parser.add_argument("--work", nargs=2, metavar=("CASE", "SIDE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
         work(Case(**json.loads(arguments.work[0])), arguments.work[1])
         return
-    console = Console(stderr=True)
-    table = Table(title="median seconds of a step, most memory")
-    for column in ("case", "side", "s", "GB", "faster", "least", "greatest", "memory"):
-        table.add_column(column, justify="left" if column in ("case", "side") else "right")
+    rows = []
     found = {}
     for case in TINY if arguments.tiny else CASES:
         with console.status(f"{case.name}: {case.steps + 1} steps of each side"):
@@ -255,8 +248,9 @@ def main() -> None:
             row = [f"{seconds:.2f}", f"{steps[-1]['memory'] / 1e9:.2f}"]
             if side != "stock":
                 row += [f"{value:.2f}" for value in (*one["speed"][side].values(), one["memory"][side])]
-            table.add_row(case.name, side, *row)
-    console.print(table)
+            rows.append([f"{case.name}, {side}", *row, *[""] * (6 - len(row))])
+    columns = ["case, side", "s", "GB", "faster", "least", "greatest", "memory"]
+    show("median seconds of a step, most memory", columns, rows)
     record = {
         "date": datetime.now(UTC).date().isoformat(),
         "machine": machine(),
@@ -264,7 +258,7 @@ def main() -> None:
         "threads": usable_cores(),
         "cases": found,
     }
-    arguments.results.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write(record, arguments.results)
     ratios = {name: found[name]["speed"]["ours"]["median"] for name in ("bort", "small")}
     ratios["memory"] = found["bort"]["memory"]["ours"]
     print(json.dumps({name: round(value, 3) for name, value in ratios.items()}))

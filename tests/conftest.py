@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -53,18 +52,6 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `tiny_pretraining` makes its teachers and its corpus: once for all tests."""
     return tmp_path_factory.mktemp("place")
-
-
-@pytest.fixture
-def search_benchmark(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of the search benchmark; its modules are found as they are when one of them is run."""
-    folder = REPOSITORY / "benchmarks" / "search"
-    monkeypatch.syspath_prepend(str(folder))
-    before = set(sys.modules)
-    yield folder
-    for name in set(sys.modules) - before:
-        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(folder)):
-            del sys.modules[name]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.text import batches as batching
-from subarch.text.batches import Budget, Packed, Source, Streamed, TrainingBatch, batches, parts
+from subarch.text.batches import Budget, Packed, Source, Streamed, TrainingBatch, batches, by_length, pad, parts
 from subarch.text.corpus import Segments
 from tiny import tiny_sentences, tiny_tokenizer
 
@@ -306,3 +306,21 @@ def test_a_stream_does_not_read_ahead(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(batching, "streamed", lambda *_: endless)
     next(batches(Streamed("datasets:endless", "text", tiny_tokenizer(), 0.0), SMALL, 0))
     assert 5 * 96 / 16 <= endless.read <= 5 * 96 / 9
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 99), max_size=6), min_size=1, max_size=9), st.integers(1, 4), st.integers(-1, 9)
+)
+def test_padding_by_length(rows: list[list[int]], size: int, filler: int) -> None:
+    groups = by_length([len(row) for row in rows], size)
+    assert np.concatenate(groups).tolist() == sorted(range(len(rows)), key=lambda row: len(rows[row]))
+    assert [len(group) for group in groups[:-1]] == [size] * (len(groups) - 1)
+    assert 1 <= len(groups[-1]) <= size
+    for group in groups:
+        ids, mask = pad([rows[row] for row in group], filler)
+        assert ids.dtype == mask.dtype == np.int64
+        assert ids.shape == mask.shape == (len(group), len(rows[group[-1]]))
+        for row, given_ids, there in zip(group, ids, mask, strict=True):
+            assert given_ids[there == 1].tolist() == rows[row]
+            assert set(given_ids[there == 0].tolist()) <= {filler}
+            assert there.tolist() == sorted(there.tolist(), reverse=True)

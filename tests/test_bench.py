@@ -32,6 +32,8 @@ from subarch.latency.timing import PASSES
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.records import Bench
 from subarch.show.bench_page import keep
 from tiny import POSITIONS, tiny_corpus, tiny_teacher, write_json
 from tiny_export import exported, tiny_model
@@ -92,42 +94,42 @@ def test_all_are_visited_in_turn_and_the_first_round_is_not_timed(model: Path) -
     stops = [(f"{name} in torch", *setting) for name in ("tiny", "1-1-8-16") for setting in settings]
     stops.append(("matrix products", 1, ()))
     assert FakeGroup.visits == [(*stop, passes) for passes in (0, PASSES, PASSES) for stop in stops]
-    assert [(row["subject"], row["batch"], tuple(row["lengths"])) for row in found["rows"]] == [
+    assert [(row.subject, row.batch, row.lengths) for row in found.rows] == [
         (name.removesuffix(" in torch"), *setting) for name, *setting in stops[:-1]
     ]
-    assert all(row["passes"] == 2 * PASSES for row in found["rows"])
+    assert all(row.passes == 2 * PASSES for row in found.rows)
     assert heard[-1] == ("measuring", 3, 3)
-    json.dumps(found, allow_nan=False)
+    assert Bench.model_validate_json(found.to_json(), strict=True) == found
 
 
 def test_the_figures_by_hand() -> None:
     FakeGroup.milliseconds.update({"1-1-8-16 in torch": 2.0, "matrix products": 0.5})
     found = bench(["1-1-8-16"], config(runtime=["torch"], batch=[3], length=[10]))
-    (row,) = found["rows"]
+    (row,) = found.rows
     operations = 4 * 10 * 8 * 8 + 2 * 10 * 10 * 8 + 2 * 10 * 8 * 16
-    assert found["peak_gflops"] == pytest.approx(2 * SIDE**3 / 0.5e-3 / 1e9)
-    assert (row["median_ms"], row["q1_ms"], row["q3_ms"], row["p95_ms"]) == (2.0, 2.0, 2.0, 2.0)
-    assert row["sentences_per_second"] == pytest.approx(3 / 2e-3)
-    assert row["gflops"] == pytest.approx(2 * operations * 1500 / 1e9)
-    assert row["share_of_peak"] == pytest.approx(row["gflops"] / 4)
-    assert (row["peak_bytes"], row["load_seconds"]) == (1000, 0.1)
-    assert row["file_bytes"] > 4 * Architecture(1, 1, 8, 16).parameters(Inputs(30522)).total
-    assert found["subjects"] == [
-        {"name": "1-1-8-16", "kind": "shape", "head": "encoder", "architecture": "1-1-8-16", "parameters": 248_904}
-    ]
+    assert found.peak_gflops == pytest.approx(2 * SIDE**3 / 0.5e-3 / 1e9)
+    assert (row.median_ms, row.q1_ms, row.q3_ms, row.p95_ms) == (2.0, 2.0, 2.0, 2.0)
+    assert row.sentences_per_second == pytest.approx(3 / 2e-3)
+    assert row.gflops == pytest.approx(2 * operations * 1500 / 1e9)
+    assert row.share_of_peak == pytest.approx(row.gflops / 4)
+    assert (row.peak_bytes, row.load_seconds) == (1000, 0.1)
+    assert row.file_bytes > 4 * Architecture(1, 1, 8, 16).parameters(Inputs(30522)).total
+    (subject,) = found.subjects
+    assert (subject.name, subject.kind, subject.head) == ("1-1-8-16", "shape", "encoder")
+    assert (subject.architecture, subject.parameters) == ("1-1-8-16", 248_904)
 
 
 def test_processes_are_summed_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stage, "usable_cores", lambda: 7)
     FakeGroup.milliseconds["1-1-8-16 in torch"] = 4.0
     found = bench(["1-1-8-16"], config(runtime=["torch"], processes=3, rounds=1))
-    (row,) = found["rows"]
-    assert row["sentences_per_second"] == pytest.approx(3 / 4e-3)
-    assert row["median_ms"] == 4.0
-    assert row["passes"] == 3 * PASSES
-    assert found["peak_gflops"] == pytest.approx(3 * 2 * SIDE**3 / 1e-3 / 1e9)
-    assert (row["peak_bytes"], row["load_seconds"]) == (3000, 0.2)
-    assert found["threads"] == 2
+    (row,) = found.rows
+    assert row.sentences_per_second == pytest.approx(3 / 4e-3)
+    assert row.median_ms == 4.0
+    assert row.passes == 3 * PASSES
+    assert found.peak_gflops == pytest.approx(3 * 2 * SIDE**3 / 1e-3 / 1e9)
+    assert (row.peak_bytes, row.load_seconds) == (3000, 0.2)
+    assert found.threads == 2
     assert {task.threads for task in FakeGroup.tasks.values()} == {2}
 
 
@@ -136,18 +138,18 @@ def test_lengths_of_a_corpus(model: Path, tmp_path: Path) -> None:
     options = config(runtime=["torch"], length=None, length_from=[str(corpus)], batch=[2])
     FakeGroup.milliseconds["tiny in torch"] = 24.0
     found = bench(["1-1-8-16", str(model)], options)
-    row = found["rows"][1]
+    row = found.rows[1]
     tokenizer = Teacher.load(model).tokenizer
     texts = corpus.read_text().strip().split("\n\n")
     sizes = sorted(len(ids) for ids in tokenizer(texts)["input_ids"])
-    assert len(row["lengths"]) == 8
-    assert row["lengths"] == sorted(row["lengths"])
-    assert {*row["lengths"]} <= {*sizes}
-    assert sizes[len(sizes) // 8] >= row["lengths"][0] >= sizes[0]
-    assert row["median_ms"] == 3.0  # 24 ms over eight lengths
-    assert row["sentences_per_second"] == pytest.approx(2 * 8 / 24e-3)
-    operations = [Architecture(1, 4, 32, 64).operations(Inputs(1), length) for length in row["lengths"]]
-    assert row["gflops"] == pytest.approx(2e-9 * sum(operations) * 2 / 24e-3)
+    assert len(row.lengths) == 8
+    assert list(row.lengths) == sorted(row.lengths)
+    assert {*row.lengths} <= {*sizes}
+    assert sizes[len(sizes) // 8] >= row.lengths[0] >= sizes[0]
+    assert row.median_ms == 3.0  # 24 ms over eight lengths
+    assert row.sentences_per_second == pytest.approx(2 * 8 / 24e-3)
+    operations = [Architecture(1, 4, 32, 64).operations(Inputs(1), length) for length in row.lengths]
+    assert row.gflops == pytest.approx(2e-9 * sum(operations) * 2 / 24e-3)
 
 
 def test_a_corpus_with_shapes_alone(tmp_path: Path) -> None:
@@ -280,8 +282,8 @@ def test_a_runtime_that_is_not_installed(model: Path, tmp_path: Path, monkeypatc
         monkeypatch.setattr(place, lambda: found)
     with pytest.raises(MissingExtra, match=r"subarch\[openvino\]"):
         bench([str(model)], config(runtime=["torch", "openvino-int8"]))
-    rows = bench(["1-1-8-16"], config(vocabulary=50))["rows"]
-    assert [row["runtime"] for row in rows] == ["torch", "onnx", "onnx-int8"]  # without being asked for: what is there
+    rows = bench(["1-1-8-16"], config(vocabulary=50)).rows
+    assert [row.runtime for row in rows] == ["torch", "onnx", "onnx-int8"]  # without being asked for: what is there
 
 
 def test_length_and_corpus_exclude_each_other() -> None:
@@ -304,8 +306,8 @@ def test_a_full_disk_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_what_is_kept(tmp_path: Path) -> None:
     place = tmp_path / "of" / "bench"
     found = keep(["1-1-8-16"], config(runtime=["torch"]), place, "subarch bench 1-1-8-16")
-    assert json.loads((place / "bench.json").read_text()) == found
-    assert found["command"] == "subarch bench 1-1-8-16"
+    assert RunFolder(place).read(Bench) == found
+    assert found.command == "subarch bench 1-1-8-16"
     page = (place / "bench.html").read_text()
     assert "the fastest is 1-1-8-16 in torch" in page
     assert {path.name for path in place.iterdir()} == {"bench.json", "bench.html"}

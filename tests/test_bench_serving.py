@@ -178,18 +178,18 @@ def test_the_whole_of_it(tmp_path: Path, forked: list[Forked], monkeypatch: pyte
     tiny_model(run / "selected", "sentence", layers=1)
     options: dict[str, Any] = {"runtime": ["torch", "onnx", "onnx-int8"], "length": [6, 9], "rounds": 1, "threads": 1}
     found = bench([str(run), "1-2-8-16"], load(BenchConfig, None, options | {"vocabulary": 60}))
-    assert [(row["subject"], row["runtime"], row["lengths"]) for row in found["rows"]] == [
-        (subject, runtime, [length])
+    assert [(row.subject, row.runtime, row.lengths) for row in found.rows] == [
+        (subject, runtime, (length,))
         for subject in ("run", "1-2-8-16")
         for runtime in ("torch", "onnx", "onnx-int8")
         for length in (6, 9)
     ]
-    for row in found["rows"]:
-        assert 0 < row["q1_ms"] <= row["median_ms"] <= row["q3_ms"] <= row["p95_ms"]
-        assert row["sentences_per_second"] > 0
-        assert 0 < row["share_of_peak"] == pytest.approx(row["gflops"] / found["peak_gflops"])
-        assert row["peak_bytes"] > 0
-        assert row["load_seconds"] > 0
+    for row in found.rows:
+        assert 0 < row.q1_ms <= row.median_ms <= row.q3_ms <= row.p95_ms
+        assert row.sentences_per_second > 0
+        assert 0 < row.share_of_peak == pytest.approx(row.gflops / found.peak_gflops)
+        assert row.peak_bytes > 0
+        assert row.load_seconds > 0
     assert len(forked) == 7
 
 

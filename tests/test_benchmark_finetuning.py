@@ -20,8 +20,7 @@ CELLS = ("teacher/teacher", "ours/plain", "ours/distilled", "ours/agora", "ours/
 @pytest.fixture
 def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module, with few sets, by which tiny models learn."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    module = importlib.import_module("finetuning")
+    module = importlib.import_module("benchmarks.finetuning")
     monkeypatch.setattr(module, "RATES", (5e-3, 2e-3))
     monkeypatch.setattr(module, "BATCHES", (4,))
     return module

@@ -13,8 +13,6 @@ import pytest
 
 from subarch.latency.model import TERMS
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "latency_model.py"
-
 
 def test_the_last_line_is_json_and_nothing_is_measured_twice_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -36,8 +34,8 @@ def test_the_last_line_is_json_and_nothing_is_measured_twice_over(
     words += ["--results", tmp_path / "results.json", "--length", 8, "--runtimes", "torch"]
 
     def run() -> dict[str, Any]:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, words)])
-        runpy.run_path(str(SCRIPT), run_name="__main__")
+        monkeypatch.setattr(sys, "argv", ["latency_model", *map(str, words)])
+        runpy.run_module("benchmarks.studies.latency_model", run_name="__main__")
         last: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
         return last
 

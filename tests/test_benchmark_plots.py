@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import runpy
 from pathlib import Path
 
 import pytest
+from benchmarks import plots
 
 REPOSITORY = Path(__file__).parents[1]
 
 
 def test_the_shipped_plots_are_those_of_the_shipped_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plots = runpy.run_path(str(REPOSITORY / "benchmarks" / "plots.py"))
-    monkeypatch.setitem(plots["main"].__globals__, "IMAGES", tmp_path)
-    plots["main"]()
+    monkeypatch.setattr(plots, "IMAGES", tmp_path)
+    plots.main()
     shipped = sorted((REPOSITORY / "docs" / "images").glob("*.svg"))
     assert [path.name for path in shipped] == sorted(path.name for path in tmp_path.iterdir())
     for path in shipped:
@@ -22,7 +21,7 @@ def test_the_shipped_plots_are_those_of_the_shipped_results(tmp_path: Path, monk
 
 
 def test_the_picture_of_quality_has_every_shape_where_it_was_measured() -> None:
-    figure = runpy.run_path(str(REPOSITORY / "benchmarks" / "plots.py"))["quality"]()
+    figure = plots.quality()
     found = json.loads((REPOSITORY / "benchmarks" / "results" / "quality.json").read_text(encoding="utf-8"))
     drawn = {(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].lines}
     best, whole = found["runs"]["best"], found["teacher"]["sts_dev"]

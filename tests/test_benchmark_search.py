@@ -19,14 +19,13 @@ from subarch.numbers.objectives import Objective
 from subarch.search import Problem
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "search"
-pytestmark = pytest.mark.usefixtures("search_benchmark")
 AXES = ((1, 2, 3), (64, 128, 192), (128, 256, 384))
 IDENTITY = {"error": "embedding", "max_length": 64}
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_synthetic_errors_never_rise_before_noise(seed: int) -> None:
-    from tables import synthetic
+    from benchmarks.search.tables import synthetic
 
     table = synthetic(AXES, seed)
     assert len(table) == 27
@@ -73,8 +72,8 @@ def latency(runtime: str, times: dict[str, float]) -> dict[str, object]:
 
 
 def test_a_recorded_study_is_loaded_as_it_was(tmp_path: Path) -> None:
-    from record import record
-    from tables import recorded
+    from benchmarks.search.record import record
+    from benchmarks.search.tables import recorded
 
     names = ["1-2-64-64", "2-2-64-64", "1-4-64-64", "0-0-64-0"]
     times = dict(zip(names, [1.0, 2.0, 1.1, 0.1], strict=True))
@@ -114,7 +113,7 @@ def study_free_of_static(run: Path, folder: Path) -> Path:
     """The same recording without the encoder that has no heads."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
-    from record import record
+    from benchmarks.search.record import record
 
     record([run], folder / "all.parquet")
     rows = pq.read_table(folder / "all.parquet")
@@ -123,7 +122,7 @@ def study_free_of_static(run: Path, folder: Path) -> Path:
 
 
 def test_the_shipped_recording_loads() -> None:
-    from tables import recorded
+    from benchmarks.search.tables import recorded
 
     table = recorded(FOLDER / "minilm.parquet")
     assert len(table) >= 96
@@ -135,7 +134,7 @@ def test_the_shipped_recording_loads() -> None:
 
 
 def test_contradictions_of_a_table() -> None:
-    from recording import contradictions
+    from benchmarks.studies.recording import contradictions
 
     # 2-1-8-8 and 1-1-8-8 lie below the last; the one without layers is compared with nobody
     shapes = np.array([[0, 0, 8, 0], [1, 1, 8, 8], [2, 1, 8, 8], [1, 1, 16, 8], [2, 1, 16, 8]])
@@ -149,7 +148,7 @@ def test_what_the_recording_says(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["recording.py", "--results", str(tmp_path / "recording.json")])
-    runpy.run_path(str(FOLDER / "recording.py"), run_name="__main__")
+    runpy.run_module("benchmarks.studies.recording", run_name="__main__")
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["candidates"] >= 96
     parts = json.loads((tmp_path / "recording.json").read_text())["parts"]
@@ -159,8 +158,8 @@ def test_what_the_recording_says(
 
 
 def test_seeds_and_runtimes_are_compared() -> None:
-    from recording import between_runtimes, between_seeds
-    from tables import Table
+    from benchmarks.search.tables import Table
+    from benchmarks.studies.recording import between_runtimes, between_seeds
 
     shapes = np.array([[1, 1, 8, 8], [2, 1, 8, 8], [3, 1, 8, 8], [1, 1, 16, 8]])
     errors = np.array([[[0.4, 0.5, 0.3, 0.2]], [[0.4, 0.42, 0.5, np.nan]]])
@@ -181,8 +180,8 @@ def test_seeds_and_runtimes_are_compared() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_greedy_gives_a_certificate_not_far_from_the_cheapest(seed: int) -> None:
-    from greedy import covers, greedy_certificate
-    from tables import synthetic
+    from benchmarks.search.greedy import covers, greedy_certificate
+    from benchmarks.search.tables import synthetic
 
     table = synthetic(((1, 2), (64, 128), (128, 256, 384)), seed)
     cost = table.costs["ms_synthetic"]
@@ -220,9 +219,9 @@ def test_greedy_gives_a_certificate_not_far_from_the_cheapest(seed: int) -> None
 
 
 def test_peers_train_what_is_affordable_once() -> None:
-    from measures import questions, spent
-    from peers import optuna_peer, random_peer
-    from tables import synthetic
+    from benchmarks.search.measures import questions, spent
+    from benchmarks.search.peers import optuna_peer, random_peer
+    from benchmarks.search.tables import synthetic
 
     table = synthetic(AXES, seed=0)
     name, problem = list(questions(table))[4]
@@ -245,9 +244,10 @@ def test_the_comparison_runs_and_goes_on(
 ) -> None:
     results = tmp_path / "search.json"
     # Importing ray costs seconds; its scheduler is driven by hand in the full run
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "syne_tune", None)
     monkeypatch.setattr(sys, "argv", ["compare.py", "--quick", "--results", str(results)])
-    runpy.run_path(str(FOLDER / "compare.py"), run_name="__main__")
+    runpy.run_module("benchmarks.search.compare", run_name="__main__")
     first = capsys.readouterr().out.splitlines()
     found = json.loads(first[-1])
     assert {"cost_vs_best_peer", "certificate_vs_greedy", "misses", "runs", "step_ms_1e6"} <= set(found)
@@ -255,7 +255,7 @@ def test_the_comparison_runs_and_goes_on(
     assert found["runs"] == 7
     held = json.loads(results.read_text())["parts"]
     assert {"cost/36/certified", "cost/36/tpe", "cost/minilm/random"} <= set(held)
-    runpy.run_path(str(FOLDER / "compare.py"), run_name="__main__")
+    runpy.run_module("benchmarks.search.compare", run_name="__main__")
     assert capsys.readouterr().out.splitlines() == first[-1:]
 
 
@@ -264,7 +264,7 @@ def test_what_all_numbers_of_heads_cost(
 ) -> None:
     results = tmp_path / "search_heads.json"
     monkeypatch.setattr(sys, "argv", ["heads.py", "--seeds", "1", "--sizes", "300", "--results", str(results)])
-    runpy.run_path(str(FOLDER / "heads.py"), run_name="__main__")
+    runpy.run_module("benchmarks.search.heads", run_name="__main__")
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert found["recorded_held"]
     assert 0 < found["better_than_nearest"] < 0.5

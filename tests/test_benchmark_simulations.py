@@ -15,7 +15,6 @@ from subarch.numbers.objectives import Objective
 from subarch.search import Certified, Exhaustive, Problem
 from subarch.search.evidence import better_by
 
-pytestmark = pytest.mark.usefixtures("search_benchmark")
 AXES = ((1, 2, 3), (64, 128), (128, 256, 384, 512))
 
 
@@ -25,7 +24,7 @@ def problem(count: int) -> Problem:
 
 
 def test_two_workers_by_hand() -> None:
-    from workers import schedule
+    from benchmarks.studies.workers import schedule
 
     #  0: ───┤───────┤      row 0 till 3, row 3 till 7
     #  1: ─┤──┤─────┤       row 1 till 1, row 2 till 3 (told after row 0, asked for later), row 4 till 8
@@ -39,7 +38,7 @@ def test_two_workers_by_hand() -> None:
 
 
 def test_a_worker_without_work_waits_for_the_next_tell() -> None:
-    from workers import schedule
+    from benchmarks.studies.workers import schedule
 
     class Pairs(Exhaustive):
         """Hands out rows 0 and 1, and the next two only when both are told."""
@@ -54,8 +53,8 @@ def test_a_worker_without_work_waits_for_the_next_tell() -> None:
 
 
 def test_what_is_judged_of_a_schedule() -> None:
-    from tables import synthetic
-    from workers import judged
+    from benchmarks.search.tables import synthetic
+    from benchmarks.studies.workers import judged
 
     table = synthetic(AXES, 0)
     cheap, dear = 0, len(table) - 1  # the dearest is the largest, which has the least error
@@ -74,9 +73,9 @@ def test_what_is_judged_of_a_schedule() -> None:
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
 def test_a_certified_search_begins_with_its_first_candidates_side_by_side(workers: int) -> None:
-    from measures import questions
-    from tables import synthetic
-    from workers import search
+    from benchmarks.search.measures import questions
+    from benchmarks.search.tables import synthetic
+    from benchmarks.studies.workers import search
 
     table = synthetic(AXES, 1)
     _, of = list(questions(table))[5]
@@ -96,8 +95,8 @@ def test_a_certified_search_begins_with_its_first_candidates_side_by_side(worker
 
 
 def test_planted_violations_lie_below_what_is_one_step_larger() -> None:
-    from tables import synthetic
-    from violations import planted
+    from benchmarks.search.tables import synthetic
+    from benchmarks.studies.violations import planted
 
     table = synthetic(AXES, 2)
     error, sizes = table.error(), table.shapes[:, [0, 2, 3]]
@@ -119,9 +118,9 @@ def test_planted_violations_lie_below_what_is_one_step_larger() -> None:
 
 
 def test_one_search_serves_all_audits_and_is_judged_as_each_would_be() -> None:
-    from measures import asked, questions
-    from tables import synthetic
-    from violations import judged, planted
+    from benchmarks.search.measures import asked, questions
+    from benchmarks.search.tables import synthetic
+    from benchmarks.studies.violations import judged, planted
 
     seen = 0
     for seed in range(4):
@@ -142,7 +141,7 @@ def test_one_search_serves_all_audits_and_is_judged_as_each_would_be() -> None:
 
 
 def test_a_false_certificate_is_known_as_one() -> None:
-    from violations import judged
+    from benchmarks.studies.violations import judged
 
     # The larger two share an error of 0.5, and exclude the least, which has 0.3
     shapes = np.array([[1, 1, 8, 8], [1, 1, 8, 16], [1, 1, 16, 16]])
@@ -164,14 +163,13 @@ def test_a_false_certificate_is_known_as_one() -> None:
 @pytest.mark.parametrize("script", ["workers", "violations"])
 def test_the_simulations_run(
     script: str,
-    search_benchmark: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     results = tmp_path / "results.json"
     monkeypatch.setattr(sys, "argv", [f"{script}.py", "--quick", "--results", str(results)])
-    runpy.run_path(str(search_benchmark / f"{script}.py"), run_name="__main__")
+    runpy.run_module(f"benchmarks.studies.{script}", run_name="__main__")
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     raw = json.loads(results.read_text())["parts"][script]["found"]
     if script == "workers":
@@ -186,11 +184,11 @@ def test_the_simulations_run(
 
 
 def test_hints_given_for_nothing(
-    search_benchmark: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     results = tmp_path / "results.json"
     monkeypatch.setattr(sys, "argv", ["hinted.py", "--seeds", "1", "--sizes", "300", "--results", str(results)])
-    runpy.run_path(str(search_benchmark / "hinted.py"), run_name="__main__")
+    runpy.run_module("benchmarks.search.hinted", run_name="__main__")
     found = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(found["300"]) == ["none", "2", "3", "7", "13"]
     raw = json.loads(results.read_text())["parts"]["300"]

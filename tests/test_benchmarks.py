@@ -32,13 +32,12 @@ Benchmark = Callable[..., dict[str, Any]]
 @pytest.fixture
 def last_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Benchmark:
     """Runs a script as `python` does, but in this process, where torch is imported, and gives what it prints last."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
     for place in ("subarch.extraction.workers.Workers", "subarch.pipeline.Workers"):
         monkeypatch.setattr(place, OneProcess)
 
     def run(script: str, *arguments: str) -> dict[str, Any]:
-        monkeypatch.setattr(sys, "argv", [str(BENCHMARKS / script), *arguments])
-        runpy.run_path(str(BENCHMARKS / script), run_name="__main__")
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        runpy.run_module(script, run_name="__main__")
         found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
         return found
 
@@ -46,7 +45,7 @@ def last_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str
 
 
 def test_reproduction(last_line: Benchmark) -> None:
-    found = last_line("reproduction.py", "--runtimes")
+    found = last_line("benchmarks.studies.reproduction", "--runtimes")
     assert found["rows"]
     assert found["speed"] is None
 
@@ -63,7 +62,7 @@ def test_reproduction_of_speed(last_line: Benchmark, tmp_path: Path, millisecond
     milliseconds |= {"Bort in torch": 2.0, "BERT-large in torch": 30.0}
     arguments = ["--tiny", "--runtimes", "torch", "--lengths", "8", "--rounds", "1"]
     arguments += ["--out", str(tmp_path / "models"), "--results", str(tmp_path / "reproduction.json")]
-    found = last_line("reproduction.py", *arguments)["speed"]
+    found = last_line("benchmarks.studies.reproduction", *arguments)["speed"]
     assert json.loads((tmp_path / "reproduction.json").read_text()) == found
     assert found["runtimes"]["torch"]["ratios"]["8"] == {
         "Bort": {"BERT-base": 0.5, "BERT-large": 15.0, "RoBERTa-large": 0.5},
@@ -80,11 +79,12 @@ def test_end_to_end(last_line: Benchmark, tmp_path: Path, milliseconds: dict[str
     corpus = str(tiny_corpus(tmp_path / "corpus.txt", 400))
     arguments = ["--student", str(student), "--teacher", str(teacher), "--sts", str(sts.parent), "--rounds", "1"]
     arguments += ["--corpus", corpus, "--variants", "torch", "onnx", "onnx-int8"]
+    arguments += ["--min-cosine", "0.5"]  # how exact int8 is depends on the processor, and is not what is tested
     arguments += ["--out", str(tmp_path / "out"), "--results", str(tmp_path / "results.json")]
     milliseconds |= {"teacher in torch": 48.0, "teacher/exported/onnx in onnx": 32.0, "student in torch": 6.0}
     milliseconds |= {"student/exported/onnx in onnx": 8.0, "student/exported/onnx-int8 in onnx-int8": 4.0}
     milliseconds["teacher/exported/onnx-int8 in onnx-int8"] = 16.0
-    found = last_line("end_to_end.py", *arguments)
+    found = last_line("benchmarks.end_to_end", *arguments)
     kept = json.loads((tmp_path / "results.json").read_text())
     assert kept["refused"] == {}
     rows = {(row["model"], row["variant"]): row for row in kept["rows"]}
@@ -109,11 +109,11 @@ def test_rank_agreement_and_again(last_line: Benchmark, tmp_path: Path) -> None:
     teacher, corpus = tiny_teacher(tmp_path / "teacher"), tiny_corpus(tmp_path / "corpus.txt")
     names = ["0-0-32-0", "1-4-32-16", "1-2-16-16"]
     arguments = ["--out", str(tmp_path / "run"), "--teacher", str(teacher), "--corpus", str(corpus), "--steps", "1"]
-    first = last_line("rank_agreement.py", *arguments, "--candidates", *names)
+    first = last_line("benchmarks.studies.rank_agreement", *arguments, "--candidates", *names)
     assert first["candidates"] == 3
     assert -1 <= first["tau_at_0.1"][0] <= 1
     trained = OneProcess.submitted
-    assert last_line("rank_agreement.py", *arguments, "--candidates", *names) == first
+    assert last_line("benchmarks.studies.rank_agreement", *arguments, "--candidates", *names) == first
     assert OneProcess.submitted == trained
 
 
@@ -125,7 +125,7 @@ def test_hints(last_line: Benchmark, tmp_path: Path) -> None:
     (tmp_path / "reference.json").write_text(json.dumps({"trials": reference}))
     options = ["--teacher", str(teacher), "--corpus", str(corpus), "--axes", json.dumps(axes)]
     options += ["--reference", str(tmp_path / "reference.json"), "--out", str(tmp_path / "run")]
-    found = last_line("hints.py", *options, "--results", str(tmp_path / "found.json"))
+    found = last_line("benchmarks.hints", *options, "--results", str(tmp_path / "found.json"))
     assert list(found) == ["rungs", "warm", "supernet"]
     kept = json.loads((tmp_path / "found.json").read_text())["hints"]
     assert [one["trainings"] for one in kept.values()] == [4 + 2 + 1, 1 + 4, 1 + 4]
@@ -153,7 +153,7 @@ def test_speedup_of_workers(last_line: Benchmark, tmp_path: Path, monkeypatch: p
         "--results",
         str(tmp_path / "found.json"),
     ]
-    found = last_line("search/speedup.py", *given, "--rounds", "2", "--", *words)
+    found = last_line("benchmarks.studies.speedup", *given, "--rounds", "2", "--", *words)
     assert found["speedup_1"] == 1
     assert [command[command.index("--workers") + 1] for command in asked] == ["1", "1", "2", "1", "2"]
     runs = json.loads((tmp_path / "found.json").read_text())["runs"]
@@ -172,7 +172,7 @@ def test_inheritance(last_line: Benchmark, tmp_path: Path) -> None:
     pairs = [f"a sentence about {word}\ton one {word}\t{score}" for score, word in enumerate(TOPICS)]
     sts.write_text("\n".join(["sentence1\tsentence2\tscore", *pairs]), encoding="utf-8")
     arguments = ["--out", str(tmp_path / "run"), "--teacher", str(teacher), "--corpus", str(corpus), "--sts", str(sts)]
-    result = last_line("inheritance.py", *arguments, "--architecture", "2-6-24-48", "--steps", "2")
+    result = last_line("benchmarks.studies.inheritance", *arguments, "--architecture", "2-6-24-48", "--steps", "2")
     assert list(result["untrained"]) == ["24", "16", "12", "8"]
     assert result["untrained"]["24"][0] < 1e-6 < result["untrained"]["24"][1]
     assert result["inherited"]["curve"]["0"] < result["scratch"]["curve"]["0"]
@@ -187,8 +187,8 @@ class Forked:
         def work() -> None:
             os.dup2(asked, 0)
             os.dup2(answered, 1)
-            sys.stdin, sys.stdout, sys.argv = os.fdopen(0), os.fdopen(1, "w"), command[1:]
-            runpy.run_path(command[1], run_name="__main__")
+            sys.stdin, sys.stdout, sys.argv = os.fdopen(0), os.fdopen(1, "w"), command[2:]
+            runpy.run_module(command[2], run_name="__main__")
 
         self.pid = start(work)
         os.close(asked)
@@ -209,7 +209,7 @@ class Forked:
 
 def test_throughput(last_line: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subprocess.Popen", Forked)
-    result = last_line("throughput.py", "--tiny", "--results", str(tmp_path / "throughput.json"))
+    result = last_line("benchmarks.throughput", "--tiny", "--results", str(tmp_path / "throughput.json"))
     assert set(result) == {"bort", "small", "memory"}
     assert min(result.values()) > 0
     cases = json.loads((tmp_path / "throughput.json").read_text(encoding="utf-8"))["cases"]
@@ -256,17 +256,17 @@ def test_quality(last_line: Benchmark, little: list[str], tmp_path: Path) -> Non
         "--hand-picked",
         "1-2-16-16",
     ]
-    found = last_line("quality.py", *arguments)
+    found = last_line("benchmarks.quality", *arguments)
     seeded = {f"{shape}-s{seed}" for shape in ("selected", "1-2-16-16") for seed in (0, 1, 2)}
     assert set(found["runs"]) == {*seeded, "best"}
     assert -1 <= found["teacher"]["sts_dev"] <= 1
-    assert last_line("quality.py", *arguments) == found
+    assert last_line("benchmarks.quality", *arguments) == found
 
 
 def test_ablation(last_line: Benchmark, little: list[str], tmp_path: Path) -> None:
     arguments = [*little, "--teacher", str(tiny_teacher(tmp_path / "teacher")), "--sts", str(tmp_path / "sts")]
     arguments += ["--architecture", "1-4-32-16", "--steps", "1", "--variants", "relations", "embedding + hidden"]
-    found = last_line("ablation.py", *arguments)
+    found = last_line("benchmarks.studies.ablation", *arguments)
     assert set(found["runs"]) == {"relations", "embedding + hidden"}
     assert set(found["pace"]) >= {"embedding", "relations"}
 
@@ -274,7 +274,7 @@ def test_ablation(last_line: Benchmark, little: list[str], tmp_path: Path) -> No
 def test_distillation(last_line: Benchmark, little: list[str], tmp_path: Path) -> None:
     teacher = tiny_teacher(tmp_path / "teacher", masked_lm=True, modules=False)
     arguments = [*little, "--teacher", str(teacher), "--student", "1-4-32-16", "--teacher-steps", "1"]
-    found = last_line("distillation.py", *arguments, "--steps", "1", "--seeds", "1")
+    found = last_line("benchmarks.studies.distillation", *arguments, "--steps", "1", "--seeds", "1")
     assert {"teacher", "inherit mlm", "scratch distillation"} <= set(found)
 
 
@@ -286,7 +286,7 @@ def test_pair_reading(last_line: Benchmark, tmp_path: Path) -> None:
         (sts / f"{name}.tsv").write_text("\n".join(["sentence1\tsentence2\tscore", *pairs]), encoding="utf-8")
     arguments = ["--teacher", str(teacher), "--sts", str(sts), "--out", str(tmp_path / "out"), "--epochs", "2"]
     arguments += ["--results", str(tmp_path / "results.json"), "--encoder", f"whole={teacher}"]
-    found = last_line("pair_reading.py", *arguments, "--layers", "0,1,2", "0,2")
-    scores = {name: [one[key] for key in ("dev", "heldout", "embeddings")] for name, one in found.items()}
+    found = last_line("benchmarks.studies.pair_reading", *arguments, "--layers", "0,1,2", "0,2")
+    scores = {name: [one[key] for key in ("dev", "heldout", "embeddings")] for name, one in found["runs"].items()}
     assert scores["0,1,2"] == scores["whole"] != scores["0,2"]
-    assert last_line("pair_reading.py", *arguments, "--layers", "0,2") == found
+    assert last_line("benchmarks.studies.pair_reading", *arguments, "--layers", "0,2") == found

@@ -35,7 +35,7 @@ def made(folder: Path, sealed: bool = True) -> Path:
 def test_the_manifest_holds_size_and_digest_of_every_file(tmp_path: Path) -> None:
     folder = made(tmp_path / "checkpoint-1")
     assert json.loads((folder / MANIFEST).read_text(encoding="utf-8")) == {
-        name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in CONTENT.items()
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in CONTENT.items()
     }
     assert verify(folder) is None
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]  # nothing else is left

@@ -611,7 +611,7 @@ def test_a_run_without_a_name_gets_one_by_the_time(call: Call, tmp_path: Path, m
 
 def test_export_tells_how_like_it_is_and_where(call: Call, tmp_path: Path) -> None:
     model = tiny_teacher(tmp_path / "model")
-    words = ["export", model, "--run", tmp_path / "run", "--max-length", 8]
+    words = ["export", model, "--run", tmp_path / "run"]
     shown = call(*words)
     assert shown.code == 0, shown.err
     assert "sentence_embedding" in shown.out

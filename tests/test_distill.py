@@ -274,7 +274,7 @@ def test_depth_0_can_learn_all_but_relations(teacher: Teacher) -> None:
     last = TeacherSide(teacher, distiller).live(*first_three(parts[0]))["hidden"][0]
     own = distiller.maps[0](distiller.student.encoder.embeddings(parts[0]["ids"]))
     assert found["hidden"].item() == pytest.approx(hidden_distance(own, last, parts[0]["mask"]).item())
-    with pytest.raises(InvalidConfig, match="loss_relations compares attention, which a model of depth 0 has not"):
+    with pytest.raises(InvalidConfig, match="loss_relations compares attention, and a model of depth 0 has none"):
         Distiller(student_of(teacher, "0-0-32-0"), ALL, teacher)
 
 
@@ -345,14 +345,14 @@ def test_sentence_encoders_pooled_by_the_first_token(tmp_path: Path) -> None:
 
 def test_losses_without_what_they_need(teacher: Teacher, tmp_path: Path) -> None:
     for name in ("logits", "embedding", "hidden", "relations"):
-        with pytest.raises(InvalidConfig, match=f"loss_{name} compares with a teacher, and none is given"):
+        with pytest.raises(InvalidConfig, match=f"loss_{name} needs a teacher, and there is none"):
             Distiller(student_of(teacher), {"mlm": 1.0, name: 1.0})
     headless = Teacher.load(tiny_teacher(tmp_path / "headless"))
     with pytest.raises(InvalidTeacher, match="has no masked-LM head"):
         Distiller(student_of(teacher), {"logits": 1.0}, headless)
     roberta = Teacher.load(tiny_teacher(tmp_path / "smaller", masked_lm=True))
     roberta.encoder.resize_token_embeddings(90)
-    with pytest.raises(InvalidConfig, match=r"teacher has 90 of them, the student \d+"):
+    with pytest.raises(InvalidConfig, match=r"teacher has 90 tokens, the student \d+"):
         Distiller(student_of(teacher), {"logits": 1.0}, roberta)
 
 

@@ -29,11 +29,12 @@ from subarch.export import int8
 from subarch.export.config import ExportConfig
 from subarch.export.export import target
 from subarch.export.graph import Graph
-from subarch.export.runtimes import open_export
+from subarch.export.runtimes import find_export, open_export
 from subarch.models.teacher import Teacher
 from subarch.run import machine as doctor
 from subarch.run.configuration import load
 from subarch.run.folder import places
+from subarch.run.records import TextSource
 from subarch.text.corpus import build
 from tiny import tiny_corpus, tiny_teacher, write_json
 from tiny_export import HAS_VNNI, HEADS, exported, tiny_model, with_corpus
@@ -80,16 +81,16 @@ def test_every_head_computes_what_the_stock_model_does(
     stock = STOCK[head].from_pretrained(models[head]).eval()
     batch = padded(head, stock.config.type_vocab_size > 1)
     session = open_export(tmp_path / "run" / "exported" / runtime, threads=1)
-    assert list(session.inputs) == list(batch) == record["inputs"]
+    assert tuple(session.inputs) == tuple(batch) == record.inputs
     found = session({name: value.numpy() for name, value in batch.items()})
     with torch.inference_mode():
         expected = stock(**batch)
     name = "last_hidden_state" if head in ("encoder", "sentence") else "logits"
     kept = batch["attention_mask"].numpy() > 0 if expected[name].ndim == 3 else ...
     np.testing.assert_allclose(found[name][kept], expected[name].numpy()[kept], rtol=1e-4, atol=1e-5)
-    assert list(found) == record["outputs"] == list(record["likeness"])
-    assert all(like["share_of_limit"] < 1 for like in record["likeness"].values())
-    assert record["text"] == {"source": "random tokens"}
+    assert tuple(found) == record.outputs == tuple(record.likeness)
+    assert all(like.share_of_limit < 1 for like in record.likeness.values())
+    assert record.text == TextSource(source="random tokens")
 
 
 def test_embeddings_in_the_graph_are_those_of_sentence_transformers(models: dict[str, Path], tmp_path: Path) -> None:
@@ -102,9 +103,9 @@ def test_embeddings_in_the_graph_are_those_of_sentence_transformers(models: dict
 
 
 def test_a_head_can_be_asked_for(models: dict[str, Path], tmp_path: Path) -> None:
-    assert exported(models["masked-lm"], tmp_path, head="encoder")["outputs"] == ["last_hidden_state"]
+    assert exported(models["masked-lm"], tmp_path, head="encoder").outputs == ("last_hidden_state",)
     pooled = exported(models["encoder"], tmp_path, head="sentence")
-    assert pooled["outputs"] == ["last_hidden_state", "sentence_embedding"]
+    assert pooled.outputs == ("last_hidden_state", "sentence_embedding")
     with pytest.raises(InvalidTeacher, match="has no masked-LM head"):
         exported(models["encoder"], tmp_path, head="masked-lm")
     with pytest.raises(InvalidTeacher, match=r"weights are missing from its files, first classifier"):
@@ -116,12 +117,12 @@ def test_int8_of_every_head(head: str, models: dict[str, Path], tmp_path: Path) 
     least = 0.9 if HAS_VNNI else 0.6
     exact = exported(models[head], tmp_path, runtime="onnx")
     small = exported(models[head], tmp_path, runtime="onnx", quantize="int8", min_cosine=least)
-    like = small["likeness"][small["outputs"][-1]]
-    assert least <= like["worst_cosine"] <= like["mean_cosine"] < 1 - 1e-9
-    assert like["difference"] > 1e-4
-    assert small["limits"] == {"min_cosine": least, "max_drop": 0.02}
-    assert small["files"]["model.onnx"]["bytes"] < exact["files"]["model.onnx"]["bytes"]
-    assert (like["agreement"] is None) == (head in ("encoder", "sentence", "regression"))
+    like = small.likeness[small.outputs[-1]]
+    assert least <= like.worst_cosine <= like.mean_cosine < 1 - 1e-9
+    assert like.difference > 1e-4
+    assert small.limits == {"min_cosine": least, "max_drop": 0.02}
+    assert small.files["model.onnx"].bytes < exact.files["model.onnx"].bytes
+    assert (like.agreement is None) == (head in ("encoder", "sentence", "regression"))
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
@@ -131,9 +132,9 @@ def test_calibrated_int8_says_what_it_was_calibrated_on_and_nothing_else(
     options = with_corpus(tmp_path) | {"runtime": runtime, "quantize": "int8-static", "min_cosine": 0.9}
     record = exported(models["choice" if runtime == "onnx" else "sentence"], tmp_path, **options)
     assert capfd.readouterr().out == ""
-    assert record["calibrated_on"] == 16
-    assert record["text"]["source"] == "corpus, held-out part"
-    names = {path.name for path in Path(record["folder"]).rglob("*")}
+    assert record.calibrated_on == 16
+    assert record.text.source == "corpus, held-out part"
+    names = {path.name for path in Path(str(record.folder)).rglob("*")}
     assert not names & {".scratch", "corpus", "corpus.json", "model.int8"}
     assert ("model.onnx" in names) == (runtime == "onnx")
 
@@ -142,7 +143,7 @@ def test_openvino_int8_stores_weights_in_a_byte(models: dict[str, Path], tmp_pat
     sizes = {}
     for quantize in (None, "int8-embeddings", "int8"):
         record = exported(models["sentence"], tmp_path, runtime="openvino", quantize=quantize)
-        sizes[quantize] = record["files"]["openvino_model.bin"]["bytes"]
+        sizes[quantize] = record.files["openvino_model.bin"].bytes
     assert sizes["int8"] < 0.5 * sizes[None]
     assert sizes["int8"] < sizes["int8-embeddings"] < sizes[None]
 
@@ -152,15 +153,15 @@ def test_openvino_int8_stores_weights_in_a_byte(models: dict[str, Path], tmp_pat
 )
 def test_16_bits_take_half(runtime: str, storage: str, models: dict[str, Path], tmp_path: Path) -> None:
     data = {"onnx": "model.onnx", "openvino": "openvino_model.bin"}[runtime]
-    whole = exported(models["encoder"], tmp_path, runtime=runtime)["files"][data]["bytes"]
+    whole = exported(models["encoder"], tmp_path, runtime=runtime).files[data].bytes
     record = exported(models["encoder"], tmp_path, runtime=runtime, storage=storage)
-    half = record["files"][data]["bytes"]
+    half = record.files[data].bytes
     parameters = sum(parameter.numel() for parameter in AutoModel.from_pretrained(models["encoder"]).parameters())
     assert 1.6 * parameters < whole - half < 2 * parameters + 2000
-    like = record["likeness"]["last_hidden_state"]
+    like = record.likeness["last_hidden_state"]
     # 11 and 8 bits of a number are kept
-    assert 1 - {"fp16": 2**-11, "bf16": 2**-8}[storage] < like["worst_cosine"] < 1
-    assert like["difference"] > 1e-5
+    assert 1 - {"fp16": 2**-11, "bf16": 2**-8}[storage] < like.worst_cosine < 1
+    assert like.difference > 1e-5
 
 
 def test_openvino_has_no_bf16() -> None:
@@ -185,7 +186,7 @@ def test_beside_the_model_only_the_graph_is_added(models: dict[str, Path], tmp_p
     model = shutil.copytree(models["encoder"], tmp_path / "model")
     before = {path.name for path in model.iterdir()}
     for _ in range(2):  # its own export is replaced
-        assert exported(model, tmp_path / "run", beside=True)["folder"] == str(model / "onnx")
+        assert exported(model, tmp_path / "run", beside=True).folder == str(model / "onnx")
     assert {path.name for path in model.iterdir()} - before == {"onnx", ".onnx.lock"}
     assert {path.name for path in (model / "onnx").iterdir()} == {"model.onnx", "parity.json"}
     assert not (tmp_path / "run").exists()
@@ -223,13 +224,13 @@ def test_the_runs_own_corpus_is_taken_where_the_tokenizer_made_it(models: dict[s
     corpus = tiny_corpus(tmp_path / "corpus.txt")
     build([corpus], Teacher.load(models["encoder"]).tokenizer, tmp_path / "run" / "corpus")
     record = exported(models["encoder"], tmp_path / "run", quantize="int8", calibration=16, min_cosine=0.5)
-    assert record["text"]["source"] == "the run's corpus, held-out part"
-    assert record["calibrated_on"] == 16
+    assert record.text.source == "the run's corpus, held-out part"
+    assert record.calibrated_on == 16
     other = tiny_model(tmp_path / "other", "encoder")
     words = json.loads((other / "tokenizer.json").read_text())
     words["model"]["vocab"]["gnu"] = words["model"]["vocab"].pop("bee")
     write_json(other / "tokenizer.json", words)
-    assert exported(other, tmp_path / "run")["text"]["source"] == "random tokens"
+    assert exported(other, tmp_path / "run").text.source == "random tokens"
 
 
 def left(run: Path) -> list[str]:
@@ -247,8 +248,8 @@ def test_int8_that_is_too_far_off_is_kept_out_and_its_figure_told(models: dict[s
     kept = exported(models["sentence"], tmp_path, **options)
     with pytest.raises(InvalidExport, match="was not kept"):
         exported(models["sentence"], tmp_path, **options, min_cosine=0.99999)
-    parity = json.loads((tmp_path / "exported" / "openvino-int8" / "openvino" / "parity.json").read_text())
-    assert parity["files"] == kept["files"], "a failed export leaves the earlier one"
+    found = find_export(tmp_path / "exported" / "openvino-int8")[1]
+    assert found.files == kept.files, "a failed export leaves the earlier one"
 
 
 def test_fp32_that_differs_is_refused(models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

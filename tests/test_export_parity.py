@@ -11,11 +11,18 @@ from scipy.special import softmax
 
 from subarch.export.config import ExportConfig
 from subarch.export.graph import Exportable, load_exportable
-from subarch.export.parity import Likeness, Tally, objection
+from subarch.export.parity import Tally, objection
 from subarch.export.text import TOKENS, Text
 from subarch.run.configuration import load
+from subarch.run.records import Likeness
 from tiny import tiny_corpus
 from tiny_export import tiny_model
+
+
+def like(difference: float, share: float, worst: float, mean: float, agreement: float | None = None) -> Likeness:
+    return Likeness(
+        difference=difference, share_of_limit=share, worst_cosine=worst, mean_cosine=mean, agreement=agreement
+    )
 
 
 def identity(vectors: np.ndarray) -> np.ndarray:
@@ -77,13 +84,13 @@ def test_what_is_not_finite_is_refused_wherever_it_comes(wrong: float, options: 
 
 def test_limits() -> None:
     def of(share: float, cosine: float) -> dict[str, Likeness]:
-        first = Likeness(1.0, 5000.0, 0.1, 0.1, None)  # token vectors, which only exact files must get right
-        return {"last_hidden_state": first, "sentence_embedding": Likeness(1e-3, share, cosine, 0.99, None)}
+        first = like(1.0, 5000.0, 0.1, 0.1, None)  # token vectors, which only exact files must get right
+        return {"last_hidden_state": first, "sentence_embedding": like(1e-3, share, cosine, 0.99, None)}
 
     exact, small = load(ExportConfig, None, {}), load(ExportConfig, None, {"quantize": "int8", "min_cosine": 0.97})
     assert "last_hidden_state differs from PyTorch's by up to 1, 5e+03 times" in str(objection(exact, of(0.5, 1)))
-    assert objection(exact, {"logits": Likeness(1.0, 1.0, 1.0, 1.0, 1.0)}) is None
-    assert objection(exact, {"logits": Likeness(1.0, 1.01, 1.0, 1.0, 1.0)}) is not None
+    assert objection(exact, {"logits": like(1.0, 1.0, 1.0, 1.0, 1.0)}) is None
+    assert objection(exact, {"logits": like(1.0, 1.01, 1.0, 1.0, 1.0)}) is not None
     assert objection(small, of(20, 0.97)) is None
     assert "cosine of sentence_embedding with PyTorch's falls to 0.9690 (mean 0.9900), the limit is 0.97" in str(
         objection(small, of(20, 0.969))

@@ -25,6 +25,7 @@ from subarch.latency.timing import measure, session_call
 from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
+from subarch.run.records import MetricDrop
 from subarch.tasks import own_task, read, score
 from tasks_tiny import LABELS, topics
 from tiny_export import exported, tiny_model
@@ -102,8 +103,8 @@ def test_a_folder_is_found_from_outside_and_inside(run: Path) -> None:
     folder = run / "exported" / "openvino"
     assert find_export(folder)[0] == find_export(folder / "openvino")[0] == folder / "openvino" / "openvino_model.xml"
     record = find_export(folder)[1]
-    assert record["machine"]["cores"]["usable"] >= 1
-    assert {"torch", "openvino", "nncf", "subarch"} <= set(record["versions"])
+    assert record.machine.cores.usable >= 1
+    assert {"torch", "openvino", "nncf", "subarch"} <= set(record.versions)
 
 
 @pytest.mark.parametrize("runtime", ["onnx", "openvino"])
@@ -137,7 +138,7 @@ def test_exports_can_be_timed(run: Path, tmp_path: Path) -> None:
     calls = {}
     for name, folder in files.items():
         file, record = find_export(folder / "exported" / (name if name != "choice" else "onnx"))
-        calls[name] = session_call(open_file(record["runtime"], file, threads=1), 60, batch=3, lengths=(7, 5))
+        calls[name] = session_call(open_file(record.runtime, file, threads=1), 60, batch=3, lengths=(7, 5))
     first, second = calls["onnx"]()  # type: ignore[misc]
     assert first["sentence_embedding"].shape == (3, 32)
     assert [one["last_hidden_state"].shape for one in (first, second)] == [(3, 7, 32), (3, 5, 32)]
@@ -189,15 +190,15 @@ def test_a_fine_tuned_model_is_scored_on_its_held_out_examples(runtime: str, tun
     task = own_task(str(tmp_path / "data"), first="text", name="topic")
     examples = read(task, str(tmp_path / "data"), "test")
     expected = score(examples, labels_of(task, predict(tuned, examples, max_length=32)))
-    assert record["task"] == {
-        "name": "topic",
-        "examples": 90,
-        "metric": "accuracy",
-        "pytorch": expected["accuracy"],
-        "exported": expected["accuracy"],
-        "drop": 0.0,
-    }
-    assert Path(record["folder"]) == tmp_path / "run" / "exported" / f"topic-{runtime}"
+    assert record.task == MetricDrop(
+        name="topic",
+        examples=90,
+        metric="accuracy",
+        pytorch=expected["accuracy"],
+        exported=expected["accuracy"],
+        drop=0.0,
+    )
+    assert Path(record.folder) == tmp_path / "run" / "exported" / f"topic-{runtime}"
 
 
 def test_the_file_is_scored_and_not_the_model_twice(tuned: Path) -> None:
@@ -210,15 +211,15 @@ def test_the_file_is_scored_and_not_the_model_twice(tuned: Path) -> None:
 
     found = metric_drop(model, session)  # type: ignore[arg-type]
     assert found is not None
-    assert sum(rows) == found["examples"] == 90
-    assert found["exported"] == pytest.approx(1 / 3)  # the topics come in turn
-    assert found["drop"] == found["pytorch"] - found["exported"] != 0
+    assert sum(rows) == found.examples == 90
+    assert found.exported == pytest.approx(1 / 3)  # the topics come in turn
+    assert found.drop == found.pytorch - found.exported != 0
 
 
 def test_a_metric_that_drops_too_far_keeps_the_file_out(
     tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {"name": "topic", "examples": 90, "metric": "accuracy", "pytorch": 0.8, "exported": 0.75, "drop": 0.05}
+    found = MetricDrop(name="topic", examples=90, metric="accuracy", pytorch=0.8, exported=0.75, drop=0.05)
     monkeypatch.setattr(stage, "metric_drop", lambda *_: found)
     with pytest.raises(
         InvalidExport,
@@ -226,11 +227,12 @@ def test_a_metric_that_drops_too_far_keeps_the_file_out(
     ):
         exported(tuned, tmp_path / "run", quantize="int8", min_cosine=0.5)
     assert not list((tmp_path / "run" / "exported").glob("[!.]*"))
-    assert exported(tuned, tmp_path / "run", quantize="int8", min_cosine=0.5, max_drop=0.05)["task"] == found
+    assert exported(tuned, tmp_path / "run", quantize="int8", min_cosine=0.5, max_drop=0.05).task == found
 
 
 def test_a_task_whose_data_is_gone_is_not_scored(tuned: Path, tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     record = exported(tuned, tmp_path / "run")
-    assert record["task"]["name"] == "topic"
-    assert "data" in record["task"]["unknown"]
+    assert record.task is not None
+    assert record.task.name == "topic"
+    assert "data" in str(record.task.unknown)

@@ -66,7 +66,10 @@ class Machine:
     def measure(self, calls: Mapping[str, Any], on_round: Any = None) -> dict[str, Latency]:
         self.blocks.append(list(calls))
         found = {name: self.speed * self.milliseconds[name] for name in calls}
-        return {name: Latency(ms, 0.9 * ms, 1.1 * ms, 1.2 * ms, 36) for name, ms in found.items()}
+        return {
+            name: Latency(median_ms=ms, q1_ms=0.9 * ms, q3_ms=1.1 * ms, p95_ms=1.2 * ms, passes=36)
+            for name, ms in found.items()
+        }
 
     @property
     def measured(self) -> list[str]:
@@ -137,14 +140,14 @@ def test_a_machine_whose_speed_changes_between_blocks_is_corrected_for(machine: 
         machine.speed = speed
         stopwatch = watch(machine, parts=2)  # a new one, as in another run; a call is two passes
         stopwatch.measure(NAMES[first : first + 10])
-    assert {name: entry["median_ms"] for name, entry in stopwatch.known.items()} == pytest.approx(
+    assert {name: entry.median_ms for name, entry in stopwatch.known.items()} == pytest.approx(
         {name: machine.milliseconds[name] / 2 for name in NAMES[:30]}
     )
-    assert [stopwatch.known[NAMES[n]]["drift"] for n in (0, 10, 20)] == pytest.approx([1.0, 1.7, 0.6])
+    assert [stopwatch.known[NAMES[n]].drift for n in (0, 10, 20)] == pytest.approx([1.0, 1.7, 0.6])
     last = stopwatch.known[NAMES[25]]
-    assert last["q1_ms"] / last["median_ms"] == pytest.approx(0.9)
-    assert last["passes"] == 36
-    assert last["measured"].endswith("+00:00")
+    assert last.q1_ms / last.median_ms == pytest.approx(0.9)
+    assert last.passes == 36
+    assert last.measured.endswith("+00:00")
 
 
 def test_what_is_in_the_cache_is_not_measured_again(machine: Machine) -> None:
@@ -437,9 +440,9 @@ def test_what_is_timed_is_what_an_export_would_serve(
         assert list(calls) == [str(shape), "teacher abc"]
         assert set(calls.values()) == {("session", len(teacher.tokenizer), 2, (8, 16))}
     assert timed[0] == timed[2] == ("onnx", 3)
-    assert timed[1] == content(Path(served["folder"]) / "onnx" / "model.onnx")
+    assert timed[1] == content(Path(str(served.folder)) / "onnx" / "model.onnx")
     served = exported(tmp_path / "teacher", tmp_path / "run", quantize="int8", min_cosine=0.5, **with_corpus(tmp_path))
-    assert timed[3] == content(Path(served["folder"]) / "onnx" / "model.onnx")
+    assert timed[3] == content(Path(str(served.folder)) / "onnx" / "model.onnx")
 
 
 def content(file: Path) -> list[Any]:

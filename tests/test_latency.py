@@ -84,7 +84,8 @@ def test_median_and_quartiles_of_the_timed_passes_alone(monkeypatch: pytest.Monk
 
 
 def test_the_mean_of_the_parts_of_a_call() -> None:
-    assert Latency(8.0, 6.0, 10.0, 12.0, 36).per(4) == Latency(2.0, 1.5, 2.5, 3.0, 36)
+    whole = Latency(median_ms=8.0, q1_ms=6.0, q3_ms=10.0, p95_ms=12.0, passes=36)
+    assert whole.per(4) == Latency(median_ms=2.0, q1_ms=1.5, q3_ms=2.5, p95_ms=3.0, passes=36)
 
 
 def test_drift_hits_all_alike(monkeypatch: pytest.MonkeyPatch) -> None:

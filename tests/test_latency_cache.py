@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from subarch.latency.cache import LatencyCache, cache_folder
+from subarch.run.records import Measured
 
 CONDITIONS = {"runtime": "onnx", "lengths": [32], "machine": {"processor": "some"}}
 
 
-def entry(value: float) -> dict[str, float]:
-    return {"median_ms": value, "q1_ms": value, "q3_ms": value, "p95_ms": value, "drift": 1.0}
+def entry(value: float) -> Measured:
+    date = "2026-11-22T10:12:00+00:00"
+    return Measured(median_ms=value, q1_ms=value, q3_ms=value, p95_ms=value, passes=36, measured=date, drift=1.0)
 
 
 @pytest.fixture(autouse=True)
@@ -52,15 +54,15 @@ def test_forgetting_leaves_other_conditions_alone() -> None:
     assert other.read() == {"1-2-8-8": entry(0.5)}
 
 
-def test_damaged_entries_are_measured_again_and_sound_ones_kept() -> None:
+def test_damaged_entries_are_measured_again_and_sound_ones_kept(place: Path) -> None:
     cache = LatencyCache(CONDITIONS)
     cache.add({name: entry(1.0) for name in ("good", "text", "list", "negative", "missing")})
-    changes = {"text": "{", "list": "[1]", "negative": '{"median_ms": -1}', "missing": '{"median_ms": 1}'}
-    with sqlite3.connect(cache.path) as database:
+    changes = {"text": "{", "list": "[1]", "negative": entry(-1.0).model_dump_json(), "missing": '{"median_ms": 1}'}
+    with sqlite3.connect(place / "latencies.sqlite") as database:
         for name, text in changes.items():
             database.execute("UPDATE latencies SET entry = ? WHERE name = ?", (text, name))
     database.close()
-    with pytest.warns(UserWarning, match=r"latencies.sqlite: holds damaged entries, which are measured again"):
+    with pytest.warns(UserWarning, match="the cache of latencies holds damaged entries"):
         assert cache.read() == {"good": entry(1.0)}
 
 
@@ -68,12 +70,13 @@ def test_damaged_entries_are_measured_again_and_sound_ones_kept() -> None:
 def test_a_damaged_file_is_ignored_with_a_warning(place: Path, damage: str) -> None:
     cache = LatencyCache(CONDITIONS)
     cache.add({"1-2-8-8": entry(1.5)})
-    content = cache.path.read_bytes()
-    cache.path.unlink()
+    file = place / "latencies.sqlite"
+    content = file.read_bytes()
+    file.unlink()
     if damage == "folder":
-        cache.path.mkdir()
+        file.mkdir()
     else:
-        cache.path.write_bytes(b"no database" * 100 if damage == "garbage" else content[: len(content) // 2 - 7])
+        file.write_bytes(b"no database" * 100 if damage == "garbage" else content[: len(content) // 2 - 7])
     for use in (cache.read, cache.clear, lambda: cache.add({"1-2-8-8": entry(1.5)})):
         with pytest.warns(UserWarning, match=r"cannot be kept there .* set SUBARCH_CACHE to another folder"):
             assert not use()
@@ -84,6 +87,17 @@ def test_a_folder_that_cannot_be_made_is_no_obstacle(tmp_path: Path, monkeypatch
     monkeypatch.setenv("SUBARCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.warns(UserWarning, match="cannot be kept there"):
         assert LatencyCache(CONDITIONS).read() == {}
+
+
+def test_without_a_home_folder_every_run_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SUBARCH_CACHE")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    with pytest.warns(UserWarning, match=r"no cache: .*the user has no home folder.*set SUBARCH_CACHE"):
+        LatencyCache(CONDITIONS).add({"1-2-8-8": entry(1.5)})
 
 
 def test_what_a_process_filed_outlives_its_death() -> None:

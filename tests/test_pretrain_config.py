@@ -213,19 +213,19 @@ def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (GOOD | {"loss_mlm": 0}, "loss_mlm 0.0: every loss is given weight 0 or left out"),
-        (ALONE | {"loss_logits": 0.5}, "teacher is missing: loss_logits 0.5 compares with one"),
-        (ALONE | {"loss_embedding": 1, "loss_mlm": 1}, "give a teacher, or drop loss_embedding"),
+        (GOOD | {"loss_mlm": 0}, "loss_mlm 0.0: no loss has a positive weight"),
+        (ALONE | {"loss_logits": 0.5}, "teacher is missing: loss_logits 0.5 needs one"),
+        (ALONE | {"loss_embedding": 1, "loss_mlm": 1}, "give a teacher, or remove loss_embedding"),
         (ALONE | {"initialise": "inherit"}, "initialise 'inherit' takes its weights"),
-        (ALONE | {"targets": "live"}, "targets 'live' are a teacher's and there is none"),
+        (ALONE | {"targets": "live"}, "targets 'live' needs one"),
         (ALONE | {"streaming": True}, "streaming needs a teacher's tokenizer"),
         (GOOD | {"targets": "cache", "streaming": True}, "targets 'cache' needs a packed corpus"),
         (GOOD | {"targets": "cache", "loss_logits": 1}, "set maskings to 1 or more, or targets to live"),
         (GOOD | {"freeze_embeddings": True, "initialise": "scratch"}, "would keep random embeddings"),
-        (GOOD | {"steps": 10, "minutes": 1}, "steps 10 and minutes 1.0 say the same; give one of them"),
-        (GOOD | {"batch_tokens": 100}, "batch_tokens 100 holds no sequence of max_length 128"),
-        (GOOD | {"micro_tokens": 100}, "micro_tokens 100 holds no sequence of max_length 128"),
-        (GOOD | {"micro_tokens": 9000}, "micro_tokens 9000 is more than the batch_tokens 8192"),
+        (GOOD | {"steps": 10, "minutes": 1}, "steps 10 and minutes 1.0 exclude each other; give one of them"),
+        (GOOD | {"batch_tokens": 100}, "batch_tokens 100 is less than one sequence of max_length 128"),
+        (GOOD | {"micro_tokens": 100}, "micro_tokens 100 is less than one sequence of max_length 128"),
+        (GOOD | {"micro_tokens": 9000}, "micro_tokens 9000 is more than batch_tokens 8192"),
     ],
 )
 def test_keys_that_do_not_go_together(tmp_path: Path, given: dict[str, Any], message: str) -> None:

@@ -336,7 +336,7 @@ def test_a_full_disk_costs_one_checkpoint(
 
     with monkeypatch.context() as patch:
         patch.setattr(PretrainTrainer, "_save_checkpoint", refused)
-        with pytest.raises(InvalidStudy, match=r"checkpoint-4: cannot be written.*a full disk\?.*same command again"):
+        with pytest.raises(InvalidStudy, match=r"checkpoint-4: cannot be written.*disk full\?.*same command again"):
             train(run, config)
     assert verify(run / CHECKPOINTS / "checkpoint-2") is None
     train(run, config)

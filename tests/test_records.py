@@ -50,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pretrain(run, tiny_pretraining(folder, masked_lm=False, architecture=winner))
         exported(run / "pretrained", run, runtime="onnx")
         options = load(BenchConfig, None, {"runtime": ["torch"], "length": [16], "rounds": 1})
-        RunFolder(run).write("bench", bench([str(run / "pretrained"), "1-2-16-32"], options))
+        RunFolder(run).write(bench([str(run / "pretrained"), "1-2-16-32"], options))
         write_report(run, [{"model": "teacher", "recall@10": 0.5, "sent./s": 4, "note": None}])
         _finetunings(folder)
     return folder
@@ -103,7 +103,7 @@ def test_alternatives_are_told_apart(runs: Path) -> None:
     assert (nothing.outcome, nothing.winner) == ("infeasible", None)
     assert nothing.nearest is not None
     assert nothing.objective.max_parameters == 1
-    assert find_export(runs / "latency" / "exported" / "onnx")[1]["runtime"] == "onnx"
+    assert find_export(runs / "latency" / "exported" / "onnx")[1].runtime == "onnx"
 
 
 def test_numbers_keep_their_kind() -> None:

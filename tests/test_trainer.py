@@ -335,7 +335,7 @@ def test_vocabularies_that_differ_are_refused(place: Path, tmp_path: Path) -> No
     blueprint = Blueprint.of_teacher(teacher, masked_lm=True)
     smaller = dataclasses.replace(blueprint, inputs=dataclasses.replace(blueprint.inputs, vocabulary=50))
     student = Student(Architecture.parse("1-4-16-32"), smaller)
-    with pytest.raises(InvalidConfig, match=rf"teacher has {blueprint.inputs.vocabulary} of them, the student 50"):
+    with pytest.raises(InvalidConfig, match=rf"teacher has {blueprint.inputs.vocabulary} tokens, the student 50"):
         Distiller(student, {"logits": 1.0}, teacher)
 
 

@@ -1,7 +1,7 @@
 """A tiny random model with every head that can be exported, and exports of it in the test's own process.
 
 >>> folder = tiny_model(tmp_path / "model", "choice")
->>> record = exported(folder, tmp_path / "run", runtime="onnx")
+>>> parity = exported(folder, tmp_path / "run", runtime="onnx")
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from subarch.export.config import ExportConfig
 from subarch.export.export import export
 from subarch.run.configuration import load
 from subarch.run.machine import machine
+from subarch.run.records import Parity
 from tiny import tiny_corpus, tiny_teacher
 
 HAS_VNNI = any("vnni" in feature for feature in machine()["features"])
@@ -41,8 +42,8 @@ def tiny_model(folder: Path, head: str, family: str = "bert", **options: Any) ->
     return folder
 
 
-def exported(model: Path, run: Path, **options: Any) -> dict[str, Any]:
-    """What an export of a model into a run folder comes to."""
+def exported(model: Path, run: Path, **options: Any) -> Parity:
+    """Export a model into a run folder."""
     return export(model, load(ExportConfig, None, options), run)
 
 

@@ -1,7 +1,7 @@
 """What a search costs: `certified` against random order, Optuna's samplers, ASHA, MO-ASHA and the paper's scheme.
 
-    python benchmarks/search/compare.py                   # results/search.json; run it again to go on after a stop
-    python benchmarks/search/compare.py --seeds 10        # fewer; parts that are there with as many seeds are kept
+    python -m benchmarks.search.compare                   # results/search.json; run it again to go on after a stop
+    python -m benchmarks.search.compare --seeds 10        # fewer; parts that are there with as many seeds are kept
 
 Measured, in whole trainings (their steps) and in seconds of training: (a) the cost until the first trained candidate
 within 1 % of the table's optimum; (b) the cost until the certificate, beside the smallest that greedy choice with all
@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measures import DELTA, by_question, certificate, covered, ours, spent, steps, store
-from peers import Proposals, asha_peer, moasha_peer, optuna_peer, random_peer
-from summary import summarise
-from tables import SIZES, Axes, Table, recorded, synthetic
+from benchmarks.search.measures import DELTA, by_question, certificate, covered, ours, spent, steps, store
+from benchmarks.search.peers import Proposals, asha_peer, moasha_peer, optuna_peer, random_peer
+from benchmarks.search.summary import summarise
+from benchmarks.search.tables import SIZES, Axes, Table, recorded, synthetic
 
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 

@@ -1,6 +1,6 @@
 """What `--heads all` costs the certified search, and when what it presumes of other numbers of heads is wrong.
 
-    python benchmarks/search/heads.py                     # half a minute; results/search_heads.json
+    python -m benchmarks.search.heads                     # half a minute; results/search_heads.json
 
 On minilm-heads.parquet, all recorded numbers of heads of the shapes whose nearest was recorded: how often others are
 better than the nearest and by how much; what is trained with the nearest only and with all; whether the optimum of all
@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from measures import DELTA, LIMITS, Floats, asked, questions
+from benchmarks.search.measures import DELTA, LIMITS, Floats, asked, questions
+from benchmarks.search.tables import SIZES, Axes, shape_of, synthetic
 from numpy.typing import NDArray
-from tables import SIZES, Axes, shape_of, synthetic
 
 from subarch.numbers.objectives import Objective
 from subarch.numbers.space import nearest_heads

@@ -1,6 +1,6 @@
 """Would cheap errors of all candidates spare the search trainings? Errors after few steps, given to it for nothing.
 
-    python benchmarks/search/hinted.py            # half a minute; results/search_hints.json
+    python -m benchmarks.search.hinted            # half a minute; results/search_hints.json
 
 Per table and question: trainings until the first trained candidate within 1 % of the optimum, without cheap errors, and
 with those of all affordable candidates with layers after a part of the steps (`rungs` of the table), as `extract
@@ -9,27 +9,25 @@ with those of all affordable candidates with layers after a part of the steps (`
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from measures import DELTA, ours, questions, store
-from tables import SIZES, Table, recorded, synthetic
+from benchmarks.runner import command_line
+from benchmarks.search.measures import DELTA, ours, questions, store
+from benchmarks.search.tables import SIZES, Table, recorded, synthetic
 
 from subarch.search import Certified
 
-RESULTS = Path(__file__).parents[1] / "results" / "search_hints.json"
 SEEDS = 12
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "search_hints")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--sizes", nargs="*", default=["300", "2352"], choices=list(SIZES))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     found = {"minilm": hinted(lambda _: recorded(Path(__file__).with_name("minilm.parquet")), 1)}
     for size in arguments.sizes:

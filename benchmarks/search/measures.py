@@ -5,18 +5,17 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from greedy import greedy_certificate
+from benchmarks.runner import write
+from benchmarks.search.greedy import greedy_certificate
+from benchmarks.search.peers import Proposals
+from benchmarks.search.tables import Axes, Table, synthetic
 from numpy.typing import NDArray
-from peers import Proposals
-from tables import Axes, Table, synthetic
 
 from subarch.numbers.objectives import Objective
 from subarch.run.machine import machine, versions
@@ -143,7 +142,5 @@ def one_each(axes: Axes, searches: int) -> Iterator[tuple[Table, str, Problem]]:
 
 
 def store(path: Path, parts: dict[str, Any]) -> None:
-    """Results as they are kept: there whole or not at all, with the machine and the versions."""
-    unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(json.dumps({"machine": machine(), "versions": versions(), "parts": parts}) + "\n")
-    os.replace(unfinished, path)
+    """Write results with the machine and the versions."""
+    write({"machine": machine(), "versions": versions(), "parts": parts}, path)

@@ -1,6 +1,6 @@
 """Makes the recorded table: from studies of ours to one Parquet file, a row per trial.
 
-    python benchmarks/search/record.py runs/recorded [RUN ...] --out benchmarks/search/minilm.parquet
+    python -m benchmarks.search.record runs/recorded [RUN ...] --out benchmarks/search/minilm.parquet
 
 Every run gives the finished trials of its study, also of one that is still being recorded, and its latency.json and
 latency_*.json a column for each runtime and setting. Trials of several runs compare only if all that an error depends

@@ -1,6 +1,6 @@
 """Medians of what compare.py measured: the last line with the targets, and the tables of docs/search-benchmark.md.
 
-python benchmarks/search/summary.py [benchmarks/results/search.json]     # prints the tables as Markdown
+python -m benchmarks.search.summary [benchmarks/results/search.json]     # prints the tables as Markdown
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ from subarch.run.folder import RunFolder
 from subarch.run.inputs import claim
 from subarch.run.machine import usable_cores
 from subarch.run.progress import Report, silent
-from subarch.run.records import Pretraining
+from subarch.run.records import Parity, Pretraining
 from subarch.show import RunData, SearchData, render
 
 
@@ -161,7 +161,7 @@ def finetune(
     return result
 
 
-def export(model: Path, config: ExportConfig, path: Path, report: Report = silent) -> dict[str, Any]:
+def export(model: Path, config: ExportConfig, path: Path, report: Report = silent) -> Parity:
     """Write a model for another runtime, in `path`/exported; see `export.export`. The page of a run shows it.
 
     Raises:

@@ -193,7 +193,7 @@ def export(model: Path, run: Path | None, given: dict[str, Any], report: Progres
 
     encoder, place = places(model, run)
     found = export(encoder, settings, place, report)
-    return Answer(found, partial(screen.show_export, found))
+    return Answer(found, partial(screen.show_export, found.to_dict()))
 
 
 @click.command(panel=CHECK)
@@ -211,7 +211,7 @@ def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], re
     from subarch.show.bench_page import keep
 
     found = keep(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
-    return Answer(found, partial(screen.show_bench, found, place))
+    return Answer(found, partial(screen.show_bench, found.to_dict(), place))
 
 
 @click.command(panel=LOOK)

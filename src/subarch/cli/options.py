@@ -26,6 +26,8 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from subarch.run.records import Record
+
 STOPPED = 130
 """Exit code after Ctrl-C."""
 
@@ -115,7 +117,7 @@ def answering(function: Callable[..., Answer]) -> Callable[..., None]:
             answer = function(report=report, **values)
         if first and as_json:
             data = answer.data
-            print(data.model_dump_json() if isinstance(data, BaseModel) else json.dumps(data))
+            print(json.dumps(data.to_dict() if isinstance(data, Record) else data))
         elif first:
             answer.show()
         if answer.code:

@@ -154,7 +154,7 @@ def serve(path: Path, report: Report) -> None:
     student = path / "pretrained"
     export(student, load(ExportConfig, None, EXPORT), path, report)
     timed = bench([str(teacher_folder()), str(student)], load(BenchConfig, None, BENCH), report)
-    RunFolder(path).write("bench", timed)
+    RunFolder(path).write(timed)
 
 
 def compare(

@@ -12,13 +12,13 @@ each other, on one side.
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from subarch.demo.docstrings import Docstring, prose, scattered
+from subarch.run.files import write_text
 from subarch.text.read import identity, read
 
 EXAMPLES = 300
@@ -49,9 +49,7 @@ def write_task(packages: Sequence[str], corpus: Path, path: Path) -> dict[str, i
     known = {identity(document.text) for document in read([corpus])}
     names = re.compile("|".join([*map(re.escape, packages), ALIASES]), re.IGNORECASE)
     rows = [row for package in packages for row in _of_package(package, names, known)]
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
     return dict(Counter(row["package"] for row in rows))
 
 

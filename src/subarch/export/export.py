@@ -9,20 +9,17 @@ PyTorch (`parity`). Only then does the folder get its name, so every export that
 export of that name is replaced; any other folder is refused.
 
     >>> model, run = places(Path("runs/mine"), None)
-    >>> export(model, load(ExportConfig, None, {"quantize": "int8"}), run)["likeness"]["sentence_embedding"]
-    {'difference': 0.012, 'share_of_limit': 107.1, 'worst_cosine': 0.985, 'mean_cosine': 0.995, 'agreement': None}
+    >>> export(model, load(ExportConfig, None, {"quantize": "int8"}), run).likeness["sentence_embedding"].worst_cosine
+    0.985
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -38,6 +35,7 @@ from subarch.run.files import replaced
 from subarch.run.folder import places
 from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
+from subarch.run.records import Likeness, Machine, MetricDrop, Parity
 
 VERSION = 1
 """Version of parity.json."""
@@ -61,8 +59,8 @@ def target(model: Path, config: ExportConfig, run: Path) -> Path:
     return run / "exported" / (config.variant if own == main or not others else f"{own.name}-{config.variant}")
 
 
-def export(model: Path, config: ExportConfig, run: Path, report: Report = silent) -> dict[str, Any]:
-    """Export a model, compare it with PyTorch, and return the content of parity.json and the export's `folder`.
+def export(model: Path, config: ExportConfig, run: Path, report: Report = silent) -> Parity:
+    """Export a model, compare it with PyTorch, and return the content of parity.json, with the export's `folder`.
 
     Args:
         model: folder of the model, or its name on the hub.
@@ -88,32 +86,42 @@ def export(model: Path, config: ExportConfig, run: Path, report: Report = silent
         calibration = _calibration(exportable, text, config, longest)
         report("tracing", 0, 0)
         write(exportable.graph, config, calibration, place)
-        record = {
-            "version": VERSION,
-            "model": model.absolute().name,
-            "fingerprint": exportable.teacher.fingerprint,
-            "head": exportable.graph.head,
-            "variant": config.variant,
-            "runtime": config.runtime,
-            "inputs": list(exportable.graph.inputs),
-            "outputs": list(exportable.graph.outputs),
-            "max_length": recipe.max_length,
-            "pad_token_id": int(exportable.teacher.tokenizer.pad_token_id),
-            "prefix": recipe.prefix,
-            "files": hashes(place, config.runtime),
-            "calibrated_on": len(calibration) if calibration else None,
-            **_compared(exportable, text.batches(exportable, longest), config, place, report),
-            "text": text.about,
-            "config": config.model_dump(mode="json"),
-            "seconds": time.perf_counter() - start,
-            "versions": versions(),
-            "machine": machine(),
-        }
+        batches = text.batches(exportable, longest)
+        likeness, task = _compared(exportable, batches, config, place, report)
+        exact = {"absolute": ABSOLUTE, "relative": RELATIVE}
+        lossy = {"min_cosine": config.min_cosine, "max_drop": config.max_drop}
+        masks = [batch["attention_mask"] for batch in batches]
+        record = Parity(
+            version=VERSION,
+            model=model.absolute().name,
+            fingerprint=exportable.teacher.fingerprint,
+            head=exportable.graph.head,
+            variant=config.variant,
+            runtime=config.runtime,
+            inputs=exportable.graph.inputs,
+            outputs=tuple(exportable.graph.outputs),
+            max_length=recipe.max_length,
+            pad_token_id=int(exportable.teacher.tokenizer.pad_token_id),
+            prefix=recipe.prefix,
+            files=hashes(place, config.runtime),
+            calibrated_on=len(calibration) if calibration else None,
+            likeness=likeness,
+            limits=exact if config.is_exact else lossy,
+            task=task,
+            batches=tuple(mask.shape for mask in masks),
+            sequences=sum(len(mask) for mask in masks),
+            tokens=sum(int(mask.sum()) for mask in masks),
+            text=text.about,
+            config=config.model_dump(mode="json"),
+            seconds=time.perf_counter() - start,
+            versions=versions(),
+            machine=Machine(**machine()),
+        )
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         if not config.beside:
             _furnish(exportable, partial)
-        (place / PARITY).write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return record | {"folder": str(folder)}
+        (place / PARITY).write_text(record.to_json(), encoding="utf-8")
+    return record.model_copy(update={"folder": str(folder)})
 
 
 def write(graph: Graph, config: ExportConfig, calibration: Sequence[Batch] | None, place: Path) -> None:
@@ -159,8 +167,8 @@ def _calibration(model: Exportable, text: Text, config: ExportConfig, longest: i
 
 def _compared(
     model: Exportable, batches: Sequence[Batch], config: ExportConfig, place: Path, report: Report
-) -> dict[str, Any]:
-    """The entries of parity.json about the comparison with PyTorch.
+) -> tuple[dict[str, Likeness], MetricDrop | None]:
+    """How alike the outputs are, and what the task's metric loses.
 
     Raises:
         InvalidExport: the difference exceeds the limits.
@@ -169,25 +177,15 @@ def _compared(
     found = compare(model, session, batches, report)
     against = objection(config, found)
     task = None if against else metric_drop(model, session, report)
-    if task and not config.is_exact and not task.get("drop", 0) <= config.max_drop:
+    if task and task.drop is not None and not config.is_exact and not task.drop <= config.max_drop:
         against = (
-            f"{task['metric']} on {task['examples']} held-out examples of {task['name']} drops from "
-            f"{task['pytorch']:.4f} to {task['exported']:.4f}, the limit is {config.max_drop:g}; quantise less or in "
-            "another way, or allow it with --max-drop"
+            f"{task.metric} on {task.examples} held-out examples of {task.name} drops from {task.pytorch:.4f} to "
+            f"{task.exported:.4f}, the limit is {config.max_drop:g}; quantise less or in another way, or allow it with "
+            "--max-drop"
         )
     if against:
         raise InvalidExport(f"{model.teacher.folder}: the export {config.variant} was not kept: {against}")
-    masks = [batch["attention_mask"] for batch in batches]
-    exact = {"absolute": ABSOLUTE, "relative": RELATIVE}
-    lossy = {"min_cosine": config.min_cosine, "max_drop": config.max_drop}
-    return {
-        "likeness": {name: asdict(like) for name, like in found.items()},
-        "limits": exact if config.is_exact else lossy,
-        "task": task,
-        "batches": [list(mask.shape) for mask in masks],
-        "sequences": sum(len(mask) for mask in masks),
-        "tokens": sum(int(mask.sum()) for mask in masks),
-    }
+    return found, task
 
 
 def _furnish(exportable: Exportable, folder: Path) -> None:

@@ -21,7 +21,6 @@ A fine-tuned model is also scored on the held-out examples of its task, by both 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +39,7 @@ from subarch.export.text import Batch
 from subarch.models.heads import columns_of, encode, labels_of, logits_of, tokenizer_for
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
+from subarch.run.records import Likeness, MetricDrop
 from subarch.tasks import score
 from subarch.tasks.division import TaskData, parts_of
 from subarch.tasks.metrics import primary
@@ -51,17 +51,6 @@ MOST_EXAMPLES = 1000
 """Of a task's held-out part, the first so many are predicted."""
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Likeness:
-    """How alike two computations of an output are; see the module. `agreement` is None for outputs without a winner."""
-
-    difference: float
-    share_of_limit: float
-    worst_cosine: float
-    mean_cosine: float
-    agreement: float | None
 
 
 def compare(
@@ -138,8 +127,12 @@ class Tally:
             ours, theirs = np.array(self._numbers).T
             cosines = [_cosine(ours - ours.mean(), theirs - theirs.mean())]
         agreement = float(np.concatenate(self._same).mean()) if self._same else None
-        return Likeness(
-            float(self._difference), float(self._share), float(np.min(cosines)), float(np.mean(cosines)), agreement
+        return Likeness.model_construct(  # not validated: figures may be NaN, which `objection` refuses
+            difference=float(self._difference),
+            share_of_limit=float(self._share),
+            worst_cosine=float(np.min(cosines)),
+            mean_cosine=float(np.mean(cosines)),
+            agreement=agreement,
         )
 
 
@@ -157,7 +150,7 @@ def _cosine(ours: Array, theirs: Array) -> float:
     return float((ours * theirs).sum()) / sizes if sizes else float(np.array_equal(ours, theirs))
 
 
-def metric_drop(model: Exportable, session: Session, report: Report = silent) -> dict[str, Any] | None:
+def metric_drop(model: Exportable, session: Session, report: Report = silent) -> MetricDrop | None:
     """Scores of PyTorch and of the file on the task's held-out examples, and the difference.
 
     None for a model without the metrics.json of `subarch finetune`, which says what its task and data are. If the data
@@ -170,7 +163,7 @@ def metric_drop(model: Exportable, session: Session, report: Report = silent) ->
     try:
         examples = parts_of(TaskData.of(config)).heldout[:MOST_EXAMPLES]
     except InvalidTask as error:
-        return {"name": config["task"], "unknown": str(error)}
+        return MetricDrop(name=config["task"], unknown=str(error))
     task, stock = examples.task, model.graph.model
     tokenizer = tokenizer_for(model.teacher, config["max_length"])
     encoded, _ = encode(examples, tokenizer)
@@ -181,14 +174,14 @@ def metric_drop(model: Exportable, session: Session, report: Report = silent) ->
         if task.head != "choice":
             logits = logits[:, columns_of(stock, task)]
         values.append(score(examples, labels_of(task, logits))[primary(task)])
-    return {
-        "name": config["task"],
-        "examples": len(examples),
-        "metric": primary(task),
-        "pytorch": values[0],
-        "exported": values[1],
-        "drop": values[0] - values[1],
-    }
+    return MetricDrop.model_construct(  # not validated: scores of constant predictions may be NaN
+        name=config["task"],
+        examples=len(examples),
+        metric=primary(task),
+        pytorch=values[0],
+        exported=values[1],
+        drop=values[0] - values[1],
+    )
 
 
 class _AsModel:

@@ -18,9 +18,7 @@ both are imported here, with that switched off. Importing this module imports no
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
@@ -32,14 +30,16 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidExport, MissingExtra
 from subarch.export.config import Engine
+from subarch.run.files import file_seal
 from subarch.run.machine import extras
+from subarch.run.records import FileSeal, Parity
 
 Arrays = Mapping[str, NDArray[Any]]
 
 FILES = {"onnx": ("model.onnx",), "openvino": ("openvino_model.xml", "openvino_model.bin")}
 """Files by engine, the one to open first; sentence-transformers and others look for these names."""
 
-PARITY = "parity.json"
+PARITY = f"{Parity.NAME}.json"
 
 
 class Session(Protocol):
@@ -102,17 +102,12 @@ def named(names: Iterable[str], inputs: Arrays) -> dict[str, NDArray[Any]]:
     return {name: inputs[name] if name in inputs else np.zeros_like(inputs["input_ids"]) for name in names}
 
 
-def hashes(folder: Path, engine: str) -> dict[str, dict[str, Any]]:
+def hashes(folder: Path, engine: str) -> dict[str, FileSeal]:
     """Size in bytes and SHA-256 of each file of an export."""
-    found = {}
-    for name in FILES[engine]:
-        with (folder / name).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        found[name] = {"bytes": (folder / name).stat().st_size, "sha256": digest}
-    return found
+    return {name: file_seal(folder / name) for name in FILES[engine]}
 
 
-def find_export(folder: Path) -> tuple[Path, dict[str, Any]]:
+def find_export(folder: Path) -> tuple[Path, Parity]:
     """The file to open of an exported folder, or of its onnx/ or openvino/, and its parity.json.
 
     Raises:
@@ -123,16 +118,17 @@ def find_export(folder: Path) -> tuple[Path, dict[str, Any]]:
         raise InvalidExport(f"{folder}: no exported model (it has no {PARITY}); make one with `subarch export`")
     path = places[0] / PARITY
     try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name, one in hashes(path.parent, record["runtime"]).items() if one != record["files"][name]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidExport(f"{path.parent}: is damaged ({error!r}); export the model again") from error
+        record = Parity.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
+        changed = [name for name, one in hashes(path.parent, record.runtime).items() if one != record.files.get(name)]
+    except (OSError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise InvalidExport(f"{path.parent}: is damaged ({problem}); export the model again") from error
     if changed:
         raise InvalidExport(
             f"{path.parent / changed[0]}: was changed after it was compared with PyTorch (its size or SHA-256 is not "
             f"that in {PARITY}); export the model again"
         )
-    return path.parent / FILES[record["runtime"]][0], record
+    return path.parent / FILES[record.runtime][0], record
 
 
 def open_export(folder: Path, threads: int) -> Session:
@@ -143,8 +139,8 @@ def open_export(folder: Path, threads: int) -> Session:
         MissingExtra: its runtime is not installed.
     """
     file, record = find_export(folder)
-    require(record["runtime"])
-    return open_file(record["runtime"], file, threads)
+    require(record.runtime)
+    return open_file(record.runtime, file, threads)
 
 
 def require(extra: str) -> None:

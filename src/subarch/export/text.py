@@ -14,7 +14,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from subarch.errors import InvalidCorpus
 from subarch.export.graph import Exportable
 from subarch.models.teacher import special_tokens
+from subarch.run.records import TextSource
 from subarch.text.corpus import Corpus, build
 from subarch.text.tokenizer import plain
 
@@ -47,7 +47,7 @@ class Text:
 
     heldout: NDArray[np.int32]
     train: Sequence[NDArray[np.int32]]
-    about: dict[str, Any]
+    about: TextSource
 
     @classmethod
     def find(cls, model: Exportable, corpus: Sequence[str] | None, text_column: str, run: Path, scratch: Path) -> Text:
@@ -69,11 +69,11 @@ class Text:
                 return cls._of(packed, "the run's corpus")
         words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
         drawn = np.random.default_rng(0).choice(words, 20_000).astype(np.int32)
-        return cls(drawn, (), {"source": "random tokens"})
+        return cls(drawn, (), TextSource(source="random tokens"))
 
     @classmethod
     def _of(cls, corpus: Corpus, source: str) -> Text:
-        about = {"source": f"{source}, held-out part", "content_hash": corpus.content_hash}
+        about = TextSource(source=f"{source}, held-out part", content_hash=corpus.content_hash)
         return cls(corpus.heldout.tokens, corpus.train.shuffled(), about)
 
     def calibration(self, model: Exportable, count: int, longest: int) -> list[Batch]:
@@ -85,7 +85,7 @@ class Text:
         choices = CHOICES[0] if model.graph.head == "choice" else 1
         if len(self.train) < count * choices:
             raise InvalidCorpus(
-                f"{len(self.train)} texts to calibrate on ({self.about['source']}), but {count * choices} are needed: "
+                f"{len(self.train)} texts to calibrate on ({self.about.source}), but {count * choices} are needed: "
                 "give more text with --corpus, or ask for fewer with --calibration"
             )
         rows = [self.train[row][: longest - 2] for row in range(count * choices)]

@@ -93,7 +93,7 @@ def measure_latencies(
     latencies = {
         "settings": settings,
         "machine": machine(),
-        "teacher": stopwatch.known[teacher] if teacher else None,
+        "teacher": stopwatch.known[teacher].model_dump() if teacher else None,
         **decided,
         "seconds": time.perf_counter() - start,
     }
@@ -135,7 +135,7 @@ def confirm(
         if not left:
             break
         stopwatch.measure(left)
-        confirmed |= {n: stopwatch.known[n] for n in left}
+        confirmed |= {n: stopwatch.known[n].model_dump() for n in left}
         figures |= confirmed
     if len(confirmed) > before:
         latencies["confirmed"] = confirmed
@@ -192,12 +192,12 @@ def _measured_where_it_matters(
     first = range(len(names)) if every else spread(costs.table, DESIGN)
     stopwatch.measure([*([teacher] if teacher else []), *(names[row] for row in first)])
     if every:
-        return {"candidates": {name: stopwatch.known[name] for name in names}, "model": None}
-    limit = latency_limit(config, stopwatch.known[teacher]["median_ms"] if teacher else None)
+        return {"candidates": {name: stopwatch.known[name].model_dump() for name in names}, "model": None}
+    limit = latency_limit(config, stopwatch.known[teacher].median_ms if teacher else None)
     others = costs.parameters / (config.max_parameters or np.inf)
     while True:
         measured = np.array([name in stopwatch.known for name in names])
-        found = np.array([stopwatch.known[names[row]]["median_ms"] for row in np.flatnonzero(measured)])
+        found = np.array([stopwatch.known[names[row]].median_ms for row in np.flatnonzero(measured)])
         model = fit(costs.table[measured], found, inputs.output)
         milliseconds = model.predict(costs.table)
         milliseconds[measured] = found
@@ -206,9 +206,10 @@ def _measured_where_it_matters(
         if not len(now):
             break
         stopwatch.measure(names[row] for row in now)
+    known = {name: entry.model_dump() for name, entry in stopwatch.known.items()}
     return {
         "candidates": {
-            name: stopwatch.known.get(name, {"median_ms": value, "predicted": True})
+            name: known.get(name, {"median_ms": value, "predicted": True})
             for name, value in zip(names, milliseconds.tolist(), strict=True)
         },
         "model": {

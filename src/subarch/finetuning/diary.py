@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import time
 from collections import Counter
@@ -30,6 +29,7 @@ from typing import Any
 from subarch.errors import InvalidStudy
 from subarch.finetuning.config import Theta
 from subarch.finetuning.neighbours import Made, Point
+from subarch.run.files import write_json
 from subarch.tasks import Example, Examples
 from subarch.tasks.metrics import primary
 from subarch.text.read import hash64
@@ -91,10 +91,7 @@ def timed(path: Path, compute: Callable[[], Any]) -> tuple[Any, float]:
 
 def write(path: Path, value: Any) -> None:
     """Write JSON atomically, making the folder where it is missing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(value, ensure_ascii=False, allow_nan=False, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, value, ensure_ascii=False)
 
 
 def asked(folder: Path, question: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ process that is not visited waits. One more process multiplies matrices; its spe
 compared with. Operations come from the closed form, whatever the runtime makes of them.
 
     >>> found = bench(["models/all-MiniLM-L6-v2", "2-12-384-512"], load(BenchConfig, None, {}))
-    >>> found["rows"][0]["subject"], found["rows"][0]["runtime"], found["rows"][0]["median_ms"]
+    >>> found.rows[0].subject, found.rows[0].runtime, found.rows[0].median_ms
     ('all-MiniLM-L6-v2', 'torch', 10.3)
 """
 
@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -39,6 +39,7 @@ from subarch.latency.timing import Latency, quantiles_of, take_turns
 from subarch.models.teacher import TOKENIZER_FILES
 from subarch.run.machine import SIZE, extras, machine, usable_cores, versions
 from subarch.run.progress import Report, silent
+from subarch.run.records import Bench, BenchRow, BenchSubject, Machine
 from subarch.text.corpus import build
 
 VERSION = 1
@@ -71,8 +72,8 @@ class Times:
         return Latency.of([*itertools.chain(*self.by_process)])
 
 
-def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent) -> dict[str, Any]:
-    """Time models, and return the content of bench.json.
+def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent) -> Bench:
+    """Time models.
 
     A row is a model in a runtime at a batch size and a length, in milliseconds per forward pass. Memory is the most
     that a process held which only served this model, over all batch sizes and lengths; of several processes the most
@@ -115,20 +116,20 @@ def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent)
         _row(timed[number], groups[number], batch, some, measured, limit)
         for (number, batch, some), measured in zip(stops, times, strict=True)
     ]
-    return {
-        "version": VERSION,
-        "begun": begun,
-        "seconds": time.perf_counter() - start,
-        "load_average": load,
-        "threads": threads,
-        "processes": config.processes,
-        "peak_gflops": limit,
-        "subjects": [_about(subject) for subject in found],
-        "rows": rows,
-        "config": config.model_dump(mode="json"),
-        "versions": versions(),
-        "machine": machine(),
-    }
+    return Bench(
+        version=VERSION,
+        begun=begun,
+        seconds=time.perf_counter() - start,
+        load_average=load,
+        threads=threads,
+        processes=config.processes,
+        peak_gflops=limit,
+        subjects=tuple(map(_about, found)),
+        rows=tuple(rows),
+        config=config.model_dump(mode="json"),
+        versions=versions(),
+        machine=Machine(**machine()),
+    )
 
 
 def _prepare(
@@ -152,26 +153,26 @@ def _prepare(
     return found, lengths, timed
 
 
-def _row(artifact: Artifact, group: Group, batch: int, lengths: Lengths, times: Times, limit: float) -> dict[str, Any]:
+def _row(artifact: Artifact, group: Group, batch: int, lengths: Lengths, times: Times, limit: float) -> BenchRow:
     """One model in one runtime at one batch size and one or several lengths."""
     per_second = batch * len(lengths) * times.per_second
     operations = sum(map(artifact.subject.operations, lengths)) / len(lengths)
     gflops = 2e-9 * operations * per_second
     peaks = [peak for peak in group.peak_bytes if peak is not None]
-    return {
-        "subject": artifact.subject.name,
-        "architecture": str(artifact.subject.architecture),
-        "runtime": artifact.runtime,
-        "batch": batch,
-        "lengths": list(lengths),
-        **asdict(times.latency.per(len(lengths))),
-        "sentences_per_second": per_second,
-        "gflops": gflops,
-        "share_of_peak": gflops / limit,
-        "peak_bytes": max(peaks, default=None),
-        "load_seconds": float(np.median(group.load_seconds)),
-        "file_bytes": artifact.bytes,
-    }
+    return BenchRow(
+        subject=artifact.subject.name,
+        architecture=str(artifact.subject.architecture),
+        runtime=artifact.runtime,
+        batch=batch,
+        lengths=lengths,
+        **times.latency.per(len(lengths)).model_dump(),
+        sentences_per_second=per_second,
+        gflops=gflops,
+        share_of_peak=gflops / limit,
+        peak_bytes=max(peaks, default=None),
+        load_seconds=float(np.median(group.load_seconds)),
+        file_bytes=artifact.bytes,
+    )
 
 
 def _lengths(subjects: Sequence[Subject], config: BenchConfig, scratch: Path) -> list[Lengths]:
@@ -201,14 +202,14 @@ def _lengths(subjects: Sequence[Subject], config: BenchConfig, scratch: Path) ->
     return [quantiles_of(np.minimum(sizes, longest))]
 
 
-def _about(subject: Subject) -> dict[str, Any]:
-    return {
-        "name": subject.name,
-        "kind": subject.kind,
-        "head": subject.head,
-        "architecture": str(subject.architecture),
-        "parameters": subject.architecture.parameters(subject.inputs).total,
-    }
+def _about(subject: Subject) -> BenchSubject:
+    return BenchSubject(
+        name=subject.name,
+        kind=subject.kind,
+        head=subject.head,
+        architecture=str(subject.architecture),
+        parameters=subject.architecture.parameters(subject.inputs).total,
+    )
 
 
 def _is_installed(runtime: str) -> bool:

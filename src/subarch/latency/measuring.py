@@ -11,7 +11,7 @@ the anchors' new latencies to their old ones: all latencies are on the scale of 
 
     >>> stopwatch = Stopwatch(candidates.calls, LatencyCache(conditions), candidates.block, len(lengths))
     >>> stopwatch.measure(["2-12-384-512", "6-12-384-1536"])
-    >>> stopwatch.known["2-12-384-512"]["median_ms"]
+    >>> stopwatch.known["2-12-384-512"].median_ms
     0.93
 """
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -34,13 +34,14 @@ from subarch.export.config import ExportConfig, Head, RuntimeName
 from subarch.export.export import write
 from subarch.export.graph import Graph
 from subarch.export.runtimes import FILES, open_file
-from subarch.latency.cache import Entry, LatencyCache
+from subarch.latency.cache import LatencyCache
 from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.run.progress import Report, silent
+from subarch.run.records import Measured
 
 ANCHORS = 5
 """Known candidates that are measured again in each block."""
@@ -185,7 +186,7 @@ class Stopwatch:
         report: Report = silent,
     ) -> None:
         """`parts`: passes in a call, one per length."""
-        self.known: dict[str, Entry] = cache.read()
+        self.known: dict[str, Measured] = cache.read()
         self._calls, self._cache, self._block, self._parts, self._report = calls, cache, block, parts, report
 
     def measure(self, names: Iterable[str]) -> None:
@@ -197,20 +198,28 @@ class Stopwatch:
             with self._calls([*anchors, *block]) as calls:
                 found = measure(calls, on_round=partial(self._report, "measuring latency"))
             now = datetime.now(UTC).isoformat(timespec="seconds")
-            figures = {name: asdict(latency.per(self._parts)) for name, latency in found.items()}
-            ratios = [figures[name]["median_ms"] / self.known[name]["median_ms"] for name in anchors]
+            passes = {name: latency.per(self._parts) for name, latency in found.items()}
+            ratios = [passes[name].median_ms / self.known[name].median_ms for name in anchors]
             drift = float(np.median(ratios)) if ratios else 1.0
-            entries: dict[str, Entry] = {}
-            for name in block:
-                scaled = {key: value / drift for key, value in figures[name].items() if key.endswith("_ms")}
-                entries[name] = figures[name] | scaled | {"measured": now, "drift": drift}
+            entries = {
+                name: Measured(
+                    median_ms=passes[name].median_ms / drift,
+                    q1_ms=passes[name].q1_ms / drift,
+                    q3_ms=passes[name].q3_ms / drift,
+                    p95_ms=passes[name].p95_ms / drift,
+                    passes=passes[name].passes,
+                    measured=now,
+                    drift=drift,
+                )
+                for name in block
+            }
             self.known |= entries
             self._cache.add(entries)
 
     def _anchors(self) -> list[str]:
         """Known candidates, evenly from the fastest to the slowest."""
         names = sorted(
-            (name for name in self.known if not name.startswith(TEACHER)), key=lambda n: self.known[n]["median_ms"]
+            (name for name in self.known if not name.startswith(TEACHER)), key=lambda name: self.known[name].median_ms
         )
         places = np.linspace(0, len(names) - 1, min(ANCHORS, len(names))).round()
         return [names[int(place)] for place in places]

@@ -105,8 +105,7 @@ def artifacts(subject: Subject, runtimes: Sequence[RuntimeName], scratch: Path) 
     """
     if subject.kind == "export":
         file, record = find_export(subject.source)
-        engine = record["runtime"]
-        yield Artifact(subject, record["variant"], engine, file, _size(file.parent, FILES[engine]))
+        yield Artifact(subject, record.variant, record.runtime, file, _size(file.parent, FILES[record.runtime]))
         return
     for runtime in runtimes:
         if runtime == "torch":
@@ -146,7 +145,7 @@ def _subject(text: str, name: str, config: BenchConfig, scratch: Path) -> Subjec
     if source.is_file() or (not is_model and any((place / at / PARITY).is_file() for at in ("", *FILES))):
         file, record = find_export(place)
         folder = file.parent.parent
-        return Subject(name, "export", place, folder, record["head"], *_read(folder))
+        return Subject(name, "export", place, folder, record.head, *_read(folder))
     folder, _ = places(source, None)
     if not (folder / "config.json").is_file():
         raise InvalidTeacher(
@@ -190,7 +189,7 @@ def _exported(subject: Subject, config: ExportConfig) -> Path | None:
     if not (folder / config.runtime / PARITY).is_file():
         return None
     file, record = find_export(folder)
-    return file if record["fingerprint"] == subject.fingerprint else None
+    return file if record.fingerprint == subject.fingerprint else None
 
 
 def _write(subject: Subject, config: ExportConfig, scratch: Path) -> Path:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidCorpus
 from subarch.export.runtimes import Session, named
+from subarch.run.records import Timing
 
 ROUNDS, PASSES = 9, 4
 """Visits of each candidate, and timed passes of each visit."""
@@ -39,25 +39,24 @@ Call = Callable[[], object]
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, slots=True)
-class Latency:
+class Latency(Timing):
     """Wall time of a call, in milliseconds: median, quartiles and 95th percentile over `passes` timed calls."""
-
-    median_ms: float
-    q1_ms: float
-    q3_ms: float
-    p95_ms: float
-    passes: int
 
     @classmethod
     def of(cls, times: Sequence[float]) -> Latency:
         """From the milliseconds of each call."""
-        q = np.percentile(times, [50, 25, 75, 95]).tolist()
-        return cls(q[0], q[1], q[2], q[3], len(times))
+        median, q1, q3, p95 = np.percentile(times, [50, 25, 75, 95]).tolist()
+        return cls(median_ms=median, q1_ms=q1, q3_ms=q3, p95_ms=p95, passes=len(times))
 
     def per(self, parts: int) -> Latency:
         """Divided by the number of passes in a call: the mean forward pass over that many lengths."""
-        return Latency(self.median_ms / parts, self.q1_ms / parts, self.q3_ms / parts, self.p95_ms / parts, self.passes)
+        return Latency(
+            median_ms=self.median_ms / parts,
+            q1_ms=self.q1_ms / parts,
+            q3_ms=self.q3_ms / parts,
+            p95_ms=self.p95_ms / parts,
+            passes=self.passes,
+        )
 
 
 def visit(call: Call, passes: int = PASSES, seconds: float = 0.0) -> list[float]:

@@ -1,1 +1,4 @@
-"""Learning from a teacher."""
+"""What a student learns from a teacher, in the search, pretraining and fine-tuning: losses, targets, batches.
+
+Imports models, tasks, text, numbers and run. A new loss goes into `losses` and `distill`, a new error into `signals`.
+"""

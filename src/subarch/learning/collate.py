@@ -1,4 +1,4 @@
-"""Batches as tensors: special tokens, padding, masks, and each process's part of every batch.
+"""Training batches as tensors: special tokens, padding, masks, and each process's part of every batch.
 
 >>> collator = Collator(teacher.tokenizer, teacher.recipe, masker=None, seed=0)
 >>> collator(batch.sequences, batch.rows, batch.epoch).ids.shape
@@ -24,7 +24,7 @@ from subarch.text.batches import Budget, Position, Source, TrainingBatch, batche
 from subarch.text.masking import Masker
 
 Cached = Callable[[int, NDArray[np.int64], int], dict[str, Any]]
-"""(epoch, rows, length) -> what the teacher said of these sequences, if it is kept."""
+"""(epoch, rows, length) -> the cached outputs of the teacher for these sequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,13 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Collator:
-    """`maskings`: how many maskings a sequence has, used in turn; 0: a new one in each epoch."""
+    """Turns token sequences into tensors.
+
+    Args:
+        masker: None where the input is not masked.
+        seed: of the masks.
+        maskings: number of different masks of a sequence, used in turn; 0: a new one in each epoch.
+    """
 
     tokenizer: Any
     recipe: Recipe
@@ -55,18 +61,18 @@ class Collator:
 
     @cached_property
     def extra(self) -> int:
-        """Tokens added to each sequence: the one that opens it, the teacher's prefix, the one that closes it."""
+        """Tokens added to each sequence: [CLS], the teacher's prefix and [SEP]."""
         prefix = self.recipe.prefix
         return 2 + (len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0)
 
     def masking(self, epoch: int) -> int:
-        """The number of the masking that an epoch uses."""
+        """Which of the maskings an epoch uses."""
         return epoch % self.maskings if self.maskings else epoch
 
     def masks(
         self, sequences: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], epoch: int
     ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Masked positions of each sequence, and what stands there instead. Of what is cut off, nothing is masked."""
+        """Masked positions of each sequence, and the tokens to put there. Tokens that are cut off are not masked."""
         assert self.masker is not None
         room = self.recipe.max_length - self.extra
         keys = ([self.seed, self.masking(epoch), int(row)] for row in rows)
@@ -93,9 +99,9 @@ class Collator:
 
 
 class Loader(IterableDataset[dict[str, Any]]):
-    """This process's parts of every batch, in order, from a position on: `accumulation` of them for each step.
+    """This process's parts of every batch, in order, starting at a position: `accumulation` parts for each step.
 
-    Each is the keyword arguments of `Distiller.forward`, with "position" (behind the batch), "sizes" (its real and its
+    Each part holds the keyword arguments of `Distiller.forward`, and "position" (behind the batch), "sizes" (real and
     padded tokens) and, where the teacher's outputs are cached, "cached".
     """
 

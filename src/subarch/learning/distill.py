@@ -1,9 +1,9 @@
-"""What is trained: a student with the weighted losses on top, and the teacher's side of them.
+"""The module that is trained: a student with the weighted losses on top; and the teacher's side of these losses.
 
-Both see the same input: masked where the masked-LM losses weigh in, as it is otherwise. A loss is a mean over
-sequences, tokens or masked positions; the `shares` say how many of the whole batch's are in this part of it. So the
-losses of the parts of a batch, over processes or accumulation steps, *add up* to the loss of the batch, and so do
-their gradients, however unevenly it was cut.
+Student and teacher see the same input: masked if a masked-LM loss has a weight, unmasked otherwise. A loss is a mean
+over sequences, tokens or masked positions, and `shares` is the share of the whole batch's that this part of it holds.
+So the losses of the parts of a batch, over processes or accumulation steps, *add up* to the loss of the batch, and so
+do their gradients, however unevenly the batch was cut.
 
     >>> distiller = Distiller(student, {"embedding": 1.0, "relations": 0.1}, teacher)
     >>> distiller(ids, mask, targets=TeacherSide(teacher, distiller).live(ids, mask))["loss"].backward()
@@ -37,20 +37,21 @@ UNIT = {"mlm": "masked", "logits": "masked", "embedding": "sequences", "hidden":
 WHOLE = {"masked": 1.0, "sequences": 1.0, "tokens": 1.0}
 
 Targets = dict[str, Any]
-"""What the teacher says of a batch: "embedding" (n, K); "hidden", a list of (n, L, K); "relations", its queries, keys
-and values, each (n, L, K); "logits" (m, V), or "top", the likeliest tokens and their log-probabilities, (m, k) both."""
+"""The teacher's targets of a batch: "embedding" (n, K); "hidden", a list of (n, L, K); "relations", its queries, keys
+and values, each (n, L, K); "logits" (m, V), or "top": the k most probable tokens and their log-probabilities."""
 
 
 class Distiller(nn.Module):
-    """The student, the maps that are dropped after training, and the weighted sum of the losses.
+    """The student, the linear maps that only training needs, and the weighted sum of the losses.
 
     Args:
-        weights: by loss (mlm, logits, embedding, hidden, relations); those that are not named are not computed.
-        teacher: needed by every loss but mlm.
+        weights: by loss (mlm, logits, embedding, hidden, relations); a loss without a weight is not computed.
+        teacher: needed by every loss except mlm.
         temperature: τ of the loss `logits`.
 
     Raises:
-        InvalidConfig: a student or teacher that cannot give what a loss needs.
+        InvalidConfig, InvalidTeacher: student or teacher lack what a loss compares (attention, a masked-LM head, the
+            same vocabulary).
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Distiller(nn.Module):
         self.student, self.weights, self.temperature = student, dict(weights), temperature
         own = student.encoder.config
         _check(own, self.weights, teacher)
-        if student.projection is not None:  # no other loss reaches it
+        if student.projection is not None:  # no other loss uses it
             student.projection.requires_grad_("embedding" in self.weights)
         self.layers: list[tuple[int, int]] = []
         self.maps = nn.ModuleList()
@@ -70,7 +71,7 @@ class Distiller(nn.Module):
             self.layers = layer_pairs(own.num_hidden_layers, theirs.depth)
             for _ in self.layers:
                 linear = nn.Linear(own.hidden_size, theirs.hidden, bias=False)
-                if own.hidden_size == theirs.hidden:  # what is inherited is already in the teacher's coordinates
+                if own.hidden_size == theirs.hidden:  # inherited states are already in the teacher's coordinates
                     nn.init.eye_(linear.weight)
                 self.maps.append(linear)
         self.heads = 0
@@ -100,9 +101,11 @@ class Distiller(nn.Module):
         targets: Targets | None = None,
         shares: Mapping[str, float] = WHOLE,
     ) -> dict[str, Tensor]:
-        """(n, L) ids and mask, (m,) masked positions in the flattened ids and their true tokens -> "loss", its parts.
+        """The weighted sum as "loss", and each loss by name, detached; all of them scaled by `shares`.
 
-        The parts are detached and, like the loss, scaled by `shares`.
+        Args:
+            ids, mask: (n, L).
+            where, labels: (m,) masked positions in the flattened ids, and their true tokens.
         """
         targets = targets or {}
         self._relations.clear()
@@ -139,7 +142,7 @@ class Distiller(nn.Module):
         return {"loss": loss} | {name: value.detach() for name, value in scaled.items()}
 
     def _masked_only(self, _: nn.Module, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
-        """Behind the last layer's attention positions no longer meet: of what is not masked, nothing is used."""
+        """After the last layer's attention positions no longer interact: compute only those that a loss looks at."""
         if self._where is None:
             return None
         attended, entering = states
@@ -147,19 +150,19 @@ class Distiller(nn.Module):
 
 
 class TeacherSide:
-    """The teacher's targets for a distiller: `outputs` can be cached, `targets` makes of them what is compared."""
+    """The teacher's half of a distiller: `outputs` are worth caching, `targets` derives from them what is compared."""
 
     def __init__(self, teacher: Teacher, distiller: Distiller) -> None:
         self.teacher = teacher
         self.names = set(distiller.weights) - {"mlm"}
         self.compared = [theirs for _, theirs in distiller.layers]
-        # MiniLMv2 takes the last layer of a base teacher; what enters it gives its queries, keys and values
+        # MiniLMv2 compares the last layer of a base teacher; its queries, keys and values follow from its input
         last = [teacher.architecture.depth - 1] if "relations" in self.names else []
         self.layers = list(dict.fromkeys(layer for layer in self.compared if layer not in last)) + last
 
     @property
     def kinds(self) -> list[str]:
-        """What is needed of the teacher: "embedding", "logits", and hidden states by layer, as "state 5"."""
+        """The outputs that the losses need: "embedding", "logits", and hidden states by layer, as "state 5"."""
         kinds = [kind for kind in ("embedding", "logits") if kind in self.names]
         return kinds + [f"state {layer}" for layer in self.layers]
 
@@ -181,7 +184,7 @@ class TeacherSide:
     @products()
     @torch.no_grad()
     def targets(self, outputs: Mapping[str, Any]) -> Targets:
-        """Of outputs, fresh or cached ("top" in place of "logits"), what the losses compare with."""
+        """What the losses compare with, from outputs as they are computed, or as cached ("top" instead of "logits")."""
         targets: Targets = {kind: outputs[kind] for kind in ("embedding", "logits", "top") if kind in outputs}
         if "hidden" in self.names:
             targets["hidden"] = [outputs[f"state {layer}"] for layer in self.compared]
@@ -197,7 +200,7 @@ class TeacherSide:
         self.teacher.dense.to(device)
 
     def live(self, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Targets:
-        """The targets of a batch, computed on the spot."""
+        """The targets of a batch, computed now."""
         return self.targets(self.outputs(ids, mask, where))
 
 
@@ -208,12 +211,12 @@ def rows_of(states: Tensor, where: Tensor) -> Tensor:
 
 
 def layer_pairs(depth: int, teacher_depth: int) -> list[tuple[int, int]]:
-    """(student, teacher) hidden states that are compared, 0 being the embeddings: evenly spread, up to both last."""
+    """(student, teacher) hidden states that are compared, 0 being the embeddings: evenly spaced, both last included."""
     return [(at, round(at * teacher_depth / depth)) for at in range(1, depth + 1)] if depth else [(0, teacher_depth)]
 
 
 def relation_heads(hidden: int, teacher_hidden: int, teacher_heads: int) -> int:
-    """The most relation heads, up to the teacher's attention heads, that divide both widths."""
+    """The largest number of relation heads that divides both widths, at most the teacher's attention heads."""
     common = math.gcd(hidden, teacher_hidden)
     return max(heads for heads in range(1, teacher_heads + 1) if common % heads == 0)
 
@@ -221,16 +224,14 @@ def relation_heads(hidden: int, teacher_hidden: int, teacher_heads: int) -> int:
 def _check(own: Any, weights: Mapping[str, float], teacher: Teacher | None) -> None:
     if needy := sorted(set(weights) - {"mlm"}):
         if teacher is None:
-            raise InvalidConfig(
-                f"loss_{needy[0]} compares with a teacher, and none is given; give one, or use loss_mlm"
-            )
+            raise InvalidConfig(f"loss_{needy[0]} needs a teacher, and there is none; give one, or use loss_mlm")
         if "relations" in weights and 0 in (own.num_hidden_layers, teacher.architecture.depth):
-            raise InvalidConfig("loss_relations compares attention, which a model of depth 0 has not; set it to 0")
+            raise InvalidConfig("loss_relations compares attention, and a model of depth 0 has none; set it to 0")
     if "logits" in weights:
         assert teacher is not None
-        _ = teacher.head  # refused where there is none
+        _ = teacher.head  # raises if there is none
         if (rows := teacher.encoder.config.vocab_size) != own.vocab_size:
             raise InvalidConfig(
-                f"loss_logits compares logits token by token: the teacher has {rows} of them, the student "
+                f"loss_logits needs a common vocabulary: the teacher has {rows} tokens, the student "
                 f"{own.vocab_size}; use the teacher's tokenizer, or another loss"
             )

@@ -1,12 +1,12 @@
-"""Losses of pretraining and of the error estimate: pure functions of tensors.
+"""The losses of the search, pretraining and fine-tuning: pure functions of tensors.
 
 The paper's distillation (released scripts of Bort, `docs/method.md`) is
-`0.5 * distillation(student, teacher, 2.0) + 0.1 * masked_lm(student, labels)`, both at masked positions only. How
-losses are weighted is the caller's business.
+`0.5 * distillation(student, teacher, 2.0) + 0.1 * masked_lm(student, labels)`, both at masked positions only. The
+caller weights them.
 
-`hidden_distance` and `relation` see whole padded batches, so they take the mask (1 real, 0 padding): what stands at
-padding has no influence on value or gradient, and each real token weighs the same, whatever sequence it is in. A batch
-must have a real token.
+`hidden_distance` and `relation` see whole padded batches, so they take the mask (1 real, 0 padding): padding changes
+neither value nor gradient, and each real token weighs the same, whatever sequence it is in. A batch needs at least one
+real token.
 
     >>> loss = relation(own.queries, teacher.queries, 12, batch.mask) + embedding_distance(own.pooled, teacher.pooled)
 """
@@ -20,7 +20,7 @@ from torch.nn import functional
 from subarch.errors import InvalidConfig
 
 _NEVER = -1e4
-"""A logit whose exponential is 0 beside one of 0 or more, and which, other than -inf, makes no NaN of 0 · log 0."""
+"""A logit whose probability is 0 next to one of 0 or more; with -inf, 0 · log 0 would be NaN."""
 
 
 def masked_lm(logits: Tensor, labels: Tensor) -> Tensor:
@@ -39,19 +39,19 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 
 def distillation_top(student: Tensor, tokens: Tensor, log_probabilities: Tensor, temperature: float) -> Tensor:
-    """`distillation` where only the teacher's k likeliest tokens are known: (m, V) logits, (m, k) tokens, (m, k) nats.
+    """`distillation` with only the teacher's k most probable tokens: (m, V) logits, (m, k) tokens, (m, k) nats.
 
-    `log_probabilities` are the teacher's after softening by τ, 16 bits will do. What they leave of its probability is
-    one more class, and so is what the student gives to all other tokens. Joining classes can only lower KL (log-sum
-    inequality): the value is a lower bound of the full one, and equals it for k = V - 1 and k = V.
+    `log_probabilities` are the teacher's, softened by τ; 16 bits are enough. All other tokens are one class more, for
+    teacher and student. Merging classes can only lower KL (log-sum inequality): the value is a lower bound of
+    `distillation`, and equal to it for k = V - 1 and k = V.
     """
     precise = torch.promote_types(student.dtype, torch.float32)
     softened = student.to(precise) / temperature
     own, theirs = softened.gather(1, tokens), log_probabilities.to(precise)
     if tokens.shape[1] < student.shape[1]:
-        # The student's rest from its logits and not as 1 - sum: exact where it is tiny, and so is its gradient
+        # The student's remainder from its logits and not as 1 - sum: exact where it is tiny, and so is its gradient
         others = softened.scatter(1, tokens, float("-inf")).logsumexp(1, keepdim=True)
-        # Rounded to 16 bits, the teacher's may sum to more than 1
+        # Rounded to 16 bits, the teacher's probabilities may sum to more than 1
         rest = (1 - theirs.exp().sum(1, keepdim=True)).clamp(min=torch.finfo(precise).tiny)
         own, theirs = torch.cat([own, others], 1), torch.cat([theirs, rest.log()], 1)
     return temperature**2 * functional.kl_div(
@@ -75,9 +75,9 @@ def hidden_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:
 def relation(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> Tensor:
     """KL(teacher ‖ student) of self-relations of (n, L, H) and (n, L, K) vectors, mean over heads and real tokens.
 
-    MiniLMv2 (Wang et al., arXiv 2012.15828, section 3): the vectors of all attention heads side by side are split anew
+    MiniLMv2 (Wang et al., arXiv 2012.15828, section 3): the concatenated vectors of all attention heads are split
     into `heads` relation heads of size d; the relation of a token to the real tokens of its sequence is
-    softmax(x xᵀ / √d). So neither hidden sizes nor attention heads need agree. One call each for queries, keys, values.
+    softmax(x xᵀ / √d). So hidden sizes and attention heads may differ. One call each for queries, keys and values.
 
     Raises:
         InvalidConfig: H or K cannot be split into `heads`.
@@ -97,7 +97,7 @@ def _relations(vectors: Tensor, heads: int, real: Tensor) -> Tensor:
             f"vectors of size {width} cannot be split into {heads} relation heads; "
             "choose a number that divides the hidden sizes of teacher and student"
         )
-    # Scaled while small, and made contiguous once: the product would copy each of its two factors
+    # Scaled before the product, where it is small, and made contiguous once: the product would copy both factors
     split = (vectors * (heads / width) ** 0.25).unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
     # A token's relation to itself is a square, so the greatest logit of a real token is never below 0
     logits: Tensor = split @ split.mT

@@ -23,6 +23,7 @@ from subarch.models.student import Student
 from subarch.models.teacher import BATCH, Teacher, embed
 from subarch.run.progress import Report
 from subarch.tasks.scoring import Task
+from subarch.text.batches import by_length
 from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
 
@@ -149,9 +150,8 @@ class MaskedLMSignal:
 
     @torch.inference_mode()
     def error(self, student: Student) -> float:
-        order = np.argsort(self.heldout.size, kind="stable")
-        groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
-        return sum(float(self._loss(student, "heldout", rows, 0)) * len(rows) for rows in groups) / len(order)
+        groups = by_length(self.heldout.size, BATCH)
+        return sum(float(self._loss(student, "heldout", rows, 0)) * len(rows) for rows in groups) / len(self.heldout)
 
     def _loss(self, student: Student, part: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
         inputs = self._masked(part, rows, epoch)

@@ -28,6 +28,7 @@ from torch import Tensor
 from subarch.learning.collate import Collator
 from subarch.learning.distill import TeacherSide
 from subarch.models.tensors import save_tensors
+from subarch.text.batches import by_length
 from subarch.text.corpus import Segments
 
 SHARD = 2048
@@ -166,18 +167,17 @@ class TargetStore:
 
     def _compute(self, kinds: list[str], masking: int, shard: int) -> dict[str, dict[str, Tensor]]:
         """The tensors of the files of a shard, by kind."""
-        rows = np.arange(shard * SHARD, min((shard + 1) * SHARD, len(self.segments)))
-        order = rows[np.argsort(self.segments.size[rows], kind="stable")]
+        first, last = shard * SHARD, min((shard + 1) * SHARD, len(self.segments))
         found: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in kinds}
-        for start in range(0, len(order), BATCH):
-            some = order[start : start + BATCH]
-            inputs = self.collator([self.segments[row] for row in some], some, masking)
+        for batch in by_length(self.segments.size[first:last], BATCH):
+            rows = first + batch
+            inputs = self.collator([self.segments[row] for row in rows], rows, masking)
             pieces = self._pieces(inputs.ids, inputs.mask, inputs.where)
             for kind in kinds:
-                found[kind].update(zip(some.tolist(), pieces[kind], strict=True))
+                found[kind].update(zip(rows.tolist(), pieces[kind], strict=True))
         tensors = {}
         for kind, by_row in found.items():
-            pieces_in_order = [by_row[row] for row in rows.tolist()]
+            pieces_in_order = [by_row[row] for row in range(first, last)]
             ends = torch.tensor([0, *(len(piece["values"]) for piece in pieces_in_order)]).cumsum(0)
             names = pieces_in_order[0]
             tensors[kind] = {name: torch.cat([piece[name] for piece in pieces_in_order]) for name in names}

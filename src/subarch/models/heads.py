@@ -35,6 +35,7 @@ from subarch.models.products import products
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.run.progress import Report, silent
 from subarch.tasks import Examples, Task
+from subarch.text.batches import pad
 
 Logits = NDArray[np.float32]
 """(N, C) outputs for N examples. Classification: one column per class. Regression: (N, 1), in the units of the labels.
@@ -187,16 +188,11 @@ def collate(encoded: Sequence[Encoded], tokenizer: Any, task: Task) -> dict[str,
     numbers of choices, for multiple choice only; `labels` (N,) and `soft` (N, C) if there are any.
     """
     rows = [row for one in encoded for row in one.ids]
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), int(tokenizer.pad_token_id))
-    mask, types = torch.zeros_like(ids), torch.zeros_like(ids)
-    for number, (row, kinds) in enumerate(zip(rows, (kinds for one in encoded for kinds in one.types), strict=True)):
-        ids[number, : len(row)] = torch.tensor(row)
-        types[number, : len(row)] = torch.tensor(kinds)
-        mask[number, : len(row)] = 1
-    batch = {"input_ids": ids, "attention_mask": mask}
+    ids, mask = pad(rows, int(tokenizer.pad_token_id))
+    batch = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
     if "token_type_ids" in tokenizer.model_input_names:
-        batch["token_type_ids"] = types
+        types, _ = pad([kinds for one in encoded for kinds in one.types], 0)
+        batch["token_type_ids"] = torch.from_numpy(types)
     if task.head == "choice":
         batch["counts"] = torch.tensor([len(one.ids) for one in encoded])
     labels = [one.label for one in encoded if one.label is not None]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +32,9 @@ from transformers.utils import logging
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.files import replaced_file, unreadable
 from subarch.run.inputs import Content, of_model
+from subarch.text.batches import by_length, pad
 
 FAMILIES = ("bert", "roberta")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -196,14 +197,14 @@ class SentenceModel(nn.Module):
 @torch.inference_mode()
 def embed(forward: Callable[[Tensor, Tensor], Tensor], segments: Tokens, tokenizer: Any, recipe: Recipe) -> Tensor:
     """(n, width) outputs of `forward(ids, mask)`; batches are made by length, so that little of them is padding."""
-    order = sorted(range(len(segments)), key=lambda index: len(segments[index]))
+    groups = by_length([len(segment) for segment in segments], BATCH)
     parts = []
-    for start in range(0, len(order), BATCH):
-        batch = assemble([segments[row] for row in order[start : start + BATCH]], tokenizer, recipe)
+    for rows in groups:
+        batch = assemble([segments[row] for row in rows], tokenizer, recipe)
         parts.append(forward(batch.ids, batch.mask).float())
     outputs = torch.cat(parts)
     result = torch.empty_like(outputs)
-    result[order] = outputs
+    result[np.concatenate(groups)] = outputs
     return result
 
 
@@ -213,13 +214,8 @@ def assemble(segments: Tokens, tokenizer: Any, recipe: Recipe) -> Batch:
     start, end = special_tokens(tokenizer)
     room = recipe.max_length - 2
     rows = [[start, *[*prefix, *segment][:room], end] for segment in segments]
-    longest = max(map(len, rows))
-    ids = torch.full((len(rows), longest), int(tokenizer.pad_token_id))
-    mask = torch.zeros(len(rows), longest, dtype=torch.int64)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-    return Batch(ids, mask)
+    ids, mask = pad(rows, int(tokenizer.pad_token_id))
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask))
 
 
 def special_tokens(tokenizer: Any) -> tuple[int, int]:
@@ -235,16 +231,10 @@ def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArr
     """An array computed once: memory-mapped from `folder` when present, written atomically otherwise."""
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
     if not path.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
         content = BytesIO()  # np.save to a file does not notice when the disk refuses the last bytes
         np.save(content, compute())
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".npy.tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content.getbuffer())
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        with replaced_file(path) as partial:
+            partial.write_bytes(content.getbuffer())
     result: NDArray[Any] = np.load(path, mmap_mode="r")
     return result
 
@@ -303,7 +293,9 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise InvalidTeacher(
-            f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
+            f"{folder}: {unreadable(error)}"
+            if unreadable(error)
+            else f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
             f"{type(error).__name__}: {error}"
         ) from error
     if missing := sorted(report["missing_keys"]):

@@ -14,6 +14,7 @@ from a shell; docs/plan.md reads the published run with it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any

@@ -1,1 +1,4 @@
-"""Full training of one architecture, by distillation or masked LM: batches, losses, the loop, what it leaves."""
+"""Full training of one architecture, by distillation, masked LM or both; the stage is `pretrain.train`.
+
+Imports learning, models, text, numbers and run, the model card from show and the timing of models from latency.
+"""

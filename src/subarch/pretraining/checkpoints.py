@@ -1,46 +1,44 @@
-"""Checkpoints that can be trusted: sealed when they are whole, verified before they are used.
+"""Checkpoints that can be trusted: sealed when they are complete, verified before they are used.
 
-A process may be killed in the middle of writing a checkpoint, and a disk may be full or lose what it was given. So a
-checkpoint is sealed last, by a manifest with size and digest of every file in its folder, which appears whole or not at
-all. What carries no manifest was never finished; what differs from it is damaged. No flush to the disk is asked for:
-whatever a power failure loses does not match the manifest, or loses that too.
+A process may be killed while it writes a checkpoint, and a disk may be full or lose data. So the last file of a
+checkpoint is a manifest with size and hash of every other one. A checkpoint without a manifest was not finished; one
+that differs from its manifest is damaged. Nothing is flushed to disk: if a power failure loses a file, it does not
+match the manifest, or the manifest is lost too.
 
     >>> seal(root / "checkpoint-500")
-    >>> put_aside(root, warn=print)         # what is not whole gets out of the way; says which, and what is wrong
-    >>> newest(root, warn=print)            # the latest that is whole
+    >>> put_aside(root, warn=print)         # deletes unfinished checkpoints, renames damaged ones; says what is wrong
+    >>> newest(root, warn=print)            # the latest intact one
     PosixPath('runs/mine/checkpoints/checkpoint-500')
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from subarch.run.files import file_seal, write_text
+
 MANIFEST = "manifest.json"
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of every file under the folder; nothing may be written there after it.
+    """Write the manifest of all files in the folder. Nothing may be written there afterwards.
 
     Raises:
-        OSError: a full disk, say; the checkpoint then stays unsealed.
+        OSError: a full disk, say; the checkpoint is then not sealed.
     """
-    manifest = {name: _entry(path) for name, path in _files(folder).items()}
-    temporary = folder.with_name(f".{folder.name}.{MANIFEST}")
-    # Compact: a space more or less would be damage that changes nothing
-    temporary.write_text(json.dumps(manifest, ensure_ascii=False, separators=(",", ":")), encoding="utf-8")
-    os.replace(temporary, folder / MANIFEST)
+    manifest = {name: file_seal(path).model_dump() for name, path in _files(folder).items()}
+    # Compact: whitespace could be damaged without changing the content
+    write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, separators=(",", ":")))
 
 
 def verify(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, in words, or None if every file is there and is as it was when sealed.
+    """What is wrong with a checkpoint, or None if every file is there and as it was when sealed.
 
-    A file that the manifest does not know is wrong too: something wrote on after the seal.
+    A file that the manifest does not list is wrong too: something was written after the seal.
     """
     try:
         known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -59,22 +57,22 @@ def verify(folder: Path) -> str | None:
         if name not in known:
             return f"{name} is not in {MANIFEST}"
         try:
-            found = _entry(files[name])
+            found = file_seal(files[name]).model_dump()
         except OSError as error:
             return f"it cannot be read: {error}"
         if found != known[name]:
-            return f"{name} is damaged: its {found['size']} bytes are not those that were sealed"
+            return f"{name} is damaged: its {found['bytes']} bytes are not those that were sealed"
     return None
 
 
 def put_aside(root: Path, warn: Callable[[str], None]) -> None:
-    """Clear the way from the newest whole checkpoint: every later one that is not whole goes, with a warning.
+    """Remove every checkpoint that is later than the newest intact one, with a warning.
 
-    One that was never finished is deleted, a damaged one is kept as `broken-checkpoint-N`. A training that went on
-    beside them would count them when it deletes old checkpoints, and delete the whole one first. For one process alone.
+    An unfinished one is deleted, a damaged one is kept as `broken-checkpoint-N`. If they stayed, the training would
+    count them when it deletes old checkpoints, and delete the intact one first. One process alone may call this.
 
     Raises:
-        OSError: it may not be renamed or deleted.
+        OSError: a folder cannot be renamed or deleted.
     """
     for folder in _latest_first(root):
         wrong = verify(folder)
@@ -91,11 +89,11 @@ def put_aside(root: Path, warn: Callable[[str], None]) -> None:
 
 
 def newest(root: Path, warn: Callable[[str], None]) -> Path | None:
-    """The `checkpoint-N` of greatest N that is whole; None if there is none. Changes nothing on disk.
+    """The intact `checkpoint-N` of greatest N; None if there is none. Changes nothing on disk.
 
     Args:
-        root: the folder of checkpoints; need not exist.
-        warn: called with a sentence for every later checkpoint that is skipped.
+        root: the folder of checkpoints; it need not exist.
+        warn: called with a sentence about each later checkpoint.
     """
     for folder in _latest_first(root):
         wrong = verify(folder)
@@ -115,12 +113,7 @@ def _latest_first(root: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> dict[str, Path]:
-    """Every file under the folder but the manifest, by its relative name."""
+    """All files in the folder except the manifest, by relative path."""
     found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     found.pop(MANIFEST, None)
     return found
-
-
-def _entry(path: Path) -> dict[str, int | str]:
-    with path.open("rb") as file:
-        return {"size": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

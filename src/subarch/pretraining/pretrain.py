@@ -17,7 +17,7 @@ import math
 import shutil
 import warnings
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
@@ -326,7 +326,7 @@ def _latency(setup: Setup, student: Student) -> PretrainedLatency:
     length, threads = min(LATENCY_LENGTH, setup.material.recipe.max_length), usable_cores()
     vocabulary = setup.blueprint.inputs.vocabulary
     found = measure_models(models, vocabulary, batch=1, length=length, threads=threads, rounds=5)
-    times = {name: Timing(**asdict(latency)) for name, latency in found.items()}
+    times = {name: Timing(**latency.model_dump()) for name, latency in found.items()}
     return PretrainedLatency(batch=1, length=length, threads=threads, runtime="torch", **times)
 
 

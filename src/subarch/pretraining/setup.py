@@ -27,7 +27,7 @@ from subarch.models.student import Blueprint, Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.progress import Report, silent
-from subarch.text.batches import Budget, Packed, Source, Streamed
+from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
 from subarch.text.masking import Masker
 
 BATCH = 64
@@ -143,7 +143,6 @@ def _student(
 
 def _batches(heldout: Sequence[NDArray[np.int32]], collator: Collator) -> list[Inputs]:
     """Batches of similar length. Their masks are those of an epoch that training never reaches."""
-    order = np.argsort([len(sequence) for sequence in heldout], kind="stable")
-    groups = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    groups = by_length([len(sequence) for sequence in heldout], BATCH)
     fixed = replace(collator, maskings=0, seed=0)
     return [fixed([heldout[int(row)] for row in rows], rows, torch.iinfo(torch.int32).max) for rows in groups]

@@ -1,15 +1,15 @@
-"""The training loop: `transformers.Trainer`, told what a batch is, what its loss is, and what a good checkpoint is.
+"""The training loop: `transformers.Trainer` with batches, losses and checkpoints of our own.
 
-Trainer brings devices, processes, precision, accumulation and the optimiser. Three things differ from its own ways:
+Trainer takes care of devices, processes, precision, accumulation and the optimiser. Three things are different here:
 
-- The loss. Where a model's `forward` accepts keyword arguments, Trainer hands it the number of labels in the whole
-  batch and takes what it returns for a sum over its own part, divided by that number. So it multiplies it by the number
-  of processes, to undo their averaging, and does not divide it by the accumulation steps. Stock masked language models
-  accept the number, ignore it, and return the mean over their part: two processes, or two accumulation steps, train
-  with twice the gradient, and log twice the loss (transformers 5.23; `tests/test_distributed.py` shows it).
-  Here each part of a batch brings its share of the whole loss, and the sum over processes is what is trained.
-- The data. The loader knows the position behind each batch, so a resumed run reads on instead of skipping.
-- Checkpoints. They are sealed when they are whole, hold the position, and never a weight that is not finite.
+- The loss. If a model's `forward` accepts keyword arguments, Trainer passes it the number of labels in the whole batch
+  and assumes that it returns a sum over its own part, divided by that number. So Trainer multiplies the loss by the
+  number of processes, to undo their averaging, and does not divide it by the accumulation steps. Stock masked language
+  models accept the number, ignore it, and return the mean over their part: two processes, or two accumulation steps,
+  train with twice the gradient, and log twice the loss (transformers 5.23; `tests/test_distributed.py` shows it).
+  Here each part of a batch contributes its share of the whole loss, and the sum over processes is minimised.
+- The data. The loader knows the position after each batch, so a resumed run continues there instead of skipping.
+- Checkpoints. They are sealed when complete, hold the position, and never contain a weight that is not finite.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide
 from subarch.pretraining.checkpoints import seal
 
 PROGRESS = "progress.json"
-"""In each checkpoint: what `Progress` holds."""
+"""The file of `Progress` in each checkpoint."""
 KEPT = 2
 """Checkpoints that stay on disk: should the newest be damaged, there is the one before."""
 
@@ -67,11 +67,11 @@ class PretrainTrainer(Trainer):
     Args:
         distiller: student and losses.
         args: of Trainer; `max_steps` decides the length.
-        loader: this process's parts of the batches, standing where `progress` says.
+        loader: this process's parts of the batches, starting at the position in `progress`.
         heldout: batches for the evaluations, the same in every process.
-        side: the teacher; None where no loss needs one.
+        side: the teacher; None if no loss needs one.
         report: called with what is being done, the steps done and all steps.
-        events: folder for TensorBoard, where it is installed.
+        events: folder for TensorBoard; None: none is written.
     """
 
     loss_is_scaled_for_ga = True  # each part's share is of the whole batch, accumulation included
@@ -102,15 +102,15 @@ class PretrainTrainer(Trainer):
         self._heldout_targets: list[Targets | None] = []
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """The loader as it is: it knows its process, so accelerate has nothing to divide."""
+        """The loader itself: it knows its process, so accelerate has nothing to divide."""
         on_gpu = self.args.device.type == "cuda"
-        # A generator of its own: DataLoader draws a seed, and what it draws of the global one shifts dropout's numbers
-        # in a resumed run, whose state is restored before
+        # A generator of its own: DataLoader draws a seed, and drawing it from the global generator would change the
+        # dropout of a resumed run, whose random state is restored before
         own = torch.Generator()
         return DataLoader(self.loader, batch_size=None, num_workers=int(on_gpu), pin_memory=on_gpu, generator=own)
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        """Trainer would go on with a training that had taken its last step, and only then was killed."""
+        """Trainer would continue a training that was killed after its last step."""
         if self.progress.done:
             self.control.should_training_stop = True
         else:
@@ -119,7 +119,7 @@ class PretrainTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """This part's share of the batch's loss, times the processes, over which gradients will be averaged."""
+        """This part's share of the batch's loss, times the number of processes that gradients are averaged over."""
         position, (tokens, padded) = inputs.pop("position"), inputs.pop("sizes")
         outputs = model(targets=self._targets(inputs, inputs.pop("cached", None)), **inputs)
         loss: Tensor = outputs["loss"]
@@ -141,7 +141,7 @@ class PretrainTrainer(Trainer):
 
     @torch.no_grad()  # not inference_mode: FSDP gathers weights here that training goes on with
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Each loss, unweighted, and their weighted sum, over the held-out sequences."""
+        """Each loss on the held-out sequences, unweighted, and the weighted sum."""
         self.distiller.eval()
         totals: dict[str, float] = {}
         counts: dict[str, float] = {}
@@ -175,11 +175,11 @@ class PretrainTrainer(Trainer):
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As Trainer logs, with the seconds of all sittings."""
+        """Log as Trainer does, with the seconds of training so far."""
         super().log(logs | {"seconds": self.progress.seconds + time.perf_counter() - self.began}, start_time)
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Write a checkpoint and seal it; only then do older ones go."""
+        """Write a checkpoint and seal it, then delete older ones."""
         for name, parameter in self.distiller.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise TrainingDiverged(
@@ -204,21 +204,21 @@ class PretrainTrainer(Trainer):
                 rotate_checkpoints(str(root), KEPT)
         except (OSError, SafetensorError, RuntimeError) as error:  # torch.save says RuntimeError
             raise InvalidStudy(
-                f"{folder}: cannot be written: {error}; the checkpoint before it is kept: set right what is wrong "
-                "(a full disk?), then give the same command again"
+                f"{folder}: cannot be written: {error}; the checkpoint before it is kept. Is the disk full? Make room, "
+                "then give the same command again"
             ) from error
         self.accelerator.wait_for_everyone()
 
     def _issue_warnings_after_load(self, load_result: Any) -> None:
-        """All but what is tied must have been there: Trainer would warn, and go on with weights of two models."""
+        """Refuse a checkpoint that lacks weights: Trainer would warn, and continue with those of two models."""
         if wrong := [*(set(load_result.missing_keys) - self._tied), *load_result.unexpected_keys]:
             raise InvalidStudy(
-                f"the checkpoint is of another model: {', '.join(sorted(wrong)[:3])} are in one only; "
+                f"the checkpoint belongs to another model: {', '.join(sorted(wrong)[:3])} are only in one of the two; "
                 "begin again with --restart"
             )
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        """Tied weights once; safetensors refuses them twice."""
+        """Save tied weights once; safetensors refuses to save them twice."""
         state = self.distiller.state_dict() if state_dict is None else state_dict
         tied = self._tied
         super()._save(output_dir, {name: value for name, value in state.items() if name not in tied})
@@ -229,7 +229,7 @@ class PretrainTrainer(Trainer):
 
 
 class _Report(TrainerCallback):
-    """Hands progress on."""
+    """Passes progress on."""
 
     def __init__(self, report: Callable[[str, float, float], None]) -> None:
         self.report, self.loss = report, ""

@@ -24,6 +24,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from subarch.run.records import FileSeal
+
 
 @contextmanager
 def replaced(folder: Path) -> Iterator[Path]:
@@ -121,6 +123,16 @@ def file_digest(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def file_seal(path: Path) -> FileSeal:
+    """Size in bytes and SHA-256 of a file, to tell later whether it is still what was written.
+
+    Raises:
+        OSError: it is missing or cannot be read.
+    """
+    with path.open("rb") as file:
+        return FileSeal(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def unreadable(error: BaseException) -> str | None:

@@ -914,7 +914,10 @@ class FileSeal(Row):
 
 
 class Likeness(Row):
-    """How like PyTorch's an output of an exported file is, see `export.parity.Likeness`."""
+    """How alike PyTorch's and the exported file's outputs are, see `export.parity`.
+
+    `agreement` is None for outputs without a most likely answer.
+    """
 
     difference: float
     share_of_limit: float
@@ -950,9 +953,9 @@ class Parity(Record):
     version: int
     model: str
     fingerprint: str
-    head: str
+    head: Literal["encoder", "sentence", "masked-lm", "classification", "choice"]
     variant: str
-    runtime: str
+    runtime: Literal["onnx", "openvino"]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     max_length: int
@@ -1022,3 +1025,4 @@ class Bench(Record):
     config: Free
     versions: Versions
     machine: Machine
+    command: str | None = None

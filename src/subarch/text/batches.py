@@ -7,6 +7,8 @@ the number of processes and of accumulation steps: `parts` cuts it further. So e
 A position is the source's position at the start of a chunk and the number of batches done in it. It is plain JSON,
 and `batches` continues from it with exactly the batches that would have followed.
 
+`by_length` and `pad` are for every other place that batches token sequences: a teacher's answers, predictions, exports.
+
     >>> source = Packed(corpus.segments("train", 126), seed=0)
     >>> batch = next(batches(source, Budget(8192, 128), seed=0))
     >>> batch.epoch, len(batch), batch.position
@@ -32,6 +34,25 @@ BATCHES = 50
 """Batches of a chunk, whose sequences are sorted by length together."""
 
 Position = dict[str, Any]
+
+
+def by_length(sizes: Sequence[int] | NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
+    """Row numbers in batches of at most `batch`, ascending in size, so that little of a batch is padding.
+
+    Rows of equal size keep their order.
+    """
+    order = np.argsort(np.asarray(sizes), kind="stable")
+    return [order[start : start + batch] for start in range(0, len(order), batch)]
+
+
+def pad(rows: Sequence[Sequence[int] | NDArray[np.int32]], filler: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(n, longest) ids, filled up with `filler` on the right, and the mask: 1 where a row has a token, else 0."""
+    ids = np.full((len(rows), max(map(len, rows))), filler, dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = row
+        mask[number, : len(row)] = 1
+    return ids, mask
 
 
 @dataclass(frozen=True, slots=True)

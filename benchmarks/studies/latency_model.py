@@ -1,6 +1,6 @@
 """How far is the model of latency off, and does it order candidates as well as measuring them again does?
 
-    python benchmarks/latency_model.py --out runs/latency-model
+    python -m benchmarks.studies.latency_model --out runs/latency-model
 
 Of the `minilm` space, the 36 candidates that a search would fit its model to and 60 drawn at random are measured
 twice, A and B, in each runtime, as a search measures them: in blocks, linked by anchors, a block of A and the same of
@@ -12,7 +12,6 @@ JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Sequence
@@ -20,9 +19,8 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 import numpy as np
+from benchmarks.runner import command_line, console, show, write
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from scipy.stats import kendalltau
 
 from subarch.export.config import RuntimeName
@@ -36,14 +34,12 @@ from subarch.numbers.architecture import Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.run.machine import machine, usable_cores, versions
 
-RESULTS = Path(__file__).parent / "results" / "latency_model.json"
-
 # all-MiniLM-L6-v2's
 INPUTS = Inputs(vocabulary=30522, positions=512, token_types=2, output=384)
 RECIPE = Recipe(normalize=True, max_length=256)
 
 
-def measured_twice(timed: Candidates, names: Sequence[str], console: Console) -> list[NDArray[np.float64]]:
+def measured_twice(timed: Candidates, names: Sequence[str]) -> list[NDArray[np.float64]]:
     """Milliseconds of A and of B, in the order of the names."""
     given = {"runtime": timed.runtime, "threads": timed.threads, "batch": timed.batch, "lengths": list(timed.lengths)}
     watches = [
@@ -54,7 +50,7 @@ def measured_twice(timed: Candidates, names: Sequence[str], console: Console) ->
         for watch in watches:
             watch.measure(names[first : first + timed.block])
         console.print(f"{timed.runtime}: {min(first + timed.block, len(names))} of {len(names)} measured twice")
-    return [np.array([watch.known[name]["median_ms"] for name in names]) for watch in watches]
+    return [np.array([watch.known[name].median_ms for name in names]) for watch in watches]
 
 
 def compared(space: SearchSpace, design: list[int], rest: list[int], a: Any, b: Any) -> dict[str, Any]:
@@ -82,9 +78,8 @@ def compared(space: SearchSpace, design: list[int], rest: list[int], a: Any, b: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "latency_model")
     parser.add_argument("--out", type=Path, default=Path("runs/latency-model"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--runtimes", nargs="+", default=["onnx-int8", "torch"], choices=get_args(RuntimeName))
     parser.add_argument("--space", default="minilm")
     parser.add_argument("--design", type=int, default=DESIGN, help="candidates that the model is fitted to")
@@ -94,7 +89,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=usable_cores())
     arguments = parser.parse_args()
     os.environ["SUBARCH_CACHE"] = str(arguments.out)  # nothing that a search measured, and nothing for one to find
-    space, console = SearchSpace.load(arguments.space), Console(stderr=True)
+    space = SearchSpace.load(arguments.space)
     design = spread(space.table, arguments.design)
     left = np.setdiff1d(np.arange(len(space)), design)
     rest = np.random.default_rng(0).permutation(left)[: arguments.others].tolist()
@@ -107,21 +102,18 @@ def main() -> None:
         "versions": versions(),
     }
     found |= {name: getattr(arguments, name) for name in ("batch", "length", "threads")}
-    table = Table("runtime", "median, 90th percentile: model", "measured again", "τ: model", "measured again")
+    rows = []
     for runtime in arguments.runtimes:
         place = cast(RuntimeName, runtime), arguments.threads, arguments.batch, [arguments.length]
-        a, b = measured_twice(Candidates(*place, blueprint, RECIPE, None), names, console)
+        a, b = measured_twice(Candidates(*place, blueprint, RECIPE, None), names)
         found[runtime] = row = compared(space, design, rest, a, b)
         found[runtime] |= {"milliseconds": {name: [x, y] for name, x, y in zip(names, a, b, strict=True)}}
-        table.add_row(
-            runtime,
-            f"{100 * row['median_error']:.1f} %, {100 * row['p90_error']:.1f} %",
-            f"{100 * row['median_error_twice']:.1f} %, {100 * row['p90_error_twice']:.1f} %",
-            f"{row['tau']:.3f}",
-            f"{row['tau_twice']:.3f}",
-        )
-    Console().print(table)
-    arguments.results.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        twice = f"{100 * row['median_error_twice']:.1f} %, {100 * row['p90_error_twice']:.1f} %"
+        of_model = f"{100 * row['median_error']:.1f} %, {100 * row['p90_error']:.1f} %"
+        rows.append([runtime, of_model, twice, f"{row['tau']:.3f}", f"{row['tau_twice']:.3f}"])
+    columns = ["runtime", "median, 90th percentile: model", "measured again", "τ: model", "measured again"]
+    show("latency predicted and measured", columns, rows)
+    write(found, arguments.results)
     print(json.dumps(found))
 
 

