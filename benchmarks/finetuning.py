@@ -240,21 +240,20 @@ class Bench:
             parts.dev,
             folder,
             fit=partial(fit, model, settings=self.settings),
-            predicted=labels_of,
             teacher=lambda examples: labels_of(examples.task, self.teacher(examples)),
             transform=Neighbourhood.load(known, encoder=model, seed=seed),
             pruning=pruning,
             about={"seed": seed, "model": model.parent.name},
         )
-        iterations = outcome.record["iterations"]
+        iterations = outcome.record.iterations
         return outcome.model, {
-            **outcome.record["cost"],
+            **outcome.record.cost.to_dict(),
             "chosen": str(outcome.theta),
-            "dev": outcome.record["best"]["score"],
-            "chosen_in": outcome.record["best"]["model"].split("/")[0],
-            "rows": [one["examples"] for one in iterations],
-            "mistakes": [one["mistakes"] for one in iterations],
-            "stopped": outcome.record["stopped"],
+            "dev": outcome.record.best.score,
+            "chosen_in": outcome.record.best.model.split("/")[0],
+            "rows": [one.examples for one in iterations],
+            "mistakes": [one.mistakes for one in iterations],
+            "stopped": outcome.record.stopped,
         }
 
     def teacher(self, examples: Examples) -> Logits:
@@ -282,9 +281,9 @@ class Bench:
             if len(both) > 1:
                 rows = [[json.loads(mine[seed].read_text()) for seed in both] for mine in files]
                 found = compare(self.parts.heldout, *rows)
-                facts = {name: found[name] for name in ("n_seeds", "p_seeds_least")}
+                facts = {"n_seeds": found.n_seeds, "p_seeds_least": found.p_seeds_least}
                 key = f"{'/'.join(one)} - {'/'.join(other)}"
-                self.found["comparisons"][key] = found["metrics"][self.metric] | facts
+                self.found["comparisons"][key] = found.metrics[self.metric].to_dict() | facts
 
     def write(self) -> None:
         write(self.found, self.path)

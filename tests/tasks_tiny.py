@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import random
 
+from subarch.finetuning.config import FinetuneConfig
+from subarch.run import records
+from subarch.run.machine import machine
 from subarch.tasks import Example, Examples, Task
 from tiny import TOPICS, WORDS
 
@@ -75,3 +78,28 @@ def quizzes(count: int, seed: int = 0, part: str = "train") -> Examples:
         choices = [sentence("harbour" if at == right else draw.choice(TOPICS[1:]), draw) for at in range(2 + n % 3)]
         rows.append(Example(str(n), str(n), (f"number {n}",), tuple(choices), right))
     return examples(QUIZ, rows, part)
+
+
+def tiny_metrics(config: FinetuneConfig) -> records.Metrics:
+    """What a fine-tuning with this configuration might leave, for those who read the configuration only."""
+    counted = records.ExampleStatistics(rows=1, groups=1)
+    scores = {"accuracy": 0.5}
+    return records.Metrics(
+        task=config.task,
+        metric="accuracy",
+        model="tiny",
+        data=records.TaskData(
+            source=config.data, division="", train=counted, dev=counted, heldout=counted, truncated=0.0
+        ),
+        fits=(),
+        diverged={},
+        best="",
+        chosen="",
+        heldout=records.HeldoutScores(scores=scores, seeds={}, fits=(), mean=scores, deviation={"accuracy": None}),
+        teacher=None,
+        cost=records.FitCost(trainings=0, examples_seen=0, seconds=0.0),
+        agora=None,
+        config=config.model_dump(mode="json"),
+        machine=records.Machine.model_validate(machine()),
+        versions={},
+    )

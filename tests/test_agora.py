@@ -14,17 +14,31 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tasks_tiny
 from subarch.errors import InvalidConfig, InvalidStudy, InvalidTask, TrainingDiverged
-from subarch.finetuning import diary
-from subarch.finetuning.agora import SHAPED, Outcome, agora, mistakes
+from subarch.finetuning import agora as module
+from subarch.finetuning.agora import (
+    PRUNINGS,
+    SAMPLE,
+    SHAPED,
+    Outcome,
+    adequate,
+    agora,
+    common,
+    forecast,
+    halving,
+    longest_common,
+    mistakes,
+    worded,
+)
 from subarch.finetuning.config import Theta
 from subarch.finetuning.neighbours import Made, Point
-from subarch.finetuning.pruning import PRUNINGS, common, forecast, halving, longest_common
-from subarch.tasks import TASKS, Example, Examples, score
+from subarch.tasks import TASKS, Example, Examples, Task, score
 from task_layouts import example
 
 WORKED = [(1e-4, 0, 0.35, 8), (1e-4, 10, 0.35, 8), (1e-4, 10, 0.45, 16), (1e-5, 10, 0.45, 8)]
@@ -38,6 +52,13 @@ def examples(part: str, labels: Sequence[float], task: str = "sst2", choices: tu
 def theta(*values: float, seed: int = 0) -> Theta:
     rate, decay, warm_up, batch = values
     return Theta(rate, decay, warm_up, int(batch), seed=seed)
+
+
+def logits_for(dev: Examples, predictions: list[float]) -> np.ndarray[Any, Any]:
+    """Outputs whose labels are these predictions."""
+    if dev.task.head == "regression":
+        return np.asarray(predictions)[:, None]
+    return np.eye(3)[np.asarray(predictions, dtype=int)]
 
 
 THETAS = [theta(*values) for values in WORKED]
@@ -95,7 +116,7 @@ class World:
             self.event()
         return SimpleNamespace(
             dev_scores=score(dev, flipped),
-            dev_logits=flipped,
+            dev_logits=logits_for(dev, flipped),
             epoch=1,
             history=[{"epoch": 1, "loss": 0.25}],
             steps=5,
@@ -128,7 +149,6 @@ class World:
             self.dev,
             self.folder / "agora",
             fit=self.fit,
-            predicted=options.pop("predicted", lambda task, logits: logits),
             teacher=options.pop("teacher", self.teacher),
             transform=options.pop("transform", self.transform),
             **options,
@@ -144,13 +164,13 @@ def test_the_loop_as_specified(tmp_path: Path) -> None:
     world = World(tmp_path, in_order)
     outcome = world.run(list(reversed(THETAS)))  # the best first
     record = outcome.record
-    assert record["stopped"] == "one set was left"
-    assert [[one["theta"] for one in i["trainings"]] for i in record["iterations"]] == [[0, 1, 2, 3], [0, 1], [0]]
-    assert [[one["theta"] for one in i["pruned"]] for i in record["iterations"]] == [[3, 2], [1], []]
+    assert record.stopped == "one set was left"
+    assert [[one.theta for one in i.trainings] for i in record.iterations] == [[0, 1, 2, 3], [0, 1], [0]]
+    assert [[one.theta for one in i.pruned] for i in record.iterations] == [[3, 2], [1], []]
     # one mistake of the best, of which τ makes two points, each time but the last
-    assert [i["examples"] for i in record["iterations"]] == [8, 10, 12]
-    assert [i["mistakes"] for i in record["iterations"]] == [1, 1, 1]
-    assert [i["points"] for i in record["iterations"]] == [2, 2, 0]
+    assert [i.examples for i in record.iterations] == [8, 10, 12]
+    assert [i.mistakes for i in record.iterations] == [1, 1, 1]
+    assert [i.points for i in record.iterations] == [2, 2, 0]
     assert world.log() == [
         "label dev0 10",
         *(f"fit iteration-1 {theta}" for theta in reversed(THETAS)),
@@ -172,19 +192,19 @@ def test_the_loop_as_specified(tmp_path: Path) -> None:
     assert outcome.model == tmp_path / "agora/iteration-1/model-0"
     assert [path.parent for path in tmp_path.rglob("model")] == [outcome.model]
     cost = {"trainings": 7, "examples_seen": 10 * (4 * 8 + 2 * 10 + 12), "training_seconds": 3.5, "points": 4}
-    assert record["cost"] | cost == record["cost"]
-    assert json.loads((tmp_path / "agora/agora.json").read_text()) == record
+    assert record.cost.to_dict() | cost == record.cost.to_dict()
+    assert json.loads((tmp_path / "agora/agora.json").read_text()) == record.to_dict()
 
 
 def test_points_to_read_are_recorded(tmp_path: Path) -> None:
-    first = World(tmp_path, in_order, points=30).run().record["iterations"][0]
-    assert (first["points"], first["labels"], first["dropped"]) == (30, {"positive": 30}, {"copy": 1})
-    assert len(first["sample"]) == diary.SAMPLE
+    first = World(tmp_path, in_order, points=30).run().record.iterations[0]
+    assert (first.points, first.labels, first.dropped) == (30, {"positive": 30}, {"copy": 1})
+    assert len(first.sample) == SAMPLE
     assert all(
-        point["origin"] == {"id": "dev0", "texts": ["dev 0"], "choices": [], "label": 0}
-        and point["point"]["label"] == 1
-        and (point["method"], point["similarity"]) == ("edits", 0.9)
-        for point in first["sample"]
+        point.origin.to_dict() == {"id": "dev0", "texts": ["dev 0"], "choices": [], "label": 0}
+        and point.point.label == 1
+        and (point.method, point.similarity) == ("edits", 0.9)
+        for point in first.sample
     )
 
 
@@ -194,7 +214,7 @@ def test_the_best_ever_may_be_an_earlier_or_a_later_one(tmp_path: Path) -> None:
     assert worse.data == TRAIN
     better = World(tmp_path / "b", lambda theta, rows: 4 if rows == 8 else 1).run()
     assert better.model.parent.name == "iteration-2"
-    assert len(better.data) == better.record["iterations"][1]["examples"] > 8
+    assert len(better.data) == better.record.iterations[1].examples > 8
     for outcome in (worse, better):
         assert [path.name for path in outcome.model.iterdir()] == ["model"]
     # called again, all is there
@@ -204,7 +224,7 @@ def test_the_best_ever_may_be_an_earlier_or_a_later_one(tmp_path: Path) -> None:
 
 def test_a_score_on_the_development_set_warns(tmp_path: Path) -> None:
     outcome = World(tmp_path, in_order).run()
-    assert outcome.record["warning"] == SHAPED
+    assert outcome.record.warning == SHAPED
     with pytest.warns(UserWarning, match="no estimate of quality"):
         assert outcome.dev_score == 0.9
 
@@ -212,47 +232,47 @@ def test_a_score_on_the_development_set_warns(tmp_path: Path) -> None:
 def test_one_set_is_one_training(tmp_path: Path) -> None:
     world = World(tmp_path)
     record = world.run(THETAS[:1]).record
-    assert (record["cost"]["trainings"], record["stopped"]) == (1, "one set was left")
+    assert (record.cost.trainings, record.stopped) == (1, "one set was left")
     assert not [line for line in world.log() if line.startswith("points")]
 
 
 def test_no_mistakes_end_it(tmp_path: Path) -> None:
     record = World(tmp_path, lambda theta, rows: 0).run().record
-    assert record["cost"]["trainings"] == 4
-    assert "no mistake on ℰ" in record["stopped"]
+    assert record.cost.trainings == 4
+    assert "no mistake on ℰ" in record.stopped
 
 
 def test_no_points_end_it(tmp_path: Path) -> None:
     world = World(tmp_path, points=0)
     record = world.run().record
-    assert record["cost"]["trainings"] == 4
-    assert "τ made no point" in record["stopped"]
+    assert record.cost.trainings == 4
+    assert "τ made no point" in record.stopped
     assert [line.split()[0] for line in world.log()] == ["label", *["fit"] * 4, "points"]
 
 
 def test_a_set_that_diverges_is_the_worst(tmp_path: Path) -> None:
     record = World(tmp_path, lambda theta, rows: None if theta == THETAS[2] else 1).run().record
-    first = record["iterations"][0]
-    assert first["pruned"][0] == {"theta": 2, "reason": "the worst"}
-    assert "is NaN" in first["trainings"][2]["failure"]
-    with pytest.raises(TrainingDiverged, match="none of 4 sets could be trained"):
+    first = record.iterations[0]
+    assert first.pruned[0].to_dict() == {"theta": 2, "reason": "the worst"}
+    assert "is NaN" in first.trainings[2].failure
+    with pytest.raises(TrainingDiverged, match="all 4 trainings diverged"):
         World(tmp_path / "all", lambda theta, rows: None).run()
 
 
 def test_what_was_found_before_all_sets_diverge_is_kept(tmp_path: Path) -> None:
     outcome = World(tmp_path, lambda theta, rows: 1 if rows == 8 else None).run()
-    assert [len(one["trainings"]) for one in outcome.record["iterations"]] == [4, 1]
-    assert outcome.record["iterations"][1] | {"mistakes": 0, "points": 0} == outcome.record["iterations"][1]
-    assert "no set could be trained any more: the loss of" in outcome.record["stopped"]
+    assert [len(one.trainings) for one in outcome.record.iterations] == [4, 1]
+    assert (outcome.record.iterations[1].mistakes, outcome.record.iterations[1].points) == (0, 0)
+    assert "no set could be trained any more: the loss of" in outcome.record.stopped
     assert (outcome.model / "model").is_file()
 
 
 def test_halving(tmp_path: Path) -> None:
     thetas = [theta(n / 1e4, 0, 0.1, 16) for n in range(1, 9)]
     record = World(tmp_path, lambda given, rows: int(given.learning_rate * 1e4)).run(thetas, pruning="halving").record
-    left = [[one["theta"] for one in iteration["trainings"]] for iteration in record["iterations"]]
+    left = [[one.theta for one in iteration.trainings] for iteration in record.iterations]
     assert left == [[*range(8)], [0, 1, 2, 3], [0, 1], [0]]
-    assert record["cost"]["trainings"] == forecast(8, "halving").most == 15
+    assert record.cost.trainings == forecast(8, "halving").most == 15
 
 
 # -- killed
@@ -279,7 +299,7 @@ def killed(folder: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> bool:
     if child == 0:
         signal.alarm(60)  # rather than wait forever
         world = World(folder, in_order, dies_at=at)
-        replaced, removed = os.replace, diary.shutil.rmtree
+        replaced, removed = os.replace, module.shutil.rmtree
 
         def replacing(old: Path, new: Path) -> None:
             world.event()  # written, not yet there
@@ -294,7 +314,7 @@ def killed(folder: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> bool:
             removed(path, **options)
 
         monkeypatch.setattr(os, "replace", replacing)
-        monkeypatch.setattr(diary.shutil, "rmtree", removing)
+        monkeypatch.setattr(module.shutil, "rmtree", removing)
         try:
             world.run()
         finally:
@@ -375,23 +395,23 @@ def test_a_teacher_must_be_adequate(tmp_path: Path) -> None:
         world.run(teacher=majority)
     assert not world.trained_on
     record = world.run(teacher=majority, inadequate=True).record
-    assert "balanced accuracy" in record["objection"]
-    assert record["iterations"][0]["labels"] == {"negative": 6}
+    assert "balanced accuracy" in record.objection
+    assert record.iterations[0].labels == {"negative": 6}
 
 
 def test_many_sets_must_be_asked_for(tmp_path: Path) -> None:
     nine = [theta(n / 1e4, n, 0.1, 16) for n in range(9)]
-    with pytest.raises(InvalidConfig, match="9 sets, which are up to 45 trainings; give 8 at most"):
+    with pytest.raises(InvalidConfig, match="9 sets, which take up to 45 trainings; give at most 8"):
         World(tmp_path).run(nine)
-    assert World(tmp_path).run(nine, many=True).record["cost"]["trainings"] <= 45
+    assert World(tmp_path).run(nine, many=True).record.cost.trainings <= 45
 
 
 def test_what_cannot_be_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match="0 sets"):
         World(tmp_path).run([])
-    with pytest.raises(InvalidConfig, match="2 sets, 1 different"):
+    with pytest.raises(InvalidConfig, match="2 sets, 1 of them different"):
         World(tmp_path).run([THETAS[0]] * 2)
-    with pytest.raises(InvalidConfig, match="known are common, halving"):
+    with pytest.raises(InvalidConfig, match="choose one of common, halving"):
         World(tmp_path).run(pruning="lcs")
     with pytest.raises(InvalidTask, match=r"train\.tsv: Agora needs labelled examples to train on"):
         World(tmp_path).run(train=TRAIN[:0])
@@ -502,8 +522,8 @@ def test_at_least_one_goes_the_best_never_and_it_ends(sets: list[Any], pruning: 
 
 
 def test_the_forecast() -> None:
-    assert str(forecast(8)) == "8 to 36 trainings"
-    assert str(forecast(1)) == "1 training"
+    assert worded(forecast(8)) == "8 to 36 trainings"
+    assert worded(forecast(1)) == "1 training"
     assert (forecast(480).most, forecast(8, "halving").most, forecast(5, "halving").most) == (
         115_440,
         15,
@@ -517,4 +537,51 @@ def test_the_forecast() -> None:
     assert (again.fewest, again.most) == (5, 8)
     most = 2 * 10 * (3 * 360 + 2 * 400 + 440 + 2 * 440) / 3600
     assert again.hours == (pytest.approx(10.0), pytest.approx(most))
-    assert str(forecast(1, examples=360, seconds=10)) == "1 training, 1 hours if no training stops early"
+    assert worded(forecast(1, examples=360, seconds=10)) == "1 training, 1 hours if no training stops early"
+
+
+# When a teacher is good enough
+
+
+def labelled(of: Task, labels: list[float], choices: int = 0) -> Examples:
+    texts = tuple(f"choice {n}" for n in range(choices))
+    rows = [Example(str(n), str(n), ("x",), texts, label) for n, label in enumerate(labels)]
+    return tasks_tiny.examples(of, rows, "validation")
+
+
+def test_two_classes_need_two_thirds_of_balanced_accuracy() -> None:
+    dev = labelled(tasks_tiny.SAME, [0, 0, 0, 1, 1, 1])
+    assert adequate(dev, [0, 0, 1, 1, 1, 0]) is None  # 2/3 of both
+    said = adequate(dev, [0, 0, 1, 1, 0, 0])
+    assert said == "its balanced accuracy on 6 examples of same, validation, is 0.500; a teacher needs 0.667"
+
+
+def test_a_majority_vote_on_unbalanced_classes_teaches_nothing() -> None:
+    dev = labelled(tasks_tiny.SAME, [0] * 9 + [1])
+    assert "balanced accuracy" in str(adequate(dev, [0] * 10))
+    # Balanced 0.83, but accuracy 0.7 under the 0.9 of the majority
+    assert adequate(dev, [0] * 6 + [1] * 4) == (
+        "its accuracy on 10 examples of same, validation, is 0.700; always predicting 'different' gives 0.900"
+    )
+    assert adequate(dev, [0] * 9 + [1]) is None
+
+
+def test_more_classes_need_more_than_the_majority() -> None:
+    dev = labelled(tasks_tiny.TOPIC, [0, 0, 1, 2])
+    assert "always predicting 'harbour' gives 0.500" in str(adequate(dev, [0, 0, 0, 0]))
+    assert adequate(dev, [0, 1, 1, 2]) is None
+
+
+def test_choices_are_compared_with_the_most_frequent_position() -> None:
+    two = labelled(tasks_tiny.QUIZ, [0, 0, 1, 1], choices=2)
+    assert "balanced accuracy" in str(adequate(two, [0, 1, 0, 1]))
+    assert adequate(two, [0, 0, 1, 1]) is None
+    four = labelled(tasks_tiny.QUIZ, [0, 0, 1, 2, 3], choices=4)
+    assert "always predicting '0' gives 0.400" in str(adequate(four, [0, 0, 3, 3, 1]))
+    assert adequate(four, [0, 1, 1, 2, 1]) is None
+
+
+def test_numbers_need_to_be_nearer_than_their_mean() -> None:
+    dev = labelled(tasks_tiny.PRICE, [1.0, 2.0, 3.0, 6.0])
+    assert "the mean gives 3.5" in str(adequate(dev, [3.0] * 4))
+    assert adequate(dev, [1.5, 2.0, 3.0, 5.0]) is None

@@ -58,13 +58,13 @@ def test_it_runs_on_real_parts_and_goes_on_where_it_was(tmp_path: Path) -> None:
         return fit(student, data, dev, theta, folder, settings=SETTINGS)
 
     thetas = [Theta(1e-3, epochs=1, batch_size=8), Theta(1e-5, epochs=1, batch_size=8)]
-    run = partial(agora, thetas, train, dev, tmp_path / "agora", predicted=labels_of, teacher=by_topic, transform=tau)
+    run = partial(agora, thetas, train, dev, tmp_path / "agora", teacher=by_topic, transform=tau)
     outcome = run(fit=fitted)  # type: ignore[arg-type]
-    assert [len(data) for data in seen] == [40, 40, 40 + outcome.record["iterations"][0]["points"]]
+    assert [len(data) for data in seen] == [40, 40, 40 + outcome.record.iterations[0].points]
     new = seen[-1].rows[40:]
     assert new
     assert not {identity(row.texts[0]) for row in new} & {*identities(train), *identities(dev), *identities(held)}
-    assert set(outcome.record["iterations"][0]["methods"]) == {"edits", "infilling"}
+    assert set(outcome.record.iterations[0].methods) == {"edits", "infilling"}
     # what is handed over is a stock folder; its score on what nothing has seen can be asked for
     again = score(dev, labels_of(dev.task, predict(outcome.model, dev, max_length=64)))
     with pytest.warns(UserWarning, match="no estimate"):

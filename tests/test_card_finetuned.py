@@ -61,7 +61,7 @@ def trained(
 ) -> tuple[Path, FinetuneConfig, dict[str, Any]]:
     own = {"task": "topics", "data": str(data_of(folder / "rows", kind)), "group": "page", "seeds": [0]}
     config = load(FinetuneConfig, None, own | OWN[kind] | SEARCH | others)
-    result = finetune(model, config, folder / "run")
+    result = finetune(model, config, folder / "run").to_dict()
     return folder / "run" / "finetuned" / "topics", config, result
 
 
@@ -119,12 +119,12 @@ def test_a_teacher_is_named_with_its_scores_and_its_licence(
     plain: tuple[Path, FinetuneConfig, dict[str, Any]], model: Path, tmp_path: Path
 ) -> None:
     teacher, config, _ = plain
-    folder, _, result = trained(model, tmp_path, teacher=teacher, soft_weight=0.25)
+    folder, _, result = trained(model, tmp_path, teacher=teacher)
     front, body = split(folder)
     assert front["license"] == "mit"  # that of the encoder, and of the teacher's card
     assert front["tags"] == ["subarch", "distillation"]
     assert "A text classifier, fine-tuned from tiny, a student of topics (run); made with subarch." in body
-    assert "| distillation | 0.25 of the loss, temperature 2 |" in body
+    assert "| distillation | soft targets of the teacher and labels |" in body
     ours, theirs = result["heldout"]["scores"]["accuracy"], result["teacher"]["heldout"]["accuracy"]
     assert f"| accuracy | {ours:.4g} | {theirs:.4g} | 0.3333 |" in body
     assert "Trained with one seed" in body

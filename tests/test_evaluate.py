@@ -21,6 +21,7 @@ from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs
 from subarch.tasks import read, score
 from subarch.tasks.division import parts_of
+from tasks_tiny import tiny_metrics
 from tiny import tiny_sentences, tiny_teacher
 
 
@@ -61,11 +62,11 @@ def test_a_labelled_part_is_scored(data: Path, models: list[Path]) -> None:
     found = evaluate(models[:1], asked(data), "validation")
     part = read("sst2", data, "validation")
     expected = score(part, labels_of(part.task, predict(models[0], part)))
-    assert {name: metric["value"] for name, metric in found["scores"]["metrics"].items()} == expected
-    assert found["warnings"] == []  # nobody knows what the model was trained on
+    assert {name: metric.value for name, metric in found.scores.metrics.items()} == expected
+    assert found.warnings == ()  # nobody knows what the model was trained on
     lines = (models[0] / "predictions-sst2-validation.jsonl").read_text().splitlines()
     assert len(lines) == 20
-    assert json.loads((models[0] / "report.json").read_text())["evaluations"] == [json.loads(json.dumps(found))]
+    assert json.loads((models[0] / "report.json").read_text())["evaluations"] == [found.to_dict()]
 
 
 def test_a_part_without_labels_is_predicted_and_no_submission_of_a_few_rows_is_made(
@@ -81,34 +82,27 @@ def test_a_part_without_labels_is_predicted_and_no_submission_of_a_few_rows_is_m
 
 
 def test_what_the_model_has_seen_is_said(data: Path, models: list[Path]) -> None:
-    config = load(FinetuneConfig, None, asked(data)).model_dump(mode="json")
-    (models[0] / "metrics.json").write_text(json.dumps({"config": config}))
-    parts = parts_of(load(FinetuneConfig, None, asked(data)))
-    # task and data are known from its fine-tuning
+    """The data of a fine-tuning is known from metrics.json, or for one of the fits from inputs.json beside it."""
+    config = load(FinetuneConfig, None, asked(data))
+    metrics = models[0] / "metrics.json"
+    metrics.write_text(tiny_metrics(config).to_json())
+    parts = parts_of(config)
     held = evaluate(models[:1], {}, "held-out")
-    assert (held["part"], held["statistics"]["rows"], held["warnings"]) == ("held-out", 20, [])
-    chose = evaluate(models[:1], {}, "dev")
-    assert [words.split(":")[0] for words in chose["warnings"]] == [
-        f"{len(parts.dev)} of {len(parts.dev)} examples chose the model"
-    ]
-    both = evaluate(models[:1], asked(data), "train")
-    assert [words.split(":")[0] for words in both["warnings"]] == [
-        f"{len(parts.train)} of 40 examples were learnt from",
-        f"{len(parts.dev)} of 40 examples chose the model",
-    ]
-    (models[0] / "metrics.json").write_text(json.dumps({"config": config | {"data": "elsewhere"}}))
-    (unknown,) = evaluate(models[:1], asked(data), "validation")["warnings"]
-    assert "cannot be told whether the model has seen these examples: elsewhere" in unknown
-
-
-def test_one_of_the_fits_knows_its_question(data: Path, models: list[Path]) -> None:
-    config = load(FinetuneConfig, None, asked(data)).model_dump(mode="json")
-    RunFolder(models[1].parent).write(StageInputs(config=config, sources={}))
-    assert evaluate(models[1:2], {}, "held-out")["statistics"]["rows"] == 20
+    assert (held.part, held.statistics.rows, held.warnings) == ("held-out", 20, ())
+    (chose,) = evaluate(models[:1], {}, "dev").warnings
+    assert chose.startswith(f"{len(parts.dev)} of {len(parts.dev)} examples are also in the dev part")
+    learnt, chose = evaluate(models[:1], asked(data), "train").warnings
+    assert learnt.startswith(f"{len(parts.train)} of 40 examples are also in the training data: ")
+    assert chose.startswith(f"{len(parts.dev)} of 40 examples are also in the dev part")
+    metrics.write_text(tiny_metrics(config.model_copy(update={"data": "elsewhere"})).to_json())
+    (unknown,) = evaluate(models[:1], asked(data), "validation").warnings
+    assert "whether the model was trained on these examples is unknown: elsewhere" in unknown
+    RunFolder(models[1].parent).write(StageInputs(config=config.model_dump(mode="json"), sources={}))
+    assert evaluate(models[1:2], {}, "held-out").statistics.rows == 20
 
 
 def test_refused(data: Path, models: list[Path]) -> None:
-    with pytest.raises(InvalidConfig, match="no record of what it was fine-tuned for; give --task"):
+    with pytest.raises(InvalidConfig, match="no record of its fine-tuning; give --task"):
         evaluate(models[:1], {}, "validation")
     with pytest.raises(InvalidTask, match="sst2 has no part 'nonsense'"):
         evaluate(models[:1], asked(data), "nonsense")

@@ -27,7 +27,7 @@ from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
 from subarch.run.records import MetricDrop
 from subarch.tasks import own_task, read, score
-from tasks_tiny import LABELS, topics
+from tasks_tiny import LABELS, tiny_metrics, topics
 from tiny_export import exported, tiny_model
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "export.md"
@@ -179,7 +179,7 @@ def tuned(tmp_path: Path) -> Path:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / f"{part}.jsonl").write_text("\n".join(lines))
     options = {"task": "topic", "data": str(tmp_path / "data"), "first": "text", "max_length": 32}
-    RunFolder(folder).write("metrics", {"config": load(FinetuneConfig, None, options).model_dump(mode="json")})
+    RunFolder(folder).write(tiny_metrics(load(FinetuneConfig, None, options)))
     return folder
 
 

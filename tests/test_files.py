@@ -18,8 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from subarch.models.tensors import save_tensors
-from subarch.run.files import content_hash, replaced, replaced_file, unreadable, write_json, write_text
+from subarch.run.files import content_hash, replaced, replaced_file, save_tensors, unreadable, write_json, write_text
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])

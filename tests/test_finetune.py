@@ -16,12 +16,12 @@ from transformers import AutoModelForSequenceClassification
 
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning import finetune as stage
-from subarch.finetuning import strategies
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune
 from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
 from subarch.run.folder import places
+from subarch.run.records import Metrics
 from subarch.tasks import score
 from subarch.tasks.division import parts_of
 from tasks_tiny import LABELS, topics
@@ -136,52 +136,52 @@ def test_diagnostic_sets_are_learnt_by_another_task() -> None:
 
 
 @pytest.fixture(scope="module")
-def done(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+def done(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Metrics]:
     run = tmp_path_factory.mktemp("run")
     return run, finetune(model, config(data), run, command="subarch finetune")
 
 
-def test_all_settings_are_tried_and_the_best_repeated(done: tuple[Path, dict[str, Any]]) -> None:
+def test_all_settings_are_tried_and_the_best_repeated(done: tuple[Path, Metrics]) -> None:
     _, found = done
-    tried = [(row["learning_rate"], row["seed"]) for row in found["fits"]]
-    best = max(found["fits"][:2], key=lambda row: row["dev"]["accuracy"])
-    assert tried == [(1e-3, 0), (1e-2, 0), (best["learning_rate"], 1)]
-    assert found["best"] == best["name"]
-    again = [best, found["fits"][2]]
-    assert found["chosen"] == max(again, key=lambda row: row["dev"]["accuracy"])["name"]
-    assert found["cost"]["examples_seen"] == sum(row["examples_seen"] for row in found["fits"])
-    assert (found["cost"]["trainings"], found["agora"]) == (3, None)
+    tried = [(row.learning_rate, row.seed) for row in found.fits]
+    best = max(found.fits[:2], key=lambda row: row.dev["accuracy"])
+    assert tried == [(1e-3, 0), (1e-2, 0), (best.learning_rate, 1)]
+    assert found.best == best.name
+    again = [best, found.fits[2]]
+    assert found.chosen == max(again, key=lambda row: row.dev["accuracy"]).name
+    assert found.cost.examples_seen == sum(row.examples_seen for row in found.fits)
+    assert (found.cost.trainings, found.agora) == (3, None)
 
 
-def test_the_chosen_model_is_scored_on_what_nothing_saw(done: tuple[Path, dict[str, Any]], data: Path) -> None:
+def test_the_chosen_model_is_scored_on_what_nothing_saw(done: tuple[Path, Metrics], data: Path) -> None:
     run, found = done
     folder, heldout = run / "finetuned" / "topics", parts_of(config(data)).heldout
     predicted = labels_of(heldout.task, predict(folder, heldout))
-    assert score(heldout, predicted) == found["heldout"]["scores"]
+    assert score(heldout, predicted) == found.heldout.scores
     told = json.loads((folder / "heldout.json").read_text())
     assert told["ids"] == [one.id for one in heldout]
-    seed = found["chosen"].rpartition("-s")[2]
+    seed = found.chosen.rpartition("-s")[2]
     assert told["seeds"][seed] == predicted
-    accuracies = [scores["accuracy"] for scores in found["heldout"]["seeds"].values()]
-    assert found["heldout"]["mean"]["accuracy"] == pytest.approx(sum(accuracies) / 2)
-    assert found["heldout"]["deviation"]["accuracy"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / math.sqrt(2))
+    accuracies = [scores["accuracy"] for scores in found.heldout.seeds.values()]
+    assert found.heldout.mean["accuracy"] == pytest.approx(sum(accuracies) / 2)
+    assert found.heldout.deviation["accuracy"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / math.sqrt(2))
     assert AutoModelForSequenceClassification.from_pretrained(folder).config.id2label == dict(enumerate(sorted(LABELS)))
 
 
-def test_the_score_is_assessed_beside_the_model(done: tuple[Path, dict[str, Any]]) -> None:
+def test_the_score_is_assessed_beside_the_model(done: tuple[Path, Metrics]) -> None:
     run, found = done
     folder = run / "finetuned" / "topics"
     (told,) = json.loads((folder / "report.json").read_text())["evaluations"]
     assert (told["task"], told["part"], told["command"]) == ("topics", "held-out", "subarch finetune")
     accuracy = told["scores"]["metrics"]["accuracy"]
-    assert accuracy["value"] == pytest.approx(found["heldout"]["mean"]["accuracy"])
-    assert sorted(accuracy["seeds"]) == sorted(scores["accuracy"] for scores in found["heldout"]["seeds"].values())
+    assert accuracy["value"] == pytest.approx(found.heldout.mean["accuracy"])
+    assert sorted(accuracy["seeds"]) == sorted(scores["accuracy"] for scores in found.heldout.seeds.values())
     # of single examples what the model says that was chosen
-    right = round(20 * found["heldout"]["scores"]["accuracy"])
+    right = round(20 * found.heldout.scores["accuracy"])
     assert sum(row[n] for n, row in enumerate(told["confusion"]["counts"])) == right
     assert told["mistakes"]["count"] == 20 - right
     lines = [json.loads(line) for line in (folder / "predictions-topics-held-out.jsonl").read_text().splitlines()]
-    seed = found["chosen"].rpartition("-s")[2]
+    seed = found.chosen.rpartition("-s")[2]
     names = sorted(LABELS)
     predicted = json.loads((folder / "heldout.json").read_text())["seeds"][seed]
     assert [line["prediction"] for line in lines] == [names[int(value)] for value in predicted]
@@ -189,29 +189,44 @@ def test_the_score_is_assessed_beside_the_model(done: tuple[Path, dict[str, Any]
     assert not list(folder.parent.glob(".*"))
 
 
-def test_the_models_of_the_best_setting_stay_and_no_others(done: tuple[Path, dict[str, Any]]) -> None:
+def test_held_out_examples_seen_in_training_are_said_everywhere(model: Path, tmp_path: Path) -> None:
+    for part, one in (("train", rows(24, 0)), ("dev", rows(6, 1)), ("test", rows(6, 2) + rows(24, 0)[:3])):
+        write_csv(tmp_path / "data" / f"{part}.csv", one)
+    asked = config(tmp_path / "data", group=None, learning_rate=[1e-2], seeds=[0], epochs=1)
+    with pytest.warns(UserWarning, match="3 of the 9 rows of held-out also are in train"):
+        found = finetune(model, asked, tmp_path)
+    assert found.data.overlaps == {"held-out in train": 3}
+    folder = tmp_path / "finetuned" / "topics"
+    caution = "3 of 9 examples are also in the training data: the score overestimates the quality on new data"
+    (told,) = json.loads((folder / "report.json").read_text())["evaluations"]
+    assert told["warnings"] == [caution]
+    assert caution in (folder / "report.html").read_text()
+    assert "3 held-out examples are also in train, so" in (folder / "README.md").read_text()
+
+
+def test_the_models_of_the_best_setting_stay_and_no_others(done: tuple[Path, Metrics]) -> None:
     run, found = done
     fits = run / "finetuned" / "topics.fits"
-    assert sorted(path.name for path in fits.glob("*/")) == sorted(found["heldout"]["fits"])
-    assert all((fits / name / "model.safetensors").is_file() for name in found["heldout"]["fits"])
+    assert sorted(path.name for path in fits.glob("*/")) == sorted(found.heldout.fits)
+    assert all((fits / name / "model.safetensors").is_file() for name in found.heldout.fits)
 
 
 def test_the_same_again_trains_nothing(
-    done: tuple[Path, dict[str, Any]], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[Path, Metrics], model: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, found = done
-    monkeypatch.setattr(strategies, "fit", None)
+    monkeypatch.setattr(stage, "fit", None)
     assert finetune(model, config(data, threads=2), run) == found
     with pytest.raises(InvalidStudy, match=r"changed since this was started: epochs = 3 now and was 2; .*--restart"):
         finetune(model, config(data, epochs=3), run)
 
 
 def test_killed_after_any_fit_it_repeats_none_of_them(
-    done: tuple[Path, dict[str, Any]], model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    done: tuple[Path, Metrics], model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, whole = done
     trained: list[str] = []
-    real: Callable[..., Any] = strategies.fit
+    real: Callable[..., Any] = stage.fit
 
     def fit(*given: Any, **others: Any) -> Any:
         is_there = given[4].is_dir()
@@ -221,7 +236,7 @@ def test_killed_after_any_fit_it_repeats_none_of_them(
             raise KeyboardInterrupt
         return found
 
-    monkeypatch.setattr(strategies, "fit", fit)
+    monkeypatch.setattr(stage, "fit", fit)
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             finetune(model, config(data), tmp_path)
@@ -229,11 +244,11 @@ def test_killed_after_any_fit_it_repeats_none_of_them(
     with pytest.raises(TypeError):
         finetune(model, config(data), tmp_path)
     monkeypatch.undo()
-    monkeypatch.setattr(strategies, "fit", fit)
+    monkeypatch.setattr(stage, "fit", fit)
     found = finetune(model, config(data), tmp_path)
-    assert trained == [row["name"] for row in whole["fits"]]
-    assert found["heldout"] == whole["heldout"]
-    assert [row["dev"] for row in found["fits"]] == [row["dev"] for row in whole["fits"]]
+    assert trained == [row.name for row in whole.fits]
+    assert found.heldout == whole.heldout
+    assert [row.dev for row in found.fits] == [row.dev for row in whole.fits]
 
 
 def test_a_mistyped_question_is_not_insisted_on(model: Path, data: Path, tmp_path: Path) -> None:
@@ -241,30 +256,31 @@ def test_a_mistyped_question_is_not_insisted_on(model: Path, data: Path, tmp_pat
         finetune(model, config(data, label="stars"), tmp_path)
     one = {"learning_rate": [1e-2], "seeds": [3], "epochs": 1}
     found = finetune(model, config(data, **one), tmp_path)
-    assert len(found["fits"]) == 1  # Θ of one element, one seed
-    assert found["heldout"]["deviation"] == {"accuracy": None, "macro_f1": None}
+    assert len(found.fits) == 1  # Θ of one element, one seed
+    assert found.heldout.deviation == {"accuracy": None, "macro_f1": None}
     found = finetune(model, config(data, **one | {"seeds": [4]}), tmp_path, restart=True)
-    assert [row["seed"] for row in found["fits"]] == [4]
+    assert [row.seed for row in found.fits] == [4]
 
 
 def test_a_setting_that_diverges_is_told_and_left_out(model: Path, data: Path, tmp_path: Path) -> None:
     found = finetune(model, config(data, learning_rate=[1e38, 1e-2], warm_up=[0.0], seeds=[0]), tmp_path / "a")
-    assert [row["learning_rate"] for row in found["fits"]] == [1e-2]
-    assert list(found["diverged"]) == ["lr1e+38-wd0.01-wu0-b8-e2-d0-s0"]
+    assert [row.learning_rate for row in found.fits] == [1e-2]
+    assert list(found.diverged) == ["lr1e+38-wd0.01-wu0-b8-e2-d0-s0"]
     with pytest.raises(TrainingDiverged, match="all 1 settings"):
         finetune(model, config(data, learning_rate=[1e38], warm_up=[0.0]), tmp_path / "b")
 
 
 def test_a_teacher_is_learnt_from_if_it_is_adequate(
-    done: tuple[Path, dict[str, Any]], model: Path, data: Path, tmp_path: Path
+    done: tuple[Path, Metrics], model: Path, data: Path, tmp_path: Path
 ) -> None:
     run, _ = done
     teacher = run / "finetuned" / "topics"
     one = {"learning_rate": [1e-2], "seeds": [0], "teacher": teacher}
     found = finetune(model, config(data, **one), tmp_path / "good")
-    told = found["teacher"]
-    assert told["objection"] is None
-    assert told["heldout"] == json.loads((teacher / "metrics.json").read_text())["heldout"]["scores"]
+    told = found.teacher
+    assert told is not None
+    assert told.objection is None
+    assert told.heldout == json.loads((teacher / "metrics.json").read_text())["heldout"]["scores"]
     # A teacher that always says the same
     weights = teacher.parent / "bad"
     stock = AutoModelForSequenceClassification.from_pretrained(teacher)
@@ -274,10 +290,10 @@ def test_a_teacher_is_learnt_from_if_it_is_adequate(
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (weights / name).write_bytes((teacher / name).read_bytes())
     bad = config(data, **one | {"teacher": weights})
-    with pytest.raises(InvalidTask, match="no adequate teacher: its accuracy"):
+    with pytest.raises(InvalidTask, match="not an adequate teacher: its accuracy"):
         finetune(model, bad, tmp_path / "bad")
     found = finetune(model, bad.model_copy(update={"any_teacher": True, "epochs": 1}), tmp_path / "bad")
-    assert "always to say" in found["teacher"]["objection"]
+    assert "always predicting" in found.teacher.objection
 
 
 def test_places(tmp_path: Path) -> None:

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 
 from subarch.errors import InvalidConfig, InvalidTask, InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
-from subarch.finetuning import strategies
+from subarch.finetuning import finetune as stage
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
 from subarch.finetuning.finetune import finetune
 from subarch.finetuning.fit import fit
 from subarch.models.heads import labels_of, predict
 from subarch.run.configuration import load
+from subarch.run.records import Metrics
 from subarch.tasks import score
 from subarch.tasks.division import parts_of
 from tasks_tiny import LABELS, topics
@@ -63,15 +64,15 @@ def config(data: Path, teacher: Path, **others: Any) -> FinetuneConfig:
     return load(FinetuneConfig, None, asked(data, teacher, **others))
 
 
-Done = tuple[Path, dict[str, Any], list[str]]
+Done = tuple[Path, Metrics, list[str]]
 
 
 @pytest.fixture(scope="module")
 def done(model: Path, teacher: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
-    """Run folder, metrics.json, and what was said."""
+    """Run folder, what metrics.json holds, and what was said."""
     run, said = tmp_path_factory.mktemp("run"), list[str]()
     found = finetune(model, config(data, teacher, masked_lm=model), run, say=said.append)
-    return run, json.loads(json.dumps(found)), said
+    return run, found, said
 
 
 def record_of(run: Path) -> Any:
@@ -87,46 +88,49 @@ def test_settings_are_tried_by_agora_and_the_best_repeated_on_its_data(done: Don
     assert 0 < made <= 2 * first["mistakes"]
     assert set(first["methods"]) == {"edits", "infilling"}
     # both settings, the better one on more data, the better one of all with the other seed
-    rows = found["fits"]
-    assert [row["seed"] for row in rows] == [0, 0, 0, 1]
-    assert [row["examples_seen"] for row in rows[:3]] == [24, 24, 24 + made]
-    best = max(rows[:3], key=lambda row: row["dev"]["accuracy"])
+    rows = found.fits
+    assert [row.seed for row in rows] == [0, 0, 0, 1]
+    assert [row.examples_seen for row in rows[:3]] == [24, 24, 24 + made]
+    best = max(rows[:3], key=lambda row: row.dev["accuracy"])
     assert best is rows[2]
-    assert found["best"] == best["name"]
-    assert rows[3]["learning_rate"] == best["learning_rate"]
-    assert rows[3]["examples_seen"] == 24 + made == found["agora"]["examples"]
-    assert found["heldout"]["fits"] == [best["name"], rows[3]["name"]]
-    names = [row["name"] for row in rows]
+    assert found.best == best.name
+    assert rows[3].learning_rate == best.learning_rate
+    assert rows[3].examples_seen == 24 + made == found.agora.examples
+    assert found.heldout.fits == (best.name, rows[3].name)
+    names = [row.name for row in rows]
     assert len(set(names)) == 4
     assert {name.split("/")[0] for name in names if "/" in name} <= {"iteration-1", "iteration-2"}
-    assert all(len(row["history"]) == row["epoch"] == 1 for row in rows)
+    assert all(len(row.history) == row.epoch == 1 for row in rows)
 
 
 def test_all_of_the_cost_is_counted(done: Done) -> None:
     run, found, _ = done
-    cost, own = found["cost"], record_of(run)["cost"]
-    again = found["fits"][3]
-    assert (cost["trainings"], own["trainings"]) == (4, 3)
-    assert cost["examples_seen"] == own["examples_seen"] + again["examples_seen"]
+    cost, own = found.cost, record_of(run)["cost"]
+    again = found.fits[3]
+    assert (cost.trainings, own["trainings"]) == (4, 3)
+    assert cost.examples_seen == own["examples_seen"] + again.examples_seen
     spent = [own[name] for name in ("training_seconds", "points_seconds", "labels_seconds")]
     assert min(spent) > 0
-    assert cost["seconds"] == pytest.approx(sum(spent) + again["seconds"])
-    assert found["agora"]["cost"] == own
+    assert cost.seconds == pytest.approx(sum(spent) + again.seconds)
+    assert found.agora is not None
+    assert found.agora.cost.to_dict() == own
 
 
 def test_what_to_expect_is_said_once_and_kept(done: Done, data: Path, teacher: Path) -> None:
     _, found, said = done
-    expected = found["agora"]["forecast"]
-    assert (expected["fewest"], expected["most"]) == (2 + 1, 2 + 1 + 1)
+    assert found.agora is not None
+    expected = found.agora.forecast
+    assert (expected.fewest, expected.most) == (2 + 1, 2 + 1 + 1)
     # 24 rows, and a third of 12 on dev; 8 of the 12 are wrong for who says always the same, 2 points each
     least, most = 3 * 28, 2 * 28 + 2 * (28 + 16)
-    low, high = expected["hours"]
+    assert expected.hours is not None
+    low, high = expected.hours
     assert high / low == pytest.approx(most / least)
     seconds = low * 3600 / least
     assert 1e-5 < seconds < 1
     (sentence,) = said
     assert sentence.startswith("Agora over 2 settings: 3 to 4 trainings, ")
-    assert "hours if no training stops early; this counts the best setting again with seed 1" in sentence
+    assert "hours if no training stops early; this includes repeating the best setting with seed 1" in sentence
 
 
 def test_what_is_left_is_a_stock_model_its_scores_and_how_the_data_grew(
@@ -134,9 +138,9 @@ def test_what_is_left_is_a_stock_model_its_scores_and_how_the_data_grew(
 ) -> None:
     run, found, _ = done
     folder, heldout = run / "finetuned" / "topics", parts_of(config(data, teacher)).heldout
-    assert score(heldout, labels_of(heldout.task, predict(folder, heldout))) == found["heldout"]["scores"]
+    assert score(heldout, labels_of(heldout.task, predict(folder, heldout))) == found.heldout.scores
     assert sorted(path.name for path in (run / "finetuned" / "topics.fits").iterdir() if path.name[0] != ".") == sorted(
-        ["inputs.json", *found["heldout"]["fits"]]
+        ["inputs.json", *found.heldout.fits]
     )
     assert [path.name for path in (run / "finetuned").iterdir() if path.name[0] == "."] == []
     record = record_of(run)
@@ -145,15 +149,15 @@ def test_what_is_left_is_a_stock_model_its_scores_and_how_the_data_grew(
     assert "Agora: topics" in page
     assert f"the training data grew from 24 to {24 + record['cost']['points']} examples" in page
     # and a score on dev is told for what it is
-    (caution,) = evaluate([Path(shutil.copytree(folder, tmp_path / "copy"))], {}, "dev")["warnings"]
-    assert "12 of 12 examples chose the model: the score is no estimate of quality" in caution
+    (caution,) = evaluate([Path(shutil.copytree(folder, tmp_path / "copy"))], {}, "dev").warnings
+    assert "12 of 12 examples are also in the dev part, which chose the model" in caution
 
 
 def test_the_same_again_trains_nothing(
     done: Done, model: Path, data: Path, teacher: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, found, _ = done
-    monkeypatch.setattr(strategies, "fit", None)
+    monkeypatch.setattr(stage, "fit", None)
     assert finetune(model, config(data, teacher, masked_lm=model), run) == found
 
 
@@ -227,24 +231,24 @@ def test_one_setting_is_one_iteration_and_that_is_said(model: Path, data: Path, 
     said = list[str]()
     one = config(data, teacher, learning_rate=[2e-3], seeds=[0], agora="halving")
     found = finetune(model, one, tmp_path, say=said.append)
-    assert (found["cost"]["trainings"], found["agora"]["iterations"]) == (1, 1)
-    assert (found["agora"]["points"], found["agora"]["stopped"]) == (0, "one set was left")
+    assert (found.cost.trainings, found.agora.iterations) == (1, 1)
+    assert (found.agora.points, found.agora.stopped) == (0, "one set was left")
     (sentence,) = said
     assert sentence.startswith("Agora over one setting: 1 training, ")
-    assert sentence.endswith("with one setting no example is made, and no setting taken out")
+    assert sentence.endswith("with one setting no examples are made and nothing is pruned")
 
 
 def test_what_cannot_be_run_is_refused_before_anything_is_trained(
     model: Path, data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(strategies, "fit", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(stage, "fit", lambda *_, **__: pytest.fail("trained"))
     nine = [n / 1e4 for n in range(1, 10)]
-    with pytest.raises(InvalidConfig, match="9 sets, which are up to 45 trainings; give 8 at most"):
+    with pytest.raises(InvalidConfig, match="9 sets, which take up to 45 trainings; give at most 8"):
         finetune(model, config(data, teacher, learning_rate=nine), tmp_path)
-    with pytest.raises(InvalidTeacher, match="has no masked-LM head"):
+    with pytest.raises(InvalidTeacher, match="infilling needs a masked-LM head"):
         finetune(model, config(data, teacher, masked_lm=teacher), tmp_path)
     wrong = fit(model, topics(12, 7), topics(6, 8), Theta(0.0, epochs=1), tmp_path / "bad", settings=SETTINGS)
-    with pytest.raises(InvalidTask, match="is no adequate teacher"):
+    with pytest.raises(InvalidTask, match="is not an adequate teacher"):
         finetune(model, config(data, wrong.folder), tmp_path)
 
 

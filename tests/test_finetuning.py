@@ -16,13 +16,10 @@ from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassif
 
 from subarch.errors import InvalidStudy, InvalidTask, InvalidTeacher, TrainingDiverged
 from subarch.finetuning import fit as finetuning
-from subarch.finetuning import trainer as fit_trainer
 from subarch.finetuning.config import FitSettings, Theta
-from subarch.finetuning.fit import Fitted, fit
-from subarch.finetuning.occurring import Occurring
-from subarch.finetuning.trainer import class_weights, loss_of
+from subarch.finetuning.fit import Fitted, Occurring, fit, loss_of
 from subarch.models.heads import labels_of, predict
-from subarch.tasks import Example, Examples, score
+from subarch.tasks import Examples, score
 from tasks_tiny import QUIZ, SAME, TOPIC, examples, pairs, prices, quizzes, topics
 from tiny import tiny_teacher
 
@@ -243,10 +240,10 @@ def test_patience_begins_after_the_warm_up(model: Path, tmp_path: Path) -> None:
 def test_a_batch_in_parts_trains_like_the_whole(
     fitted: Fitted, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fit_trainer, "TRAINED_TOKENS", 20)
+    monkeypatch.setattr(finetuning, "TRAINED_TOKENS", 20)
     parts: list[int] = []
-    collate = fit_trainer.collate
-    monkeypatch.setattr(fit_trainer, "collate", lambda rows, *others: parts.append(len(rows)) or collate(rows, *others))
+    collate = finetuning.collate
+    monkeypatch.setattr(finetuning, "collate", lambda rows, *others: parts.append(len(rows)) or collate(rows, *others))
     found = refit(model, tmp_path / "fit")
     assert max(parts) <= 2
     assert found.steps == fitted.steps
@@ -254,14 +251,17 @@ def test_a_batch_in_parts_trains_like_the_whole(
     assert found.history[0]["loss"] == pytest.approx(fitted.history[0]["loss"], abs=1e-4)
 
 
-def test_soft_targets_alone_are_followed_against_the_labels(model: Path, tmp_path: Path) -> None:
+def test_soft_targets_alone_are_followed_against_the_labels(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning, "SOFT_WEIGHT", 1.0)
     train = topics(44)
     turned = np.full((44, 3), -4.0, np.float32)
     turned[np.arange(44), (np.array(train.labels) + 1) % 3] = 4.0
     rows = [dataclasses.replace(one, label=(int(one.id) + 1) % 3) for one in topics(21, 1)]
-    dev, settings = examples(TOPIC, rows, "validation"), dataclasses.replace(SETTINGS, soft_weight=1.0)
+    dev = examples(TOPIC, rows, "validation")
     theta = dataclasses.replace(FAST, learning_rate=1e-2, epochs=4)
-    assert refit(model, tmp_path / "fit", theta, teacher=turned, dev=dev, settings=settings).dev_score > 0.8
+    assert refit(model, tmp_path / "fit", theta, teacher=turned, dev=dev).dev_score > 0.8
 
 
 def test_divergence_is_said(model: Path, tmp_path: Path) -> None:
@@ -274,12 +274,10 @@ def test_divergence_is_said(model: Path, tmp_path: Path) -> None:
 LOGITS = torch.tensor([[0.0, 1.0, -1.0], [2.0, 0.0, 0.5]])
 
 
-def test_cross_entropy_is_summed_and_weighted() -> None:
+def test_cross_entropy_is_summed() -> None:
     batch = {"labels": torch.tensor([1, 2])}
     first, second = (-torch.log_softmax(LOGITS, 1)[row, label].item() for row, label in ((0, 1), (1, 2)))
     assert loss_of(LOGITS, batch).item() == pytest.approx(first + second, rel=1e-6)
-    weights = torch.tensor([9.0, 2.0, 0.5])
-    assert loss_of(LOGITS, batch, weights).item() == pytest.approx(2 * first + 0.5 * second, rel=1e-6)
 
 
 def test_soft_targets_add_the_divergence_at_a_temperature() -> None:
@@ -290,9 +288,9 @@ def test_soft_targets_add_the_divergence_at_a_temperature() -> None:
     for teacher, student in zip(soft.numpy(), LOGITS.numpy(), strict=True):
         p, q = (np.exp(one / 2) / np.exp(one / 2).sum() for one in (teacher, student))
         divergence += 4 * float((p * np.log(p / q)).sum())
-    assert loss_of(LOGITS, batch, None, 0.25, 2.0).item() == pytest.approx(0.75 * hard + 0.25 * divergence, rel=1e-5)
+    assert loss_of(LOGITS, batch, 0.25, 2.0).item() == pytest.approx(0.75 * hard + 0.25 * divergence, rel=1e-5)
     same = {"labels": batch["labels"], "soft": LOGITS}
-    assert loss_of(LOGITS, same, None, 1.0, 3.0).item() == pytest.approx(0, abs=1e-6)
+    assert loss_of(LOGITS, same, 1.0, 3.0).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_missing_choices_add_nothing_to_loss_or_gradient() -> None:
@@ -300,9 +298,9 @@ def test_missing_choices_add_nothing_to_loss_or_gradient() -> None:
     padded = torch.cat([full, torch.full((1, 1), -torch.inf)], 1)
     soft = torch.tensor([[2.0, 0.0, 1.0]])
     labels = torch.tensor([1])
-    less = loss_of(full, {"labels": labels, "soft": soft}, None, 0.5, 2.0)
+    less = loss_of(full, {"labels": labels, "soft": soft}, 0.5, 2.0)
     wide = torch.cat([soft, torch.full((1, 2), -torch.inf)], 1)
-    more = loss_of(padded, {"labels": labels, "soft": wide}, None, 0.5, 2.0)
+    more = loss_of(padded, {"labels": labels, "soft": wide}, 0.5, 2.0)
     assert more.item() == pytest.approx(less.item())
     gradients = [torch.autograd.grad(loss, full, retain_graph=True)[0] for loss in (less, more)]
     torch.testing.assert_close(*gradients)
@@ -311,20 +309,7 @@ def test_missing_choices_add_nothing_to_loss_or_gradient() -> None:
 def test_regression_is_squared_error_to_label_and_teacher() -> None:
     logits = torch.tensor([[1.0], [3.0]])
     batch = {"labels": torch.tensor([0.0, 1.0]), "soft": torch.tensor([[2.0], [3.0]])}
-    assert loss_of(logits, batch, None, 0.25).item() == pytest.approx(0.75 * (1 + 4) + 0.25 * (1 + 0))
-
-
-def test_class_weights_are_balanced() -> None:
-    from sklearn.utils.class_weight import compute_class_weight
-
-    labels = [0] * 6 + [1] * 3 + [2]
-    rows = [Example(str(n), str(n), ("x",), label=label) for n, label in enumerate(labels)]
-    weights = class_weights(examples(TOPIC, rows, "train"))
-    assert weights is not None
-    np.testing.assert_allclose(
-        weights, compute_class_weight("balanced", classes=np.arange(3), y=np.array(labels)), rtol=1e-6
-    )
-    assert class_weights(quizzes(4)) is None
+    assert loss_of(logits, batch, 0.25).item() == pytest.approx(0.75 * (1 + 4) + 0.25 * (1 + 0))
 
 
 # What is refused
@@ -340,10 +325,10 @@ def relabelled(part: Examples, label: float | None) -> Examples:
         ({"train": topics(0)}, "is empty"),
         ({"dev": topics(0, part="validation")}, "validation of topic is empty"),
         ({"train": relabelled(topics(9), None)}, "without a label"),
-        ({"train": relabelled(topics(9), 3)}, "label of example '0' is 3, not one of 0 to 2"),
-        ({"train": relabelled(prices(9), float("nan")), "dev": prices(9)}, "is nan, not a finite number"),
-        ({"train": quizzes(9), "dev": relabelled(quizzes(9), 2)}, "not one of 0 to 1"),
-        ({"dev": pairs(9)}, "same is to be scored"),
+        ({"train": relabelled(topics(9), 3)}, "label of example '0' is 3; expected one of 0 to 2"),
+        ({"train": relabelled(prices(9), float("nan")), "dev": prices(9)}, "is nan; expected a finite number"),
+        ({"train": quizzes(9), "dev": relabelled(quizzes(9), 2)}, "expected one of 0 to 1"),
+        ({"dev": pairs(9)}, "dev of same"),
         ({"train": dataclasses.replace(topics(9), rows=topics(9).rows[::3])}, "the same label"),
         ({"teacher": np.zeros((44, 2), np.float32)}, "44 examples and 3 outputs"),
         ({"teacher": np.full((44, 3), np.nan, np.float32)}, "not finite"),

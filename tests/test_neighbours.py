@@ -17,8 +17,20 @@ import torch
 from transformers import AutoModelForMaskedLM
 
 from subarch.errors import InvalidConfig, InvalidTeacher
-from subarch.finetuning.neighbours import Neighbourhood, identities, locked_in, slots_of
-from subarch.finetuning.rewording import LIKELIEST, Draft, Embedding, Infilling, Method, Nearest, edited, overlap
+from subarch.finetuning.neighbours import (
+    LIKELIEST,
+    Draft,
+    Embedding,
+    Infilling,
+    Method,
+    Nearest,
+    Neighbourhood,
+    edited,
+    identities,
+    locked_in,
+    overlap,
+    slots_of,
+)
 from subarch.models.teacher import Teacher
 from subarch.tasks import TASKS, Example, Examples
 from subarch.text.read import identity
@@ -159,7 +171,7 @@ def test_roberta_fills_whole_words(tmp_path: Path) -> None:
 
 def test_a_model_without_head_cannot_infill(tmp_path: Path) -> None:
     folder = tiny_teacher(tmp_path, layers=0)
-    with pytest.raises(InvalidTeacher, match=r"no masked-LM head, .* infilling needs; name a masked language model"):
+    with pytest.raises(InvalidTeacher, match=r"infilling needs a masked-LM head .*; name a masked language model"):
         Neighbourhood.load([examples("train", [(TEN,)])], masked_lm=folder)
 
 

@@ -10,20 +10,17 @@ import numpy as np
 import pytest
 
 import report_fixture
-from subarch.evaluation.assess import assess
-from subarch.finetuning.diary import Training, grown, told
+from subarch.evaluation.evaluate import assess
+from subarch.finetuning.agora import Training, _grown, _iteration
 from subarch.finetuning.neighbours import Point
+from subarch.run.records import AgoraPruned
 from subarch.show import RunData, finetuning, growth, render, tables
 from subarch.show.tables import LONGEST
-from subarch.tasks import TASKS, Examples, Task
+from subarch.tasks import TASKS, Examples
 from subarch.tasks.examples import Example
 from test_report import Page, plots
 
 LONG = "a long passage " * 40
-
-
-def decide(task: Task, logits: Any) -> list[float]:
-    return [float(value) for value in (logits[:, 0] if task.head == "regression" else logits.argmax(1))]
 
 
 def part_of(task: str, part: str, labels: Any, texts: tuple[str, ...] = ("first", "second")) -> Examples:
@@ -39,31 +36,39 @@ def example(texts: tuple[str, ...] = ("The cat sat.", LONG)) -> list[dict[str, A
     ours, theirs = ([right * 2 + source.normal(size=(60, 2)) * noise for _ in range(2)] for noise in (1.0, 2.0))
     stsb = part_of("stsb", "heldout", (source.random(30) * 5).tolist(), texts)
     near = np.asarray(stsb.labels)[:, None] + source.normal(size=(30, 1))
-    test = assess(part_of("rte", "test", [None] * 9, texts), [ours[0][:9]], decide)
+    test = assess(part_of("rte", "test", [None] * 9, texts), [ours[0][:9]]).to_dict()
     return [
-        {"name": "rte", "evaluations": [assess(rte, ours, decide, theirs), test], "agora": agora(rte)},
-        {"name": "runs", "evaluations": [assess(stsb, [near], decide)], "agora": None},
+        {"name": "rte", "evaluations": [assess(rte, ours, theirs).to_dict(), test], "agora": agora(rte)},
+        {"name": "runs", "evaluations": [assess(stsb, [near]).to_dict()], "agora": None},
     ]
 
 
 def agora(dev: Examples) -> dict[str, Any]:
     """A record as Agora writes it: two iterations, four points of the first."""
-    first, last = Training(0, "m0", 0.625, {"accuracy": 0.625}), Training(1, "m1", 0.75, {"accuracy": 0.75})
-    lost = Training(2, "m2", failure="the loss became NaN")
+
+    def training(theta: int, score: float | None, failure: str = "") -> Training:
+        scores = None if score is None else {"accuracy": score}
+        facts = {"epoch": 1, "steps": 1, "examples_seen": 1, "seconds": 1.0, "predictions": None, "history": ()}
+        return Training(theta=theta, model=f"m{theta}", score=score, scores=scores, failure=failure, **facts)
+
+    first, last, lost = training(0, 0.625), training(1, 0.75), training(2, None, "the loss became NaN")
     wrong = dev[:4]
     points = [
         Point(Example(f"new{n}", "g", (f"The dog sat {n}.", *origin.texts[1:]), label=n % 2), origin.id, "edited", 0.75)
         for n, origin in enumerate(wrong)
     ]
     more = replace(dev, rows=(*dev.rows, *(point.example for point in points)))
-    iterations = [told(1, dev, [first, lost], first, wrong), told(2, more, [last], last, dev[:0])]
-    iterations[0] |= grown(points, wrong) | {"dropped": {"copy": 3, "known": 1}, "seconds": 1.0}
-    iterations[0]["pruned"] = [{"theta": 2, "reason": "is like the worst"}]
+    more_facts = {"dropped": {"copy": 3, "known": 1}, "seconds": 1.0}
+    more_facts["pruned"] = (AgoraPruned(theta=2, reason="is like the worst"),)
+    iterations = [
+        _iteration(1, dev, [first, lost], first, wrong).model_copy(update=_grown(points, wrong) | more_facts),
+        _iteration(2, more, [last], last, dev[:0]),
+    ]
     return {
         "metric": "accuracy",
         "warning": "ℰ shaped the data",
         "stopped": "one set was left",
-        "iterations": iterations,
+        "iterations": [iteration.to_dict() for iteration in iterations],
     }
 
 

@@ -11,8 +11,7 @@ import pytest
 from scipy import stats
 
 from subarch.errors import InvalidTask
-from subarch.evaluation.resampling import compare, intervals
-from subarch.evaluation.weighted import Scored, units
+from subarch.evaluation.resampling import Scored, compare, intervals, units
 from subarch.tasks import TASKS, Examples, score
 from subarch.tasks.examples import Example
 from task_layouts import example
@@ -101,41 +100,41 @@ def binary(right: np.ndarray[Any, Any], groups: int | None = None) -> tuple[Exam
 def test_an_interval_is_that_of_scipy() -> None:
     right = np.random.default_rng(0).random(300) < 0.8
     found = intervals(*binary(right), resamples=20_000)
-    metric = found["metrics"]["accuracy"]
+    metric = found.metrics["accuracy"]
     expected = stats.bootstrap(
         (right,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
-    assert metric["value"] == right.mean()
-    assert (metric["low"], metric["high"]) == pytest.approx((expected.low, expected.high), abs=0.004)
-    assert metric["seeds"] == [metric["value"]]
-    assert metric["deviation"] is None
-    assert {name: found[name] for name in ("examples", "groups", "n_seeds", "level", "resamples")} == {
+    assert metric.value == right.mean()
+    assert (metric.low, metric.high) == pytest.approx((expected.low, expected.high), abs=0.004)
+    assert metric.seeds == (metric.value,)
+    assert metric.deviation is None
+    assert {name: getattr(found, name) for name in ("examples", "groups", "n_seeds", "level", "resamples")} == {
         "examples": 300, "groups": 300, "n_seeds": 1, "level": 0.95, "resamples": 20_000,
     }  # fmt: skip
 
 
 def test_rows_that_stand_or_fall_together_make_intervals_wider() -> None:
     once = np.random.default_rng(0).random(100) < 0.7
-    alone = intervals(*binary(once))["metrics"]["accuracy"]
+    alone = intervals(*binary(once)).metrics["accuracy"]
     together = intervals(*binary(np.repeat(once, 4), groups=4))
     # four copies of each row tell nothing new: the very same draws
-    assert together["metrics"]["accuracy"] == alone
-    assert (together["examples"], together["groups"]) == (400, 100)
-    apart = intervals(*binary(np.repeat(once, 4)))["metrics"]["accuracy"]
-    assert apart["high"] - apart["low"] == pytest.approx((alone["high"] - alone["low"]) / 2, rel=0.2)
+    assert together.metrics["accuracy"] == alone
+    assert (together.examples, together.groups) == (400, 100)
+    apart = intervals(*binary(np.repeat(once, 4))).metrics["accuracy"]
+    assert apart.high - apart.low == pytest.approx((alone.high - alone.low) / 2, rel=0.2)
 
 
 def test_seeds_that_differ_widen_the_interval() -> None:
     right = np.random.default_rng(0).random((1, 400)) < np.array([[0.6], [0.7], [0.8]])
     examples, predictions = binary(right)
-    found = intervals(examples, predictions)["metrics"]["accuracy"]
-    assert found["seeds"] == list(right.mean(1))
-    assert found["deviation"] == pytest.approx(np.std(right.mean(1), ddof=1))
-    single = [intervals(examples, row)["metrics"]["accuracy"] for row in predictions]
-    assert found["value"] == pytest.approx(np.mean([one["value"] for one in single]))
-    assert found["high"] - found["low"] > 1.5 * max(one["high"] - one["low"] for one in single)
-    alike = intervals(examples, predictions[[1, 1, 1]])["metrics"]["accuracy"]
-    assert (alike["low"], alike["high"]) == pytest.approx((single[1]["low"], single[1]["high"]))
+    found = intervals(examples, predictions).metrics["accuracy"]
+    assert found.seeds == tuple(right.mean(1))
+    assert found.deviation == pytest.approx(np.std(right.mean(1), ddof=1))
+    single = [intervals(examples, row).metrics["accuracy"] for row in predictions]
+    assert found.value == pytest.approx(np.mean([one.value for one in single]))
+    assert found.high - found.low > 1.5 * max(one.high - one.low for one in single)
+    alike = intervals(examples, predictions[[1, 1, 1]]).metrics["accuracy"]
+    assert (alike.low, alike.high) == pytest.approx((single[1].low, single[1].high))
 
 
 def test_the_same_seed_gives_the_same_figures_and_portions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,26 +151,24 @@ def test_a_comparison_of_one_seed_is_exact_where_all_swaps_can_be_listed() -> No
     theirs = np.array([[0, 0, 0, 0, 1] + [1] * 15], bool)[0]
     examples, first = binary(ours)
     found = compare(examples, first, binary(theirs)[1], resamples=20_000)
-    metric = found["metrics"]["accuracy"]
-    assert metric["difference"] == pytest.approx(3 / 20)
-    assert metric["p_examples"] == pytest.approx(12 / 32, abs=0.015)
-    assert metric["p_seeds"] is found["p_seeds_least"] is None
+    metric = found.metrics["accuracy"]
+    assert metric.difference == pytest.approx(3 / 20)
+    assert metric.p_examples == pytest.approx(12 / 32, abs=0.015)
+    assert metric.p_seeds is found.p_seeds_least is None
     differences = ours.astype(float) - theirs
     expected = stats.bootstrap(
         (differences,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(5)
     ).confidence_interval
-    assert (metric["low"], metric["high"]) == pytest.approx((expected.low, expected.high), abs=0.051)
-    other = compare(examples, binary(theirs)[1], first, resamples=20_000)["metrics"]["accuracy"]
-    assert (other["difference"], other["low"], other["high"]) == pytest.approx(
-        (-metric["difference"], -metric["high"], -metric["low"])
-    )
+    assert (metric.low, metric.high) == pytest.approx((expected.low, expected.high), abs=0.051)
+    other = compare(examples, binary(theirs)[1], first, resamples=20_000).metrics["accuracy"]
+    assert (other.difference, other.low, other.high) == pytest.approx((-metric.difference, -metric.high, -metric.low))
 
 
 def test_a_model_does_not_differ_from_itself() -> None:
     for task in ("mrpc", "stsb", "ax-g", "multirc", "record"):
         examples, predictions = part_of(task)
-        for metric in compare(examples, predictions[0], predictions[0], resamples=200)["metrics"].values():
-            assert (metric["difference"], metric["low"], metric["high"], metric["p_examples"]) == (0, 0, 0, 1)
+        for metric in compare(examples, predictions[0], predictions[0], resamples=200).metrics.values():
+            assert (metric.difference, metric.low, metric.high, metric.p_examples) == (0, 0, 0, 1)
 
 
 def test_the_seeds_own_test() -> None:
@@ -180,11 +177,11 @@ def test_the_seeds_own_test() -> None:
     examples, ours = binary(source.random((3, 500)) < share)
     _, theirs = binary(source.random((3, 500)) < share - 0.2)
     found = compare(examples, ours, theirs, resamples=400)
-    metric = found["metrics"]["accuracy"]
+    metric = found.metrics["accuracy"]
     # all three of ours above all three of theirs: the most extreme two of the 20 ways to divide six
-    assert metric["p_seeds"] == found["p_seeds_least"] == pytest.approx(2 / 20)
-    assert metric["p_examples"] == pytest.approx(1 / 401)
-    assert 0 < metric["low"] < metric["difference"] < metric["high"]
+    assert metric.p_seeds == found.p_seeds_least == pytest.approx(2 / 20)
+    assert metric.p_examples == pytest.approx(1 / 401)
+    assert 0 < metric.low < metric.difference < metric.high
     scores = {"a": [0.7, 0.9], "b": [0.8, 0.6]}
     ways = [
         abs(sum(pool[n] for n in kept) - sum(pool[n] for n in range(4) if n not in kept))
@@ -194,7 +191,7 @@ def test_the_seeds_own_test() -> None:
     examples, ours = binary(np.arange(10) < 10 * np.array([[0.7], [0.9]]))
     _, theirs = binary(np.arange(10) < 10 * np.array([[0.8], [0.6]]))
     expected = np.mean([way >= 0.2 - 1e-9 for way in ways])
-    assert compare(examples, ours, theirs, resamples=20)["metrics"]["accuracy"]["p_seeds"] == pytest.approx(expected)
+    assert compare(examples, ours, theirs, resamples=20).metrics["accuracy"].p_seeds == pytest.approx(expected)
 
 
 def test_the_test_keeps_its_level() -> None:
@@ -203,7 +200,7 @@ def test_the_test_keeps_its_level() -> None:
     found = []
     for _ in range(200):
         examples, predictions = binary(source.random((2, 60)) < 0.7)
-        found.append(compare(examples, *predictions, resamples=99)["metrics"]["accuracy"]["p_examples"])
+        found.append(compare(examples, *predictions, resamples=99).metrics["accuracy"].p_examples)
     assert np.mean(np.array(found) <= 0.05) < 0.05 + 3 * (0.05 * 0.95 / 200) ** 0.5
 
 

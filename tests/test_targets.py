@@ -312,7 +312,7 @@ def test_what_was_written_in_part_is_not_taken_for_a_shard(make: Make, monkeypat
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.models.tensors.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         store.fill(0, quiet)
     assert written(store) == set()

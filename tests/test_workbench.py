@@ -226,7 +226,7 @@ def test_weights_that_cannot_be_written_leave_nothing(
         path.write_bytes(b"half of")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.models.tensors.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         save_weights(bench.student(SHAPE), tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []

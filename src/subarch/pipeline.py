@@ -17,8 +17,8 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from subarch.errors import InvalidStudy
-from subarch.evaluation.assess import commands as evaluation_commands
-from subarch.evaluation.assess import gathered
+from subarch.evaluation.evaluate import commands as evaluation_commands
+from subarch.evaluation.evaluate import gathered
 from subarch.export.config import ExportConfig
 from subarch.export.export import export as write_export
 from subarch.export.runtimes import require
@@ -45,7 +45,7 @@ from subarch.run.folder import RunFolder
 from subarch.run.inputs import claim
 from subarch.run.machine import usable_cores
 from subarch.run.progress import Report, silent
-from subarch.run.records import Parity, Pretraining
+from subarch.run.records import Metrics, Parity, Pretraining
 from subarch.show import RunData, SearchData, render
 
 
@@ -150,7 +150,7 @@ def finetune(
     report: Report = silent,
     say: Callable[[str], object] = lambda sentence: None,
     command: str = "",
-) -> dict[str, Any]:
+) -> Metrics:
     """Fine-tune the encoder `model` for a task, in `path`/finetuned, and write the report; see `finetuning.finetune`.
 
     Raises:

@@ -139,7 +139,7 @@ def finetune(
     from subarch.run.folder import places
 
     encoder, place = places(model, run)
-    found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(report.resume))
+    found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(report.resume)).to_dict()
     return Answer(found, partial(screen.show_finetuning, found, place))
 
 
@@ -173,7 +173,7 @@ def evaluate(
         submission=submission,
         command=shlex.join(["subarch", *sys.argv[1:]]),
         report=report,
-    )
+    ).to_dict()
     return Answer(found, partial(screen.show_evaluation, found, models[0]))
 
 
@@ -222,7 +222,7 @@ def plan(given: dict[str, Any], report: Progress) -> Answer:
     from subarch.planning.plan import draw_up
 
     planned = draw_up(load(PlanConfig, None, given))
-    return Answer(planned, partial(screen.show_plan, planned))
+    return Answer(planned, partial(screen.show_plan, planned.to_dict()))
 
 
 @click.command(panel=CHECK)

@@ -140,9 +140,10 @@ def fine_tune(path: Path, examples: Path, report: Report) -> dict[str, float]:
         report=lambda what, done, total: report(f"student: {what}", done, total),
     )
     evaluate([student], {}, "held-out", against=[teacher], report=report)
+    assert found.teacher is not None
     return {
-        "teacher": found["teacher"]["heldout"]["accuracy"],
-        PRETRAINED: found["heldout"]["scores"]["accuracy"],
+        "teacher": found.teacher.heldout["accuracy"],
+        PRETRAINED: found.heldout.scores["accuracy"],
     }
 
 

@@ -1,1 +1,4 @@
-"""What a fine-tuned model is worth: scores with intervals, comparisons, the mistakes to look at."""
+"""What a fine-tuned model is worth: scores with intervals, comparisons, confusion, mistakes, and the report of them.
+
+May import show, learning, models, tasks and what lies below them.
+"""

@@ -1,32 +1,62 @@
-"""Evaluate fine-tuned models by name: a part of a task is read, predicted and scored; what spoils the score is said.
+"""Evaluate fine-tuned models on a part of a task: scores with intervals, confusion matrix, the most confident mistakes.
 
-    subarch evaluate runs/mine/finetuned/rte --part held-out             # task, data and division as it was fine-tuned
+    subarch evaluate runs/mine/finetuned/rte --part held-out             # task, data and division of its fine-tuning
     subarch evaluate MODEL --task mnli-mm --data glue_data               # the part validation
     subarch evaluate MODEL-SEED-0 MODEL-SEED-1 --task rte --data glue_data --against OTHER-0 --against OTHER-1
     subarch evaluate MODEL --task rte --data glue_data --part test --submission glue.zip
 
-`evaluation` has the scores and says what is left beside the first model.
+Several models are the seeds of one fine-tuning: scores are means over them, single examples are shown for the first.
+Written into the folder of the first model:
+
+    report.json                        per task and part: scores, comparison, confusion matrix, worst mistakes
+    predictions-TASK-PART.jsonl        a line per example: id, prediction, confidence
+    report.html                        the page about it
+
+`assess` computes an evaluation from outputs, `leave` writes it; fine-tuning uses both for its held-out part.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import softmax
+
 from subarch.errors import InvalidConfig, InvalidTask
-from subarch.evaluation.assess import appraise
-from subarch.models.heads import labels_of, predict
+from subarch.evaluation.resampling import compare, intervals
+from subarch.models.heads import Logits, labels_of, predict
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs
+from subarch.run.machine import machine, versions
 from subarch.run.progress import Report, silent
-from subarch.tasks import Example, Examples, read, write_submission
-from subarch.tasks.division import TaskData, parts_of, task_of
-from subarch.text.read import identity
+from subarch.run.records import (
+    Agora,
+    Confusion,
+    Evaluation,
+    Evaluations,
+    ExampleStatistics,
+    Machine,
+    Metrics,
+    Mistake,
+    Mistakes,
+    PredictedStatistics,
+)
+from subarch.show import RunData, render
+from subarch.tasks import Example, Examples, Task, overlaps, read, score, statistics, write_submission
+from subarch.tasks.division import Parts, TaskData, parts_of, task_of
+from subarch.tasks.metrics import primary
 
 DIVIDED = {"dev": "dev", "held-out": "heldout"}
-"""Parts that exist only as `division` makes them."""
+"""Parts that only exist after the data was divided, see `tasks.division`."""
+
+MISTAKES = 50
+"""At most this many mistakes are recorded, the worst first."""
 
 
 def evaluate(
@@ -38,68 +68,233 @@ def evaluate(
     submission: Path | None = None,
     command: str = "",
     report: Report = silent,
-) -> dict[str, Any]:
-    """Predict a part by models of one fine-tuning (one per seed), and score it where it has labels.
+) -> Evaluation:
+    """Predict a part with models of one fine-tuning (one per seed), score it if it has labels, and write the report.
 
     Args:
-        given: keys of a FinetuneConfig that say what to read; without `task` the rest is as the first was fine-tuned.
-        part: of the task, or `dev` or `held-out` as fine-tuning divides the data.
+        given: keys of `TaskData`, and `max_length`; without `task`, the other keys are those of the fine-tuning.
+        part: of the task; `dev` or `held-out`: as fine-tuning divides the data.
         against: as many models to compare with.
-        submission: archive to write for the benchmark's server, from the predictions of the first.
-        command: to do it again.
+        submission: archive to write for the benchmark's server, from the predictions of the first model.
+        command: that the page shows to repeat the evaluation.
 
     Raises:
-        InvalidConfig: task or data are not given, or wrong.
+        InvalidConfig: task or data are missing or wrong.
         InvalidTask: data that is missing or malformed, or that cannot be compared or submitted.
-        InvalidTeacher: a model that cannot be loaded, or is not fine-tuned for such a task.
-        InvalidStudy: the folder of the first cannot be written in.
+        InvalidTeacher: a model cannot be loaded, or is not fine-tuned for this kind of task.
+        InvalidStudy: the first model's folder holds a damaged report.json, or cannot be written.
     """
-    asked = question_of(models[0])
-    if "task" not in given and asked is None:
-        raise InvalidConfig(f"{models[0]}: holds no record of what it was fine-tuned for; give --task and --data")
-    source = TaskData.of(given if "task" in given or asked is None else {**asked, **given})
+    trained = data_of(models[0])
+    if "task" not in given and trained is None:
+        raise InvalidConfig(f"{models[0]}: has no record of its fine-tuning; give --task and --data")
+    source = TaskData.of(given if "task" in given or trained is None else {**trained.model_dump(mode="json"), **given})
     examples = getattr(parts_of(source), DIVIDED[part]) if part in DIVIDED else read(task_of(source), source.data, part)
-    found, predictions = appraise(
-        models,
-        examples,
-        partial(predict, max_length=given.get("max_length"), report=report),
-        labels_of,
-        against=against,
-        command=command,
-        cautions=cautions(asked, examples) if asked else [],
+    _check(models, against, examples)
+    run = partial(predict, examples=examples, max_length=given.get("max_length"), report=report)
+    ours = [run(model) for model in models]
+    found = assess(examples, ours, [run(model) for model in against])
+    found = found.model_copy(
+        update={
+            "models": tuple(map(str, models)),
+            "against": tuple(map(str, against)),
+            "warnings": (*(_cautions_of(trained, examples) if trained else ()), *found.warnings),
+        }
     )
+    found = leave(models[0], examples, ours[0], found, command)
     if submission:
-        write_submission(submission, [(examples, predictions)])
+        write_submission(submission, [(examples, labels_of(examples.task, ours[0]))])
     return found
 
 
-def question_of(model: Path) -> dict[str, Any] | None:
-    """The configuration that a model was fine-tuned with; None for one from elsewhere."""
-    if RunFolder(model).has("metrics"):
-        config: dict[str, Any] = RunFolder(model).read("metrics")["config"]
-        return config
+def _check(models: Sequence[Path], against: Sequence[Path], examples: Examples) -> None:
+    """Refuse before anything is predicted what could not be scored, compared or written."""
+    task, part = examples.task, examples.part
+    if not len(examples):
+        raise InvalidTask(f"{examples.source}: part {part} of {task.name} is empty")
+    if against and len(against) != len(models):
+        raise InvalidTask(
+            f"{len(models)} models against {len(against)}; give as many of both, one per seed of each fine-tuning"
+        )
+    if against and examples.labels is None:
+        raise InvalidTask(f"{examples.source}: part {part} of {task.name} has no labels to compare by")
+    _evaluations(models[0])
+
+
+def data_of(model: Path) -> TaskData | None:
+    """The data that a model was fine-tuned with; None if its folder has no record of that."""
+    if RunFolder(model).has(Metrics):
+        return TaskData.of(RunFolder(model).read(Metrics).config)
     if RunFolder(model.parent).has(StageInputs):  # one of the fits
-        return RunFolder(model.parent).read(StageInputs).config
+        return TaskData.of(RunFolder(model.parent).read(StageInputs).config)
     return None
 
 
-def cautions(asked: Mapping[str, Any], examples: Examples) -> list[str]:
-    """How many of the examples the model has learnt from or was chosen by, if any."""
+def _cautions_of(trained: TaskData, examples: Examples) -> list[str]:
     try:
-        parts = parts_of(TaskData.of(asked))
+        return cautions(parts_of(trained), examples)
     except InvalidTask as error:
-        return [f"it cannot be told whether the model has seen these examples: {error}"]
+        return [f"whether the model was trained on these examples is unknown: {error}"]
+
+
+def cautions(parts: Parts, examples: Examples) -> list[str]:
+    """Warnings about examples that are also in the training part or in dev, which chose the model."""
+    advice = "" if examples.part == parts.heldout.part else "; evaluate the part held-out instead"
     found = []
-    for name, what in (("train", "were learnt from"), ("dev", "chose the model")):
-        seen = set(map(_content, getattr(parts, name)))
-        count = sum(_content(example) in seen for example in examples)
-        if count:
-            found.append(
-                f"{count:,} of {len(examples):,} examples {what}: the score is no estimate of quality; that on the "
-                "part held-out is"
-            )
+    for part, where in ((parts.train, "the training data"), (parts.dev, "the dev part, which chose the model")):
+        found += [
+            f"{one.rows:,} of {one.of:,} examples are also in {where}: the score overestimates the quality on new "
+            f"data{advice}"
+            for one in overlaps([part, examples])
+        ]
     return found
 
 
-def _content(example: Example) -> tuple[int, ...]:
-    return tuple(map(identity, (*example.texts, *example.choices)))
+def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] = (), seed: int = 0) -> Evaluation:
+    """Evaluate (N, C) outputs of models (one per seed), compared with `theirs`; without labels only count predictions.
+
+    Raises:
+        InvalidTask: no examples, outputs of another number, or another number of models in `theirs`.
+    """
+    task = examples.task
+    rows = np.asarray([labels_of(task, logits) for logits in ours])
+    scores = comparison = confused = missed = None
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if examples.labels is not None:
+            scores = intervals(examples, rows, seed=seed)
+            confused = confusion(examples, rows[0])
+            missed = mistakes(examples, rows[0], ours[0])
+            if theirs:
+                others = np.asarray([labels_of(task, logits) for logits in theirs])
+                comparison = compare(examples, rows, others, seed=seed)
+    return Evaluation(
+        task=task.name,
+        part=examples.part,
+        source=examples.source,
+        head=task.head,
+        primary=primary(task),
+        statistics=ExampleStatistics(**statistics(examples)),
+        predicted=_counts(task, rows[0]),
+        scores=scores,
+        comparison=comparison,
+        confusion=confused,
+        mistakes=missed,
+        warnings=tuple(dict.fromkeys(str(warning.message) for warning in said)),
+    )
+
+
+def confusion(examples: Examples, predictions: Sequence[float]) -> Confusion | None:
+    """Counts by label (rows) and prediction (columns); None if the task has no classes."""
+    from sklearn.metrics import confusion_matrix
+
+    task = examples.task
+    if task.head != "classification":
+        return None
+    counts = confusion_matrix(examples.labels, predictions, labels=range(len(task.labels)))
+    return Confusion(labels=task.labels, counts=counts.tolist())
+
+
+def mistakes(examples: Examples, predictions: Sequence[float], logits: Logits) -> Mistakes:
+    """The wrong predictions with the highest confidence; for a regression those with the largest error."""
+    task, sure = examples.task, confidences(examples.task, logits)
+    if sure is None:
+        missed = np.abs(np.asarray(predictions) - np.asarray(examples.labels, dtype=float))
+    else:
+        right = [is_right(examples[n : n + 1], value) for n, value in enumerate(predictions)]
+        missed = np.where(right, 0.0, sure)
+    # the order of the data among equals
+    order = [int(row) for row in np.argsort(-missed, kind="stable") if missed[row] > 0]
+    shown = []
+    for row in order[:MISTAKES]:
+        example = examples[row]
+        assert example.label is not None  # either all examples of a part are labelled or none
+        shown.append(
+            Mistake(
+                id=example.id,
+                texts=example.texts,
+                label=worded(example, task, example.label),
+                prediction=worded(example, task, predictions[row]),
+                confidence=sure[row] if sure else None,
+            )
+        )
+    return Mistakes(count=len(order), rows=len(examples), shown=tuple(shown))
+
+
+def is_right(one: Examples, prediction: float) -> bool:
+    """Whether the prediction for one example is right; for a cloze, whether its text is one of the answers."""
+    if one.task.cast == "record":
+        return score(one, [prediction])["em"] == 1
+    return one[0].label == prediction
+
+
+def confidences(task: Task, logits: Logits) -> list[float] | None:
+    """The probability (softmax) of each prediction; None for a regression."""
+    if task.head == "regression":
+        return None
+    found: list[float] = softmax(np.asarray(logits, np.float64), axis=1).max(1).tolist()
+    return found
+
+
+def worded(example: Example, task: Task, value: float) -> str | float:
+    """A label or prediction for readers: the name of a class, the text of a choice, the number of a regression."""
+    if task.head == "regression":
+        return float(value)
+    return example.choices[int(value)] if task.head == "choice" else task.labels[int(value)]
+
+
+def _counts(task: Task, predictions: NDArray[Any]) -> PredictedStatistics:
+    if task.head == "regression":
+        return PredictedStatistics(mean=float(predictions.mean()), deviation=float(predictions.std()))
+    values, counts = np.unique(predictions.astype(int), return_counts=True)
+    names = [task.labels[value] if task.labels else str(value) for value in values]
+    return PredictedStatistics(counts=dict(zip(names, counts.tolist(), strict=True)))
+
+
+def leave(folder: Path, examples: Examples, logits: Logits, found: Evaluation, command: str = "") -> Evaluation:
+    """Write an evaluation, the predictions of the first model, and the page about everything evaluated in its folder.
+
+    An earlier evaluation of the same task and part is replaced. Returns what was written.
+    """
+    task, part, run = examples.task, examples.part, RunFolder(folder)
+    here = Machine.model_validate(machine())
+    found = found.model_copy(update={"command": command, "versions": versions(), "machine": here})
+    others = [one for one in _evaluations(folder) if (one.task, one.part) != (task.name, part)]
+    sure = confidences(task, logits)
+    lines = []
+    for row, (example, value) in enumerate(zip(examples, labels_of(task, logits), strict=True)):
+        line = {"id": example.id, "prediction": worded(example, task, value), "confidence": sure[row] if sure else None}
+        lines.append(json.dumps(line) + "\n")
+    run.write_text(f"predictions-{task.name}-{part}.jsonl", "".join(lines))
+    run.write(Evaluations(version=1, evaluations=(*others, found)))
+    items = gathered([folder])
+    page = RunData(
+        name=folder.name,
+        command="\n".join(commands(items)),
+        config={},
+        environment={"versions": found.versions, "machine": here.model_dump(mode="json")},
+        comparison=None,
+        pretraining=None,
+        finetuning=items,
+    )
+    run.write_text("report.html", render(page))
+    return found
+
+
+def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
+    run = RunFolder(folder)
+    return run.read(Evaluations).evaluations if run.has(Evaluations) else ()
+
+
+def gathered(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """What the report shows of fine-tuned folders: their evaluations, and how Agora made the data grow if it did."""
+    found = []
+    for folder in map(RunFolder, folders):
+        if folder.has(Evaluations):
+            agora = folder.read(Agora).to_dict() if folder.has(Agora) else None
+            found.append({"name": folder.path.name, "agora": agora} | folder.read(Evaluations).to_dict())
+    return found
+
+
+def commands(items: list[dict[str, Any]]) -> list[str]:
+    """The commands of all evaluations, each once."""
+    return list(dict.fromkeys(one["command"] for item in items for one in item["evaluations"] if one["command"]))

@@ -1,19 +1,23 @@
-"""How far a score can be trusted: official metrics over resampled examples and seeds, and two models compared in pairs.
+"""How far a score can be trusted: bootstrap intervals over examples and seeds, and paired comparisons of two models.
 
-What is resampled are whole groups (a passage with its questions, equal first texts, a pair of AX-g), because their
-members stand or fall together: resampling rows would give intervals that are too narrow. Thousands of resamples are
-scored at once, see `weighted`.
+Whole groups are resampled (a passage with its questions, equal first texts, a pair of AX-g), because their members
+stand or fall together: resampling rows would make the intervals too narrow. A resample is a row of weights, how often
+each example occurs in it. `tasks.score` takes milliseconds for one of them, which is too slow for thousands of
+resamples, several seeds and two models. `Scored` computes the official metrics of weighted examples for many resamples
+at once; a test compares each formula with `tasks.score`.
 
     >>> part = read("rte", folder, "validation")
-    >>> intervals(part, predictions)["metrics"]["accuracy"]                    # one model; (seeds, rows) for several
-    {'value': 0.61, 'low': 0.55, 'high': 0.67, 'seeds': [0.61], 'deviation': None}
-    >>> compare(part, predictions, others)["metrics"]["accuracy"]["difference"]
+    >>> intervals(part, predictions).metrics["accuracy"]                    # one model; (seeds, rows) for several
+    Interval(value=0.61, low=0.55, high=0.67, seeds=(0.61,), deviation=None)
+    >>> compare(part, predictions, others).metrics["accuracy"].difference
     0.04
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from math import comb
 from typing import Any
 
@@ -21,27 +25,27 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from subarch.errors import InvalidTask
-from subarch.evaluation.weighted import Scored, tally, units
-from subarch.tasks import Examples, score
-from subarch.tasks.metrics import checked
+from subarch.run.records import Difference, Interval, ScoreComparison, Scores
+from subarch.tasks import Example, Examples, score
+from subarch.tasks.metrics import checked, question_of
 
 Values = NDArray[Any]
 
 RESAMPLES = 2000
 LEVEL = 0.95
 CELLS = 1 << 20
-"""Resamples times examples that are scored at once: 8 MB an array."""
+"""Resamples times examples that are scored at once: 8 MB per array."""
 
 
 def intervals(
     examples: Examples, predictions: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
-) -> dict[str, Any]:
+) -> Scores:
     """Official scores with percentile bootstrap intervals over groups of examples, and the spread over seeds.
 
-    `predictions` are (rows,) of one model or (seeds, rows) of several that differ by their seed only. `value` is the
-    mean over seeds and `deviation` their standard deviation (n - 1). With several seeds each resample draws seeds, too;
-    of S seeds such a draw varies by (S - 1) / S of what it should, so few seeds make intervals too narrow. A resample
-    in which a score is not defined counts as 0, like such a score. The same arguments give the same figures.
+    `predictions` are (rows,) of one model, or (seeds, rows) of models that differ only by their seed. `value` is the
+    mean over seeds and `deviation` their standard deviation (n - 1). With several seeds, each resample draws seeds as
+    well; the variance of such a draw is (S - 1) / S of what it should be, so few seeds make intervals too narrow. A
+    resample in which a score is undefined counts as 0, as the score itself would. The result is deterministic.
 
     Raises:
         InvalidTask: as `tasks.score`.
@@ -49,13 +53,14 @@ def intervals(
     rows = _rows(examples, predictions)
     scores = _scores(examples, rows)
     drawn = _bootstrap(examples, [rows], resamples, seed)
-    metrics: dict[str, Any] = {}
+    metrics = {}
     for name, seeds in scores.items():
         low, high = _quantiles(drawn[name][0], level)
         deviation = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
-        metrics[name] = {"value": float(np.mean(seeds)), "low": low, "high": high}
-        metrics[name] |= {"seeds": seeds, "deviation": deviation}
-    return {"metrics": metrics} | _described(examples, len(rows), resamples, level, seed)
+        metrics[name] = Interval(
+            value=float(np.mean(seeds)), low=low, high=high, seeds=tuple(seeds), deviation=deviation
+        )
+    return Scores(metrics=metrics, **_described(examples, len(rows), resamples, level, seed))
 
 
 def compare(
@@ -66,45 +71,44 @@ def compare(
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
-) -> dict[str, Any]:
-    """How much better `ours` is than `theirs` on the same examples, per metric; as many seeds of both.
+) -> ScoreComparison:
+    """How much better `ours` is than `theirs` on the same examples, per metric, with as many seeds of each.
 
-    `low` to `high`: percentile interval of the difference; a resample draws the same groups for both, and seeds for
-    each on its own. `p_examples`: two-sided permutation test, in which each group's predictions are swapped between the
-    two (seed by seed) or not: could these trained models as well be the same? `p_seeds`: exact permutation of the
-    seeds' scores between the two: could other seeds as well have made the difference? It cannot be below
-    `p_seeds_least`. Both are None for one seed.
+    `low` to `high`: percentile interval of the difference; a resample draws the same groups for both models, but seeds
+    separately. `p_examples`: two-sided permutation test that swaps each group's predictions between the models (seed by
+    seed) or not: could these two trained models be equally good? `p_seeds`: exact permutation test of the scores of the
+    seeds: could the difference come from the choice of seeds? It is at least `p_seeds_least`; None for one seed.
 
     Raises:
-        InvalidTask: as `tasks.score`, or not as many seeds of both.
+        InvalidTask: as `tasks.score`, or the numbers of seeds differ.
     """
     pair = [_rows(examples, ours), _rows(examples, theirs)]
     if len(pair[0]) != len(pair[1]):
         raise InvalidTask(
-            f"{examples.task.name}: {len(pair[0])} seeds against {len(pair[1])}; compare as many of both models"
+            f"{examples.task.name}: {len(pair[0])} seeds against {len(pair[1])}; give as many seeds of both models"
         )
     scores = [_scores(examples, rows) for rows in pair]
     drawn = _bootstrap(examples, pair, resamples, seed)
     swapped = _swapped(examples, pair, resamples, seed)
     seeds = len(pair[0])
-    metrics: dict[str, Any] = {}
+    metrics = {}
     for name in scores[0]:
         first, second = (np.asarray(found[name]) for found in scores)
         difference = float(first.mean() - second.mean())
         low, high = _quantiles(drawn[name][0] - drawn[name][1], level)
-        # the sample itself is one of its permutations; rounding must not tell equal differences apart
+        # the sample itself is one of the permutations; rounding errors must not separate equal differences
         extreme = np.abs(swapped[name]) >= abs(difference) - 1e-12
-        metrics[name] = {
-            "ours": float(first.mean()),
-            "theirs": float(second.mean()),
-            "difference": difference,
-            "low": low,
-            "high": high,
-            "p_examples": float((1 + extreme.sum()) / (1 + resamples)),
-            "p_seeds": _exchanged(first, second) if seeds > 1 else None,
-        }
+        metrics[name] = Difference(
+            ours=float(first.mean()),
+            theirs=float(second.mean()),
+            difference=difference,
+            low=low,
+            high=high,
+            p_examples=float((1 + extreme.sum()) / (1 + resamples)),
+            p_seeds=_exchanged(first, second) if seeds > 1 else None,
+        )
     least = 2 / comb(2 * seeds, seeds) if seeds > 1 else None
-    return {"metrics": metrics, "p_seeds_least": least} | _described(examples, seeds, resamples, level, seed)
+    return ScoreComparison(metrics=metrics, p_seeds_least=least, **_described(examples, seeds, resamples, level, seed))
 
 
 def _rows(examples: Examples, predictions: ArrayLike) -> Values:
@@ -132,7 +136,7 @@ def _bootstrap(examples: Examples, models: list[Values], resamples: int, seed: i
         for name, kept in found.items():
             for model, scores in zip(models, kept, strict=True):
                 scores.append(np.stack([scored.by(name, weights, row[None]) for row in model], 1))
-    # from a stream of its own, so that the groups drawn do not depend on the number of seeds
+    # a separate stream: which groups are drawn must not depend on the number of seeds
     source = np.random.default_rng([seed, 1])
     choices = [source.integers(len(model), size=(resamples, len(model))) for model in models]
     return {
@@ -145,7 +149,7 @@ def _bootstrap(examples: Examples, models: list[Values], resamples: int, seed: i
 
 
 def _swapped(examples: Examples, pair: list[Values], resamples: int, seed: int) -> dict[str, Values]:
-    """Per metric the (resamples,) differences when each group's predictions may have been swapped."""
+    """Per metric the (resamples,) differences after randomly swapping the predictions of each group."""
     unit, scored = units(examples), Scored(examples, np.concatenate(pair))
     source = np.random.default_rng([seed, 2])
     found: dict[str, list[Values]] = {name: [] for name in examples.task.metrics}
@@ -180,7 +184,7 @@ def _quantiles(values: Values, level: float) -> tuple[float, float]:
 
 
 def _described(examples: Examples, seeds: int, resamples: int, level: float, seed: int) -> dict[str, Any]:
-    """What the figures rest on: counts, method, level."""
+    """How the figures were computed: counts, level, method."""
     over = "groups of examples" + (" and seeds" if seeds > 1 else "")
     return {
         "examples": len(examples),
@@ -191,3 +195,187 @@ def _described(examples: Examples, seeds: int, resamples: int, level: float, see
         "seed": seed,
         "method": f"percentile bootstrap over {over}",
     }
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The official metrics of labelled examples for many resamples at once.
+
+    Every metric takes weights (B or 1, N), how often each example occurs, and predictions (1 or B, N), and gives (B,).
+    Examples that are resampled together (`units`) must have equal weights. `predicted` (any, N): all predictions that
+    will be scored.
+
+        >>> scored = Scored(examples, predictions)                     # (models, N)
+        >>> scored.by("f1", weights, predictions[:1])                  # (B, N) and (1, N) -> (B,)
+    """
+
+    examples: Examples
+    predicted: Values
+
+    def by(self, metric: str, weights: Values, predictions: Values) -> Values:
+        if self.examples.task.cast == "record":
+            values = np.take_along_axis(self.answers[metric], predictions.T, 1).T
+            return ratio(np.vecdot(weights, values), weights.sum(-1))
+        return _METRICS[metric](self, weights, predictions)
+
+    @cached_property
+    def truth(self) -> Values:
+        """(1, N)"""
+        return np.asarray([self.examples.labels], dtype=self.predicted.dtype)
+
+    @cached_property
+    def classes(self) -> int:
+        return int(max(self.truth.max(), self.predicted.max())) + 1
+
+    @cached_property
+    def question(self) -> Values:
+        """(1, N): the number of the question, of MultiRC."""
+        return _numbered(map(question_of, self.examples))[None]
+
+    @cached_property
+    def pair(self) -> Values:
+        """(1, N): the number of the pair, of AX-g."""
+        return _numbered(map(_pair_of, self.examples))[None]
+
+    @cached_property
+    def answers(self) -> dict[str, Values]:
+        """ReCoRD: (N, choices), the score of each predicted choice, which depends on its text."""
+        size = (len(self.examples), self.classes)
+        found = {name: np.zeros(size) for name in self.examples.task.metrics}
+        for row, said in enumerate(self.predicted.T):
+            for choice in set(said.tolist()):
+                for name, value in score(self.examples[row : row + 1], [choice]).items():
+                    found[name][row, choice] = value
+        return found
+
+
+def units(examples: Examples) -> Values:
+    """For each example the number, from 0, of the unit it is resampled with.
+
+    A unit is a group; for scores by pair (AX-g), the examples of a pair also belong together.
+    """
+    groups = _numbered(example.group for example in examples)
+    if "gender_parity" not in examples.task.metrics:
+        return groups
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    # groups and pairs may overlap: a unit is a connected component of both
+    pairs = _numbered(map(_pair_of, examples)) + groups.max() + 1
+    size = int(pairs.max()) + 1
+    links = coo_array((np.ones(len(groups)), (groups, pairs)), shape=(size, size))
+    components: Values = connected_components(links, directed=False)[1][groups]
+    return components
+
+
+def tally(weights: Values, codes: Values, count: int) -> Values:
+    """(B, count): the weight of each code 0..count-1 in each row. Both arguments are (B or 1, N or 1)."""
+    weights, codes = np.broadcast_arrays(weights, codes)
+    rows = len(codes)
+    flat = (codes + count * np.arange(rows)[:, None]).ravel()
+    return np.bincount(flat, weights.ravel(), rows * count).reshape(rows, count)
+
+
+def _numbered(keys: Iterable[Hashable]) -> Values:
+    """A number from 0 for each different key."""
+    return np.unique([str(key) for key in keys], return_inverse=True)[1]
+
+
+def _pair_of(example: Example) -> int:
+    return int(example.id) // 2
+
+
+def ratio(above: Values, below: Values) -> Values:
+    """above / below, 0 where there is nothing below."""
+    return np.divide(above, below, out=np.zeros(np.broadcast_shapes(above.shape, below.shape)), where=below != 0)
+
+
+def _accuracy(of: Scored, weights: Values, said: Values) -> Values:
+    return ratio(np.vecdot(weights, (said == of.truth).astype(float)), weights.sum(-1))
+
+
+def _accuracy_of(part: str) -> Metric:
+    def accuracy(of: Scored, weights: Values, said: Values) -> Values:
+        inside = np.asarray([example.group.startswith(part) for example in of.examples])
+        return _accuracy(of, weights * inside, said)
+
+    return accuracy
+
+
+def _f1(of: Scored, weights: Values, said: Values) -> Values:
+    right = np.vecdot(weights, ((said == 1) & (of.truth == 1)).astype(float))
+    return ratio(2 * right, np.vecdot(weights, (said == 1).astype(float) + (of.truth == 1)))
+
+
+def _macro_f1(of: Scored, weights: Values, said: Values) -> Values:
+    right = tally(weights * (said == of.truth), said, of.classes)
+    both = tally(weights, of.truth, of.classes) + tally(weights, said, of.classes)
+    return ratio(ratio(2 * right, both).sum(-1), (both > 0).sum(-1))
+
+
+def _mcc(of: Scored, weights: Values, said: Values) -> Values:
+    """Gorodkin's correlation of any number of classes, as scikit-learn has it."""
+    total, right = weights.sum(-1), np.vecdot(weights, (said == of.truth).astype(float))
+    true, predicted = tally(weights, of.truth, of.classes), tally(weights, said, of.classes)
+    spread = (total**2 - np.vecdot(true, true)) * (total**2 - np.vecdot(predicted, predicted))
+    return ratio(right * total - np.vecdot(true, predicted), np.sqrt(spread))
+
+
+def _pearson(of: Scored, weights: Values, said: Values) -> Values:
+    return correlation(weights, of.truth, said)
+
+
+def _spearman(of: Scored, weights: Values, said: Values) -> Values:
+    return correlation(weights, ranks(weights, of.truth), ranks(weights, said))
+
+
+def correlation(weights: Values, x: Values, y: Values) -> Values:
+    """Pearson's correlation of weighted values, all (B or 1, N); 0 if either is constant up to rounding."""
+    total = weights.sum(-1, keepdims=True)
+    noise = [1e-13 * max(1.0, float(np.abs(z).max())) for z in (x, y)]
+    x, y = (z - np.vecdot(weights, z)[:, None] / total for z in (x, y))
+    xx, yy = np.vecdot(weights, x * x), np.vecdot(weights, y * y)
+    constant = (xx <= total[:, 0] * noise[0] ** 2) | (yy <= total[:, 0] * noise[1] ** 2)
+    return np.where(constant, 0.0, ratio(np.vecdot(weights, x * y), np.sqrt(xx * yy)))
+
+
+def ranks(weights: Values, values: Values) -> Values:
+    """(B, N): the rank of each value if each occurs as often as its weight; equal values share the mean rank."""
+    from scipy.stats import rankdata
+
+    codes = rankdata(values, method="dense", axis=-1) - 1
+    counts = tally(weights, codes, int(codes.max()) + 1)
+    middle = np.cumsum(counts, -1) - (counts - 1) / 2
+    return np.take_along_axis(middle, np.broadcast_to(codes, (len(middle), codes.shape[1])), -1)
+
+
+def _em(of: Scored, weights: Values, said: Values) -> Values:
+    """Share of the questions without a wrong answer."""
+    count = int(of.question.max()) + 1
+    wrong = tally((said != of.truth).astype(float), of.question, count)
+    once = np.unique(of.question[0], return_index=True)[1]
+    return ratio(np.vecdot(weights[:, once], (wrong == 0).astype(float)), weights[:, once].sum(-1))
+
+
+def _gender_parity(of: Scored, weights: Values, said: Values) -> Values:
+    """Share of the pairs whose two members get the same prediction."""
+    first, second = np.argsort(of.pair[0], kind="stable").reshape(-1, 2).T
+    alike = (said[:, first] == said[:, second]).astype(float)
+    return ratio(np.vecdot(weights[:, first], alike), weights[:, first].sum(-1))
+
+
+Metric = Callable[[Scored, Values, Values], Values]
+
+_METRICS: dict[str, Metric] = {
+    "accuracy": _accuracy,
+    "accuracy_middle": _accuracy_of("middle"),
+    "accuracy_high": _accuracy_of("high"),
+    "f1": _f1,
+    "f1a": _f1,
+    "macro_f1": _macro_f1,
+    "mcc": _mcc,
+    "pearson": _pearson,
+    "spearman": _spearman,
+    "em": _em,
+    "gender_parity": _gender_parity,
+}

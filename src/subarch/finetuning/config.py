@@ -1,13 +1,13 @@
-"""What decides a fine-tuning: one training (`Theta`, `FitSettings`), and the search over trainings (`FinetuneConfig`).
+"""Configuration of a fine-tuning (`FinetuneConfig`) and of each of its trainings (`Theta`, `FitSettings`).
 
-`Theta` is what is searched over; `FitSettings` holds for all trainings of a search. The configuration is one flat,
-frozen record whose keys are the command-line options; its lists span Θ.
+`Theta` holds the hyperparameters that are searched, `FitSettings` what all trainings of a search have in common. The
+configuration is one flat, frozen record whose keys are the command-line options; its lists span the search space Θ.
 
     >>> config = load(FinetuneConfig, None, {"task": "rte", "data": "glue_data", "learning_rate": [3e-5, 1e-4]})
     >>> [theta.values for theta in config.thetas()]
     [(3e-05, 0.01, 0.1, 16), (0.0001, 0.01, 0.1, 16)]
 
-The published ranges are those of `configs/finetune-bort.yaml`: 96 sets, with the seeds 480.
+The published ranges are in `configs/finetune-bort.yaml`: 96 sets, 480 with their seeds.
 
 Importing this module imports neither torch nor transformers.
 """
@@ -26,16 +26,16 @@ from subarch.tasks.division import TaskData
 
 @dataclass(frozen=True, slots=True)
 class Theta:
-    """The settings of one training.
+    """The hyperparameters of one training.
 
     Attributes:
-        learning_rate: the highest, after the warm-up; then it falls linearly to 0.
-        weight_decay: decoupled (AdamW), none on biases and LayerNorm.
+        learning_rate: peak, at the end of the warm-up; then it falls linearly to 0.
+        weight_decay: decoupled (AdamW), not for biases and LayerNorm.
         warm_up: share of the steps in which the learning rate rises linearly.
         batch_size: examples per optimiser step.
         epochs: passes over the training examples, at most (early stopping).
         dropout: of hidden states, attention and head.
-        seed: of the new head, the order of the data, and dropout. Not one of `values`: no seed is better than another.
+        seed: of the new head, the order of the data, and dropout. Not in `values`: no seed is better than another.
     """
 
     learning_rate: float
@@ -48,11 +48,11 @@ class Theta:
 
     @property
     def values(self) -> tuple[float, float, float, int]:
-        """What Agora compares sets by: learning rate, weight decay, warm-up, batch size."""
+        """The values that Agora compares: learning rate, weight decay, warm-up, batch size."""
         return self.learning_rate, self.weight_decay, self.warm_up, self.batch_size
 
     def __str__(self) -> str:
-        """A name for messages and folders, the same for equal sets."""
+        """A name for messages and folders."""
         rate, decay, warm_up, batch = self.values
         return f"lr{rate:g}-wd{decay:g}-wu{warm_up:g}-b{batch}-e{self.epochs}-d{self.dropout:g}-s{self.seed}"
 
@@ -62,101 +62,95 @@ class FitSettings:
     """What all trainings of a search have in common.
 
     Attributes:
-        max_length: tokens of a text, a pair, or a pair per choice; longer ones are cut.
-        class_weights: weigh classes by the inverse of their frequency in the training examples.
-        patience: epochs in a row, after the warm-up, without a better dev score that end a training; 0: none do.
-        soft_weight: share of the loss that compares with the teacher's soft targets, where there are any.
-        temperature: that both logits are divided by there.
-        threads: of torch; None: as they are. The same seed gives the same weights for the same threads only.
+        max_length: of a text, a pair, or a pair per choice, in tokens; longer ones are truncated.
+        patience: stop after this many epochs in a row, counted after the warm-up, without a better dev score; 0: never.
+        threads: of torch; None: unchanged. The same seed gives the same weights only with the same number of threads.
     """
 
     max_length: int = 128
-    class_weights: bool = False
     patience: int = 3
-    soft_weight: float = 0.5
-    temperature: float = 2.0
     threads: int | None = None
 
 
 EXAMINED = (*TaskData.model_fields, "max_length")
-"""Keys that say what is read; `subarch evaluate` has them as options, too."""
+"""Keys that say what is read; `subarch evaluate` has them as options as well."""
 
 
 class FinetuneConfig(TaskData):
-    """Everything that decides `subarch finetune`. Paths are relative to the current folder.
+    """The options of `subarch finetune`. Paths are relative to the current folder.
 
-    Construct it with `configuration.load`, whose errors are `InvalidConfig`.
+    Create it with `configuration.load`, which raises `InvalidConfig` for wrong values.
     """
 
     learning_rate: list[Number] = Field(
         [3e-5, 1e-4, 3e-4],
         min_length=1,
-        description="Highest learning rates to try; lists span the settings that are searched",
+        description="Peak learning rates to try; every combination of the lists is tried",
     )
     weight_decay: list[Amount] = Field(
-        [0.01], min_length=1, description="Weight decays to try, none on biases and LayerNorm"
+        [0.01], min_length=1, description="Weight decays to try; biases and LayerNorm have none"
     )
     warm_up: list[Annotated[Amount, Field(lt=1)]] = Field(
-        [0.1], min_length=1, description="Shares of the steps to try, in which the learning rate rises linearly"
+        [0.1], min_length=1, description="Warm-ups to try, as shares of the steps; the learning rate rises linearly"
     )
     batch_size: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(
-        [16], min_length=1, description="Examples per optimiser step to try"
+        [16], min_length=1, description="Batch sizes to try, in examples per optimiser step"
     )
     epochs: int = Field(10, ge=1, le=10**6, description="Passes over the training examples, at most")
     patience: int = Field(
         3,
         ge=0,
         le=10**6,
-        description="Stop after so many epochs in a row, after the warm-up, without a better dev score; 0: never",
+        description="Stop after this many epochs in a row, after the warm-up, without a better dev score; 0: never",
     )
     dropout: Annotated[Amount, Field(lt=1)] = Field(0.1, description="Dropout of hidden states, attention and head")
     seeds: list[Annotated[int, Field(ge=0, le=2**32 - 1)]] = Field(
-        [0, 1, 2], min_length=1, description="All settings are tried with the first seed, the best with the others too"
+        [0, 1, 2],
+        min_length=1,
+        description="All settings are tried with the first seed, the best with all",
     )
     max_length: int = Field(
-        128, ge=8, le=512, description="Tokens of a text, a pair, or a pair per choice; longer ones are cut"
+        128,
+        ge=8,
+        le=512,
+        description="Tokens of a text, a pair, or a pair per choice; longer ones are truncated",
     )
-    class_weights: bool = Field(False, description="Weigh classes by the inverse of their frequency")
     teacher: File | None = Field(
         None,
-        description="Folder of a model fine-tuned for the task: its outputs are learnt too, or with agora it labels "
-        "new examples; null: none",
+        description="Folder of a model fine-tuned for the task: the student also learns its outputs; with agora it "
+        "labels new examples instead; null: none",
     )
-    soft_weight: Annotated[Amount, Field(gt=0, le=1)] = Field(
-        0.5, description="Share of the loss that compares with the teacher's outputs"
-    )
-    temperature: Number = Field(2.0, description="Temperature that the logits of teacher and student are divided by")
-    any_teacher: bool = Field(False, description="Learn from a teacher that is no better than chance on dev, too")
+    any_teacher: bool = Field(False, description="Also learn from a teacher that is no better than chance on dev")
     agora: Literal["common", "halving"] | None = Field(
         None,
-        description="Make new training examples near the mistakes on dev, in iterations, each with fewer settings: "
-        "without those like the worst (common) or the worse half (halving); null: search on the data as it is",
+        description="Add training examples near the mistakes on dev, in iterations with ever fewer settings: each "
+        "drops those like the worst (common) or the worse half (halving); null: search on the data as it is",
     )
     points: int = Field(4, ge=1, le=1000, description="With agora: new examples per mistake and iteration, at most")
     masked_lm: File | None = Field(
         None,
-        description="With agora: folder of a masked language model, which fills in words of new examples; null: none",
+        description="With agora: folder of a masked language model that fills in words of new examples; null: none",
     )
     neighbours: list[Text] | None = Field(
-        None, description="With agora: text files or folders, whose nearest texts become new examples; null: none"
+        None, description="With agora: text files or folders whose nearest texts become new examples; null: none"
     )
-    many_sets: bool = Field(False, description="With agora: search over more than 8 settings, which takes long")
+    many_sets: bool = Field(False, description="With agora: allow more than 8 settings, which takes long")
     threads: int | None = Field(None, ge=1, le=10**4, description="Threads; null: all cores this process may use")
 
     @model_validator(mode="after")
     def _check_together(self) -> FinetuneConfig:
         if self.any_teacher and self.teacher is None:
-            raise ValueError("any_teacher is of no use without a teacher; name one, or drop it")
+            raise ValueError("any_teacher needs a teacher; name one, or leave it out")
         if self.agora and self.teacher is None:
-            raise ValueError("agora needs a teacher, which labels new examples; name a model fine-tuned for the task")
+            raise ValueError("agora needs a teacher to label new examples; name a model fine-tuned for the task")
         if not self.agora:
             for key in ("points", "masked_lm", "neighbours", "many_sets"):
                 if getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(f"{key} is of no use without agora; ask for that, or drop it")
+                    raise ValueError(f"{key} is for agora only; add agora, or leave it out")
         return self
 
     def thetas(self) -> tuple[Theta, ...]:
-        """All settings that the lists span, each once, with the first seed."""
+        """All combinations of the lists, each once, with the first seed."""
         spanned = product(self.learning_rate, self.weight_decay, self.warm_up, self.batch_size)
         found = (
             Theta(rate, decay, warm_up, batch, self.epochs, self.dropout, self.seeds[0])
@@ -165,16 +159,9 @@ class FinetuneConfig(TaskData):
         return tuple(dict.fromkeys(found))
 
     def others(self) -> list[int]:
-        """The other seeds, each once, that the best settings are trained with again."""
+        """The other seeds, each once, that the best setting is repeated with."""
         return list(dict.fromkeys(self.seeds))[1:]
 
     def settings(self) -> FitSettings:
         """What all trainings have in common."""
-        return FitSettings(
-            max_length=self.max_length,
-            class_weights=self.class_weights,
-            patience=self.patience,
-            soft_weight=self.soft_weight,
-            temperature=self.temperature,
-            threads=self.threads,
-        )
+        return FitSettings(max_length=self.max_length, patience=self.patience, threads=self.threads)

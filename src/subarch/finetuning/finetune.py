@@ -1,41 +1,60 @@
-"""Fine-tuning of an encoder for a task: data divided once, settings searched on dev, a score on what neither saw.
+"""Fine-tune an encoder for a task: divide the data once, search settings on dev, score on what neither saw.
 
     subarch finetune runs/mine --task rte --data glue_data          # the run's pretrained, or else selected, encoder
     subarch finetune models/all-MiniLM-L6-v2 --task sst2 --data glue_data --learning-rate 3e-5 --learning-rate 1e-4
     subarch finetune runs/mine --task rte --data glue_data --teacher runs/all-MiniLM-L6-v2/finetuned/rte --agora common
 
-Every setting is tried with the first seed; the best on dev is trained again with the other seeds, so that the score has
-a spread. What is tried on what is a matter of the strategy (`strategies`). The held-out part (`division`) is predicted
-when all is chosen, by the models of the best setting only.
+Every setting is tried with the first seed, and the best on dev is trained again with the other seeds, so that the score
+has a standard deviation: on the data as it is (`plain`), or by Agora, which adds data near the mistakes (`with_agora`).
+The held-out part is predicted at the very end, by the models of the best setting only.
 
-In the run folder, `finetuned/<task>/` is the model that is best on dev, a stock folder, with metrics.json (all fits and
-scores), heldout.json (the predictions), report.json and report.html (see `evaluation.assess`), and agora.json where
-Agora ran; `finetuned/<task>.fits/` keeps the models of the best setting, one per seed. Killed at any instant, the same
-command goes on, and repeats no fit that was finished.
+In the run folder, `finetuned/<task>/` is the model that is best on dev, a stock folder, with metrics.json (trainings,
+scores), heldout.json (predictions), report.json and report.html (see `evaluation`), and agora.json if Agora ran.
+`finetuned/<task>.fits/` keeps the models of the best setting, one per seed. If it is killed at any instant, the same
+command continues and repeats no finished training.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import statistics as numbers
-from collections.abc import Callable
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from subarch.errors import InvalidStudy, InvalidTask
-from subarch.evaluation.assess import assess, leave
-from subarch.finetuning.adequacy import adequate
-from subarch.finetuning.config import FinetuneConfig
-from subarch.finetuning.strategies import Fits, Found, plain, with_agora
+from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
+from subarch.evaluation.evaluate import assess, cautions, leave
+from subarch.finetuning.agora import WORST, Outcome, Training, adequate, agora, check, forecast, worded
+from subarch.finetuning.config import FinetuneConfig, Theta
+from subarch.finetuning.fit import Fitted, fit
+from subarch.finetuning.neighbours import Neighbourhood
 from subarch.models.heads import Logits, labels_of, predict
 from subarch.models.teacher import Teacher, cached, content_of
+from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
+from subarch.run.records import (
+    Agora,
+    AgoraForecast,
+    AgoraSummary,
+    ExampleStatistics,
+    FitCost,
+    FitRow,
+    Heldout,
+    HeldoutScores,
+    Machine,
+    Metrics,
+    TaskData,
+    TaskTeacher,
+)
 from subarch.show.card import write_card
 from subarch.show.finetuned_card import facts_of
 from subarch.tasks import Examples, score, statistics
@@ -45,11 +64,14 @@ from subarch.text.corpus import content_of as corpus_content
 from subarch.text.read import hash64
 
 FREE = {"threads", "data", "teacher", "masked_lm", "neighbours"}
-"""Configuration keys that may differ when a search goes on: with other threads, weights agree up to rounding only;
-the others name what is hashed."""
+"""Configuration keys that may change when a search is continued: with other threads, weights agree up to rounding only;
+the others are paths whose content is hashed."""
+
+STEPS = 9
+"""Optimiser steps that the speed is measured with; the first is not timed."""
 
 Says = Callable[[Examples], Logits]
-"""What a teacher says of examples."""
+"""The outputs of a teacher for examples."""
 
 
 def finetune(
@@ -61,22 +83,22 @@ def finetune(
     *,
     say: Callable[[str], object] = lambda sentence: None,
     command: str = "",
-) -> dict[str, Any]:
-    """Search, train, score, and return what metrics.json holds. What is finished already is returned as it is.
+) -> Metrics:
+    """Search, train and score; a search that is finished is returned as it is.
 
     Args:
         model: folder of the encoder.
         run: folder that `finetuned/` is made in.
-        restart: begin anew, without the fits that are there.
-        say: told what Agora will take, before it begins.
-        command: that the report shows, to do it again.
+        restart: begin again, without the trainings that are there.
+        say: called with what Agora will take, before the first training.
+        command: that the report shows to repeat the fine-tuning.
 
     Raises:
         InvalidTask: data that is missing or malformed, or a teacher that is not adequate.
-        InvalidStudy: the folder holds a search with other settings, or cannot be written in.
-        InvalidTeacher: a model that cannot be loaded.
-        InvalidConfig, InvalidCorpus: what Agora cannot run with, or make examples of.
-        TrainingDiverged: with no setting could the model be trained.
+        InvalidStudy: the folder holds a search with other settings, or cannot be written.
+        InvalidTeacher: a model cannot be loaded.
+        InvalidConfig, InvalidCorpus: Agora cannot run with these settings, or the corpus of neighbours cannot be read.
+        TrainingDiverged: the training diverged with every setting.
     """
     target = run / "finetuned" / config.task
     place = target.with_name(f"{config.task}.fits")
@@ -88,21 +110,21 @@ def finetune(
         done, parts = RunFolder(target), parts_of(config)
         inputs = _inputs(model, config, parts)
         if restart:
-            Teacher.load(model)  # what cannot be loaded shall not cost a finished fine-tuning
+            Teacher.load(model)  # fails before a finished fine-tuning is deleted
             shutil.rmtree(target, ignore_errors=True)
         begun = not restart and any(place.rglob("fit.json"))
-        if done.has("metrics"):
+        if done.has(Metrics):
             claim(done, inputs, begun=True, free=FREE)
         else:
-            if not begun:  # a mistyped name is not insisted on
+            if not begun:  # nothing is lost, so the question may change
                 _clear(place, keep=set())
             claim(folder, inputs, begun=begun, free=FREE)
             torch.set_num_threads(config.threads or usable_cores())
             about_teacher, says = _teacher(config, parts, folder, report)
             fits = Fits(model, parts, config, folder, report)
             _finish(_search(fits, says, say), fits, about_teacher, inputs, target, command)
-        result: dict[str, Any] = done.read("metrics")
-        _clear(place, keep={"inputs.json", *result["heldout"]["fits"]})
+        result = done.read(Metrics)
+        _clear(place, keep={"inputs.json", *result.heldout.fits})
         shutil.rmtree(_unfinished(target), ignore_errors=True)
         return result
 
@@ -112,7 +134,7 @@ def _unfinished(target: Path) -> Path:
 
 
 def _clear(folder: Path, keep: set[str]) -> None:
-    """Delete fits, teacher's outputs and notes, but for those named."""
+    """Delete trainings, outputs of the teacher and notes, except those in `keep`."""
     for path in folder.iterdir():
         if path.name not in keep and path.is_dir():
             shutil.rmtree(path)
@@ -121,7 +143,7 @@ def _clear(folder: Path, keep: set[str]) -> None:
 
 
 def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
-    """What a fine-tuning reads.
+    """Everything that a fine-tuning reads.
 
     Raises:
         InvalidTeacher, InvalidCorpus: something is missing or cannot be read.
@@ -138,83 +160,10 @@ def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 
-def _search(fits: Fits, says: Says | None, say: Callable[[str], object]) -> Found:
-    if fits.config.agora:
-        assert says is not None  # which the configuration sees to
-        return with_agora(fits, lambda examples: labels_of(examples.task, says(examples)), say)
-    return plain(fits, None if says is None else np.array(says(fits.parts.train)))
-
-
-def _finish(
-    found: Found,
-    fits: Fits,
-    about_teacher: dict[str, Any] | None,
-    inputs: StageInputs,
-    target: Path,
-    command: str,
-) -> None:
-    """Predict what is held out, and leave `target` with what it came to."""
-    parts, config, models = fits.parts, fits.config, [found.best, *found.again]
-    chosen = max(models, key=lambda fitted: fitted.dev_score)
-    outputs = {
-        fitted.theta.seed: predict(fitted.folder, parts.heldout, max_length=config.max_length, report=fits.report)
-        for fitted in models
-    }
-    predictions = {seed: labels_of(parts.heldout.task, logits) for seed, logits in outputs.items()}
-    scores = {seed: score(parts.heldout, predicted) for seed, predicted in predictions.items()}
-    result = {
-        "task": config.task,
-        "metric": primary(parts.train.task),
-        "model": fits.model.absolute().name,
-        "data": {
-            "source": config.data,
-            "division": parts.sentence,
-            **{name: statistics(getattr(parts, name)) for name in ("train", "dev", "heldout")},
-            "truncated": chosen.truncated,
-        },
-        "fits": found.rows,
-        "diverged": found.failures,
-        "best": str(found.best.theta),
-        "chosen": str(chosen.theta),
-        "heldout": {
-            "scores": scores[chosen.theta.seed],
-            "seeds": {str(seed): one for seed, one in scores.items()},
-            "fits": [str(fitted.theta) for fitted in models],
-            **_spread(list(scores.values())),
-        },
-        "teacher": about_teacher,
-        "cost": {
-            "trainings": len(found.rows) + len(found.failures),
-            "examples_seen": sum(row["examples_seen"] for row in found.rows),
-            "seconds": sum(row["seconds"] for row in found.rows) + found.seconds,
-        },
-        "agora": found.agora,
-        "config": config.model_dump(mode="json"),
-        "machine": machine(),
-        "versions": versions(),
-    }
-    shown = [chosen.theta.seed, *(seed for seed in outputs if seed != chosen.theta.seed)]  # of examples the first's
-    assessed = assess(parts.heldout, [outputs[seed] for seed in shown], labels_of)
-    ids = [example.id for example in parts.heldout]
-    partial = _unfinished(target) / target.name  # pages name a model as its folder
-    shutil.rmtree(partial.parent, ignore_errors=True)
-    shutil.copytree(chosen.folder, partial)
-    left = RunFolder(partial)
-    left.write("heldout", {"ids": ids, "labels": parts.heldout.labels, "seeds": predictions})
-    left.write("metrics", result)
-    left.write(inputs)
-    write_card(partial, facts_of(fits.model, parts.heldout, result))
-    if found.record:
-        left.write("agora", found.record)
-    leave(partial, parts.heldout, outputs[shown[0]], labels_of, assessed, command)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-
-
 def _teacher(
     config: FinetuneConfig, parts: Parts, folder: RunFolder, report: Report
-) -> tuple[dict[str, Any] | None, Says | None]:
-    """What is told of a teacher that is adequate, or allowed to be anything; and the teacher, never asked twice."""
+) -> tuple[TaskTeacher | None, Says | None]:
+    """The record of the teacher, once it is adequate or allowed not to be; and its outputs, cached on disk."""
     teacher = config.teacher
     if teacher is None:
         return None, None
@@ -231,21 +180,338 @@ def _teacher(
     objection = adequate(parts.dev, on_dev)
     if objection and not config.any_teacher:
         raise InvalidTask(
-            f"{teacher}: is no adequate teacher: {objection}; give a better one, none, or say --any-teacher"
+            f"{teacher}: is not an adequate teacher: {objection}; use a better one or none, or add --any-teacher"
         )
-    about = {
-        "model": teacher.absolute().name,
-        "objection": objection,
-        "dev": score(parts.dev, on_dev),
-        "heldout": score(parts.heldout, labels_of(parts.heldout.task, says(parts.heldout))),
-    }
+    about = TaskTeacher(
+        model=teacher.absolute().name,
+        objection=objection,
+        dev=score(parts.dev, on_dev),
+        heldout=score(parts.heldout, labels_of(parts.heldout.task, says(parts.heldout))),
+    )
     return about, says
 
 
-def _spread(scores: list[dict[str, float]]) -> dict[str, Any]:
-    """Mean and standard deviation (of a sample; None for one) of each metric over the seeds."""
-    columns = {name: [one[name] for one in scores] for name in scores[0]}
-    return {
-        "mean": {name: numbers.fmean(column) for name, column in columns.items()},
-        "deviation": {name: numbers.stdev(column) if len(column) > 1 else None for name, column in columns.items()},
+# Search
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The result of a search.
+
+    Attributes:
+        best: the best on dev of all trainings with the first seed (the first if equal).
+        again: the same settings on the same data with the other seeds.
+        rows: the table of trainings, in their order; the name of one whose model is kept is that of its folder.
+        failures: why trainings diverged, by name.
+        seconds: spent on the data, in addition to the trainings.
+        agora: a summary of Agora; None: plain.
+        record: the full record of Agora.
+    """
+
+    best: Fitted
+    again: list[Fitted]
+    rows: list[FitRow]
+    failures: dict[str, str]
+    seconds: float = 0.0
+    agora: AgoraSummary | None = None
+    record: Agora | None = None
+
+
+@dataclass(slots=True)
+class Fits:
+    """The trainings of a search, each in its own folder below `folder`."""
+
+    model: Path
+    parts: Parts
+    config: FinetuneConfig
+    folder: RunFolder
+    report: Report
+
+    def train(self, theta: Theta, data: Examples, place: Path, title: str, soft: Logits | None = None) -> Fitted:
+        """Train, or read a finished training; `soft` are the teacher's outputs for `data`."""
+        return fit(
+            self.model,
+            data,
+            self.parts.dev,
+            theta,
+            place,
+            settings=self.config.settings(),
+            teacher=soft,
+            report=lambda _, done, total: self.report(title, done, total),
+        )
+
+    def each(
+        self, thetas: Sequence[Theta], data: Examples, title: str, soft: Logits | None = None
+    ) -> tuple[list[Fitted], dict[str, str]]:
+        """Train with each setting; for those that diverge the reasons, which are noted so as not to try them again."""
+        found, failures = [], {}
+        for number, theta in enumerate(thetas, 1):
+            note = f"diverged-{theta}"
+            if not self.folder.has(note):
+                try:
+                    place = self.folder.path / str(theta)
+                    found.append(self.train(theta, data, place, f"{title} {number} of {len(thetas)}", soft))
+                    continue
+                except TrainingDiverged as error:
+                    self.folder.write(note, str(error))
+            failures[str(theta)] = self.folder.read(note)
+        return found, failures
+
+    def repeat(self, best: Theta, data: Examples, soft: Logits | None = None) -> tuple[list[Fitted], dict[str, str]]:
+        """Train the best setting with the other seeds."""
+        others = [replace(best, seed=seed) for seed in self.config.others()]
+        return self.each(others, data, "fine-tuning with other seeds", soft)
+
+
+def _search(fits: Fits, says: Says | None, say: Callable[[str], object]) -> Found:
+    if fits.config.agora:
+        assert says is not None  # the configuration requires a teacher
+        return with_agora(fits, lambda examples: labels_of(examples.task, says(examples)), say)
+    return plain(fits, None if says is None else np.array(says(fits.parts.train)))
+
+
+def plain(fits: Fits, soft: Logits | None) -> Found:
+    """Try every setting on the training data, with the teacher's outputs for it if there is a teacher.
+
+    Raises:
+        TrainingDiverged: with every setting.
+    """
+    thetas, train = fits.config.thetas(), fits.parts.train
+    tried, failures = fits.each(thetas, train, "fine-tuning", soft)
+    if not tried:
+        raise TrainingDiverged(
+            f"{fits.model}: diverged with all {len(thetas)} settings ({next(iter(failures.values()))}); give lower "
+            "learning rates"
+        )
+    best = max(tried, key=lambda found: found.dev_score)  # the first if equal
+    again, lost = fits.repeat(best.theta, train, soft)
+    return Found(best, again, [_row_of(found) for found in (*tried, *again)], failures | lost)
+
+
+def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: Callable[[str], object]) -> Found:
+    """Run Agora over the settings; dev is ℰ, and no text of the three parts is made again.
+
+    Args:
+        teacher: S, examples -> labels; already checked to be adequate.
+        say: called once with what to expect, before the first training.
+
+    Raises:
+        InvalidConfig, InvalidTeacher, InvalidCorpus: see `agora` and `Neighbourhood`.
+        TrainingDiverged: with every setting.
+    """
+    config, parts, folder = fits.config, fits.parts, fits.folder.path
+    thetas, pruning = config.thetas(), config.agora
+    assert pruning is not None
+    check(thetas, parts.train, parts.dev, pruning, config.many_sets)
+    transform = Neighbourhood.load(
+        [parts.train, parts.dev, parts.heldout],
+        encoder=fits.model,
+        masked_lm=config.masked_lm,
+        corpus=config.neighbours or (),
+        cache=folder / "embeddings",
+        each=config.points,
+        seed=config.seeds[0],
+    )
+    expected = _expected(fits, thetas)
+    say(_sentence(expected, len(thetas), config.others()))
+    outcome = agora(
+        thetas,
+        parts.train,
+        parts.dev,
+        folder / "agora",
+        fit=lambda data, _, theta, place: fits.train(theta, data, place, f"Agora, {place.parent.name}, {theta}"),
+        teacher=teacher,
+        transform=transform,
+        pruning=pruning,
+        about=config.model_dump(mode="json", include={"teacher", "points", "masked_lm", "neighbours"}),
+        many=config.many_sets,
+        inadequate=config.any_teacher,
+    )
+    best = _taken(outcome, folder / str(outcome.theta))
+    again, lost = fits.repeat(outcome.theta, outcome.data)
+    named = [(_name(training, outcome, thetas), training) for training in outcome.trainings]
+    rows = [_row(name, thetas[one.theta], one.scores, one) for name, one in named if not one.failure]
+    failures = {name: training.failure for name, training in named if training.failure}
+    record = outcome.record
+    return Found(
+        best,
+        again,
+        rows + [_row_of(found) for found in again],
+        failures | lost,
+        record.cost.points_seconds + record.cost.labels_seconds,
+        AgoraSummary(
+            pruning=record.pruning,
+            iterations=len(record.iterations),
+            stopped=record.stopped,
+            points=record.cost.points,
+            examples=len(outcome.data),
+            cost=record.cost,
+            forecast=expected,
+        ),
+        record,
+    )
+
+
+def _expected(fits: Fits, thetas: Sequence[Theta]) -> AgoraForecast:
+    """A forecast; an iteration makes at most the points of a model that always predicts the majority."""
+    config, train, dev = fits.config, fits.parts.train, fits.parts.dev
+    assert config.agora is not None
+    if not fits.folder.has("pace"):
+        fits.folder.write("pace", _pace(fits, thetas[0]))
+    wrong = WORST if dev.task.head == "regression" else 1 - statistics(dev)["majority_share"]
+    return forecast(
+        len(thetas),
+        config.agora,
+        repeats=len(config.others()),
+        examples=len(train) + len(dev) // 3,  # dev is scored once an epoch: forward only, a third of a training
+        epochs=config.epochs,
+        growth=config.points * math.ceil(wrong * len(dev)),
+        seconds=fits.folder.read("pace"),
+    )
+
+
+def _pace(fits: Fits, theta: Theta) -> float:
+    """Seconds for one training example, forward and backward, by a few steps on examples of all labels."""
+    train = fits.parts.train
+    rows = sorted(train, key=lambda example: example.label or 0)
+    taken = np.linspace(0, len(rows) - 1, min(len(rows), STEPS * theta.batch_size)).astype(int)
+    sample = replace(train, rows=tuple(rows[at] for at in taken))
+    # with a learning rate of 0 it cannot diverge
+    theta = replace(theta, learning_rate=0.0, epochs=1, batch_size=max(1, min(theta.batch_size, len(sample) // 2)))
+    place, ends = fits.folder.path / "pace", list[float]()
+    shutil.rmtree(place, ignore_errors=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about its scores, which do not matter
+        settings = fits.config.settings()
+        fit(
+            fits.model,
+            sample,
+            sample,
+            theta,
+            place,
+            settings=settings,
+            report=lambda *_: ends.append(time.perf_counter()),
+        )
+    shutil.rmtree(place)
+    return (ends[-1] - ends[0]) / (len(ends) - 1) / theta.batch_size
+
+
+def _sentence(expected: AgoraForecast, sets: int, seeds: Sequence[int]) -> str:
+    text = f"Agora over {f'{sets} settings' if sets > 1 else 'one setting'}: {worded(expected)}"
+    if seeds:
+        text += f"; this includes repeating the best setting with seed {', '.join(map(str, seeds))}"
+    return text if sets > 1 else f"{text}; with one setting no examples are made and nothing is pruned"
+
+
+def _taken(outcome: Outcome, place: Path) -> Fitted:
+    """Copy the best model beside its repetitions with other seeds."""
+    if not place.is_dir():
+        with replaced(place) as partial:
+            shutil.copytree(outcome.model, partial, dirs_exist_ok=True)
+    return Fitted.read(place)
+
+
+def _name(training: Training, outcome: Outcome, thetas: Sequence[Theta]) -> str:
+    """The folder of the model that is kept; for others with the iteration, as settings are trained in several."""
+    theta = str(thetas[training.theta])
+    is_best = training.model == outcome.record.best.model
+    return theta if is_best else f"{training.model.split('/')[0]}/{theta}"
+
+
+def _row_of(found: Fitted) -> FitRow:
+    return _row(str(found.theta), found.theta, found.dev_scores, found)
+
+
+def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Training) -> FitRow:
+    return FitRow(
+        name=name,
+        **asdict(theta),
+        dev=dev,
+        epoch=one.epoch,
+        history=tuple(one.history),
+        steps=one.steps,
+        examples_seen=one.examples_seen,
+        seconds=one.seconds,
+    )
+
+
+# Result
+
+
+def _finish(
+    found: Found,
+    fits: Fits,
+    about_teacher: TaskTeacher | None,
+    inputs: StageInputs,
+    target: Path,
+    command: str,
+) -> None:
+    """Predict the held-out part and write `target`."""
+    parts, config, models = fits.parts, fits.config, [found.best, *found.again]
+    chosen = max(models, key=lambda fitted: fitted.dev_score)
+    outputs = {
+        fitted.theta.seed: predict(fitted.folder, parts.heldout, max_length=config.max_length, report=fits.report)
+        for fitted in models
     }
+    predictions = {seed: labels_of(parts.heldout.task, logits) for seed, logits in outputs.items()}
+    scores = {seed: score(parts.heldout, predicted) for seed, predicted in predictions.items()}
+    columns = {name: [one[name] for one in scores.values()] for name in scores[chosen.theta.seed]}
+    overlaps = {f"{one.part} in {one.other}": one.rows for one in parts.overlap}
+    result = Metrics(
+        task=config.task,
+        metric=primary(parts.train.task),
+        model=fits.model.absolute().name,
+        data=TaskData(
+            source=config.data,
+            division=parts.sentence,
+            train=ExampleStatistics(**statistics(parts.train)),
+            dev=ExampleStatistics(**statistics(parts.dev)),
+            heldout=ExampleStatistics(**statistics(parts.heldout)),
+            truncated=chosen.truncated,
+            **({"overlaps": overlaps} if overlaps else {}),
+        ),
+        fits=tuple(found.rows),
+        diverged=found.failures,
+        best=str(found.best.theta),
+        chosen=str(chosen.theta),
+        heldout=HeldoutScores(
+            scores=scores[chosen.theta.seed],
+            seeds={str(seed): one for seed, one in scores.items()},
+            fits=tuple(str(fitted.theta) for fitted in models),
+            mean={name: numbers.fmean(column) for name, column in columns.items()},
+            deviation={name: numbers.stdev(column) if len(column) > 1 else None for name, column in columns.items()},
+        ),
+        teacher=about_teacher,
+        cost=FitCost(
+            trainings=len(found.rows) + len(found.failures),
+            examples_seen=sum(row.examples_seen for row in found.rows),
+            seconds=sum(row.seconds for row in found.rows) + found.seconds,
+        ),
+        agora=found.agora,
+        config=config.model_dump(mode="json"),
+        machine=Machine.model_validate(machine()),
+        versions=versions(),
+    )
+    shown = [chosen.theta.seed, *(seed for seed in outputs if seed != chosen.theta.seed)]  # examples are the first's
+    assessed = assess(parts.heldout, [outputs[seed] for seed in shown])
+    assessed = assessed.model_copy(update={"warnings": (*cautions(parts, parts.heldout), *assessed.warnings)})
+    partial = _unfinished(target) / target.name  # the page shows the folder's name
+    shutil.rmtree(partial.parent, ignore_errors=True)
+    shutil.copytree(chosen.folder, partial)
+    left = RunFolder(partial)
+    assert parts.heldout.labels is not None
+    left.write(
+        Heldout(
+            ids=tuple(example.id for example in parts.heldout),
+            labels=parts.heldout.labels,
+            seeds={str(seed): tuple(predicted) for seed, predicted in predictions.items()},
+        )
+    )
+    left.write(result)
+    left.write(inputs)
+    write_card(partial, facts_of(fits.model, parts.heldout, result.to_dict()))
+    if found.record:
+        left.write(found.record)
+    leave(partial, parts.heldout, outputs[shown[0]], assessed, command)
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)

@@ -1,13 +1,20 @@
-"""One fine-tuning: a pretrained encoder, a new head, one set of settings; and the predictions of what came out.
+"""One fine-tuning: a pretrained encoder, a new head, one set of hyperparameters.
 
-`fit` is a function of its arguments alone: on a CPU, with the same threads, the same call leaves the same weights bit
-for bit. What it leaves is a stock folder, which appears whole or not at all, and the same call finds it again; so a
-search that was killed repeats nothing it had finished.
+`fit` depends on nothing but its arguments: on a CPU, with the same number of threads, the same call writes the same
+weights bit for bit. The stock folder it writes appears whole or not at all, and the same call finds it again, so a
+search that was killed repeats no finished training.
+
+The loop is `transformers.Trainer` with three differences. Batches hold texts of similar length, so that there is little
+padding; their order depends on the seed alone. A batch that is too large for one pass is split, and each part
+contributes its share of the mean loss over the whole batch; see `pretraining/trainer.py` for what goes wrong otherwise.
+Epochs are compared by the official metric, and early stopping starts to count after the warm-up.
+
+Only the embeddings of tokens that occur in the task's texts are trained (`Occurring`). The others get no gradient, but
+clearing, measuring and updating all 30,000 of them each step costs more than a small encoder does on short texts.
 
     >>> fitted = fit(Path("runs/mine/pretrained"), train, dev, Theta(1e-4), Path("fits/0"), settings=FitSettings())
     >>> fitted.dev_scores
     {'accuracy': 0.61}
-    >>> score(test, labels_of(test.task, predict(fitted.folder, test, max_length=128)))
 """
 
 from __future__ import annotations
@@ -18,20 +25,36 @@ import math
 import shutil
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import EarlyStoppingCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from subarch.errors import InvalidStudy, InvalidTask
+from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning.config import FitSettings, Theta
-from subarch.finetuning.occurring import Occurring
-from subarch.finetuning.trainer import Dev, FitTrainer, Scale, arguments, class_weights, history
-from subarch.models.heads import Logits, encode, labels_of, logits_of, tokenizer_for, with_head
+from subarch.learning.losses import soft_targets
+from subarch.models.heads import (
+    Encoded,
+    Logits,
+    collate,
+    encode,
+    labels_of,
+    last_layer,
+    logits_of,
+    outputs,
+    tokenizer_for,
+    with_head,
+)
 from subarch.models.teacher import Teacher, quiet
 from subarch.run.files import replaced
 from subarch.run.progress import Report, silent
@@ -41,20 +64,29 @@ from subarch.tasks.metrics import primary
 RECORD = "fit.json"
 LOGITS = "dev_logits.npy"
 
+TRAINED_TOKENS = 16_384
+"""Tokens, including padding, of the examples in one forward pass of training; larger batches are split."""
+
+SOFT_WEIGHT = 0.5
+"""Share of the loss that compares with the teacher's soft targets, if there are any."""
+
+TEMPERATURE = 2.0
+"""Both logits are divided by it before they are compared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
-        folder: stock files, the weights of the epoch with the best primary metric on dev (the first of equals).
-        theta: its settings.
+        folder: stock folder with the weights of the epoch with the best primary metric on dev (the first if equal).
+        theta: the hyperparameters.
         dev_scores: official metrics on dev, the primary one first.
         dev_logits: see `Logits`, in the order of dev.
-        epoch: the one that was kept, from 1.
-        steps: of the optimiser, all that were taken.
+        epoch: the one whose weights were kept, from 1.
+        steps: all optimiser steps taken.
         examples_seen: forward and backward passes over one training example (with all its choices).
-        seconds: of training and of its evaluations.
+        seconds: duration of training and evaluation on dev.
         truncated: share of the training examples that were longer than max_length.
         history: per epoch: loss on train, scores on dev.
     """
@@ -72,15 +104,15 @@ class Fitted:
 
     @property
     def dev_score(self) -> float:
-        """The primary metric on dev, by which models are chosen."""
+        """The primary metric on dev, which models are compared by."""
         return next(iter(self.dev_scores.values()))
 
     @classmethod
     def read(cls, folder: Path) -> Fitted:
-        """What a finished training left.
+        """Read a finished training from its folder.
 
         Raises:
-            InvalidStudy: its files are missing or damaged.
+            InvalidStudy: files are missing or damaged.
         """
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
@@ -88,7 +120,7 @@ class Fitted:
             return cls(**record["fitted"] | {"folder": folder, "theta": Theta(**record["theta"]), "dev_logits": logits})
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
             raise InvalidStudy(
-                f"{folder}: no finished fine-tuning ({error}); delete the folder and fit again"
+                f"{folder}: not a finished fine-tuning ({error}); delete the folder and fit again"
             ) from error
 
 
@@ -103,19 +135,19 @@ def fit(
     teacher: Logits | None = None,
     report: Report = silent,
 ) -> Fitted:
-    """Fine-tune the encoder of `model` with a new head into `folder`, or return what a call like this left there.
+    """Fine-tune the encoder of `model` with a new head into `folder`; a training that is finished there is returned.
 
     Args:
-        model: a folder with a BERT or RoBERTa encoder: a student, a hub's, a fine-tuned one (whose head is dropped).
-        train: labelled; rows may be anybody's, ids are not looked at.
-        dev: labelled; the best epoch and early stopping go by its primary metric.
-        folder: appears whole or not at all. Killed in between, the same call begins this training again.
-        teacher: soft targets for `train`, from `predict`.
-        report: called with what is done, steps, and steps at most.
+        model: folder with a BERT or RoBERTa encoder; the head of a fine-tuned model is replaced.
+        train: labelled examples.
+        dev: labelled examples; its primary metric decides about the best epoch and early stopping.
+        folder: appears whole or not at all. If killed before, the same call starts the training from the beginning.
+        teacher: (N, C) soft targets for `train`, from `predict`.
+        report: called with the activity, steps done and steps at most.
 
     Raises:
-        InvalidTask: no labels, an empty part, targets that are not finite, dev of another task, soft targets that do
-            not fit.
+        InvalidTask: missing labels, an empty part, labels that are not finite or out of range, dev of another task, or
+            soft targets of the wrong shape.
         InvalidTeacher: `model` cannot be loaded.
         InvalidStudy: `folder` holds a training with other arguments.
         TrainingDiverged: a loss or an output is not finite.
@@ -132,8 +164,8 @@ def fit(
         return Fitted.read(folder)
     if encoder.architecture.depth == 0:
         warnings.warn(
-            f"{model}: has no layers, so the first token, which the head reads, is the same for every text: it can "
-            "learn one answer only",
+            f"{model}: has no layers, so the head sees the same first token for every text and can only learn to give "
+            "one answer",
             stacklevel=2,
         )
     with replaced(folder) as partial, quiet(), _threads(settings.threads):
@@ -150,39 +182,39 @@ def fit(
 def _check(train: Examples, dev: Examples, teacher: Logits | None) -> None:
     task = train.task
     if dev.task != task:
-        raise InvalidTask(f"{task.name} is learnt and {dev.task.name} is to be scored; take both from one task")
+        raise InvalidTask(f"train is of {task.name}, dev of {dev.task.name}; take both from the same task")
     for examples in (train, dev):
-        where = f"{examples.source}: the part {examples.part} of {task.name}"
+        where = f"{examples.source}: part {examples.part} of {task.name}"
         if not len(examples):
             raise InvalidTask(f"{where} is empty")
         if examples.labels is None:
-            raise InvalidTask(f"{where} has rows without a label: they can be predicted, not learnt or scored")
+            raise InvalidTask(f"{where} has rows without a label, which cannot be learnt from or scored")
         for example, label in zip(examples, examples.labels, strict=True):
             classes = len(example.choices) if task.head == "choice" else len(task.labels)
             fits = math.isfinite(label) if task.head == "regression" else label in range(classes)
             if not fits:
                 allowed = "a finite number" if task.head == "regression" else f"one of 0 to {classes - 1}"
-                raise InvalidTask(f"{where}: the label of example {example.id!r} is {label}, not {allowed}")
+                raise InvalidTask(f"{where}: the label of example {example.id!r} is {label}; expected {allowed}")
     if task.head == "classification" and len(set(train.labels or ())) < 2:
         raise InvalidTask(
-            f"{train.source}: all {len(train)} examples of {train.part} have the same label; nothing is learnt"
+            f"{train.source}: all {len(train)} examples of {train.part} have the same label; there is nothing to learn"
         )
     if teacher is not None:
         columns = len(task.labels) if task.head == "classification" else 1
         columns = max(len(example.choices) for example in train) if task.head == "choice" else columns
         if teacher.shape != (len(train), columns):
             raise InvalidTask(
-                f"{task.name}: soft targets of shape {teacher.shape} for {len(train)} examples and {columns} outputs; "
-                "take those of `predict` for the same examples"
+                f"{task.name}: soft targets have shape {teacher.shape}, but there are {len(train)} examples and "
+                f"{columns} outputs; take them from `predict` for the same examples"
             )
         if not np.isfinite(teacher.max(axis=1)).all():
-            raise InvalidTask(f"{task.name}: soft targets are not finite; the teacher is broken")
+            raise InvalidTask(f"{task.name}: soft targets are not finite; check the teacher's weights")
 
 
 def _key(
     fingerprint: str, train: Examples, dev: Examples, theta: Theta, settings: FitSettings, teacher: Logits | None
 ) -> str:
-    """Identifies all that decides the outcome, but for the threads, which decide about rounding."""
+    """A hash of everything that decides the result, except for the number of threads (it only changes rounding)."""
     digest = hashlib.sha256(repr((fingerprint, theta, replace(settings, threads=None))).encode())
     for examples in (train, dev):
         digest.update(repr((examples.task.name, examples.task.labels, examples.rows)).encode())
@@ -210,7 +242,7 @@ def _fit(
     teacher: Logits | None,
     report: Report,
 ) -> Fitted:
-    """Train, and write the stock folder."""
+    """Train and write the stock folder."""
     task, began = train.task, time.perf_counter()
     tokenizer = tokenizer_for(encoder, settings.max_length)
     encoded, truncated = encode(train, tokenizer, teacher)
@@ -224,8 +256,7 @@ def _fit(
         occurring.renumber([scale.shrink(one) for one in encoded]),
         tokenizer,
         Dev(dev, occurring.renumber(dev_encoded), scale),
-        class_weights(train) if settings.class_weights else None,
-        settings,
+        settings.patience,
         report,
     )
     trainer.train()
@@ -251,3 +282,230 @@ def _fit(
         truncated=truncated,
         history=history(state.log_history),
     )
+
+
+def arguments(folder: Path, theta: Theta, encoded: Sequence[Encoded], metric: str) -> TrainingArguments:
+    longest = max(one.tokens for one in encoded)
+    parts = next(n for n in range(1, theta.batch_size + 1) if _fits(theta.batch_size, n, longest))
+    steps = theta.epochs * math.ceil(len(encoded) / theta.batch_size)
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=theta.epochs,
+        per_device_train_batch_size=theta.batch_size // parts,
+        gradient_accumulation_steps=parts,
+        optim="adamw_torch_fused",
+        learning_rate=theta.learning_rate,
+        lr_scheduler_type="linear",
+        warmup_steps=round(theta.warm_up * steps),
+        weight_decay=theta.weight_decay,
+        use_cpu=not torch.cuda.is_available(),
+        eval_strategy="epoch",
+        logging_strategy="epoch",
+        save_strategy="best",
+        save_only_model=True,
+        save_total_limit=1,
+        load_best_model_at_end=True,
+        metric_for_best_model=metric,
+        greater_is_better=True,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        seed=theta.seed,
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # Trainer would copy so small a model to all, and divide batches where no example ends
+    return arguments
+
+
+def _fits(batch_size: int, parts: int, longest: int) -> bool:
+    """Whether a batch may be made in so many equal parts: each within the limit, or of one example."""
+    return batch_size % parts == 0 and (parts == batch_size or batch_size // parts * longest <= TRAINED_TOKENS)
+
+
+def history(log: list[dict[str, float]]) -> list[dict[str, Any]]:
+    """Per epoch: the mean loss on train, the scores on dev."""
+    losses = [row["loss"] for row in log if "loss" in row]
+    scores = [row for row in log if "eval_loss" not in row and any(name.startswith("eval_") for name in row)]
+    return [
+        {"epoch": number, "loss": loss}
+        | {name.removeprefix("eval_"): value for name, value in row.items() if name.startswith("eval_")}
+        for number, (loss, row) in enumerate(zip(losses, scores, strict=True), 1)
+    ]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Standardises the labels of a regression; labels of other tasks stay as they are.
+
+    A learning rate of 1e-4 could not reach prices in the thousands. After training the scale is folded into the last
+    layer, so that the stock model predicts in the units of the labels.
+    """
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @classmethod
+    def of(cls, train: Examples) -> Scale:
+        if train.task.head != "regression":
+            return cls()
+        labels = np.asarray(train.labels, dtype=np.float64)
+        return cls(float(labels.mean()), float(labels.std()) or 1.0)
+
+    def shrink(self, one: Encoded) -> Encoded:
+        if self == Scale():
+            return one
+        assert one.label is not None
+        soft = None if one.soft is None else (one.soft - self.mean) / self.deviation
+        return replace(one, label=(one.label - self.mean) / self.deviation, soft=soft)
+
+    @torch.no_grad()
+    def fold_into(self, model: nn.Module) -> None:
+        layer = last_layer(model)
+        layer.weight.mul_(self.deviation)
+        layer.bias.mul_(self.deviation).add_(self.mean)
+
+
+@dataclass(frozen=True)
+class Dev:
+    examples: Examples
+    encoded: list[Encoded]
+    scale: Scale
+
+
+class FitTrainer(Trainer):
+    """The training loop, see the module. `seen` counts the training examples that were passed through the model."""
+
+    loss_is_scaled_for_ga = True  # the loss of a part is its share of the whole batch's
+
+    def __init__(
+        self,
+        model: nn.Module,
+        args: TrainingArguments,
+        train: list[Encoded],
+        tokenizer: Any,
+        dev: Dev,
+        patience: int,
+        report: Report,
+    ) -> None:
+        callbacks: list[TrainerCallback] = [_Report(report)]
+        if patience:
+            callbacks.append(_Patience(patience))
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train,
+            eval_dataset=dev.encoded,
+            data_collator=lambda rows: collate(rows, tokenizer, dev.examples.task),
+            callbacks=callbacks,
+        )
+        self.remove_callback(PrinterCallback)
+        self.train_rows, self.tokenizer, self.dev = train, tokenizer, dev
+        self.seen = 0
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> LengthGroupedSampler:
+        """Batches of similar length, in an order that depends on the seed alone."""
+        order = torch.Generator().manual_seed(self.args.seed)
+        whole = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        lengths = [one.tokens for one in self.train_rows]
+        return LengthGroupedSampler(whole, lengths=lengths, generator=order)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], int]:
+        """Also count the examples in all parts of a batch; Trainer would count the labels that are not -100."""
+        parts, _ = super().get_batch_samples(*args, **kwargs)
+        return parts, sum(len(part["labels"]) for part in parts)
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """This part's share of the mean loss over the whole batch."""
+        loss = loss_of(outputs(model, inputs), inputs, SOFT_WEIGHT, TEMPERATURE)
+        if not math.isfinite(value := loss.item()):
+            raise TrainingDiverged(
+                f"the loss became {value} at step {self.state.global_step + 1}; use a lower learning rate"
+            )
+        self.seen += len(inputs["labels"])
+        return loss / num_items_in_batch
+
+    def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
+        """The official scores on dev."""
+        assert self.model is not None
+        logits = logits_of(self.model.eval(), self.dev.encoded, self.tokenizer, self.dev.examples.task)
+        if not np.isfinite(logits.max(axis=1)).all():
+            raise TrainingDiverged(
+                f"the outputs on dev are not finite after step {self.state.global_step}; use a lower learning rate"
+            )
+        predicted = labels_of(self.dev.examples.task, logits * self.dev.scale.deviation + self.dev.scale.mean)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # early epochs may predict one class; the final scores do warn
+            metrics = {f"eval_{name}": value for name, value in score(self.dev.examples, predicted).items()}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+class _Patience(EarlyStoppingCallback):
+    """Counts from the end of the warm-up, which takes up to half of the steps in the published ranges."""
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Any = None, **kwargs: Any) -> None:
+        if state.global_step > args.warmup_steps:
+            super().on_evaluate(args, state, control, metrics, **kwargs)  # type: ignore[no-untyped-call]
+
+
+class _Report(TrainerCallback):
+    """Reports progress after each step."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.report("fine-tuning", state.global_step, state.max_steps)
+
+
+def loss_of(
+    logits: Tensor, batch: dict[str, Tensor], soft_weight: float = SOFT_WEIGHT, temperature: float = TEMPERATURE
+) -> Tensor:
+    """The sum over a batch of each example's loss.
+
+    Cross-entropy, or squared error for one output. With soft targets, (1 - w) times that plus w times the divergence
+    from the teacher at the temperature, or w times the squared distance to the teacher's output.
+
+    Args:
+        logits: (N, C), -inf where an example has fewer choices.
+        batch: `labels`, and `soft` if there are soft targets; both standardised for regression.
+    """
+    labels, soft = batch["labels"], batch.get("soft")
+    if labels.is_floating_point():
+        losses = (logits[:, 0] - labels) ** 2
+        imitation = None if soft is None else (logits[:, 0] - soft[:, 0]) ** 2
+    else:
+        losses = functional.cross_entropy(logits, labels, reduction="none")
+        imitation = None if soft is None else soft_targets(logits, soft[:, : logits.shape[1]], temperature)
+    if imitation is not None:
+        losses = (1 - soft_weight) * losses + soft_weight * imitation
+    return losses.sum()
+
+
+class Occurring:
+    """Reduces `model` to the embeddings of the tokens in `encoded`, until `restore`.
+
+    The embeddings of all other tokens are set aside and put back unchanged; weight decay does not touch them either.
+    Token ids up to that of padding keep their position.
+    """
+
+    def __init__(self, model: Any, encoded: Sequence[Encoded], padding: int) -> None:
+        self.embeddings: nn.Embedding = model.get_input_embeddings()
+        self.all = self.embeddings.weight.detach()
+        ids = chain.from_iterable(chain.from_iterable(one.ids for one in encoded))
+        self.kept = np.union1d(np.arange(padding + 1), np.fromiter(ids, np.int64))
+        self.embeddings.weight = nn.Parameter(self.all[self.kept])
+
+    def renumber(self, encoded: Sequence[Encoded]) -> list[Encoded]:
+        """The same examples with the token ids of the reduced model."""
+        return [replace(one, ids=[np.searchsorted(self.kept, row).tolist() for row in one.ids]) for one in encoded]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put all embeddings back, those of the occurring tokens as trained."""
+        whole = self.all.to(self.embeddings.weight.device)
+        whole[self.kept] = self.embeddings.weight
+        self.embeddings.weight = nn.Parameter(whole)

@@ -1,23 +1,24 @@
-"""τ of Agora: new points near given ones, neither copies nor strangers.
+"""New texts near given ones, neither copies nor unrelated: Agora's transformation τ.
 
-A point is an example of which one text was changed: of one text that text, of a pair one side, of multiple choice the
-context or a choice (never the question), of a cloze the passage. Three ways make the new text (`rewording.py`):
+A point is an example of which one text was changed: a single text, one side of a pair, of multiple choice the context
+or one of the choices (never the question), of a cloze the passage. Three methods make the new text:
 
-- `edits`: words deleted, swapped with their neighbour, or (one at most) doubled; needs nothing.
-- `infilling`: words hidden and filled in by a masked language model: the user's, or a student that kept its head.
-- `nearest`: the nearest texts of a corpus of the user's, by the sentence encoder. Not where words are marked.
+- `edits`: words are deleted, swapped with their neighbour, or (one at most) doubled; needs nothing.
+- `infilling`: words are masked and filled in by a masked language model: any folder with that head, such as a student
+  pretrained with `mlm`.
+- `nearest`: the nearest texts of a corpus, by the sentence encoder. Not for texts with marked words.
 
-What they make is kept if it lies inside a band of similarity to the text it came from, and is no text of any split,
-the held-out ones included (`readers.identity`: case, punctuation and spacing do not make a difference). The words that
-the question is about (`* so *` and `# so #`, a cloze's entities) stay as they are.
+A text is kept if its similarity to the original lies inside a band and if no split, the held-out one included, has the
+same text (`text.read.identity` ignores case, punctuation and spacing). The words that a question is about (`* so *` and
+`# so #`, the entities of a cloze) stay unchanged.
 
-The band is on a scale of its own, so that one default serves all encoders: 0 is the median similarity of unrelated
-texts of the task, 1 is equality. BERT-like encoders that were never trained on sentences put unrelated texts at
-cosines of 0.8 and more, others near 0; nearer to the origin than half-way from a stranger is near for both. None of
-this is the paper's word, which asks for points "similar but neither copies nor far" and was never released as code.
+The band has its own scale, so that one default serves all encoders: 0 is the median similarity of unrelated texts of
+the task, 1 is equality. BERT-like encoders that were never trained on sentences give unrelated texts cosines of 0.8 and
+more, others near 0. The scale and the methods are our choice: the paper only asks for points that are "similar but
+neither copies nor far", and its code was never released.
 
-All is drawn by the seed, the iteration and the id of the mistake, and by nothing else: a call that is repeated gives
-the same points.
+Everything random depends only on the seed, the iteration and the id of the mistake, so a repeated call gives the same
+points.
 
     >>> tau = Neighbourhood.load([train, dev, held_out], encoder=Path("runs/mine/pretrained"))
     >>> made = tau(mistakes, train, iteration=1)
@@ -29,32 +30,66 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from subarch.errors import InvalidConfig
-from subarch.finetuning.rewording import Draft, Embedding, Infilling, Method, Nearest, Similarity, edited, overlap
+from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.tasks import Example, Examples, Task
+from subarch.text.masking import CONTINUES, STARTS
 from subarch.text.read import hash64, identity, read
 
+if TYPE_CHECKING:
+    from subarch.models.teacher import Teacher
+
+Floats = NDArray[np.float32]
+
 BAND = (0.5, 0.98)
-"""By all-MiniLM-L6-v2 on six tasks (docs/agora.md) 99 % of unrelated pairs are below 0.46, and half of the word-level
-edits are above 0.98: to the encoder those are copies."""
+"""By all-MiniLM-L6-v2 on six tasks (docs/agora.md), 99 % of unrelated pairs are below 0.46, and half of the word-level
+edits are above 0.98: the encoder does not notice them."""
 
 CORPUS_LIMIT = 50_000
-"""Texts of a corpus that are embedded: 77 MB at a width of 384."""
+"""At most this many texts of a corpus are embedded: 77 MB at a width of 384."""
 
-_PAIRS = 256  # unrelated pairs that the scale's zero is the median of
+EDITED = 0.1
+"""Share of the words that are edited, at least one."""
+
+HIDDEN = 0.15
+"""Share of the words that are masked, at least one: what masked language models are trained with."""
+
+LIKELIEST = 10
+"""A word is drawn from this many of the likeliest, a neighbour from this many of the nearest."""
+
+_PAIRS = 256  # unrelated pairs whose median similarity is the zero of the scale
+_ROWS = 256  # drafts compared with a corpus at a time
 _SPAN = re.compile(r"\* .+? \*|# .+? #", re.DOTALL)
+_WORD = re.compile(r"\w(?:[\w'’-]*\w)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A text to be changed. What matches `locked` stays as it is; all randomness comes from `random`."""
+
+    text: str
+    locked: re.Pattern[str] | None
+    random: np.random.Generator
+
+
+Method = Callable[[Sequence[Draft]], list[str | None]]
+"""A new text for each draft, or None if the method has none. It must not matter which other drafts are in the call."""
+
+Similarity = Callable[[Sequence[str], Sequence[str]], Floats]
+"""(n,) similarities of n pairs of texts; 1 for equal texts, which is the maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A new point: an example without label, the id of its origin, how it was made, and how near it is (see above)."""
+    """A new example without label, the id of its origin, the method that made it, and their similarity (see above)."""
 
     example: Example
     origin: str
@@ -64,19 +99,19 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """The points that were kept, and how many were dropped for which reason."""
+    """The points that were kept, and the number that was dropped by reason."""
 
     points: tuple[Point, ...]
     dropped: dict[str, int]
 
 
 class Neighbourhood:
-    """τ: mistakes -> points. `known` are all splits; the first is where unrelated texts are drawn from.
+    """τ: mistakes -> points. `known` are all splits; pairs of unrelated texts are drawn from the first.
 
-    `each` points are kept per mistake, at most, out of twice as many drafts. The methods take turns.
+    At most `each` points per mistake are kept of twice as many drafts; the methods take turns.
 
     Raises:
-        InvalidConfig: a band that is none, no method, no split, or a number of points below 1.
+        InvalidConfig: an invalid band, no method, no split, or `each` below 1.
     """
 
     def __init__(
@@ -90,9 +125,9 @@ class Neighbourhood:
         band: tuple[float, float] = BAND,
     ) -> None:
         if not 0 <= band[0] < band[1] <= 1:
-            raise InvalidConfig(f"band: {band} is none; give two similarities with 0 <= least < greatest <= 1")
+            raise InvalidConfig(f"band: {band} is invalid; give two similarities with 0 <= least < greatest <= 1")
         if not methods or not known or each < 1:
-            raise InvalidConfig("new points need at least one method, one split to compare with, and one point each")
+            raise InvalidConfig("new points need at least one method, one split to compare with and one point each")
         self._methods, self._similarity, self._each, self._seed, self._band = methods, similarity, each, seed, band
         self._known = frozenset(chain.from_iterable(map(identities, known)))
         texts = [text for example in known[0] for text in example.texts[:1]]
@@ -113,15 +148,15 @@ class Neighbourhood:
         seed: int = 0,
         band: tuple[float, float] = BAND,
     ) -> Neighbourhood:
-        """With what is given: word edits always, infilling by `masked_lm`, nearest texts of a `corpus`.
+        """Word edits always, infilling if there is a `masked_lm`, nearest texts if there is a `corpus`.
 
-        Similarity is the cosine of the embeddings of `encoder`, or the overlap of words where there is none. The
-        corpus' embeddings are kept in the folder `cache`.
+        Similarity is the cosine of the embeddings of `encoder`; without an encoder it is the overlap of words. The
+        embeddings of the corpus are cached in the folder `cache`.
 
         Raises:
-            InvalidTeacher: a model that cannot be loaded, or a masked LM without its head.
-            InvalidCorpus: a corpus that cannot be read.
-            InvalidConfig: a corpus without encoder; see also the class.
+            InvalidTeacher: a model cannot be loaded, or `masked_lm` has no masked-LM head.
+            InvalidCorpus: the corpus cannot be read.
+            InvalidConfig: a corpus without an encoder; see also the class.
         """
         from subarch.models.teacher import Teacher
 
@@ -130,7 +165,7 @@ class Neighbourhood:
             methods["infilling"] = Infilling(Teacher.load(masked_lm))
         if not encoder:
             if corpus:
-                raise InvalidConfig("a corpus of neighbours needs a sentence encoder that says what is near; name one")
+                raise InvalidConfig("a corpus of neighbours needs a sentence encoder, to find near texts; name one")
             return cls(known, methods, overlap, each=each, seed=seed, band=band)
         embedding = Embedding(Teacher.load(encoder), cache)
         if corpus:
@@ -138,7 +173,7 @@ class Neighbourhood:
         return cls(known, methods, embedding.cosine, each=each, seed=seed, band=band)
 
     def __call__(self, mistakes: Examples, data: Examples, iteration: int) -> Made:
-        """Points near the mistakes whose changed texts stand neither in `data` (𝒟 as it has grown) nor in any split."""
+        """Points near the mistakes whose changed texts are neither in `data` (𝒟 as it has grown) nor in any split."""
         drafts = list(self._drafts(mistakes, iteration))
         texts = self._changed([(method, draft) for _, _, method, draft in drafts])
         pairs = [(draft.text, text or draft.text) for (*_, draft), text in zip(drafts, texts, strict=True)]
@@ -153,7 +188,7 @@ class Neighbourhood:
             if reason := self._objection(draft, text, similarity, taken):
                 dropped[reason] += 1
                 continue
-            assert text is not None  # which is an objection
+            assert text is not None  # None is an objection
             taken.add(identity(text))
             kept[origin.id] += 1
             name = f"agora-{iteration}-{len(points)}"
@@ -161,7 +196,7 @@ class Neighbourhood:
         return Made(tuple(points), dict(sorted(dropped.items())))
 
     def _drafts(self, mistakes: Examples, iteration: int) -> Iterator[tuple[Example, int, str, Draft]]:
-        """(origin, slot, method, draft), twice as many as are kept at most."""
+        """(origin, slot, method, draft), twice as many as can be kept."""
         names = list(self._methods)
         for example in mistakes:
             slots, locked = slots_of(mistakes.task, example), locked_in(mistakes.task, example)
@@ -172,7 +207,7 @@ class Neighbourhood:
                 yield example, slot, names[attempt % len(names)], draft
 
     def _changed(self, drafts: list[tuple[str, Draft]]) -> list[str | None]:
-        """Each method is given all its drafts at once: models read them in batches."""
+        """The new texts, in order. Each method gets all of its drafts at once, because models read them in batches."""
         rows: defaultdict[str, list[int]] = defaultdict(list)
         for row, (method, _) in enumerate(drafts):
             rows[method].append(row)
@@ -194,12 +229,12 @@ class Neighbourhood:
 
 
 def identities(examples: Examples) -> Iterator[int]:
-    """Of every text and choice: what a new text must differ from."""
+    """The identity of every text and choice, which a new text must differ from."""
     return (identity(text) for example in examples for text in (*example.texts, *example.choices))
 
 
 def slots_of(task: Task, example: Example) -> list[int]:
-    """Positions among texts and choices that may be changed."""
+    """Positions, counted over texts and then choices, that may be changed."""
     if task.head != "choice":
         return list(range(len(example.texts)))
     first_choice = len(example.texts)
@@ -207,7 +242,7 @@ def slots_of(task: Task, example: Example) -> list[int]:
 
 
 def locked_in(task: Task, example: Example) -> re.Pattern[str] | None:
-    """What must stay: the marked words of span tasks, the entities of a cloze (longer ones first, they may nest)."""
+    """What must stay: the marked words of span tasks, the entities of a cloze (longer first, as they may overlap)."""
     if task.kind == "span":
         return _SPAN
     if task.kind == "cloze":
@@ -216,8 +251,202 @@ def locked_in(task: Task, example: Example) -> re.Pattern[str] | None:
 
 
 def _with_text(origin: Example, slot: int, text: str, name: str) -> Example:
-    """The origin with one text changed, without label; its group stays, as what it was made from."""
+    """The origin with one text changed and without label; it stays in the group of its origin."""
     parts = [*origin.texts, *origin.choices]
     parts[slot] = text
     count = len(origin.texts)
     return replace(origin, id=name, texts=tuple(parts[:count]), choices=tuple(parts[count:]), label=None, golds=())
+
+
+def edited(draft: Draft) -> str | None:
+    """The text with a tenth of its words deleted, swapped or doubled; None if fewer than three words may change.
+
+    Punctuation stays with its word, white space is collapsed. At most one word is doubled.
+    """
+    locked = f"{draft.locked.pattern}|" if draft.locked else ""
+    words = [match.group() for match in re.finditer(rf"(?:{locked}\S)+", draft.text, re.DOTALL)]
+    is_free = [draft.locked is None or not draft.locked.search(word) for word in words]
+    ways = ["delete", "swap", "double"]
+    for _ in range(max(1, round(EDITED * sum(is_free)))):
+        free = np.flatnonzero(is_free)
+        if len(free) < 3:
+            return None
+        way = ways[draft.random.integers(len(ways))]
+        at = int(draft.random.choice(free))
+        if way == "delete":
+            del words[at], is_free[at]
+        elif way == "double":
+            words.insert(at, words[at])
+            is_free.insert(at, True)
+            ways.remove("double")
+        elif at + 1 < len(words) and is_free[at + 1]:  # the last word, and one before a locked one, stay
+            words[at : at + 2] = words[at + 1], words[at]
+    return " ".join(words)
+
+
+class Infilling:
+    """Masks words and draws replacements from the likeliest words of a masked language model, never the original.
+
+    All masks of a text are filled in one forward pass, independently. If the model truncates a text, only the part it
+    reads is changed.
+
+    Raises:
+        InvalidTeacher: the model has no masked-LM head, or its tokenizer no mask token.
+    """
+
+    def __init__(self, model: Teacher) -> None:
+        if model.masked_lm is None or model.tokenizer.mask_token is None:
+            raise InvalidTeacher(
+                f"{model.folder}: infilling needs a masked-LM head and a tokenizer with a mask token; name a masked "
+                "language model, or leave infilling out"
+            )
+        self._model = model
+        self._tokenizer = model.tokenizer
+        self._length = model.recipe.max_length
+        self._ids, self._words = _whole_words(model.tokenizer)
+        self._folded = np.char.lower(self._words)
+
+    def __call__(self, drafts: Sequence[Draft]) -> list[str | None]:
+        from subarch.models.teacher import BATCH
+
+        texts: list[str | None] = []
+        for start in range(0, len(drafts), BATCH):
+            texts += self._filled(drafts[start : start + BATCH])
+        return texts
+
+    def _filled(self, drafts: Sequence[Draft]) -> list[str | None]:
+        import torch
+
+        mask = self._tokenizer.mask_token
+        chosen = [self._chosen(draft) for draft in drafts]
+        hidden = [_spliced(draft.text, spans, [mask] * len(spans)) for draft, spans in zip(drafts, chosen, strict=True)]
+        batch = self._tokenizer(hidden, truncation=True, max_length=self._length, padding=True, return_tensors="pt")
+        is_hidden = batch["input_ids"] == self._tokenizer.mask_token_id
+        with torch.inference_mode():
+            states = self._model.encoder(
+                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+            ).last_hidden_state
+            logits = self._model.head(states[is_hidden])[:, torch.from_numpy(self._ids)]
+        texts: list[str | None] = []
+        for draft, spans, scores in zip(drafts, chosen, logits.split(is_hidden.sum(1).tolist()), strict=True):
+            # truncation may have removed masks at the end: the words there stay
+            words = [self._drawn(row, draft, span) for row, span in zip(scores.numpy(), spans, strict=False)]
+            texts.append(_spliced(draft.text, spans[: len(words)], words) if words else None)
+        return texts
+
+    def _chosen(self, draft: Draft) -> list[tuple[int, int]]:
+        """Spans of characters of the words to mask, ascending; not locked ones, nor any beyond what the model reads."""
+        if self._tokenizer.mask_token in draft.text:
+            return []  # a mask in the text itself could not be told from ours
+        read = self._tokenizer(
+            draft.text,
+            add_special_tokens=False,
+            truncation=True,
+            max_length=self._length - 2,
+            return_offsets_mapping=True,
+        )["offset_mapping"]
+        locked = [match.span() for match in draft.locked.finditer(draft.text)] if draft.locked else []
+        words = [match.span() for match in _WORD.finditer(draft.text, 0, read[-1][1] if read else 0)]
+        free = [word for word in words if all(word[1] <= start or word[0] >= end for start, end in locked)]
+        if not free:
+            return []
+        count = max(1, round(HIDDEN * len(free)))
+        return [free[at] for at in sorted(draft.random.choice(len(free), count, replace=False))]
+
+    def _drawn(self, logits: Floats, draft: Draft, span: tuple[int, int]) -> str:
+        """One of the likeliest words, drawn by probability; capitalised if the word it replaces is."""
+        old = draft.text[slice(*span)]
+        scores = np.where(self._folded == old.lower(), -np.inf, logits.astype(np.float64))
+        best = np.argsort(-scores, kind="stable")[:LIKELIEST]
+        weights = np.exp(scores[best] - scores[best[0]])
+        word = str(self._words[draft.random.choice(best, p=weights / weights.sum())])
+        return word[0].upper() + word[1:] if old[0].isupper() else word
+
+
+def _spliced(text: str, spans: Sequence[tuple[int, int]], words: Sequence[str]) -> str:
+    """The text with each span of characters (ascending) replaced by a word."""
+    for (start, end), word in zip(reversed(spans), reversed(words), strict=True):
+        text = text[:start] + word + text[end:]
+    return text
+
+
+def _whole_words(tokenizer: Any) -> tuple[NDArray[np.int64], NDArray[np.str_]]:
+    """Ids and texts of the tokens that are whole words: no pieces of words, no punctuation, no special tokens."""
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    is_start_marked = sum(token.startswith(STARTS) for token in vocabulary) > sum(
+        token.startswith(CONTINUES) for token in vocabulary
+    )
+    starts = sorted(number for token, number in vocabulary.items() if not is_start_marked or token.startswith(STARTS))
+    ids = [number for number in starts if number not in set(tokenizer.all_special_ids)]
+    words = [word.strip() for word in tokenizer.batch_decode([[number] for number in ids])]
+    is_word = [_WORD.fullmatch(word) is not None for word in words]
+    return np.array(ids, np.int64)[is_word], np.array(words)[is_word]
+
+
+class Embedding:
+    """Embeddings of length 1, by a sentence encoder or the mean of any encoder's outputs."""
+
+    def __init__(self, encoder: Teacher, cache: Path | None = None) -> None:
+        self._encoder, self._cache = encoder, cache
+
+    def __call__(self, texts: Sequence[str]) -> Floats:
+        """(n, H) float32; equal texts are embedded once."""
+        distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        tokens = self._encoder.tokenizer(list(distinct), add_special_tokens=False, verbose=False)["input_ids"]
+        vectors = self._encoder.embed(tokens).numpy()
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        found: Floats = vectors[[distinct[text] for text in texts]]
+        return found
+
+    def kept(self, texts: Sequence[str]) -> Floats:
+        """The same, cached on disk if there is a cache folder."""
+        from subarch.models.teacher import cached
+
+        if self._cache is None:
+            return self(texts)
+        key = f"unit embeddings 1 {self._encoder.fingerprint} {hash64(chr(0).join(texts))}"
+        return cached(self._cache, key, lambda: self(texts))
+
+    def cosine(self, ones: Sequence[str], others: Sequence[str]) -> Floats:
+        """(n,) cosines of n pairs of texts."""
+        both = self([*ones, *others])
+        found: Floats = (both[: len(ones)] * both[len(ones) :]).sum(1)
+        return found
+
+
+class Nearest:
+    """Draws one of the nearest texts of a corpus; none for texts with locked words."""
+
+    def __init__(self, texts: Sequence[str], embedding: Embedding) -> None:
+        self._texts, self._embedding = texts, embedding
+        self._vectors = embedding.kept(texts)
+
+    def __call__(self, drafts: Sequence[Draft]) -> list[str | None]:
+        found: list[str | None] = []
+        for start in range(0, len(drafts), _ROWS):
+            rows = drafts[start : start + _ROWS]
+            near = self._embedding([draft.text for draft in rows]) @ self._vectors.T
+            best = np.argsort(-near, axis=1, kind="stable")[:, :LIKELIEST]
+            found += [
+                None if draft.locked else self._texts[draft.random.choice(ranked)]
+                for draft, ranked in zip(rows, best, strict=True)
+            ]
+        return found
+
+
+def overlap(ones: Sequence[str], others: Sequence[str]) -> Floats:
+    """(n,) Dice coefficients of the words and word bigrams of n pairs of texts, ignoring case and white space.
+
+    The bigrams make it notice swapped words.
+    """
+    return np.array([_dice(_grams(one), _grams(other)) for one, other in zip(ones, others, strict=True)], np.float32)
+
+
+def _grams(text: str) -> Counter[str]:
+    words = text.casefold().split()
+    return Counter([*words, *(f"{one} {next_}" for one, next_ in pairwise(words))])
+
+
+def _dice(one: Counter[str], other: Counter[str]) -> float:
+    size = one.total() + other.total()
+    return 2 * (one & other).total() / size if size else 1.0

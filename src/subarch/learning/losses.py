@@ -38,6 +38,14 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
     )
 
 
+def soft_targets(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`distillation` for each of (n, C) rows, (n,); outputs that are -inf (choices an example lacks) add nothing."""
+    absent = torch.isinf(teacher)
+    own = functional.log_softmax(student / temperature, dim=1).masked_fill(absent, 0.0)
+    theirs = functional.log_softmax(teacher / temperature, dim=1)
+    return temperature**2 * (theirs.exp() * (theirs.masked_fill(absent, 0.0) - own)).sum(1)
+
+
 def distillation_top(student: Tensor, tokens: Tensor, log_probabilities: Tensor, temperature: float) -> Tensor:
     """`distillation` with only the teacher's k most probable tokens: (m, V) logits, (m, k) tokens, (m, k) nats.
 

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from subarch.learning.collate import Collator
 from subarch.learning.distill import TeacherSide
-from subarch.models.tensors import save_tensors
+from subarch.run.files import save_tensors
 from subarch.text.batches import by_length
 from subarch.text.corpus import Segments
 

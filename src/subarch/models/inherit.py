@@ -38,8 +38,8 @@ from torch import Tensor, nn
 
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher, Tokens
-from subarch.models.tensors import save_tensors
 from subarch.numbers.architecture import Architecture
+from subarch.run.files import save_tensors
 
 CALIBRATION = 64
 """Segments that anatomies are taken on."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from subarch.errors import InvalidTeacher
+from subarch.run.files import write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -269,10 +270,8 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
     from safetensors.torch import save_file
 
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    _write_json(
-        folder / TRANSFORMER_FILES[0], {"max_seq_length": recipe.max_length, "do_lower_case": recipe.lower_case}
-    )
-    _write_json(
+    write_json(folder / TRANSFORMER_FILES[0], {"max_seq_length": recipe.max_length, "do_lower_case": recipe.lower_case})
+    write_json(
         folder / "1_Pooling" / "config.json",
         {
             "word_embedding_dimension": hidden,
@@ -284,7 +283,7 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
     )
     if projection is not None:
         modules.append(("2_Dense", "Dense"))
-        _write_json(
+        write_json(
             folder / "2_Dense" / "config.json",
             {
                 "in_features": projection.in_features,
@@ -298,7 +297,7 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
     if recipe.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
         (folder / modules[-1][0]).mkdir()
-    _write_json(
+    write_json(
         folder / "modules.json",
         [
             {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -306,7 +305,7 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
         ],
     )
     prompts = {"default": recipe.prefix} if recipe.prefix else {}
-    _write_json(
+    write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": "default" if prompts else None, "similarity_fn_name": "cosine"},
     )
@@ -335,11 +334,6 @@ def _parse(path: Path, kind: type[S], value: Any) -> S:
 
 def _optional(path: Path) -> dict[str, Any]:
     return dict(read_json(path)) if path.is_file() else {}
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _modules(path: Path) -> list[tuple[str, str]]:

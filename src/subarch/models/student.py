@@ -24,9 +24,8 @@ from transformers import BertForMaskedLM, BertModel, PreTrainedModel, RobertaFor
 from subarch.errors import InvalidStudy
 from subarch.models.sentence import Recipe, pool, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
-from subarch.models.tensors import save_tensors
 from subarch.numbers.architecture import Architecture, Inputs
-from subarch.run.files import replaced
+from subarch.run.files import replaced, save_tensors
 
 _ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel}
 _MASKED_LMS: dict[str, Any] = {"bert": BertForMaskedLM, "roberta": RobertaForMaskedLM}

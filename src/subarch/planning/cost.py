@@ -1,9 +1,9 @@
-"""What a training step costs, in closed form: operations, weights and memory of student and teacher.
+"""The cost of a training step in closed form: operations, weights and memory of student and teacher.
 
-Like the counts of `architecture`, these are held by the tests against built models: against PyTorch's counter of
-operations, forward and backward, against the tensors of weights, gradients and optimiser, and against what is saved for
-the backward pass. The masked-LM head is charged at the masked positions alone, as `distill` runs it, and so is the end
-of the last layer where nothing else is compared. Padding is not charged: batches are made by length.
+The tests compare these counts with built models: with PyTorch's counter of operations, forward and backward, with the
+tensors of weights, gradients and optimiser, and with what is saved for the backward pass. The masked-LM head is counted
+at the masked positions only, as `distill` runs it, and so is the end of the last layer if no loss needs the other
+positions. Padding is not counted: batches are made by length.
 
     >>> job = Job(Architecture.parse("4-8-1024-768"), Inputs(50265, 514, 1), ("mlm",), length=512)
     >>> 2 * training_operations(job) / job.length / 1e6  # million floating-point operations a token
@@ -14,7 +14,7 @@ of the last layer where nothing else is compared. Padding is not charged: batche
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from subarch.errors import InvalidConfig
@@ -24,17 +24,20 @@ from subarch.pretraining.config import LOSSES, NEED_TEACHER
 HEAD = {"mlm", "logits"}
 """Losses that run the student's masked-LM head; `logits` runs the teacher's too."""
 
+MASKED = 0.15
+"""Share of the tokens that is masked, see `text.masking`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is trained on what: shapes, losses and the size of a step.
+    """A training: shapes, losses and the size of a step.
 
-    `length` counts tokens per sequence with the special ones, `masked` is the share of them that are masked,
-    `batch_tokens` the tokens of an optimiser step over all devices and `micro_tokens` those of one forward pass.
+    `length` is tokens per sequence with the special ones, `batch_tokens` the tokens of an optimiser step over all
+    devices and `micro_tokens` those of one forward pass of a device.
 
     Raises:
         InvalidConfig: an unknown loss, a loss without the teacher it needs, or a sequence longer than a batch or than
-            the positions there are.
+            the table of positions.
     """
 
     student: Architecture
@@ -42,12 +45,9 @@ class Job:
     losses: tuple[str, ...]
     teacher: Architecture | None = None
     length: int = 128
-    masked: float = 0.15
     batch_tokens: int = 8192
     micro_tokens: int = 8192
-    optimizer: str = "adamw"
     precision: str = "fp32"
-    freeze_embeddings: bool = False
 
     def __post_init__(self) -> None:
         for loss in self.losses:
@@ -68,7 +68,7 @@ class Job:
     @property
     def masked_positions(self) -> float:
         """Masked tokens of a sequence, on average; there is always one."""
-        return max(1.0, self.masked * self.length)
+        return max(1.0, MASKED * self.length)
 
     @property
     def has_head(self) -> bool:
@@ -77,18 +77,18 @@ class Job:
 
     @property
     def spared(self) -> float:
-        """Positions of a sequence at which the last layer ends with its attention: masked-LM losses need no others."""
+        """Positions of a sequence at which the last layer ends with its attention: masked-LM losses skip the rest."""
         needs_all = not self.has_head or {"embedding", "hidden"} & set(self.losses) or not self.student.depth
         return 0.0 if needs_all else self.length - self.masked_positions
 
     @property
     def asked(self) -> Architecture | None:
-        """The teacher, where a loss asks it."""
+        """The teacher, if a loss needs its outputs."""
         return self.teacher if set(NEED_TEACHER) & set(self.losses) else None
 
     @property
     def maps(self) -> int:
-        """Learned maps to the teacher's hidden states: one a layer, or of the embeddings alone."""
+        """Number of learned maps to the teacher's hidden states: one per layer, or one of the embeddings."""
         return max(1, self.student.depth) if "hidden" in self.losses else 0
 
     @property
@@ -98,13 +98,8 @@ class Job:
 
     @property
     def projects(self) -> bool:
-        """Whether the student carries a map of its pooled vector to the teacher's width: a sentence encoder's does."""
+        """Whether the student maps its pooled vector to the teacher's width, as a sentence encoder does."""
         return self.student.hidden != self.width and (not self.has_head or "embedding" in self.losses)
-
-    @property
-    def frozen(self) -> int:
-        """Weights that are not trained: the token table, by request."""
-        return self.inputs.vocabulary * self.student.hidden if self.freeze_embeddings else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +115,11 @@ class Memory:
     def total(self) -> int:
         return self.weights + self.gradients + self.optimizer + self.activations
 
-    def to_dict(self) -> dict[str, int]:
-        return asdict(self) | {"total": self.total}
-
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds of one device: a token through the student (forward, backward) and through the teacher, and one step of
-    the optimiser. `source` says where they come from, ready for JSON."""
+    """Seconds of one device: per token through the student (forward, backward) and through the teacher, and per step
+    of the optimiser. `source` says where they come from, in JSON types."""
 
     student_token: float
     teacher_token: float
@@ -152,18 +144,16 @@ def student_operations(job: Job) -> float:
 def training_operations(job: Job) -> float:
     """Multiply-adds of a forward and a backward pass over one sequence: three times the forward pass, exactly.
 
-    Each matrix product x W has two in the backward pass, for x and for W: what lies below the first layer (positions,
-    LayerNorm) is always trained. A frozen token table spares the one for the weights of the masked-LM decoder. One case
-    is counted too high: `relations` alone has no backward pass through what lies above the last layer's values.
+    Each matrix product x W has two in the backward pass, for x and for W. One case is counted too high: `relations`
+    alone has no backward pass through what lies above the last layer's values.
     """
-    spared = job.masked_positions * job.frozen if job.has_head else 0.0
-    return 3 * student_operations(job) - spared
+    return 3 * student_operations(job)
 
 
 def teacher_operations(job: Job) -> float:
-    """Multiply-adds of the teacher over one sequence, forward only; 0 where no loss asks it.
+    """Multiply-adds of the teacher over one sequence, forward only; 0 if no loss needs it.
 
-    `relations` makes the queries, keys and values of the last layer once more from what enters it.
+    `relations` computes the queries, keys and values of the last layer a second time, from its input.
     """
     if job.asked is None:
         return 0.0
@@ -187,7 +177,7 @@ def student_parameters(job: Job) -> int:
 
 
 def teacher_parameters(job: Job) -> int:
-    """The teacher's weights, with its masked-LM head only where `logits` needs it; 0 where no loss asks it."""
+    """The teacher's weights, with its masked-LM head only if `logits` needs it; 0 if no loss needs the teacher."""
     if job.asked is None:
         return 0
     count = job.asked.parameters(job.inputs)
@@ -201,10 +191,8 @@ def student_memory(job: Job) -> Memory:
     its last layer by `relations` alone) are counted as if one did.
     """
     weights = student_parameters(job)
-    trained = weights - job.frozen
-    # AdamW keeps two averages; its step counters, 4 bytes a tensor, are left out. SGD without momentum keeps nothing
-    averages = 2 * trained if job.optimizer == "adamw" else 0
-    return Memory(4 * weights, 4 * trained, 4 * averages, student_activations(job))
+    # AdamW keeps two averages; its step counters, 4 bytes a tensor, are left out
+    return Memory(4 * weights, 4 * weights, 8 * weights, student_activations(job))
 
 
 def student_activations(job: Job) -> int:
@@ -215,7 +203,7 @@ def student_activations(job: Job) -> int:
     two LayerNorms in fp32, mean and deviation of each, and the A normalisers of the fused attention, which keeps no
     n x n matrix. The vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by `logits`. bf16
     adds a copy of each weight matrix, and one of the layer's input for each of queries, keys and values. The tests hold
-    this to 5 % in fp32 and 15 % in bf16. What the backward pass itself needs for a moment comes on top.
+    this to 5 % in fp32 and 15 % in bf16. Temporary tensors of the backward pass itself come on top.
     """
     depth, heads, hidden, intermediate = (getattr(job.student, n) for n in ("depth", "heads", "hidden", "intermediate"))
     size, inputs = (4, 6) if job.precision == "fp32" else (2, 8)
@@ -241,9 +229,9 @@ def student_activations(job: Job) -> int:
 
 
 def teacher_memory(job: Job) -> Memory:
-    """fp32 weights, and the most that is alive at once in a pass without gradients over `micro_tokens`.
+    """fp32 weights, and the peak of activations in a pass without gradients over `micro_tokens`.
 
-    That is in a layer's feed-forward block: the embeddings and the layer's and the block's input, all in fp32, then
+    The peak is in a layer's feed-forward block: the embeddings and the layer's and the block's input, all in fp32, then
     either the wide vectors before and after GELU, or one of them and the three steps to the layer's output. The tests
     hold it to 5 % in fp32.
     """
@@ -252,7 +240,7 @@ def teacher_memory(job: Job) -> Memory:
         return Memory(0, 0, 0, 0)
     size, hidden, intermediate = 4 if job.precision == "fp32" else 2, teacher.hidden, teacher.intermediate
     sequences = job.micro_tokens // job.length
-    # Hidden states that are asked for are kept from all layers
+    # Hidden states that a loss needs are kept from all layers
     states = teacher.depth + 1 if {"hidden", "relations"} & set(job.losses) else 3
     layer = 4 * states * hidden + max(2 * size * intermediate, size * intermediate + (size + 8) * hidden)
     logits = 4 * job.inputs.vocabulary if "logits" in job.losses else 0

@@ -1,11 +1,11 @@
-"""How fast this machine pretrains: a few real training steps, timed, with random text.
+"""The pretraining speed of this machine: a few real training steps on random text, timed.
 
-The steps are those of `distill`, so what is measured is what will run: the teacher's targets, the losses, their
-gradients, clipping and the optimiser. Only the reading of text is left out. On a processor a pass is kept to SAMPLE
-tokens: its speed hardly depends on the batch beyond that, and a full pass of a large teacher would take minutes.
+The steps are those of `distill`: the teacher's targets, the losses, their gradients, clipping and the optimiser. Only
+the reading of text is left out. On a CPU a pass has at most SAMPLE tokens: its speed hardly depends on the batch beyond
+that, and a full pass of a large teacher would take minutes.
 
     >>> from subarch.planning.pace import measure
-    >>> plan(job, measure(job, None, seconds=10.0), tokens=1e8)["both"]["hours"]
+    >>> plan(job, measure(job, None), tokens=1e8).both.hours
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from subarch.pretraining.schedule import step_times
 from subarch.run.machine import machine
 
 SAMPLE = 1024
-"""Most tokens of a timed pass on a processor."""
-LEAST = 3
-"""Timed steps, however long they take."""
+"""Most tokens of a timed pass on a CPU."""
+SECONDS, LEAST = 10.0, 3
+"""Training steps are timed for so many seconds, but at least so many steps."""
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-def measure(job: Job, teacher: Teacher | None, seconds: float = 10.0) -> Pace:
-    """Median times over `seconds` of training steps on this machine's accelerator, or its processor.
+def measure(job: Job, teacher: Teacher | None, seconds: float | None = None) -> Pace:
+    """Median times over `seconds` (default SECONDS) of training steps on this machine's accelerator, or its CPU.
 
     Args:
-        teacher: the loaded one, where a loss asks it. None: one of the job's shape is made up, weights do not matter.
+        teacher: the loaded one. None: if a loss needs a teacher, one of the job's shape is made with random weights.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if job.asked is not None and teacher is None:
@@ -47,8 +47,8 @@ def measure(job: Job, teacher: Teacher | None, seconds: float = 10.0) -> Pace:
     most = max(job.length, min(job.micro_tokens, SAMPLE)) if device.type == "cpu" else job.micro_tokens
     sequences = most // job.length
     tokens = sequences * job.length
-    batches = repeated(text(job, sequences), seconds)
-    times = step_times(distiller, side, batches, device, job.optimizer, job.precision)
+    batches = repeated(text(job, sequences), SECONDS if seconds is None else seconds)
+    times = step_times(distiller, side, batches, device, precision=job.precision)
     of = {"student": times.student, "teacher": times.teacher, "optimizer": times.optimizer}
     quartiles = np.percentile(times.all, [25, 75], axis=0).T.tolist()
     operations = {"student": training_operations(job), "teacher": teacher_operations(job)}
@@ -66,13 +66,12 @@ def measure(job: Job, teacher: Teacher | None, seconds: float = 10.0) -> Pace:
 
 
 def build(job: Job, teacher: Teacher | None) -> tuple[Distiller, TeacherSide | None]:
-    """The student with its losses, freshly initialised, and the teacher's side where there is one."""
+    """The student with its losses, freshly initialised, and the teacher's side if there is a teacher."""
     if teacher is None:
         blueprint = Blueprint("bert", job.inputs, masked_lm=True)
     else:
         blueprint = Blueprint.of_teacher(teacher, job.has_head, "embedding" in job.losses or not job.has_head)
     student = Student(job.student, dataclasses.replace(blueprint, settings=blueprint.settings | NO_DROPOUT))
-    student.encoder.get_input_embeddings().weight.requires_grad_(not job.freeze_embeddings)
     distiller = Distiller(student, dict.fromkeys(job.losses, 1.0), teacher)
     return distiller, TeacherSide(teacher, distiller) if teacher is not None else None
 

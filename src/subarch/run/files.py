@@ -2,8 +2,9 @@
 
     >>> with replaced(Path("runs/mine/selected")) as partial:               # an empty folder to write into
     ...     model.save_pretrained(partial)
-    >>> with replaced_file(Path("weights.safetensors")) as partial:         # an empty file to write over
-    ...     save_file(tensors, partial)
+    >>> with replaced_file(Path("targets.npy")) as partial:                 # an empty file to write over
+    ...     partial.write_bytes(content)
+    >>> save_tensors({"weight": torch.eye(2)}, Path("weights.safetensors"))
     >>> write_text(Path("notes.txt"), "...")
     >>> content_hash(Path("models/all-MiniLM-L6-v2"))
     '5d41402abc4b2a76b9719d911017c592'
@@ -19,10 +20,13 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 from subarch.run.records import FileSeal
 
@@ -72,6 +76,18 @@ def replaced_file(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file, whole or not at all.
+
+    Raises:
+        OSError, SafetensorError: the disk is full, for example.
+    """
+    from safetensors.torch import save_file
+
+    with replaced_file(path) as partial:
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, partial)
 
 
 def write_text(path: Path, text: str) -> None:

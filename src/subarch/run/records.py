@@ -34,6 +34,10 @@ class Row(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
+    def to_dict(self) -> Any:
+        """What the file holds, in plain JSON types; keys that are not set are left out."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
 
 class Record(Row):
     """A JSON file of a run folder; `NAME` is the stem of its name."""
@@ -47,10 +51,6 @@ class Record(Row):
             ValueError: a free-form part holds a number that is not finite.
         """
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-
-    def to_dict(self) -> Any:
-        """What the file holds, in plain JSON types; keys that are not set are left out."""
-        return self.model_dump(mode="json", exclude_unset=True)
 
 
 class Bare(Record):
@@ -564,7 +564,7 @@ class ExampleStatistics(Row):
 
 
 class TaskData(Row):
-    """The data of a fine-tuning, and how it was divided."""
+    """The data of a fine-tuning, and how it was divided; `overlaps` counts examples of one part that are in another."""
 
     source: str
     division: str
@@ -572,6 +572,7 @@ class TaskData(Row):
     dev: ExampleStatistics
     heldout: ExampleStatistics
     truncated: float
+    overlaps: dict[str, int] | None = None
 
 
 class FitRow(Row):
@@ -632,7 +633,7 @@ class AgoraCost(Row):
 
 
 class AgoraForecast(Row):
-    """See `finetuning.pruning.Forecast`."""
+    """See `finetuning.agora.forecast`."""
 
     fewest: int
     most: int

@@ -40,10 +40,8 @@ def facts_of(encoder: Path, heldout: Examples, result: Mapping[str, Any]) -> dic
     settings = ("learning_rate", "weight_decay", "warm_up", "batch_size", "dropout", "seed")
     training = {name.replace("_", " "): chosen[name] for name in settings}
     training |= {"epochs": f"{chosen['epochs']} at most, the weights of epoch {chosen['epoch']}"}
-    if config["class_weights"]:
-        training["class weights"] = True
     if result["teacher"] and not result["agora"]:
-        training["distillation"] = f"{config['soft_weight']:g} of the loss, temperature {config['temperature']:g}"
+        training["distillation"] = "soft targets of the teacher and labels"
     return {
         "use": use,
         "encoder": encoder,
@@ -105,6 +103,9 @@ def _limits(result: Mapping[str, Any]) -> list[str]:
         f"Reads at most {config['max_length']} tokens{cut}.",
         "Scored on the part held out of its own data only, once, when all was chosen.",
     ]
+    for where, count in result["data"].get("overlaps", {}).items():
+        where = where.replace(" in ", " examples are also in ")
+        limits.append(f"{count:,} {where}, so scores overestimate the quality on new data.")
     if len(result["heldout"]["seeds"]) == 1:
         limits.append("Trained with one seed: how far another would differ is not known.")
     if result["teacher"] and result["teacher"]["objection"]:

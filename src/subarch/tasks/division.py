@@ -40,42 +40,38 @@ class TaskData(BaseModel):
 
     task: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
-        description="Task to fine-tune for (see `subarch tasks`); with first, a name for a task of your own",
+        description="Task to fine-tune for (see `subarch tasks`); with first, a name for your own task",
     )
     data: Text = Field(description="Folder of the task or of many tasks, a file of your own, or datasets:NAME[:CONFIG]")
     first: Text | None = Field(
-        None, description="Of your own data: column of the text, of the first of two, or of the context of choices"
+        None, description="Your own data: column of the text, of the first of two texts, or of the context of choices"
     )
     second: Text | None = Field(
-        None, description="Of your own data: column of the second text, or of the question about choices"
+        None, description="Your own data: column of the second text, or of the question about choices"
     )
     choices: list[Text] | None = Field(
-        None, description="Of your own data: column that holds lists of choices, or columns of a choice each"
+        None, description="Your own data: column with lists of choices, or one column per choice"
     )
     label: Text = Field(
         "label",
-        description="Of your own data: column of the class, of the number, or of the text or position of a choice",
+        description="Your own data: column of the class, of the number, or of the text or position of the choice",
     )
-    id: Text | None = Field(
-        None, description="Of your own data: column of unique names of the rows; null: they are numbered"
-    )
+    id: Text | None = Field(None, description="Your own data: column of unique row ids; null: rows are numbered")
     group: Text | None = Field(
-        None, description="Of your own data: column of what is never divided; null: equal first texts stay together"
+        None, description="Your own data: column of groups that are never divided; null: equal first texts form a group"
     )
     kind: Literal["classification", "regression", "choice"] = Field(
-        "classification", description="Of your own data: classification, regression or choice"
+        "classification", description="Your own data: classification, regression or choice"
     )
     parts: list[Text] | None = Field(
         None,
-        description="Labelled parts to put together and divide anew by group into train, dev and held-out, as where "
-        "there are few training examples; null: the task's own parts",
+        description="Labelled parts to combine and divide by group into train, dev and held-out, for example if there "
+        "are few training examples; null: the task's own parts",
     )
     heldout: Annotated[Amount, Field(gt=0, lt=0.5)] = Field(
-        0.2, description="Share of the groups that makes a dev or held-out part where the task has no labelled one"
+        0.2, description="Share of the groups for dev or held-out if the task has no labelled part for it"
     )
-    rows: int | None = Field(
-        None, ge=10, le=10**9, description="Use so many of the training examples at most; null: all"
-    )
+    rows: int | None = Field(None, ge=10, le=10**9, description="Use at most this many training examples; null: all")
 
     @model_validator(mode="after")
     def _check_own_data(self) -> TaskData:
