@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertJapaneseTokenizer
 
 from subarch.errors import InvalidTeacher
@@ -354,6 +355,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
         "token types",
     ),
     "no mask": (put("tokenizer_config.json", model_input_names=["input_ids"]), "model_input_names"),
+    "cut on the left by tokenizer.json": (
+        tokenizer_json(truncation=TRUNCATION | {"direction": "Left"}),
+        "truncation_side",
+    ),
     "cut on the left": (put("tokenizer_config.json", truncation_side="left"), "truncation_side"),
     "processor of the tokenizer": (put("tokenizer_config.json", processor_class="CLIPProcessor"), "processor_class"),
     "relative positions": (put("config.json", position_embedding_type="relative_key"), "position_embedding_type"),
@@ -457,6 +462,38 @@ def test_settings_together(
     except InvalidTeacher:
         return
     np.testing.assert_allclose(found, theirs(folder), atol=1e-5)  # a later setting replaced the one that is refused
+
+
+def test_a_plain_folder_has_no_settings_of_sentence_transformers(teachers: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(teachers["bert"], tmp_path / "teacher"))
+    ignored = put(MODEL, truncate_dim=4, prompts=PROMPTS, default_prompt_name="query")
+    without_modules(transformer(max_seq_length=5), ignored)(folder)
+    assert_equal(folder)
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "vocab.json and merges.txt"])
+def test_a_byte_level_tokenizer(tmp_path: Path, file: str) -> None:
+    folder = tiny_teacher(tmp_path / "teacher", family="roberta")
+    (folder / "tokenizer.json").unlink()
+    inner = Tokenizer(models.BPE(unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=special, initial_alphabet=alphabet)
+    inner.train_from_iterator(tiny_sentences(50), trainer)
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    if file == "tokenizer.json":
+        inner.save(str(folder / file))
+    else:
+        inner.model.save(str(folder))
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizer", "model_max_length": 64})
+    rows = torch.randn(inner.get_vocab_size(), WIDTH, generator=torch.Generator().manual_seed(0))
+    weights(lambda state: state.update({"embeddings.word_embeddings.weight": rows}))(folder)
+    put("config.json", vocab_size=len(rows))(folder)
+    put(MODEL, prompts={"query": "the:"}, default_prompt_name="query")(folder)
+    assert_equal(folder)
+    put(MODEL, prompts={"query": "the: "}, default_prompt_name="query")(folder)  # a space belongs to the next word
+    assert_refused(folder, "changes how its tokenizer reads the text behind it")
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -42,7 +42,7 @@ from subarch.numbers.architecture import Architecture
 from subarch.run.files import save_tensors
 
 CALIBRATION = 64
-"""Segments that anatomies are taken on."""
+"""Number of segments of text that a teacher is examined on."""
 
 
 @dataclass(eq=False)
@@ -65,7 +65,7 @@ class Anatomy:
 
     @classmethod
     def cached(cls, path: Path, teacher: Teacher, segments: Tokens) -> Anatomy:
-        """Examined once, then read from `path`; written atomically."""
+        """Examine the teacher and write the result to `path`, or read it from there."""
         if not path.is_file():
             anatomy = cls.examine(teacher, segments)
             state = {name: value for name, value in vars(anatomy).items() if isinstance(value, Tensor)}
@@ -82,7 +82,7 @@ class Anatomy:
         )
 
     def lowest(self) -> Anatomy:
-        """The same, with the lowest layers taken for those most worth keeping."""
+        """The same anatomy with layers ranked from the lowest to the highest instead."""
         return replace(self, keep=list(range(len(self.keep))))
 
     @classmethod
@@ -230,7 +230,7 @@ def _copy(target: Tensor, value: Tensor) -> None:
 
 
 def _rotation(basis: Tensor, hidden: int) -> Tensor:
-    """(H, K) with orthonormal rows' span: the leading components, laid orthogonal to the ones vector of the student."""
+    """(H, K) rotation onto the leading principal components, which are laid orthogonal to the student's ones vector."""
     width = len(basis)
     if hidden == width:
         return torch.eye(width, dtype=torch.float64)

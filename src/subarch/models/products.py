@@ -3,7 +3,7 @@
 On x86, torch leaves matrix products in fp32 to MKL, which keeps AMD's processors off their AVX-512: a core of the EPYC
 this was measured on does 95 GFLOP/s with MKL and 205 with oneDNN, which torch brings along too, for 16-bit products and
 compiled models. Within `products` a linear layer in fp32 on a CPU goes to oneDNN, forward and backward; all else goes
-where it went. Sums are added up in another order, so results differ from MKL's by rounding, and by nothing else.
+where it went before. Sums are taken in another order, so results differ from MKL's by rounding only.
 
     >>> with products():             # or, around a function: @products()
     ...     loss = model(**batch).loss

@@ -56,7 +56,7 @@ _CONFIG: dict[str, tuple[Any, ...]] = {
     "transformers_weights": (),
     "processor_class": (),
 }
-"""Settings of config.json with which an encoder is no longer the one that students are, and the values allowed."""
+"""Settings of config.json that would make an encoder differ from a student's; the values with which they do not."""
 
 _FOREIGN = {
     "adapter_config.json": "is an adapter for another model; merge it into that model and save the result",
@@ -79,7 +79,7 @@ class Batch:
 
 @dataclass
 class Teacher:
-    """A loaded teacher in evaluation mode. `masked_lm` is the encoder with its masked-LM head, where it has one."""
+    """A loaded teacher in evaluation mode. `masked_lm` is the encoder with its masked-LM head, or None without one."""
 
     folder: Path
     encoder: Any
@@ -393,7 +393,9 @@ def _config(folder: Path) -> dict[str, Any]:
             raise InvalidTeacher(f"{folder / name}: {problem}")
     config: dict[str, Any] = read_json(folder / "config.json")
     if "auto_map" in config:
-        raise InvalidTeacher(f"{folder}: asks to run its own code (auto_map), which is never done")
+        raise InvalidTeacher(
+            f"{folder}: auto_map in its config.json asks to run code that comes with the model, which is refused"
+        )
     if config.get("model_type") not in FAMILIES:
         raise InvalidTeacher(
             f"{folder}: model type {config.get('model_type')!r} is not supported; use one of {', '.join(FAMILIES)}"
@@ -410,7 +412,7 @@ def _tokenizer(folder: Path, options: dict[str, Any]) -> Any:
         raise InvalidTeacher(f"{folder}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
     config = read_json(path) if (path := folder / "tokenizer_config.json").is_file() else {}
     if "auto_map" in config:
-        raise InvalidTeacher(f"{folder}: its tokenizer asks to run its own code (auto_map), which is never done")
+        raise InvalidTeacher(f"{folder}: auto_map in its tokenizer_config.json asks to run code, which is refused")
     if config.get("processor_class") is not None:
         raise InvalidTeacher(f"{path}: processor_class = {config['processor_class']!r} is not supported")
     try:
