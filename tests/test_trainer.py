@@ -217,7 +217,7 @@ def test_streaming_is_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> N
 def test_the_architecture_and_the_weights_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
     run = tmp_path / "run"
-    selection = extract(tiny_config(tmp_path), run)
+    selection = extract(tiny_config(tmp_path), run).to_dict()
     config = configure(run, None, {"steps": 1, "learning_rate": 1e-30, "batch_tokens": 256, "heldout": 4, "threads": 1})
     assert config.architecture == selection["winner"]["architecture"]
     assert str(config.teacher) == str(tmp_path / "teacher")
@@ -324,7 +324,7 @@ def test_bad_input_ends_with_1_and_words(
     assert "less than one batch of 1,000,000" in refused(2, "--teacher", headed, "--batch-tokens", 1000000, *corpus)
     assert "less than one batch" in refused(3, "--batch-tokens", 1000000, *corpus)  # no teacher either
     assert "loss_logits" in refused(4, "--loss-logits", 1, *corpus)
-    assert "holds no selected architecture" in refused(5, "--teacher", headed, *corpus[:-2])
+    assert "no architecture was selected there" in refused(5, "--teacher", headed, *corpus[:-2])
     assert "loss-logit" in command(monkeypatch, capsys, tmp_path / "6", "--loss-logit", 1)[1]
     (tmp_path / "file").touch()
     assert "cannot be made" in command(monkeypatch, capsys, tmp_path / "file" / "run", "--teacher", headed, *corpus)[1]

@@ -3,12 +3,12 @@
     subarch pretrain runs/mine --minutes 30              # what extraction selected there
     subarch pretrain runs/new --architecture 4-8-1024-768 --teacher roberta-large --corpus my-texts
 
-It leaves `pretrained/` (a stock Hugging Face folder with a model card), `pretrained.checkpoints/` and
-`pretraining.json` in the run folder. Killed at any instant, the same command goes on; on a CPU the weights are then,
-bit for bit, those of a run that was never interrupted. Under `torchrun` or `accelerate launch` all processes call it
-alike: with DDP, or with FSDP where accelerate is told so (ACCELERATE_USE_FSDP=true FSDP_VERSION=2, best with
-FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP FSDP_TRANSFORMER_CLS_TO_WRAP=BertLayer or RobertaLayer). accelerate 1.15
-does not shard on CPUs: there it trains with DDP whatever it is told.
+It writes `pretrained/` (a stock Hugging Face folder with a model card), `pretrained.checkpoints/` and
+`pretraining.json` to the run folder. If it is killed, the same command continues; on a CPU the weights are then
+equal, bit for bit, to those of a run that was never interrupted. Under `torchrun` or `accelerate launch` all processes
+call it with the same arguments: with DDP, or with FSDP if accelerate is configured for it (ACCELERATE_USE_FSDP=true
+FSDP_VERSION=2, best with FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP FSDP_TRANSFORMER_CLS_TO_WRAP=BertLayer or
+RobertaLayer). accelerate 1.15 does not shard on CPUs: it uses DDP there, whatever the configuration.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ LATENCY_LENGTH = 32
 
 
 def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainConfig:
-    """The configuration of a pretraining in `run`: options over file, over what the run was extracted with.
+    """The configuration of a pretraining in `run`: options override the file, which overrides that of the search.
 
     Raises:
-        InvalidConfig: see `configuration.load`; no architecture is given, and none was selected.
+        InvalidConfig: see `configuration.load`; or no architecture is given, and none was selected.
     """
     if file is None and not given and (run / "pretrain.yaml").is_file():
         return load(PretrainConfig, run / "pretrain.yaml", {})
@@ -89,7 +89,7 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     config = load(PretrainConfig, file, inherited | {key: value for key, value in given.items() if value is not None})
     if config.architecture is None:
         raise InvalidConfig(
-            f"{run}: holds no selected architecture; name one with --architecture, or extract one first"
+            f"{run}: no architecture was selected there; name one with --architecture, or run `subarch extract` first"
         )
     return config
 
@@ -116,7 +116,7 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
             return folder.read(Pretraining)
         torch.set_num_threads(config.threads or max(1, usable_cores() // state.num_processes))
         torch.use_deterministic_algorithms(state.device.type == "cpu")
-        # That writes over every new tensor too, for programs that read what they never wrote
+        # It would also overwrite every new tensor, which is slow and only helps code that reads uninitialised memory
         torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         told = report if state.is_main_process else silent
         with state.main_process_first():
@@ -187,7 +187,7 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
             f"{checkpoint}: is a checkpoint of {progress.architecture}, and {architecture} is to be trained; "
             "begin again with --restart, or choose another folder"
         )
-    # Of all maskings, those that are on disk
+    # Only the maskings that are cached
     collator = replace(setup.collator, maskings=schedule.maskings) if schedule.cached else setup.collator
     loader = Loader(
         setup.source,
@@ -235,7 +235,7 @@ def _arguments(
     return TrainingArguments(
         output_dir=str(run / CHECKPOINTS),
         max_steps=steps,
-        per_device_train_batch_size=1,  # nominal: the loader makes the batches
+        per_device_train_batch_size=1,  # not used: the loader makes the batches
         gradient_accumulation_steps=accumulation,
         optim="sgd" if config.optimizer == "sgd" else "adamw_torch_fused",
         learning_rate=config.learning_rate,
@@ -246,12 +246,12 @@ def _arguments(
         bf16=config.precision == "bf16",
         use_cpu=cpu,
         ddp_backend="gloo" if cpu and PartialState().num_processes > 1 else None,
-        # Relations are compared within the last layer: what follows its queries, keys and values gets no gradient
+        # Relations use the last layer's queries, keys and values: the weights after them get no gradient
         ddp_find_unused_parameters=losses == {"relations"},
-        ignore_data_skip=True,  # the loader starts behind the last trained batch
+        ignore_data_skip=True,  # the loader starts after the last trained batch
         eval_strategy="steps",
         eval_steps=every,
-        eval_on_start=fresh,  # a checkpoint has the evaluation of its step
+        eval_on_start=fresh,  # a checkpoint has that of its step already
         save_strategy="steps",
         save_steps=every,
         logging_strategy="steps",
@@ -331,7 +331,7 @@ def _latency(setup: Setup, student: Student) -> PretrainedLatency:
 
 
 def _curves(trainer: PretrainTrainer) -> tuple[tuple[CurveRow, ...], tuple[dict[str, float], ...]]:
-    """Training losses and held-out losses by step, of all sittings."""
+    """Training losses and held-out losses by step, over all interruptions."""
     log = trainer.state.log_history
     training = tuple(
         CurveRow(step=int(row["step"]), seconds=row["seconds"], loss=row["loss"], learning_rate=row["learning_rate"])
