@@ -451,7 +451,7 @@ def test_config_prints_what_loads_back(call: Call, tmp_path: Path) -> None:
         (("extract", "--corpus", "c", "--teacher", "t", "--space", "nowhere.yaml"), "InvalidSpace: nowhere.yaml"),
         (("extract", "--config", "none.yaml"), "InvalidConfig: none.yaml: cannot be read"),
         (("extract", "--run", "nothing", "--resume"), "InvalidStudy: nothing: no run folder"),
-        (("extract", "--run", "nothing", "--resume", "--workers", "2"), "nothing/config.yaml: cannot be read"),
+        (("extract", "--run", "nothing", "--resume", "--workers", "2"), "InvalidStudy: nothing: no run folder"),
         (("select", "nothing"), "InvalidStudy: nothing: no run folder"),
         (("report", "[bold]nothing[/bold]"), "InvalidStudy: [bold]nothing[/bold]: no run folder"),
         (("space", "--preset", "[/nothing]"), "InvalidSpace: [/nothing]: neither a preset"),
