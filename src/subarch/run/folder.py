@@ -41,7 +41,8 @@ from subarch.run.yamlfile import read_yaml
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
-FORMAT = 1
+FORMAT = 2
+"""Raised whenever an artifact changes; 2 records what was read (`inputs`)."""
 
 
 class RunFolder:
