@@ -97,8 +97,9 @@ def main() -> None:
             },
         )
         folder = arguments.out / "extract"
-        selection = extract(config, folder, resume=(folder / "config.yaml").is_file())
-        results |= {"machine": machine(), "minutes": arguments.minutes, "selected": selection["winner"]["architecture"]}
+        selected = extract(config, folder, resume=(folder / "config.yaml").is_file()).winner
+        assert selected is not None
+        results |= {"machine": machine(), "minutes": arguments.minutes, "selected": selected.architecture}
         results.save()
     shapes = [results["selected"], *arguments.hand_picked]
     known = results.setdefault("pace", {})

@@ -257,23 +257,3 @@ def test_the_comparison_runs_and_goes_on(
     assert {"cost/36/certified", "cost/36/tpe", "cost/minilm/random"} <= set(held)
     runpy.run_module("benchmarks.search.compare", run_name="__main__")
     assert capsys.readouterr().out.splitlines() == first[-1:]
-
-
-def test_what_all_numbers_of_heads_cost(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    results = tmp_path / "search_heads.json"
-    monkeypatch.setattr(sys, "argv", ["heads.py", "--seeds", "1", "--sizes", "300", "--results", str(results)])
-    runpy.run_module("benchmarks.search.heads", run_name="__main__")
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert found["recorded_held"]
-    assert 0 < found["better_than_nearest"] < 0.5
-    held = json.loads(results.read_text())
-    assert len(held["synthetic"]) == len(found["held"]) == 9
-    assert (held["recorded"]["0"]["candidates"], held["recorded"]["0"]["shapes"]) == (220, 81)
-    assert len(held["recorded"]["0"]["gains"]) == 220 - 81
-    for audit, part in held["recorded"].items():
-        for both in part["questions"].values():
-            assert both["all"]["off"] == 0
-            assert both["all"]["trained"] <= 18 + int(audit)
-            assert both["all"]["error"] <= both["nearest"]["error"]

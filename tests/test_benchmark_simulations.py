@@ -13,7 +13,7 @@ import pytest
 
 from subarch.numbers.objectives import Objective
 from subarch.search import Certified, Exhaustive, Problem
-from subarch.search.evidence import better_by
+from subarch.search.certified import better_by
 
 AXES = ((1, 2, 3), (64, 128), (128, 256, 384, 512))
 
@@ -181,17 +181,3 @@ def test_the_simulations_run(
         assert found["runs"] == 7 * len(raw) * len(raw["0.0"])
         assert (found["false_without_violations"], found["seen_and_not_widened"]) == (0, 0)
         assert sum(raw["0.0"]["59"]["seen"]) == 0
-
-
-def test_hints_given_for_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    results = tmp_path / "results.json"
-    monkeypatch.setattr(sys, "argv", ["hinted.py", "--seeds", "1", "--sizes", "300", "--results", str(results)])
-    runpy.run_module("benchmarks.search.hinted", run_name="__main__")
-    found = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert list(found["300"]) == ["none", "2", "3", "7", "13"]
-    raw = json.loads(results.read_text())["parts"]["300"]
-    affordable = [300 * share for share in (1, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75)]
-    assert raw["13"]["cost"] == pytest.approx([13 / 25 * count for count in affordable])
-    assert set(raw["none"]["cost"]) == {0.0}

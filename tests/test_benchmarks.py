@@ -117,21 +117,6 @@ def test_rank_agreement_and_again(last_line: Benchmark, tmp_path: Path) -> None:
     assert OneProcess.submitted == trained
 
 
-def test_hints(last_line: Benchmark, tmp_path: Path) -> None:
-    teacher, corpus = tiny_teacher(tmp_path / "teacher", layers=3), tiny_corpus(tmp_path / "corpus.txt")
-    axes = {"depth": [1, 2], "heads": [4], "hidden": [16], "intermediate": [16, 32]}
-    shapes = [f"{d}-4-16-{i}" for d in (1, 2) for i in (16, 32)]
-    reference = [{"architecture": shape, "error": 1 / (1 + at)} for at, shape in enumerate(["0-0-16-0", *shapes])]
-    (tmp_path / "reference.json").write_text(json.dumps({"trials": reference}))
-    options = ["--teacher", str(teacher), "--corpus", str(corpus), "--axes", json.dumps(axes)]
-    options += ["--reference", str(tmp_path / "reference.json"), "--out", str(tmp_path / "run")]
-    found = last_line("benchmarks.hints", *options, "--results", str(tmp_path / "found.json"))
-    assert list(found) == ["rungs", "warm", "supernet"]
-    kept = json.loads((tmp_path / "found.json").read_text())["hints"]
-    assert [one["trainings"] for one in kept.values()] == [4 + 2 + 1, 1 + 4, 1 + 4]
-    assert all(set(one["errors"]) == set(shapes) for one in kept.values())
-
-
 def test_speedup_of_workers(last_line: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
     process = subprocess.run

@@ -70,8 +70,9 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert set(found["trained"]).isdisjoint(found["excluded"])
     assert found["affordable"] < 14
     assert selection["gap_sentence"] == found["sentence"]
+    assert found["heads"] is None
     assert found["sentence"].startswith(f"Trained {len(found['trained'])} of 14 candidates")
-    assert "This presumes that errors do not rise with size" in found["sentence"]
+    assert "This assumes that errors do not rise with size" in found["sentence"]
     assert "Certificate" in (finished / "report.html").read_text(encoding="utf-8")
 
 
@@ -89,24 +90,24 @@ def double(values: dict[str, Any], name: str) -> None:
 
 EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c["trained"].pop(), ": claimed|was not trained"),
-    (lambda c: c["trained"].append("9-4-32-64"), "trained: claimed"),
-    (lambda c: double(c, "candidates"), "candidates: claimed"),
-    (lambda c: double(c, "affordable"), "affordable: claimed"),
+    (lambda c: c["trained"].append("9-4-32-64"), "trained candidates: claimed"),
+    (lambda c: double(c, "candidates"), "number of candidates: claimed"),
+    (lambda c: double(c, "affordable"), "affordable candidates: claimed"),
     (lambda c: c.update(closed=False), "closed: claimed False"),
     (lambda c: c.update(delta=0.5), "delta: claimed 0.5, recomputed 0.02"),
-    (lambda c: c["noise"].update(level=0.5), "the level of the noise: claimed 0.5"),
+    (lambda c: c["noise"].update(level=0.5), "confidence level of the noise: claimed 0.5"),
     (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta: claimed"),
-    (lambda c: double(c["noise"], "freedom"), "the freedom of the noise: claimed"),
-    (lambda c: double(c, "slack"), "the slack: claimed"),
-    (lambda c: double(c, "violations"), "the number of violations: claimed"),
-    (lambda c: c.update(aim=c["aim"] / 2), "the aim: claimed"),
-    (lambda c: c.update(reached=(c["reached"] or 1) / 2), "what is reached: claimed"),
-    (lambda c: double(c["audit"], "failures"), "the number of failures in the audit: claimed"),
-    (lambda c: c["audit"].update(failing=0.001), "the rate that the audit leaves: claimed"),
-    (lambda c: c.update(incumbent="0-0-16-0"), "the incumbent"),
+    (lambda c: double(c["noise"], "freedom"), "degrees of freedom of the noise: claimed"),
+    (lambda c: double(c, "slack"), "slack: claimed"),
+    (lambda c: double(c, "violations"), "violations: claimed"),
+    (lambda c: c.update(aim=c["aim"] / 2), "aim: claimed"),
+    (lambda c: c.update(reached=(c["reached"] or 1) / 2), "reached: claimed"),
+    (lambda c: double(c["audit"], "failures"), "failures in the audit: claimed"),
+    (lambda c: c["audit"].update(failing=0.001), "rate of failures that the audit leaves possible: claimed"),
+    (lambda c: c.update(incumbent="0-0-16-0"), "incumbent"),
     (lambda c: c["audit"]["drawn"].append("9-4-32-64"), "which the audit drew, was not trained"),
-    (lambda c: double(c, "over"), "the number of trained candidates over a limit: claimed"),
-    (lambda c: c.update(sentence=c["sentence"].replace("2 %", "1 %")), "it in words: claimed Trained"),
+    (lambda c: double(c, "over"), "trained candidates over a limit: claimed"),
+    (lambda c: c.update(sentence=c["sentence"].replace("2 %", "1 %")), "sentence: claimed Trained"),
 ]
 
 
@@ -143,7 +144,7 @@ def test_no_part_can_be_missing_or_of_another_kind(copy: Path) -> None:
             else:
                 holder[last] = junk
             file.write_text(json.dumps(selection), encoding="utf-8")
-            with pytest.raises(InvalidStudy, match="does not follow from the study"):
+            with pytest.raises(InvalidStudy, match=r"does not follow from the study|damaged"):
                 verify(copy)
 
 
@@ -154,7 +155,11 @@ def test_excluders_that_do_not_exclude_are_refused(world: Path, tmp_path: Path) 
     text = file.read_text(encoding="utf-8")
     verify(run)
     name = next(iter(certificate(run)["excluded"]))
-    for by, message in (("9-4-32-64", "was not trained"), ("0-0-16-0", "not trained|not as large"), (None, "may beat")):
+    for by, message in (
+        ("9-4-32-64", "was not trained"),
+        ("0-0-16-0", "not trained|which is smaller"),
+        (None, "may beat"),
+    ):
         selection = json.loads(text)
         selection["certificate"]["excluded"][name] = by
         file.write_text(json.dumps(selection), encoding="utf-8")
@@ -202,7 +207,7 @@ def test_killed_and_resumed_it_ends_the_same(
 
 def test_trials_of_another_run_are_taken_over(world: Path, finished: Path, tmp_path: Path) -> None:
     asked = OneProcess.submitted
-    selection = extract(tiny_config(world, **CERTIFIED, reuse=[str(finished)]), tmp_path / "run")
+    selection = extract(tiny_config(world, **CERTIFIED, reuse=[str(finished)]), tmp_path / "run").to_dict()
     assert OneProcess.submitted == asked
     assert selection["certificate"] == certificate(finished)
     assert (tmp_path / "run" / "selected" / "model.safetensors").is_file()
@@ -222,14 +227,14 @@ def test_what_was_trained_since_does_not_void_it_but_a_wonder(copy: Path, monkey
         return [replace(trial, error=1e-6) if trial.architecture == names[0] else trial for trial in whole(study)]
 
     monkeypatch.setattr(Study, "trials", with_a_wonder)
-    with pytest.raises(InvalidStudy, match="has been trained since, and beats the incumbent"):
+    with pytest.raises(InvalidStudy, match="was trained since, and beats the incumbent"):
         verify(copy)
 
 
 def test_another_question_to_the_same_trials(copy: Path) -> None:
     """What was trained for one limit may not close another; then it is said, and the record still verifies."""
     asked = OneProcess.submitted
-    selection = select(copy, {"max_parameters": 10**6})
+    selection = select(copy, {"max_parameters": 10**6}).to_dict()
     assert OneProcess.submitted == asked
     found = selection["certificate"]
     assert found["affordable"] == 14
@@ -283,10 +288,10 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBARCH_CACHE", str(folder / "cache"))
         patch.setattr("subarch.pipeline.Workers", Formula)
-        patch.setattr("subarch.extraction.latencies.Bench", Clock)
+        patch.setattr("subarch.extraction.latencies.Candidates", Clock)
         patch.setattr("subarch.latency.measuring.measure", Clock.measure)
         options = {"strategy": "certified", "repeats": 1, "audit": 3, "cost": "latency", "max_latency_ms": 1.5}
-        selection = extract(tiny_config(folder, **options), folder / "run")
+        selection = extract(tiny_config(folder, **options), folder / "run").to_dict()
     assert selection["certificate"]["candidates"] == 6_000
     assert selection["latency"]["predicted"] > 1_000
     return folder / "run"
@@ -323,3 +328,90 @@ def test_latencies_of_a_later_question_are_not_mistaken_for_the_ones_selected_by
     record["candidates"] = {name: {"median_ms": 9.0} for name in record["candidates"]}
     (run / "latency_another.json").write_text(json.dumps(record), encoding="utf-8")
     assert verify(run)[0].startswith("6000 candidates: ")
+
+
+# Every number of heads
+
+HEADS = {"depth": [0, 1, 2], "heads": [2, 4, 8], "hidden": [16, 32], "intermediate": [16, 64]}
+"""26 candidates: three numbers of heads for each shape with layers. The tiny teacher has heads of 8 units."""
+
+
+@pytest.fixture(scope="module")
+def all_heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("heads")
+    (folder / "space.yaml").write_text(json.dumps(HEADS), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subarch.pipeline.Workers", OneProcess)
+        options = {"strategy": "certified", "delta": 0.02, "repeats": 2, "audit": 1}
+        extract(tiny_config(folder, **options, heads="all"), folder / "all")
+        extract(tiny_config(folder, **options), folder / "nearest")
+    return folder
+
+
+def test_every_number_of_heads_of_the_best_shape_is_trained_and_the_best_taken(all_heads: Path) -> None:
+    found, nearest = certificate(all_heads / "all"), certificate(all_heads / "nearest")
+    selection = json.loads((all_heads / "all" / "selection.json").read_text(encoding="utf-8"))
+    errors = {one["architecture"]: one["error"] for one in selection["candidates"]}
+    best = Architecture.parse(found["incumbent"])
+    own = [f"{best.depth}-{heads}-{best.hidden}-{best.intermediate}" for heads in HEADS["heads"]]
+    assert set(errors) == {*nearest["trained"], *own}
+    assert selection["winner"]["architecture"] == min(own, key=lambda name: errors[name]) == found["heads"]["best"]
+    assert found["heads"] == {"candidates": 3, "over": 0, "failed": 0, "left": [], "best": found["heads"]["best"]}
+    said = ("heads", "sentence")
+    assert {k: v for k, v in found.items() if k not in said} == {k: v for k, v in nearest.items() if k not in said}
+    assert found["sentence"].startswith(
+        "For each shape only the number of heads nearest to the teacher's head size was"
+    )
+    assert (
+        f"Of the 3 numbers of heads that its shape can have, 3 were trained; {found['heads']['best']} is the best. "
+        "Other numbers of heads of other shapes were not searched."
+    ) in found["sentence"]
+    assert "number of heads" not in nearest["sentence"]
+    assert verify(all_heads / "all")[-1] == f"of 3 numbers of heads of its shape {found['heads']['best']} has the best"
+    verify(all_heads / "nearest")
+
+
+def test_numbers_of_heads_that_another_question_would_need_are_named(all_heads: Path) -> None:
+    """Another question to the same trials: what it would need and was not trained is named."""
+    run = Path(shutil.copytree(all_heads / "all", all_heads / "another"))
+    before = json.loads((run / "selection.json").read_text(encoding="utf-8"))
+    found = select(run, {"max_parameters": before["winner"]["parameters"] - 1}).to_dict()["certificate"]
+    best = Architecture.parse(found["incumbent"])
+    left = [f"{best.depth}-{a}-{best.hidden}-{best.intermediate}" for a in HEADS["heads"] if a != best.heads]
+    assert (found["heads"]["left"], found["closed"]) == (left, False)
+    assert f"The search is not finished: {', '.join(left)} were not trained." in found["sentence"]
+    with pytest.raises(InvalidStudy, match="closed: claimed False, recomputed True"):
+        verify(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"heads": None}, "other numbers of heads: claimed None"),
+        ({"candidates": 2}, "shape, candidates: claimed 2, recomputed 3"),
+        ({"over": 1}, "shape, over: claimed 1, recomputed 0"),
+        ({"failed": 1}, "shape, failed: claimed 1, recomputed 0"),
+        ({"left": ["2-8-32-64"]}, "shape, left: claimed"),
+        ({"best": "1-2-16-16"}, "shape, best: claimed 1-2-16-16"),
+    ],
+)
+def test_edited_claims_about_heads_are_refused(
+    all_heads: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    run = Path(shutil.copytree(all_heads / "all", tmp_path / "copy", ignore=shutil.ignore_patterns("weights")))
+    file = run / "selection.json"
+    selection = json.loads(file.read_text(encoding="utf-8"))
+    holder = selection["certificate"] if "heads" in change else selection["certificate"]["heads"]
+    holder.update(change)
+    file.write_text(json.dumps(selection), encoding="utf-8")
+    with pytest.raises(InvalidStudy, match=message):
+        verify(run)
+
+
+def test_a_number_of_heads_whose_trial_is_gone_is_missed(all_heads: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best = Architecture.parse(certificate(all_heads / "all")["incumbent"])
+    other = replace(best, heads=next(heads for heads in HEADS["heads"] if heads != best.heads))
+    whole = Study.trials
+    monkeypatch.setattr(Study, "trials", lambda study: [t for t in whole(study) if t.architecture != other])
+    with pytest.raises(InvalidStudy, match=f"shape, left: claimed .*{other}|shape, best: claimed {other}"):
+        verify(all_heads / "all")

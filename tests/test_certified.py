@@ -14,10 +14,8 @@ from search_tables import NAMES, run
 from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Objective
 from subarch.numbers.space import nearest_heads
-from subarch.search import Problem
-from subarch.search.certified import Certified
-from subarch.search.evidence import Evidence
-from subarch.search.lattice import Lattice
+from subarch.search import Certified, Evidence, Problem
+from subarch.search.bounds import Grid
 from subarch.search.noise import Noise, most_failing
 
 
@@ -272,7 +270,7 @@ def test_coverage_under_noise(delta: float) -> None:
     assert held >= 57
 
 
-def test_encoders_without_layers_bound_nobody() -> None:
+def test_encoders_without_layers_bound_no_other() -> None:
     table = np.array([[0, 0, 64, 0], [0, 0, 128, 0], [1, 2, 64, 64], [1, 2, 128, 64]], dtype=np.int64)
     objective = Objective("error", parameters_maximum=9, cost_maximum=9, max_cost=1.5)
     problem = Problem(np.array([1, 2, 3, 4]), np.array([0.5, 1.0, 2.0, 3.0]), objective, table)
@@ -304,8 +302,8 @@ def test_misuse_is_refused() -> None:
     problem, _ = grid_problem()
     with pytest.raises(ValueError, match="needs the table"):
         Certified(Problem(problem.parameters, problem.cost, problem.objective), 0.01)
-    with pytest.raises(ValueError, match="only their heads differ"):
-        Lattice(np.array([[1, 2, 8, 8], [1, 4, 8, 8]]))
+    with pytest.raises(ValueError, match="differ in heads only"):
+        Grid(np.array([[1, 2, 8, 8], [1, 4, 8, 8]]))
     search = Certified(problem, 0.01)
     with pytest.raises(ValueError, match="row 5 is not awaited"):
         search.tell(5, 0.1)

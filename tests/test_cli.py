@@ -47,7 +47,6 @@ VALUES: dict[str, Any] = {
     "delta": 0.2,
     "repeats": 2,
     "audit": 6,
-    "hints": "warm",
     "epsilon": 7,
     "cost": "operations",
     "steps": 11,
@@ -504,7 +503,7 @@ def test_a_later_question_and_the_first_one_again(call: Call, finished: Path) ->
     assert json.loads(wide.out)["objective"]["max_parameters"] == 20_000
     assert json.loads(wide.out)["winner"]["architecture"] == "0-0-32-0"
     asked = call("select", finished, "--objective", "w", "--cost", "operations")
-    assert "warning: W presumes an error bounded away from 0" in asked.err
+    assert "warning: W assumes an error bounded away from 0" in asked.err
     assert call("select", finished).code == 0
     assert (finished / "selection.json").read_bytes() == before
 

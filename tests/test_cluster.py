@@ -81,10 +81,10 @@ def test_a_node_that_dies_loses_and_repeats_nothing(
             yield trial
 
     monkeypatch.setattr(RayWorkers, "next", watched)
-    shared = extract(tiny_config(world, **SEARCH, ray=cluster.address), tmp_path / "shared")
+    shared = extract(tiny_config(world, **SEARCH, ray=cluster.address), tmp_path / "shared").to_dict()
     assert ended > 3
     monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
-    alone = extract(tiny_config(world, **SEARCH), tmp_path / "alone")
+    alone = extract(tiny_config(world, **SEARCH), tmp_path / "alone").to_dict()
     assert shared["winner"]["architecture"] == alone["winner"]["architecture"]
     assert shared["certificate"]["closed"]
     found = trials(tmp_path / "shared")

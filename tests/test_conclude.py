@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +17,27 @@ from subarch.extraction.conclude import conclude
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, best_trials, thetas
 from subarch.extraction.trial import Point, Settings, Trial
+from subarch.models.sentence import Recipe
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.run.configuration import load
+from subarch.run.machine import machine
+from subarch.run.records import (
+    Basis,
+    EmbeddingRecipe,
+    EncoderBlueprint,
+    EncoderInputs,
+    Latencies,
+    LatencySettings,
+    Machine,
+    Measured,
+    Teacher,
+)
 
 SPACE = SearchSpace((0, 1, 2), (2,), (8, 16), (8, 32), "tiny")
 INPUTS = Inputs(vocabulary=50, positions=16, output=16)
 NAMES = [str(architecture) for architecture in SPACE]
-TEACHER = {"name": "teacher", "architecture": "2-2-16-32", "parameters": 9000, "operations": 10**6}
+TEACHER: dict[str, Any] = {"name": "teacher", "architecture": "2-2-16-32", "parameters": 9000, "operations": 10**6}
 
 
 def configured(**changes: Any) -> ExtractConfig:
@@ -32,22 +45,32 @@ def configured(**changes: Any) -> ExtractConfig:
     return load(ExtractConfig, None, given | {"latency_length": 8} | changes)
 
 
-def basis(reference: float | None = 0.0, teacher: bool = True) -> dict[str, Any]:
-    inputs = {name: getattr(INPUTS, name) for name in ("vocabulary", "positions", "token_types", "output")}
-    return {"inputs": inputs, "reference_error": reference, "teacher": TEACHER if teacher else None, "seconds": 1.5}
+def basis(reference: float | None = 0.0, teacher: bool = True) -> Basis:
+    inputs = EncoderInputs(**asdict(INPUTS))
+    return Basis(
+        inputs=inputs,
+        blueprint=EncoderBlueprint(family="bert", inputs=inputs, pooling="mean", masked_lm=False, settings={}),
+        recipe=EmbeddingRecipe(**asdict(Recipe())),
+        teacher=Teacher(**TEACHER) if teacher else None,
+        reference_error=reference,
+        identity={},
+        seconds=1.5,
+    )
 
 
-def latencies(values: list[float], teacher: float | None = 10.0) -> dict[str, Any]:
-    def quartiles(value: float) -> dict[str, float]:
-        return {"median_ms": value, "q1_ms": 0.9 * value, "q3_ms": 1.1 * value, "passes": 36}
+def latencies(values: list[float], teacher: float | None = 10.0) -> Latencies:
+    def measured(value: float) -> Measured:
+        quartiles = {"q1_ms": 0.9 * value, "q3_ms": 1.1 * value, "p95_ms": 1.2 * value}
+        return Measured(median_ms=value, **quartiles, passes=36, measured="today", drift=1.0)
 
-    return {
-        "settings": {"runtime": "torch", "batch": 1, "length": 8, "threads": 1},
-        "model": None,
-        "candidates": {name: quartiles(value) for name, value in zip(NAMES, values, strict=True)},
-        "teacher": None if teacher is None else quartiles(teacher),
-        "seconds": 2.5,
-    }
+    return Latencies(
+        settings=LatencySettings(runtime="torch", batch=1, length=8, threads=1),
+        machine=Machine(**machine()),
+        model=None,
+        candidates={name: measured(value) for name, value in zip(NAMES, values, strict=True)},
+        teacher=None if teacher is None else measured(teacher),
+        seconds=2.5,
+    )
 
 
 def trial(name: str, error: float | None, settings: Settings, number: int = 0) -> Trial:
@@ -66,7 +89,8 @@ def asked(config: ExtractConfig, **given: Any) -> tuple[dict[str, Any], list[dic
     if trials is None:
         errors = given["errors"]
         trials = [trial(name, error, thetas(config)[0], n) for n, (name, error) in enumerate(errors.items())]
-    return conclude(question, known, measured, trials)
+    selection, order = conclude(question, known, measured, trials)
+    return selection.to_dict(), [row.model_dump() for row in order]
 
 
 figures = st.lists(st.integers(1, 30).map(lambda value: value / 10), min_size=len(NAMES), max_size=len(NAMES))
@@ -192,7 +216,9 @@ def test_the_order_draws_the_whole_space_and_marks_the_grid() -> None:
         "steps": 4,
         "hyperparameters": [{"learning_rate": 2e-3, "batch_size": 64}],
     }
-    assert selection["gap_sentence"].startswith("6 of the 10 candidates that meet the limits known beforehand were not")
+    assert selection["gap_sentence"].startswith(
+        "6 of the 10 candidates that meet the limits known before training were not"
+    )
 
 
 def test_the_gap_is_that_of_the_skipped_and_says_when_it_is_void() -> None:
@@ -201,7 +227,9 @@ def test_the_gap_is_that_of_the_skipped_and_says_when_it_is_void() -> None:
     grid = [str(costs.architecture(row)) for row in (0, 4, 8, 9)]
     falling, _ = asked(config, errors=dict(zip(grid, (0.9, 0.6, 0.3, 0.2), strict=True)))
     assert falling["gap"]["absolute"] == 0
-    assert falling["gap_sentence"].endswith("If cost orders error, none of them is better than the best.")
+    assert falling["gap_sentence"].endswith(
+        "If errors fall as cost rises, none of them is better than the best trained one."
+    )
     # W falls with cost: a skipped candidate may have the error of the next trained one above it at a lower cost
     by_w, _ = asked(
         configured(strategy="fptas", epsilon=4, cost="operations", objective="w"),
@@ -214,13 +242,16 @@ def test_the_gap_is_that_of_the_skipped_and_says_when_it_is_void() -> None:
     possible = max(factor[row] / above[row] for row in (1, 2, 3, 5, 6, 7))
     assert possible > trained
     assert by_w["gap"]["absolute"] == pytest.approx(possible - trained)
-    assert f"may be better by {possible - trained:.4g}, and none by more." in by_w["gap_sentence"]
+    assert (
+        f"may be better than the best trained one by {possible - trained:.4g}, and none by more."
+        in by_w["gap_sentence"]
+    )
     rising, _ = asked(config, errors=dict(zip(grid, (0.2, 0.3, 0.6, 0.9), strict=True)))
-    assert "But 3 trained neighbours break that order, so this is no guarantee here." in rising["gap_sentence"]
+    assert "But 3 pairs of trained neighbours contradict that, so this is no guarantee here." in rising["gap_sentence"]
     whole, _ = asked(configured(cost="operations"), errors=dict.fromkeys(NAMES, 0.5))
-    assert whole["gap_sentence"].endswith("were trained: nothing was skipped.")
+    assert whole["gap_sentence"].endswith("known before training were trained.")
     last_failed, _ = asked(config, errors=dict(zip(grid, (0.9, 0.6, 0.3, None), strict=True)))
-    assert last_failed["gap_sentence"].endswith("Nothing bounds what they might offer.")
+    assert last_failed["gap_sentence"].endswith("There is no bound on how good they may be.")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +317,7 @@ def test_limits_that_nobody_meets_name_the_nearest_trained_or_not() -> None:
     assert before["nearest"]["limits"] == {"max_latency_ms": 1.0}
     assert before["nearest"]["row"]["error"] is None
     assert (before["frontier"], before["ties"]) == ([], [])
-    assert before["gap_sentence"] == "None of the 10 candidates meets the limits known beforehand."
+    assert before["gap_sentence"] == "None of the 10 candidates meets the limits known before training."
     after, _ = asked(config, errors={NAMES[3]: 0.1, NAMES[5]: 0.2}, latencies=latencies(times))
     assert after["nearest"]["row"] == next(r for r in after["candidates"] if r["architecture"] == NAMES[3])
     assert after["nearest"]["limits"] == {"max_latency_ms": 4.0}

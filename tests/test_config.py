@@ -113,7 +113,6 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "delta": st.floats(0, 1, exclude_max=True),
     "repeats": st.integers(1, 100),
     "audit": st.integers(0, 10**6),
-    "hints": choice("hints"),
     "epsilon": st.integers(1, 10**9),
     "cost": choice("cost"),
     "steps": st.integers(1, 10**9),
@@ -151,8 +150,6 @@ def coherent(values: dict[str, Any]) -> bool:
             measured or not any(limits),
             measured or values["objective"] != "latency",
             values["teacher"] is not None or values["max_latency_ratio"] is None,
-            values["hints"] == "none" or values["strategy"] == "certified",
-            (values["hints"], values["objective"]) != ("rungs", "latency"),
         ]
     )
 
@@ -178,7 +175,6 @@ def test_reading_what_was_dumped_gives_the_same(
     values |= {"cost": "latency", "teacher": values["teacher"] or Path("teacher")}
     values |= {"task": Path("task") if values["error"] == "task" else None}
     values |= {"keep": 0.97 if values["objective"] == "latency" else None}
-    values |= {"hints": "warm" if values["strategy"] == "certified" else "none"}
     config = load(ExtractConfig, None, values)
     path = tmp_path_factory.mktemp("config") / "dumped.yaml"
     path.write_text(dump(config), encoding="utf-8")

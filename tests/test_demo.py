@@ -23,7 +23,7 @@ from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
-from subarch.pretraining import outcome
+from subarch.pretraining import pretrain as pretraining
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
 from subarch.text.corpus import Corpus
@@ -43,7 +43,7 @@ def one_thread() -> Iterator[None]:
     """Two threads wait for each other where tests share two cores."""
     threads = torch.get_num_threads()
     with pytest.MonkeyPatch.context() as patch:
-        for module in (demo, outcome):
+        for module in (demo, pretraining):
             patch.setattr(module, "usable_cores", lambda: 1)
         yield
     torch.set_num_threads(threads)

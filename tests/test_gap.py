@@ -14,9 +14,8 @@ from search_tables import NAMES, all_values, random_problem, run
 from subarch.numbers.architecture import Inputs
 from subarch.numbers.objectives import Objective, cost_factor
 from subarch.numbers.space import SearchSpace
-from subarch.search import Problem
+from subarch.search import Fptas, Problem
 from subarch.search.base import gap_under_total_order, optimistic_values
-from subarch.search.fptas import Fptas
 
 
 def maxima(objective: Objective) -> tuple[float, float]:

@@ -159,7 +159,7 @@ def test_the_selected_folder_has_the_recorded_distance(tmp_path: Path, pooling: 
     space = tmp_path / "space.yaml"
     space.write_text(f"depth: [0, 2]\nheads: [4]\nhidden: [{hidden}]\nintermediate: [32]\n")
     config = tiny_config(tmp_path, space=str(space), epsilon=1, steps=12)
-    selection = extract(config, tmp_path / "run")
+    selection = extract(config, tmp_path / "run").to_dict()
     assert selection["winner"]["architecture"] == f"2-4-{hidden}-32"
 
     theirs = SentenceTransformer(str(tmp_path / "run" / "selected"), device="cpu")
@@ -190,7 +190,7 @@ def test_a_masked_lm_from_scratch_loads_and_fills_masks(tmp_path: Path) -> None:
         epsilon=13,
         objective="w",
     )
-    selection = extract(config, tmp_path / "run")
+    selection = extract(config, tmp_path / "run").to_dict()
     assert selection["teacher"] is None
     assert 0 < selection["winner"]["error"] < 8
     check_masked_lm(tmp_path / "run", selection, vocabulary=300)
@@ -203,7 +203,7 @@ def test_a_distilled_masked_lm_under_a_floor_that_the_maximum_point_sets(tmp_pat
     config = tiny_config(
         tmp_path, error="logits", objective="latency", keep=0.3, cost="latency", max_parameters=25_000, epsilon=4
     )
-    selection = extract(config, tmp_path / "run")
+    selection = extract(config, tmp_path / "run").to_dict()
     conclusion = json.loads((tmp_path / "run" / "conclusion.json").read_text())
     reference = json.loads((tmp_path / "run" / "basis.json").read_text())["reference_error"]
     first = conclusion["trials"][0]
@@ -216,7 +216,7 @@ def test_a_distilled_masked_lm_under_a_floor_that_the_maximum_point_sets(tmp_pat
     allowed = [row for row in allowed if row["error"] <= selection["objective"]["max_error"]]
     assert winner["latency_ms"] == min(row["latency_ms"] for row in allowed)
     check_masked_lm(tmp_path / "run", selection, vocabulary=len(Teacher.load(tmp_path / "teacher").tokenizer))
-    again = extract(config, tmp_path / "run", resume=True)
+    again = extract(config, tmp_path / "run", resume=True).to_dict()
     assert again == selection
 
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 
 from subarch.errors import InvalidConfig, InvalidCorpus, MissingExtra
 from subarch.extraction import latencies as module
+from subarch.extraction.conclude import measurement
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.latencies import MOST_MEASURED, check_runtime, confirm, decisive, measure_latencies
-from subarch.extraction.latency_words import measurement
 from subarch.extraction.question import Question
 from subarch.latency.cache import LatencyCache
 from subarch.latency.measuring import ANCHORS, Candidates, Stopwatch, untrained
@@ -36,20 +36,22 @@ from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, select
 from subarch.run.folder import RunFolder
 from subarch.run.progress import silent
+from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs, Latencies, Predicted
 from tiny import tiny_teacher
 from tiny_export import exported, with_corpus
 from tiny_run import OneProcess, tiny_config
 
 SPACE = SearchSpace((0, 1, 2, 3, 4), (2, 4), (8, 16, 32), (8, 16, 32), "small")
 INPUTS = Inputs(vocabulary=50, positions=40, output=32)
-BASIS: dict[str, Any] = {
-    "inputs": asdict(INPUTS),
-    "blueprint": asdict(Blueprint("bert", INPUTS, settings={"pad_token_id": 0})),
-    "recipe": asdict(Recipe(max_length=24)),
-    "identity": {"teacher": "abc"},
-    "reference_error": 0.0,
-    "teacher": None,
-}
+BASIS = Basis(
+    inputs=EncoderInputs(**asdict(INPUTS)),
+    blueprint=EncoderBlueprint(**asdict(Blueprint("bert", INPUTS, settings={"pad_token_id": 0}))),
+    recipe=EmbeddingRecipe(**asdict(Recipe(max_length=24))),
+    identity={"teacher": "abc"},
+    reference_error=0.0,
+    teacher=None,
+    seconds=0.0,
+)
 NAMES = [str(architecture) for architecture in SPACE]
 
 
@@ -113,7 +115,7 @@ def config(folder: Path, **changes: Any) -> ExtractConfig:
     return ExtractConfig(**(given | {"latency_threads": 1} | changes))
 
 
-def measured_by(run: RunFolder, settings: ExtractConfig, remeasure: bool = False) -> dict[str, Any]:
+def measured_by(run: RunFolder, settings: ExtractConfig, remeasure: bool = False) -> Latencies:
     return measure_latencies(run, settings, SPACE, BASIS, silent, remeasure)
 
 
@@ -202,21 +204,21 @@ def test_whatever_a_decision_turns_on_is_measured(
     asked = config(folder, max_parameters=parameters, objective=objective, **limits)
     with simulated(machine, folder):
         found = measured_by(opened(folder, asked), asked)
-    entries, model = found["candidates"], found["model"]
+    entries, model = found.candidates, found.model
     assert set(entries) == set(NAMES)
-    guessed = {name: entry["median_ms"] for name, entry in entries.items() if "predicted" in entry}
+    guessed = {name: entry.median_ms for name, entry in entries.items() if isinstance(entry, Predicted)}
     known = set(entries) - set(guessed)
     assert known == set(machine.measured) - {"teacher abc"}
     assert len(machine.measured) - len(set(machine.measured)) <= ANCHORS * len(machine.blocks)
-    assert model["measured"] == len(known) >= 14
-    assert model["left_near_limit"] == 0
-    assert found["teacher"]["median_ms"] == 3.0
+    assert model.measured == len(known) >= 14
+    assert model.left_near_limit == 0
+    assert found.teacher.median_ms == 3.0
     for name in known:
-        assert entries[name]["median_ms"] == pytest.approx(machine.milliseconds[name])
+        assert entries[name].median_ms == pytest.approx(machine.milliseconds[name])
     size = {str(a): a.parameters(INPUTS).total / (parameters or 10**9) for a in SPACE}
     for name, milliseconds in guessed.items():  # far from the limit, by more than the model is off
-        assert size[name] > 1 or abs(np.log(milliseconds / limit)) > np.log1p(model["p90_error"])
-    value = {name: entry["median_ms"] for name, entry in entries.items()}
+        assert size[name] > 1 or abs(np.log(milliseconds / limit)) > np.log1p(model.p90_error)
+    value = {name: entry.median_ms for name, entry in entries.items()}
     excess = {name: max(value[name] / limit, size[name]) for name in NAMES}
     if min(excess.values()) > 1:
         assert min(excess, key=excess.__getitem__) in known
@@ -248,12 +250,12 @@ def test_small_spaces_are_measured_whole_and_so_are_all_in_pytorch(tmp_path: Pat
         asked = config(tmp_path, runtime=runtime, max_latency_ms=1.0)
         with simulated(machine, tmp_path / folder, design):
             found = measured_by(opened(tmp_path / folder, asked), asked)
-        assert found["model"] is None
+        assert found.model is None
         assert set(machine.measured) == {*NAMES, "teacher abc"}
-        assert [found["candidates"][name]["median_ms"] for name in NAMES] == [
+        assert [found.candidates[name].median_ms for name in NAMES] == [
             pytest.approx(machine.milliseconds[name]) for name in NAMES
         ]
-        assert measurement(found)["sentence"].endswith(f"all {len(NAMES)} candidates were measured.")
+        assert measurement(found).sentence.endswith(f"all {len(NAMES)} candidates were measured.")
 
 
 def test_too_many_near_the_limit_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,8 +264,8 @@ def test_too_many_near_the_limit_are_told_of(tmp_path: Path, monkeypatch: pytest
     with simulated(machine, tmp_path):
         found = measured_by(opened(tmp_path, asked), asked)
     assert len(set(machine.measured)) == 18 + 1
-    assert found["model"]["left_near_limit"] > 0
-    assert "rests on predictions" in measurement(found)["warnings"][0]
+    assert found.model.left_near_limit > 0
+    assert "rests on predictions" in measurement(found).warnings[0]
 
 
 def test_a_space_too_large_to_measure_is_predicted_in_pytorch_too(tmp_path: Path) -> None:
@@ -277,7 +279,7 @@ def test_a_space_too_large_to_measure_is_predicted_in_pytorch_too(tmp_path: Path
     with simulated(machine, tmp_path):
         found = measure_latencies(opened(tmp_path, asked), asked, space, BASIS, silent)
     assert len(set(machine.measured)) < 100
-    assert [found["candidates"][name]["median_ms"] for name in names] == pytest.approx(
+    assert [found.candidates[name].median_ms for name in names] == pytest.approx(
         [machine.milliseconds[name] for name in names], rel=1e-6
     )
 
@@ -294,16 +296,16 @@ def test_a_run_reads_its_latencies_back_another_takes_them_from_the_cache(machin
     other = opened(tmp_path / "other", asked)
     second = measured_by(other, asked)
     assert len(machine.blocks) == count
-    assert {**second, "seconds": 0} == {**first, "seconds": 0}
+    assert second.model_copy(update={"seconds": first.seconds}) == first
     again = measured_by(other, asked, remeasure=True)
     assert len(machine.blocks) == 2 * count
-    assert again["candidates"].keys() == first["candidates"].keys()
+    assert again.candidates.keys() == first.candidates.keys()
     for changes in ({"latency_batch": 2}, {"latency_length": 4}, {"latency_threads": 2}, {"runtime": "openvino"}):
         machine.blocks.clear()
         measured_by(run, config(tmp_path, max_latency_ms=1.0, **changes))
         assert machine.blocks  # a latency under other conditions is another
     assert len(list(run.path.glob("latency_*.json"))) == 4
-    assert run.read("latency") == first
+    assert run.read(Latencies) == first
 
 
 def test_what_was_trained_and_what_another_limit_turns_on_is_measured_afterwards(
@@ -312,24 +314,24 @@ def test_what_was_trained_and_what_another_limit_turns_on_is_measured_afterwards
     asked = config(tmp_path, max_latency_ms=4.0, strategy="exhaustive", heads="all")
     run = opened(tmp_path, asked)
     before = measured_by(run, asked)
-    guessed = sorted(name for name, entry in before["candidates"].items() if "predicted" in entry)
+    guessed = sorted(name for name, entry in before.candidates.items() if isinstance(entry, Predicted))
     trained = guessed[::7]
     other = config(tmp_path, max_latency_ms=1.0, strategy="exhaustive", heads="all")
     machine.blocks.clear()
     errors = dict.fromkeys(trained, 0.3)
     found = confirm(run, Question.pose(other, SPACE, BASIS, before), BASIS, errors, silent)
-    entries = found["candidates"]
-    assert not [name for name in trained if "predicted" in entries[name]]
+    entries = found.candidates
+    assert not [name for name in trained if isinstance(entries[name], Predicted)]
     for name, entry in entries.items():
-        if "predicted" in entry:
-            assert abs(np.log(entry["median_ms"])) > np.log1p(before["model"]["p90_error"])
-            assert entry == before["candidates"][name]
+        if isinstance(entry, Predicted):
+            assert abs(np.log(entry.median_ms)) > np.log1p(before.model.p90_error)
+            assert entry == before.candidates[name]
         else:
-            assert entry["median_ms"] == pytest.approx(machine.milliseconds[name])
+            assert entry.median_ms == pytest.approx(machine.milliseconds[name])
     # what the search began with stays as it was, so that a resumed one trains the same
-    kept = run.read("latency")
-    assert kept["candidates"] == before["candidates"]
-    assert set(kept["confirmed"]) == {name for name in guessed if "predicted" not in entries[name]} > set(trained)
+    kept = run.read(Latencies)
+    assert kept.candidates == before.candidates
+    assert set(kept.confirmed) == {name for name in guessed if not isinstance(entries[name], Predicted)} > set(trained)
     machine.blocks.clear()
     again = confirm(run, Question.pose(other, SPACE, BASIS, kept), BASIS, errors, silent)
     assert machine.blocks == []
@@ -342,29 +344,29 @@ def test_where_latency_is_the_objective_those_about_as_fast_as_the_best_are_meas
     asked = config(tmp_path, objective="latency", keep=0.5, strategy="exhaustive", heads="all")
     run = opened(tmp_path, asked)
     before = measured_by(run, asked)
-    guessed = [name for name, entry in before["candidates"].items() if "predicted" in entry]
+    guessed = [name for name, entry in before.candidates.items() if isinstance(entry, Predicted)]
     errors = {guessed[5]: 0.4, guessed[-1]: 0.2, guessed[0]: 0.6}  # the floor admits 0.5
-    found = confirm(run, Question.pose(asked, SPACE, BASIS, before), BASIS, errors, silent)["candidates"]
+    found = confirm(run, Question.pose(asked, SPACE, BASIS, before), BASIS, errors, silent).candidates
     best = min(machine.milliseconds[name] for name in (guessed[5], guessed[-1]))
-    left = {name: entry["median_ms"] for name, entry in found.items() if "predicted" in entry}
+    left = {name: entry.median_ms for name, entry in found.items() if isinstance(entry, Predicted)}
     assert left
     assert not left.keys() & errors.keys()
-    assert all(abs(np.log(ms / best)) > np.log1p(before["model"]["p90_error"]) for ms in left.values())
+    assert all(abs(np.log(ms / best)) > np.log1p(before.model.p90_error) for ms in left.values())
 
 
 def test_the_sentence_and_the_warning_say_how_latencies_came_about(machine: Machine, tmp_path: Path) -> None:
     asked = config(tmp_path, max_latency_ms=1.0, latency_batch=4)
     found = measurement(measured_by(opened(tmp_path, asked), asked))
-    assert found["measured"] + found["predicted"] == len(NAMES)
-    assert found["sentence"].startswith(
-        f"Latency is that of a forward pass of batch 4 at 8 tokens in onnx on 1 thread; {found['measured']} of "
+    assert found.measured + found.predicted == len(NAMES)
+    assert found.sentence.startswith(
+        f"Latency is that of a forward pass of batch 4 at 8 tokens in onnx on 1 thread; {found.measured} of "
         f"{len(NAMES)} candidates were measured"
     )
-    assert f"{100 * found['model']['p90_error']:.1f} % at the 90th percentile" in found["sentence"]
-    assert found["warnings"] == []
+    assert f"{100 * found.model.p90_error:.1f} % at the 90th percentile" in found.sentence
+    assert found.warnings == ()
     machine.speed = 1.4
     drifted = measured_by(opened(tmp_path / "other", asked), config(tmp_path, max_latency_ms=3.0, latency_batch=4))
-    assert "differed by up to 40 %" in measurement(drifted)["warnings"][0]
+    assert "differed by up to 40 %" in measurement(drifted).warnings[0]
 
 
 # Lengths
@@ -377,11 +379,10 @@ def test_the_lengths_of_the_corpus_are_cut_as_the_encoder_cuts_them(
     monkeypatch.setattr(module, "Corpus", SimpleNamespace(load=lambda folder: tokens))
     asked = config(tmp_path, length_from="corpus", strategy="exhaustive")
     found = measured_by(opened(tmp_path, asked), asked)
-    assert found["settings"]["length"] == [5, 5, 7, 10, 10, 15, 24, 24]  # two special tokens; 24 at most
-    assert found["candidates"][NAMES[0]]["median_ms"] == pytest.approx(machine.milliseconds[NAMES[0]] / 8)
-    assert (
-        "at the lengths of the corpus (the mean over 5, 5, 7, 10, 10, 15, 24, 24 tokens)"
-        in (measurement(found)["sentence"])
+    assert found.settings.length == (5, 5, 7, 10, 10, 15, 24, 24)  # two special tokens; 24 at most
+    assert found.candidates[NAMES[0]].median_ms == pytest.approx(machine.milliseconds[NAMES[0]] / 8)
+    assert "at the lengths of the corpus (the mean over 5, 5, 7, 10, 10, 15, 24, 24 tokens)" in (
+        measurement(found).sentence
     )
     # operations are counted at latency_length all the same
     assert Question.pose(asked, SPACE, BASIS, found).costs.operations[-1] == max(
@@ -460,9 +461,9 @@ def test_an_old_study_is_retargeted_to_another_runtime_without_training(
     (tmp_path / "space.yaml").write_text("{depth: [0, 1, 2], heads: [4], hidden: [32], intermediate: [16, 64]}")
     options = {"strategy": "exhaustive", "cost": "latency", "steps": 1, "max_latency_ratio": 2.0}
     run = tmp_path / "run"
-    first = extract(tiny_config(tmp_path, **options), run)
+    first = extract(tiny_config(tmp_path, **options), run).to_dict()
     trained, measured = OneProcess.submitted, (run / "latency.json").read_bytes()
-    found = select(run, {"runtime": "onnx-int8", "length_from": "corpus", "max_latency_ratio": 0.8})
+    found = select(run, {"runtime": "onnx-int8", "length_from": "corpus", "max_latency_ratio": 0.8}).to_dict()
     assert OneProcess.submitted == trained
     assert (run / "latency.json").read_bytes() == measured
     assert [row["error"] for row in found["candidates"]] == [row["error"] for row in first["candidates"]]

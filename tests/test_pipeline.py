@@ -36,19 +36,19 @@ from subarch.errors import (
     TrainingDiverged,
 )
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.prepare import environment
 from subarch.extraction.workers import Workers
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, load_selected, select, train_also, write_report
 from subarch.run.folder import RunFolder
+from subarch.run.machine import environment
 from tiny import tiny_sentences, tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
 ARTIFACTS = {
     *("format.json", "config.yaml", "environment.json", "space.json", "basis.json", "latency.json", "study.json"),
     *("study.db", "weights", "corpus", "tokenizer", "targets", "anatomy"),
-    *("selection.json", "conclusion.json", "selected", "report.html"),
+    *("extraction.inputs.json", "selection.json", "conclusion.json", "selected", "report.html"),
 }
 
 
@@ -187,7 +187,7 @@ def test_the_environment_is_recorded_with_git_or_without(finished: Path, monkeyp
     assert set(recorded_then) == {"versions", "git", "machine"}
     assert recorded_then["versions"]["subarch"] == subarch.__version__
     monkeypatch.setenv("PATH", "")
-    assert environment()["git"] is None
+    assert environment().git is None
 
 
 def test_a_failing_theta_stops_nothing_and_is_told(finished: Path) -> None:
@@ -209,15 +209,15 @@ def test_the_report_shows_the_winner_and_the_command_survives_a_shell(finished: 
 
 def test_a_finished_run_resumed_trains_and_changes_nothing(copy: Path, config: ExtractConfig) -> None:
     before, asked = read(copy), OneProcess.submitted
-    assert extract(config, copy, resume=True) == before == read(copy)
+    assert extract(config, copy, resume=True).to_dict() == before == read(copy)
     assert OneProcess.submitted == asked
 
 
 def test_a_moved_run_keeps_its_trials(copy: Path, config: ExtractConfig, tmp_path: Path) -> None:
     before, asked = read(copy), OneProcess.submitted
     moved = copy.rename(tmp_path / "what? a [bold] name")
-    assert select(moved, {}) == before
-    assert extract(config, moved, resume=True) == before
+    assert select(moved, {}).to_dict() == before
+    assert extract(config, moved, resume=True).to_dict() == before
     assert OneProcess.submitted == asked
     assert "--run &#39;" in (moved / "report.html").read_text() or "--run '" in (moved / "report.html").read_text()
 
@@ -293,7 +293,7 @@ def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
     assert psutil.wait_procs(workers, timeout=10)[1] == []  # they notice that their parent is gone
     assert stopped < recorded(run) < 16
 
-    assert extract(config, run, resume=True) == read(run)
+    assert extract(config, run, resume=True).to_dict() == read(run)
     assert decided(run) == decided(finished)
     assert trials(run) == trials(finished)  # no trial twice, and every curve bit for bit
     assert {path.name for path in (run / "weights").iterdir()} == {
@@ -440,7 +440,7 @@ def test_a_disk_that_fills_up_under_a_later_question_keeps_the_earlier_answer(
     assert (small_copy / "selected" / "model.safetensors").read_bytes() == weights
     assert not list(small_copy.glob(".*partial*"))
     assert (
-        select(small_copy, {})["winner"]["architecture"]
+        select(small_copy, {}).to_dict()["winner"]["architecture"]
         == json.loads(before["selection.json"])["winner"]["architecture"]
     )
 
@@ -458,40 +458,40 @@ def test_later_questions_are_answered_without_training_and_the_first_one_again_a
     def best(key: Any, allowed: Any = lambda row: True) -> str:
         return str(min((row for row in rows if allowed(row)), key=key)["architecture"])
 
-    found = select(copy, {"objective": "w"})
+    found = select(copy, {"objective": "w"}).to_dict()
     assert found["winner"]["architecture"] == best(lambda row: -row["w"])
     assert any("bounded away from 0" in warning for warning in found["warnings"])
     assert (copy / "report.html").read_text().count("bounded away from 0")
 
     keep = 1 - sorted(row["error"] for row in rows)[3]
-    found = select(copy, {"objective": "latency", "keep": keep})
+    found = select(copy, {"objective": "latency", "keep": keep}).to_dict()
     assert found["winner"]["architecture"] == best(lambda row: row["latency_ms"], lambda row: row["error"] <= 1 - keep)
 
     limit = sorted(row["parameters"] for row in rows)[4]
-    found = select(copy, {"max_parameters": limit})
+    found = select(copy, {"max_parameters": limit}).to_dict()
     assert found["winner"]["architecture"] == best(lambda row: row["error"], lambda row: row["parameters"] <= limit)
     over = [row for row in found["candidates"] if row["parameters"] > limit]
     assert over
     assert all("over the size limit" in row["reason"] for row in over)
 
-    found = select(copy, {"max_latency_ratio": 0.5})
+    found = select(copy, {"max_latency_ratio": 0.5}).to_dict()
     most = 0.5 * read(copy, "latency")["teacher"]["median_ms"]
     assert found["objective"]["max_latency_ms"] == most
     assert found["winner"]["latency_ms"] <= most
 
-    found = select(copy, {"cost": "operations"})
+    found = select(copy, {"cost": "operations"}).to_dict()
     assert found["objective"] == dict.fromkeys(found["objective"]) | {"name": "error"}
     assert {row["latency_ms"] for row in found["candidates"]} == {None}
     assert found["teacher"]["latency_ms"] is None
 
-    found = select(copy, {"latency_batch": 2, "latency_length": 4})
+    found = select(copy, {"latency_batch": 2, "latency_length": 4}).to_dict()
     assert [row["error"] for row in found["candidates"]] == [row["error"] for row in rows]
     assert [row["latency_ms"] for row in found["candidates"]] != [row["latency_ms"] for row in rows]
     assert [row["operations"] for row in found["candidates"]] != [row["operations"] for row in rows]
-    again = select(copy, {"latency_batch": 2, "latency_length": 4})
+    again = select(copy, {"latency_batch": 2, "latency_length": 4}).to_dict()
     assert again == found  # measured once
 
-    found = select(copy, {"max_latency_ms": 1e-6, "max_parameters": 6000})
+    found = select(copy, {"max_latency_ms": 1e-6, "max_parameters": 6000}).to_dict()
     assert found["outcome"] == "infeasible"
     assert found["winner"] is None
     assert found["nearest"]["row"]["architecture"] == best(lambda row: row["latency_ms"])
@@ -499,7 +499,7 @@ def test_later_questions_are_answered_without_training_and_the_first_one_again_a
     assert found["nearest"]["sentence"].startswith("no candidate meets the limits; ")
     assert not (copy / "selected").exists()  # nobody is
 
-    assert select(copy, {}) == read(finished)
+    assert select(copy, {}).to_dict() == read(finished)
     assert (copy / "selected" / "model.safetensors").read_bytes() == (
         finished / "selected" / "model.safetensors"
     ).read_bytes()
@@ -530,13 +530,13 @@ def test_a_later_question_needs_neither_the_space_file_nor_the_weights_of_losers
     config, run = tiny_config(world, epsilon=13, space=str(space)), tmp_path / "run"
     extract(config, run)
     space.unlink()
-    winner = select(run, {"max_parameters": 20_000})["winner"]["architecture"]
+    winner = select(run, {"max_parameters": 20_000}).to_dict()["winner"]["architecture"]
     assert winner != "3-4-32-64"
     space.write_text(yaml.safe_dump(AXES | {"depth": [1, 2]}))
     with pytest.raises(InvalidStudy, match=r"the search space .*space.yaml has other content now; restore it"):
         extract(config, run, resume=True)
     space.write_text(yaml.safe_dump(AXES))
-    assert extract(config, run, resume=True)["winner"]["architecture"] == "3-4-32-64"
+    assert extract(config, run, resume=True).to_dict()["winner"]["architecture"] == "3-4-32-64"
 
 
 def test_a_floor_that_only_the_teacher_reaches_is_refused(small_copy: Path) -> None:
@@ -552,7 +552,7 @@ def test_the_task_error_is_that_of_the_users_own_set(world: Path, tmp_path: Path
     rows = [{"query": " ".join(sentence[:-1]), "document": " ".join(sentence)} for sentence in words]
     task.write_text("".join(json.dumps(row) + "\n" for row in rows))
     changes = {"error": "task", "task": str(task), "objective": "latency", "keep": 0.6, "cost": "latency"}
-    selection = extract(tiny_config(world, epsilon=4, **changes), tmp_path / "run")
+    selection = extract(tiny_config(world, epsilon=4, **changes), tmp_path / "run").to_dict()
     reference = read(tmp_path / "run", "basis")["reference_error"]
     assert 0 < reference < 0.5  # the teacher finds most
     floor = 1 - 0.6 * (1 - reference)
@@ -620,12 +620,12 @@ def test_if_every_training_fails_the_reason_is_told_once_and_nothing_is_tried_ag
         select(run, {"max_parameters": 10**6})
     assert (OneProcess.submitted, recorded(run)) == (asked, 2)
     # beyond what is known beforehand it is still an answer: nothing was to be trained
-    assert select(run, {"max_parameters": 1})["outcome"] == "infeasible"
+    assert select(run, {"max_parameters": 1}).to_dict()["outcome"] == "infeasible"
 
 
 def test_limits_that_nobody_meets_are_an_answer_before_any_training(world: Path, tmp_path: Path) -> None:
     asked = OneProcess.submitted
-    found = extract(tiny_config(world, max_parameters=10), tmp_path / "run")
+    found = extract(tiny_config(world, max_parameters=10), tmp_path / "run").to_dict()
     assert OneProcess.submitted == asked
     assert (found["outcome"], found["winner"], found["candidates"]) == ("infeasible", None, [])
     least = found["nearest"]["row"]

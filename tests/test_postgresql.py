@@ -55,7 +55,7 @@ def test_a_server_that_is_gone_in_mid_run_is_waited_for(
     server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
-    expected = extract(tiny_config(tmp_path, **CERTIFIED), tmp_path / "sqlite")
+    expected = extract(tiny_config(tmp_path, **CERTIFIED), tmp_path / "sqlite").to_dict()
     record, before = Study.record, list[int]()
 
     def away() -> None:
@@ -73,7 +73,7 @@ def test_a_server_that_is_gone_in_mid_run_is_waited_for(
 
     monkeypatch.setattr(Study, "record", recording)
     with pytest.warns(UserWarning, match="trying again in 1 s"):
-        found = extract(tiny_config(tmp_path, **CERTIFIED, storage=server.get_uri()), tmp_path / "run")
+        found = extract(tiny_config(tmp_path, **CERTIFIED, storage=server.get_uri()), tmp_path / "run").to_dict()
     assert found["certificate"] == expected["certificate"]
     run = RunFolder.open(tmp_path / "run")
     study = Study.open(server.get_uri(), run.read("study"), run.read("basis")["identity"])

@@ -209,7 +209,7 @@ def test_refused() -> None:
     with pytest.raises(InvalidTask, match="1 seeds against 2"):
         compare(examples, predictions[0], predictions)
     unlabelled = Examples(TASKS["rte"], "test", "here", (Example("0", "g", ("x",)),))
-    with pytest.raises(InvalidTask, match="can be predicted, not scored"):
+    with pytest.raises(InvalidTask, match="cannot be scored"):
         intervals(unlabelled, [0])
     with pytest.raises(InvalidTask, match=r"predictions of shape \(3,\)"):
         intervals(examples, [0, 0, 0])

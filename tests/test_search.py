@@ -15,10 +15,8 @@ from search_tables import NAMES, all_values, random_problem, run
 from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Objective
 from subarch.numbers.selection import select
-from subarch.search import Problem, Strategy
+from subarch.search import Exhaustive, Fptas, Problem, Strategy
 from subarch.search.base import Gap, gap_under_total_order
-from subarch.search.exhaustive import Exhaustive
-from subarch.search.fptas import Fptas
 
 STRATEGIES = ("exhaustive", "fptas")
 

@@ -67,7 +67,7 @@ def test_dividing_in_three() -> None:
 
 @pytest.mark.parametrize("shares", [(), (0.5, 0.6), (1.2, -0.2), (1.0, 0.0)])
 def test_shares_that_cannot_be(shares: tuple[float, ...]) -> None:
-    with pytest.raises(InvalidTask, match="positive ones that add up to 1"):
+    with pytest.raises(InvalidTask, match="not positive numbers that add up to 1"):
         divide(examples(10), shares)
     with pytest.raises(InvalidTask, match="add up to 1"):
         hold_out(examples(10), 1.5)

@@ -251,7 +251,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
         ("0\ta\tb\t\n", "utf-8", "row 1: no label .*only the part test"),
         ("0\ta\tb\tnan\n", "utf-8", "row 1: no label"),
         ("", "utf-8", "the part train of rte is empty"),
-        ("0\ta\tb\tentailment\n0\tc\td\tentailment\n", "utf-8", "the id '0' stands on more than one row"),
+        ("0\ta\tb\tentailment\n0\tc\td\tentailment\n", "utf-8", "more than one row has the id '0'"),
     ],
 )
 def test_rows_that_are_refused(tmp_path: Path, rows: str, encoding: str, message: str) -> None:

@@ -95,7 +95,7 @@ def test_a_glue_archive(tmp_path: Path) -> None:
 
 
 def test_scores_are_cut_to_the_scale(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="no predictions of cola, sst2"):
+    with pytest.warns(UserWarning, match="no predictions for cola, sst2"):
         write_submission(tmp_path / "s.zip", [(small("stsb", 3), [-0.2, 2.34567, 5.9])])
     assert contents(tmp_path / "s.zip") == {"STS-B.tsv": ["index\tprediction", "0\t0.000", "1\t2.346", "2\t5.000"]}
 
@@ -130,7 +130,10 @@ def test_submissions_that_are_refused(tmp_path: Path) -> None:
     rte, boolq = small("rte", 1), small("boolq", 1)
     for predicted, message in [
         ([(unlabelled("rte", 2), [0, 0])], "rte: 2 predictions, the official test set has 3000 rows"),
-        ([(replace(rte, part="validation"), [0])], "the part validation cannot be submitted"),
+        (
+            [(replace(rte, part="validation"), [0])],
+            "only predictions of the part test can be submitted",
+        ),
         ([(rte, [0]), (boolq, [0])], "one benchmark, not for glue, superglue"),
         ([(rte, [0]), (rte, [0])], r"RTE\.tsv would be written twice"),
         ([(unlabelled("dream", 1), [0])], "dream has no server"),

@@ -217,7 +217,7 @@ def test_streaming_is_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> N
 def test_the_architecture_and_the_weights_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
     run = tmp_path / "run"
-    selection = extract(tiny_config(tmp_path), run)
+    selection = extract(tiny_config(tmp_path), run).to_dict()
     config = configure(run, None, {"steps": 1, "learning_rate": 1e-30, "batch_tokens": 256, "heldout": 4, "threads": 1})
     assert config.architecture == selection["winner"]["architecture"]
     assert str(config.teacher) == str(tmp_path / "teacher")

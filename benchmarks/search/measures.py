@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from subarch.numbers.objectives import Objective
 from subarch.run.machine import machine, versions
 from subarch.search import Certified, Problem, Strategy
-from subarch.search.evidence import better_by
+from subarch.search.certified import better_by
 from subarch.search.noise import Noise
 
 DELTA, NEAR, CAP = 0.01, 0.01, 100

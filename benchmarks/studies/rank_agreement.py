@@ -95,7 +95,7 @@ def main() -> None:
         "machine": machine(),
         "versions": versions(),
         "config": config.model_dump(mode="json", exclude={"teacher"}),
-        "trials": [trial.to_dict() for trial in trials],
+        "trials": [trial.row().model_dump(mode="json") for trial in trials],
     }
     (arguments.out / "trials.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     result: dict[str, object] = {"candidates": len(trials), "steps": arguments.steps, "factor": FACTOR}

@@ -32,8 +32,8 @@ from benchmarks.search.tables import SIZES, Axes, Table
 from numpy.typing import NDArray
 
 from subarch.search import Certified
-from subarch.search.evidence import better_by
-from subarch.search.lattice import Lattice
+from subarch.search.bounds import Grid
+from subarch.search.certified import better_by
 
 RATES = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 AUDITS = (0, 5, 20, 59)
@@ -51,13 +51,13 @@ def planted(table: Table, rate: float, seed: int) -> Floats:
 
     The largest candidate has nobody above it and keeps its error.
     """
-    lattice, error = Lattice(table.shapes), table.error()
-    grid = lattice.grid(error, np.inf).reshape(lattice.shape)
-    least = np.full(lattice.shape, np.inf)
-    least[:-1] = grid[1:]
-    least[:, :-1] = np.minimum(least[:, :-1], grid[:, 1:])
-    least[:, :, :-1] = np.minimum(least[:, :, :-1], grid[:, :, 1:])
-    neighbour = least.reshape(-1)[lattice.cell]
+    grid, error = Grid(table.shapes), table.error()
+    errors = grid.column(error, np.inf).reshape(grid.shape)
+    least = np.full(grid.shape, np.inf)
+    least[:-1] = errors[1:]
+    least[:, :-1] = np.minimum(least[:, :-1], errors[:, 1:])
+    least[:, :, :-1] = np.minimum(least[:, :, :-1], errors[:, :, 1:])
+    neighbour = least.reshape(-1)[grid.cell]
     rng = np.random.default_rng([seed, 59])
     chosen, lowered = rng.random(len(error)) < rate, rng.uniform(*LOWERED, len(error))
     return np.where(chosen & np.isfinite(neighbour), (1 - lowered) * neighbour, error)

@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.base import FixedRows
-from subarch.search.evidence import better_by
+from subarch.search.certified import better_by
 
 SEARCH = Path(__file__).parents[1] / "search"
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000)

@@ -1,7 +1,7 @@
 """The stages in order: candidates, objectives, selection, hand-over, report. Each reads and writes the run folder.
 
 >>> selection = extract(config, Path("runs/mine"))
->>> selection["winner"]["architecture"]
+>>> selection.winner.architecture
 """
 
 from __future__ import annotations
@@ -24,14 +24,13 @@ from subarch.export.export import export as write_export
 from subarch.export.runtimes import require
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
-from subarch.extraction.hints import hints
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
 from subarch.extraction.loop import adopt, search
 from subarch.extraction.loop import train as train_trials
-from subarch.extraction.prepare import FREE, blueprint_of, environment, inputs_of, make_basis, recipe_of
-from subarch.extraction.question import Latencies, Question, best_trials, candidates, thetas
+from subarch.extraction.question import Question, best_trials, candidates, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
+from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_basis, recipe_of
 from subarch.extraction.workers import Pool, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
@@ -43,15 +42,25 @@ from subarch.pretraining.pretrain import train
 from subarch.run.configuration import dump, load
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import claim
-from subarch.run.machine import usable_cores
+from subarch.run.machine import environment, usable_cores
 from subarch.run.progress import Report, silent
-from subarch.run.records import Metrics, Parity, Pretraining
+from subarch.run.records import (
+    Basis,
+    Conclusion,
+    Latencies,
+    Metrics,
+    Parity,
+    Pretraining,
+    Selection,
+    Space,
+    StudyName,
+)
 from subarch.show import RunData, SearchData, render
 
 
 def extract(
     config: ExtractConfig, path: Path, *, resume: bool = False, remeasure: bool = False, report: Report = silent
-) -> dict[str, Any]:
+) -> Selection:
     """Find the optimal architecture; everything is left in the run folder `path`, the selection is returned.
 
     Stopped at any instant, it goes on with `resume` where it was: finished trials, targets and latencies are kept.
@@ -66,8 +75,8 @@ def extract(
         remedy = "restore it to resume the run, or choose a new folder with --run"
         claim(run, inputs_of(config, space), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
-        run.write("environment", environment())
-        run.write("space", space.to_dict())
+        run.write(environment())
+        run.write(Space.model_validate(space.to_dict()))
         basis = make_basis(run, config, report)
         space = candidates(config, space, basis)
         latencies = (
@@ -76,23 +85,22 @@ def extract(
         study = _open_study(run, config, basis)
         adopt(study, path, config.reuse)
         with _workers(run, config) as workers:
-            if config.keep is not None and basis["reference_error"] is None:
-                basis["reference_error"] = _train_maximum_point(config, space, basis, study, workers)
-                run.write("basis", basis)
+            if config.keep is not None and basis.reference_error is None:
+                reference = _train_maximum_point(config, space, basis, study, workers)
+                basis = basis.model_copy(update={"reference_error": reference})
+                run.write(basis)
             question = Question.pose(config, space, basis, latencies)
-            question = question.hinted(hints(question, study, workers, path, report))
             search(question, study, workers, report)
             if config.strategy == "certified" and latencies is not None:
                 # What was predicted and is measured now may need more to prove; known trials are not repeated
                 while (found := _confirmed(run, question, basis, study.trials(), report)) != latencies:
                     latencies = found
                     question = Question.pose(config, space, basis, latencies)
-                    question = question.hinted(hints(question, study, workers, path, report))
                     search(question, study, workers, report)
             return _finish(run, question, basis, latencies, study.trials(), report, workers)
 
 
-def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = silent) -> dict[str, Any]:
+def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, report: Report = silent) -> Selection:
     """Select again from a finished run, for another objective or limit, machine or runtime; nothing is trained.
 
     `changes` are configuration keys of `config.QUESTION` and `config.MEASUREMENT`; one of the former replaces all.
@@ -107,7 +115,8 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         config = load(ExtractConfig, None, kept | changes)
         check_runtime(config)
         # The axes as they were, even where the file that named them is gone
-        basis, space = run.read("basis"), SearchSpace.from_dict(run.read("space"), Path(config.space).stem)
+        basis, axes = run.read(Basis), run.read(Space)
+        space = SearchSpace.from_dict({name: list(axis) for name, axis in axes}, Path(config.space).stem)
         space = candidates(config, space, basis)
         latencies = (
             measure_latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
@@ -119,7 +128,7 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
 def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[Trial, Student | None]]:
     """Train other shapes exactly as the candidates of a finished run were, to compare with; None where one failed."""
     with RunFolder.open(path) as run:
-        config, basis = run.config(ExtractConfig), run.read("basis")
+        config, basis = run.config(ExtractConfig), run.read(Basis)
         study = _open_study(run, config, basis)
         setting = thetas(config)[0]
         with _workers(run, config) as workers:
@@ -228,11 +237,11 @@ def load_selected(path: Path, architecture: Architecture) -> Student:
         InvalidStudy: it was not trained, or its weights are gone.
     """
     run = RunFolder.open(path)
-    rows = [row for row in run.read("selection")["candidates"] if row["architecture"] == str(architecture)]
+    rows = [row for row in run.read(Selection).candidates if row.architecture == str(architecture)]
     if not rows:
         raise InvalidStudy(f"{path}: {architecture} was not trained in this run")
-    trials = map(Trial.from_dict, run.read("conclusion")["trials"])
-    return _trained(run, run.read("basis"), next(trial for trial in trials if trial.number == rows[0]["trial"]))
+    row = next(row for row in run.read(Conclusion).trials if row.number == rows[0].trial)
+    return _trained(run, run.read(Basis), Trial.of(row))
 
 
 def _workers(run: RunFolder, config: ExtractConfig) -> Pool:
@@ -244,18 +253,16 @@ def _workers(run: RunFolder, config: ExtractConfig) -> Pool:
     return Workers(config, run.path, config.workers or max(1, usable_cores() // config.threads_per_worker))
 
 
-def _open_study(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> Study:
+def _open_study(run: RunFolder, config: ExtractConfig, basis: Basis) -> Study:
     # The path tells runs apart that share one database. It is written down, since a folder may be moved.
-    if not run.has("study"):
-        run.write("study", str(run.path.resolve()))
-    return Study.open(config.storage or sqlite(run.path / "study.db"), run.read("study"), basis["identity"])
+    if not run.has(StudyName):
+        run.write(StudyName(value=str(run.path.resolve())))
+    return Study.open(config.storage or sqlite(run.path / "study.db"), run.read(StudyName).value, basis.identity)
 
 
-def _train_maximum_point(
-    config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], study: Study, workers: Pool
-) -> float:
+def _train_maximum_point(config: ExtractConfig, space: SearchSpace, basis: Basis, study: Study, workers: Pool) -> float:
     """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
-    costs = space.costs(Inputs(**basis["inputs"]), config.latency_length)
+    costs = space.costs(Inputs(**basis.inputs.model_dump()), config.latency_length)
     trials = train_trials([(costs.maximum_point, setting) for setting in thetas(config)], study, workers)
     errors = [trial.error for trial in trials if trial.error is not None]
     if not errors:
@@ -263,9 +270,7 @@ def _train_maximum_point(
     return min(errors)
 
 
-def _confirmed(
-    run: RunFolder, question: Question, basis: dict[str, Any], trials: Sequence[Trial], report: Report
-) -> Latencies:
+def _confirmed(run: RunFolder, question: Question, basis: Basis, trials: Sequence[Trial], report: Report) -> Latencies:
     """The latencies, those of trained candidates and others that decide measured and no longer predicted."""
     best = question.rows(best_trials(trials, thetas(question.config))).values()
     errors = {str(trial.architecture): trial.error for trial in best if trial.error is not None}
@@ -275,21 +280,21 @@ def _confirmed(
 def _finish(
     run: RunFolder,
     question: Question,
-    basis: dict[str, Any],
+    basis: Basis,
     latencies: Latencies | None,
     trials: Sequence[Trial],
     report: Report,
     workers: Pool | None = None,
-) -> dict[str, Any]:
+) -> Selection:
     """Write the selection, the chosen model and the report. With workers, weights that are gone are trained again."""
     if latencies is not None:
         latencies = _confirmed(run, question, basis, trials, report)
         question = question.with_latencies(basis, latencies)
     selection, order = conclude(question, basis, latencies, trials)
-    run.write("selection", selection)
-    run.write("conclusion", {"trials": [trial.to_dict() for trial in trials], "order": order})
-    if selection["winner"] is not None:
-        trial = next(t for t in trials if t.number == selection["winner"]["trial"])
+    run.write(selection)
+    run.write(Conclusion(trials=tuple(trial.row() for trial in trials), order=order))
+    if selection.winner is not None:
+        trial = next(t for t in trials if t.number == selection.winner.trial)
         if workers is not None and not weights_path(run.path, trial.architecture, trial.settings).is_file():
             workers.submit(*trial.key)
             list(workers.next())  # the study has this trial already, bit for bit
@@ -302,6 +307,6 @@ def _finish(
     return selection
 
 
-def _trained(run: RunFolder, basis: dict[str, Any], trial: Trial) -> Student:
+def _trained(run: RunFolder, basis: Basis, trial: Trial) -> Student:
     student = Student(trial.architecture, blueprint_of(basis))
     return load_weights(student, weights_path(run.path, trial.architecture, trial.settings)).eval()

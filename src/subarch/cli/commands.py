@@ -23,6 +23,7 @@ from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
+from subarch.run.records import Selection
 from subarch.show import screen
 
 INFEASIBLE = 3
@@ -84,9 +85,10 @@ def select(run: Path, remeasure: bool, given: dict[str, Any], report: Progress) 
     return _selected(select(run, given, remeasure=remeasure, report=report), run)
 
 
-def _selected(selection: Any, run: Path) -> Answer:
-    code = INFEASIBLE if selection["winner"] is None else 0
-    return Answer(selection, partial(screen.show_selection, selection, run), code)
+def _selected(selection: Selection, run: Path) -> Answer:
+    code = INFEASIBLE if selection.winner is None else 0
+    found = selection.to_dict()
+    return Answer(found, partial(screen.show_selection, found, run), code)
 
 
 @click.command(panel=CHECK)

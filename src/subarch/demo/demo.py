@@ -100,10 +100,11 @@ def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any
 
     models: dict[str, tuple[float, torch.nn.Module]] = {}
     accuracies: dict[str, float] = {}
-    if selection["winner"] is not None:
+    if (winner := selection.winner) is not None:
+        assert winner.error is not None
         pretrain(path, configure(path, None, PRETRAINING), report=report)
-        architecture = Architecture.parse(selection["winner"]["architecture"])
-        models[f"selected {architecture}"] = (selection["winner"]["error"], load_selected(path, architecture))
+        architecture = Architecture.parse(winner.architecture)
+        models[f"selected {architecture}"] = (winner.error, load_selected(path, architecture))
         trained = Teacher.load(path / "pretrained").model  # what is handed over: it reads as a teacher does
         models[PRETRAINED] = (_distance(path, trained), trained)
         accuracies = fine_tune(path, examples, report)
@@ -114,9 +115,9 @@ def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any
     teacher = Teacher.load(teacher_folder())
     rows = compare({"teacher": (0.0, teacher.model), **models}, teacher, _pairs(path), report)
     comparison = [row | {"accuracy": accuracies.get(row["model"])} for row in rows]
-    if selection["winner"] is not None and not (path / "bench.json").is_file():
+    if selection.winner is not None and not (path / "bench.json").is_file():
         serve(path, report)
-    return comparison, write_report(path, comparison), selection["gap_sentence"]
+    return comparison, write_report(path, comparison), selection.gap_sentence
 
 
 def fine_tune(path: Path, examples: Path, report: Report) -> dict[str, float]:

@@ -22,7 +22,6 @@ import heapq
 import importlib.util
 import inspect
 import json
-import os
 import re
 import warnings
 from collections import Counter
@@ -32,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidCorpus
+from subarch.run.files import replaced_file
 from subarch.text.read import clean, hash64, identity
 
 _TESTS = {"tests", "test"}
@@ -87,22 +87,17 @@ def write_corpus(docstrings: Iterable[Docstring], path: Path) -> dict[str, Any]:
     count = 0
     packages: dict[str, dict[str, int]] = {}
     digest = hashlib.sha256()
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            for docstring in docstrings:
-                count += 1
-                share = packages.setdefault(docstring.package, {"records": 0, "bytes": 0})
-                for paragraph in prose(docstring.text):
-                    line = json.dumps({"text": paragraph, "group": docstring.package}, ensure_ascii=False) + "\n"
-                    file.write(line.encode())
-                    digest.update(line.encode())
-                    share["records"] += 1
-                    share["bytes"] += len(paragraph.encode())
-            size = file.tell()
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replaced_file(path) as partial, partial.open("wb") as file:
+        for docstring in docstrings:
+            count += 1
+            share = packages.setdefault(docstring.package, {"records": 0, "bytes": 0})
+            for paragraph in prose(docstring.text):
+                line = json.dumps({"text": paragraph, "group": docstring.package}, ensure_ascii=False) + "\n"
+                file.write(line.encode())
+                digest.update(line.encode())
+                share["records"] += 1
+                share["bytes"] += len(paragraph.encode())
+        size = file.tell()
     return {
         "docstrings": count,
         "records": sum(share["records"] for share in packages.values()),

@@ -22,6 +22,7 @@ from subarch.errors import InvalidCorpus
 from subarch.export.graph import Exportable
 from subarch.models.teacher import special_tokens
 from subarch.run.records import TextSource
+from subarch.text.batches import pad
 from subarch.text.corpus import Corpus, build
 from subarch.text.tokenizer import plain
 
@@ -119,12 +120,8 @@ class Text:
 def _batch(rows: Sequence[NDArray[np.int32]], model: Exportable, choices: int) -> Batch:
     """Special tokens and padding around rows of ids."""
     start, end = special_tokens(model.teacher.tokenizer)
-    longest = max(map(len, rows)) + 2
-    ids = np.full((len(rows), longest), int(model.teacher.tokenizer.pad_token_id))
-    mask = np.zeros_like(ids)
-    for at, row in enumerate(rows):
-        ids[at, : len(row) + 2] = [start, *row, end]
-        mask[at, : len(row) + 2] = 1
+    ids, mask = pad([[start, *row, end] for row in rows], int(model.teacher.tokenizer.pad_token_id))
     named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    longest = ids.shape[1]
     shape = (-1, choices, longest) if model.graph.head == "choice" else (-1, longest)
     return {name: named[name].reshape(shape) for name in model.graph.inputs}

@@ -75,8 +75,8 @@ class ExtractConfig(BaseModel):
     heads: Literal["nearest", "all"] = Field(
         "nearest",
         description="Numbers of heads: nearest (for each depth, hidden and intermediate size the one whose heads are "
-        "nearest in size to the teacher's) or all (each is a candidate; certified trains all of the best shape, and "
-        "presumes of the others that they differ from the nearest by no more than was measured)",
+        "nearest in size to the teacher's) or all (each is a candidate; certified searches among the nearest and then "
+        "trains every number of heads of the best shape)",
     )
     strategy: Literal["certified", "fptas", "exhaustive"] = Field(
         "certified",
@@ -84,23 +84,23 @@ class ExtractConfig(BaseModel):
         "(the paper's, every epsilon-th in order of cost) or exhaustive (all)",
     )
     delta: float = Field(
-        0.01, ge=0, lt=1, description="Certified: relative difference up to which a better candidate may be missed"
+        0.01,
+        ge=0,
+        lt=1,
+        description="Certified: relative difference by which the best candidate may be better than the one selected",
     )
     repeats: int = Field(
         3,
         ge=1,
         le=100,
-        description="Certified: trainings of each of the first three candidates, from which the noise of an error is "
-        "estimated; 1: errors count as exact",
+        description="Certified: trainings, each with another seed, of each of the first three candidates, to estimate "
+        "random seed noise; 1: errors count as exact",
     )
     audit: int = Field(
-        5, ge=0, le=10**6, description="Certified: excluded candidates that are trained all the same, drawn at random"
-    )
-    hints: Literal["none", "rungs", "warm", "supernet"] = Field(
-        "none",
-        description="Certified: cheap errors of all affordable candidates, to know what to train first: rungs (an "
-        "eighth of the steps, then more for the better half), warm (parts of a trained larger one) or supernet (parts "
-        "of one that was trained together with its parts)",
+        5,
+        ge=0,
+        le=10**6,
+        description="Certified: how many excluded candidates, drawn at random, are trained to check the assumptions",
     )
     epsilon: int = Field(4, ge=1, le=10**9, description="Interval of the fptas strategy; 1 is the exhaustive search")
     cost: Literal["latency", "operations"] = Field(
@@ -138,7 +138,7 @@ class ExtractConfig(BaseModel):
     length_from: Literal["fixed", "corpus"] = Field(
         "fixed",
         description="Where latency is measured: fixed (at latency_length) or corpus (the mean over quantiles of the "
-        "lengths of its texts; operations are counted at latency_length all the same)",
+        "lengths of its texts; operations are counted at latency_length in either case)",
     )
     latency_threads: int | None = Field(
         None, ge=1, le=10**4, description="Threads when latency is measured; null: all cores this process may use"
@@ -209,16 +209,6 @@ class ExtractConfig(BaseModel):
             raise ValueError(
                 f"keep {self.keep} would not be used with objective {self.objective!r}; "
                 "set objective to latency, or drop keep"
-            )
-        if self.hints != "none" and self.strategy != "certified":
-            raise ValueError(
-                f"hints {self.hints!r} would not be used with strategy {self.strategy!r}; "
-                "set strategy to certified, or drop hints"
-            )
-        if self.hints == "rungs" and self.objective == "latency":
-            raise ValueError(
-                "hints 'rungs' keeps the better half, and after few steps no candidate meets a quality floor; with "
-                "objective 'latency' set hints to warm or supernet"
             )
         for key in ("learning_rate", "batch_size"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):

@@ -13,8 +13,8 @@ latency.json says of every candidate which it is. The figures that the search be
 resumed run trains the same candidates; those that were measured later stand beside them, as `confirmed`.
 
     >>> latencies = measure_latencies(run, config, space, basis, report)
-    >>> latencies["candidates"]["3-12-384-512"], latencies["model"]["median_error"]
-    ({'median_ms': 1.31, 'predicted': True}, 0.041)
+    >>> latencies.candidates["3-12-384-512"].median_ms, latencies.model.median_error
+    (1.31, 0.041)
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from subarch.errors import InvalidConfig
 from subarch.export.config import parse_runtime
 from subarch.export.runtimes import require
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.prepare import blueprint_of, recipe_of
-from subarch.extraction.question import Latencies, Question, latency_limit
+from subarch.extraction.question import Question, latency_limit
+from subarch.extraction.workbench import blueprint_of, recipe_of
 from subarch.latency.cache import LatencyCache
 from subarch.latency.measuring import TEACHER, Candidates, Stopwatch
 from subarch.latency.model import TERMS, fit, spread
@@ -42,6 +42,7 @@ from subarch.numbers.space import Costs, SearchSpace
 from subarch.run.folder import RunFolder
 from subarch.run.machine import VARIABLES, machine, usable_cores, versions
 from subarch.run.progress import Report
+from subarch.run.records import Basis, Latencies, LatencyFit, LatencySettings, Machine, Measured, Predicted
 from subarch.text.corpus import Corpus
 
 Rows = NDArray[np.intp]
@@ -66,7 +67,7 @@ def measure_latencies(
     run: RunFolder,
     config: ExtractConfig,
     space: SearchSpace,
-    basis: dict[str, Any],
+    basis: Basis,
     report: Report,
     remeasure: bool = False,
 ) -> Latencies:
@@ -80,30 +81,28 @@ def measure_latencies(
         MissingExtra: the runtime is not installed.
     """
     name, settings = _file(run, config, basis)
-    if not remeasure and run.has(name) and run.read(name)["settings"] == settings:
-        known: Latencies = run.read(name)
+    if not remeasure and run.has(Latencies, name) and (known := run.read(Latencies, name)).settings == settings:
         return known
     start = time.perf_counter()
     cache = LatencyCache(_conditions(settings, basis))
     if remeasure:
         cache.clear()
     stopwatch = _stopwatch(config, settings, basis, cache, report)
-    teacher = TEACHER + basis["identity"]["teacher"] if config.teacher is not None else None
-    decided = _measured_where_it_matters(stopwatch, config, space, basis, teacher)
-    latencies = {
-        "settings": settings,
-        "machine": machine(),
-        "teacher": stopwatch.known[teacher].model_dump() if teacher else None,
-        **decided,
-        "seconds": time.perf_counter() - start,
-    }
-    run.write(name, latencies)
+    teacher = TEACHER + basis.identity["teacher"] if config.teacher is not None else None
+    candidates, model = _measured_where_it_matters(stopwatch, config, space, basis, teacher)
+    latencies = Latencies(
+        settings=settings,
+        machine=Machine(**machine()),
+        teacher=stopwatch.known[teacher] if teacher else None,
+        candidates=candidates,
+        model=model,
+        seconds=time.perf_counter() - start,
+    )
+    run.write(latencies, name=name)
     return latencies
 
 
-def confirm(
-    run: RunFolder, question: Question, basis: dict[str, Any], errors: Mapping[str, float], report: Report
-) -> Latencies:
+def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[str, float], report: Report) -> Latencies:
     """The latencies of a run with all that was ever measured under the question's conditions.
 
     Candidates that were trained are measured if they were only predicted so far. So are those that decide this
@@ -115,33 +114,34 @@ def confirm(
     """
     config, objective = question.config, question.objective
     name, settings = _file(run, config, basis)
-    latencies: Latencies = run.read(name)
-    if not latencies.get("model"):
+    latencies = run.read(Latencies, name)
+    if latencies.model is None:
         return latencies
-    start, confirmed = time.perf_counter(), dict(latencies.get("confirmed", {}))
-    figures = latencies["candidates"] | confirmed
+    start, confirmed = time.perf_counter(), dict(latencies.confirmed or {})
+    figures: dict[str, Measured | Predicted] = {**latencies.candidates, **confirmed}
     stopwatch = _stopwatch(config, settings, basis, LatencyCache(_conditions(settings, basis)), report)
     names, before = _names(question.costs), len(confirmed)
     others = question.costs.parameters / (objective.max_parameters or np.inf)
     while True:
-        milliseconds = np.array([figures[n]["median_ms"] for n in names])
-        predicted = np.array(["predicted" in figures[n] for n in names])
+        milliseconds = np.array([figures[n].median_ms for n in names])
+        predicted = np.array([isinstance(figures[n], Predicted) for n in names])
         limit = objective.max_cost
         if objective.max_error is not None:
-            enough = [figures[n]["median_ms"] for n, error in errors.items() if error <= objective.max_error]
+            enough = [figures[n].median_ms for n, error in errors.items() if error <= objective.max_error]
             limit = min(enough, default=limit)
-        rows = decisive(milliseconds, predicted, others, limit, latencies["model"]["p90_error"], objective.name == "w")
-        left = [n for n in errors if "predicted" in figures[n]] or [names[row] for row in rows[: _room(predicted)]]
+        rows = decisive(milliseconds, predicted, others, limit, latencies.model.p90_error, objective.name == "w")
+        left = [n for n in errors if isinstance(figures[n], Predicted)]
+        left = left or [names[row] for row in rows[: _room(predicted)]]
         if not left:
             break
         stopwatch.measure(left)
-        confirmed |= {n: stopwatch.known[n].model_dump() for n in left}
+        confirmed |= {n: stopwatch.known[n] for n in left}
         figures |= confirmed
     if len(confirmed) > before:
-        latencies["confirmed"] = confirmed
-        latencies["seconds"] += time.perf_counter() - start
-        run.write(name, latencies)
-    return latencies | {"candidates": figures}
+        seconds = latencies.seconds + time.perf_counter() - start
+        latencies = latencies.model_copy(update={"confirmed": confirmed, "seconds": seconds})
+        run.write(latencies, name=name)
+    return latencies.model_copy(update={"candidates": figures})
 
 
 def check_runtime(config: ExtractConfig) -> None:
@@ -182,9 +182,9 @@ def decisive(
 
 
 def _measured_where_it_matters(
-    stopwatch: Stopwatch, config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], teacher: str | None
-) -> dict[str, Any]:
-    """`candidates` and, where not all were measured, the `model` that predicted the others."""
+    stopwatch: Stopwatch, config: ExtractConfig, space: SearchSpace, basis: Basis, teacher: str | None
+) -> tuple[dict[str, Measured | Predicted], LatencyFit | None]:
+    """The latency of each candidate and, where not all were measured, the model that predicted the others."""
     inputs = blueprint_of(basis).inputs
     costs = space.costs(inputs, config.latency_length)
     names = _names(costs)
@@ -192,7 +192,7 @@ def _measured_where_it_matters(
     first = range(len(names)) if every else spread(costs.table, DESIGN)
     stopwatch.measure([*([teacher] if teacher else []), *(names[row] for row in first)])
     if every:
-        return {"candidates": {name: stopwatch.known[name].model_dump() for name in names}, "model": None}
+        return {name: stopwatch.known[name] for name in names}, None
     limit = latency_limit(config, stopwatch.known[teacher].median_ms if teacher else None)
     others = costs.parameters / (config.max_parameters or np.inf)
     while True:
@@ -206,20 +206,17 @@ def _measured_where_it_matters(
         if not len(now):
             break
         stopwatch.measure(names[row] for row in now)
-    known = {name: entry.model_dump() for name, entry in stopwatch.known.items()}
-    return {
-        "candidates": {
-            name: known.get(name, {"median_ms": value, "predicted": True})
-            for name, value in zip(names, milliseconds.tolist(), strict=True)
-        },
-        "model": {
-            "terms": dict(zip(TERMS, model.coefficients, strict=True)),
-            "median_error": model.median_error,
-            "p90_error": model.p90_error,
-            "measured": int(measured.sum()),
-            "left_near_limit": len(rows),
-        },
-    }
+    candidates: dict[str, Measured | Predicted] = {}
+    for name, value in zip(names, milliseconds.tolist(), strict=True):
+        known = stopwatch.known.get(name)
+        candidates[name] = Predicted(median_ms=value, predicted=True) if known is None else known
+    return candidates, LatencyFit(
+        terms=dict(zip(TERMS, model.coefficients, strict=True)),
+        median_error=model.median_error,
+        p90_error=model.p90_error,
+        measured=int(measured.sum()),
+        left_near_limit=len(rows),
+    )
 
 
 def _room(predicted: Mask) -> int:
@@ -232,59 +229,53 @@ def _names(costs: Costs) -> list[str]:
 
 
 def _stopwatch(
-    config: ExtractConfig, settings: dict[str, Any], basis: dict[str, Any], cache: LatencyCache, report: Report
+    config: ExtractConfig, settings: LatencySettings, basis: Basis, cache: LatencyCache, report: Report
 ) -> Stopwatch:
     check_runtime(config)
     lengths = _lengths(settings)
-    threads, batch = settings["threads"], settings["batch"]
     shared = blueprint_of(basis), recipe_of(basis), config.teacher
-    candidates = Candidates(config.runtime, threads, batch, lengths, *shared, report)
+    candidates = Candidates(config.runtime, settings.threads, settings.batch, lengths, *shared, report)
     return Stopwatch(candidates.calls, cache, candidates.block, len(lengths), report)
 
 
-def _file(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _file(run: RunFolder, config: ExtractConfig, basis: Basis) -> tuple[str, LatencySettings]:
     """The artifact of latencies under a configuration, and its settings."""
     settings = _settings(run, config, basis)
     if settings == _settings(run, run.config(ExtractConfig), basis):
         return "latency", settings
-    words = [value if not isinstance(value, list) else config.length_from for value in settings.values()]
-    return "_".join(("latency", *map(str, words))), settings
+    length = settings.length if isinstance(settings.length, int) else config.length_from
+    return f"latency_{settings.runtime}_{settings.batch}_{length}_{settings.threads}", settings
 
 
-def _settings(run: RunFolder, config: ExtractConfig, basis: dict[str, Any]) -> dict[str, Any]:
-    """What decides a latency of a run. `length` is a list where it is the corpus's."""
+def _settings(run: RunFolder, config: ExtractConfig, basis: Basis) -> LatencySettings:
+    """What decides a latency of a run."""
     blueprint = blueprint_of(basis)
     usable = usable_positions(blueprint.family, blueprint.inputs.positions, blueprint.settings["pad_token_id"])
-    length: int | list[int] = config.latency_length
+    length: int | tuple[int, ...] = config.latency_length
     if config.length_from == "corpus":
         tokens = Corpus.load(run.path / "corpus").train.size + 2  # and those that open and close a sequence
-        length = list(quantiles_of(np.minimum(tokens, min(usable, basis["recipe"]["max_length"]))))
+        length = tuple(quantiles_of(np.minimum(tokens, min(usable, basis.recipe.max_length))))
     elif config.latency_length > usable:
         raise InvalidConfig(f"latency_length {config.latency_length}: these encoders read at most {usable} tokens")
-    return {
-        "runtime": config.runtime,
-        "batch": config.latency_batch,
-        "length": length,
-        "threads": config.latency_threads or usable_cores(),
-    }
+    threads = config.latency_threads or usable_cores()
+    return LatencySettings(runtime=config.runtime, batch=config.latency_batch, length=length, threads=threads)
 
 
-def _lengths(settings: dict[str, Any]) -> list[int]:
-    length = settings["length"]
-    return length if isinstance(length, list) else [length]
+def _lengths(settings: LatencySettings) -> list[int]:
+    return [settings.length] if isinstance(settings.length, int) else list(settings.length)
 
 
-def _conditions(settings: dict[str, Any], basis: dict[str, Any]) -> dict[str, Any]:
+def _conditions(settings: LatencySettings, basis: Basis) -> dict[str, Any]:
     """All that a latency depends on beside the architecture, which the cache files it under."""
     found = versions()
     return {
-        "runtime": settings["runtime"],
-        "batch": settings["batch"],
+        "runtime": settings.runtime,
+        "batch": settings.batch,
         "lengths": _lengths(settings),
-        "threads": settings["threads"],
+        "threads": settings.threads,
         "machine": machine(),
-        "versions": {name: found.get(name) for name in PACKAGES[parse_runtime(settings["runtime"])[0]]},
+        "versions": {name: found.get(name) for name in PACKAGES[parse_runtime(settings.runtime)[0]]},
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "blueprint": basis["blueprint"],
-        "normalize": basis["recipe"]["normalize"],
+        "blueprint": basis.blueprint.model_dump(),
+        "normalize": basis.recipe.normalize,
     }

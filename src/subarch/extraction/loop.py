@@ -22,6 +22,7 @@ from subarch.extraction.workers import Pool
 from subarch.numbers.architecture import Architecture
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
+from subarch.run.records import StudyName
 from subarch.search import Certified
 
 
@@ -55,7 +56,7 @@ def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
     for path in others:
         other = RunFolder.open(path)
         storage = other.config(ExtractConfig).storage or sqlite(path / "study.db")
-        theirs = Study.open(storage, other.read("study"), study.identity)
+        theirs = Study.open(storage, other.read(StudyName).value, study.identity)
         for trial in theirs.trials():
             weights = weights_path(path, trial.architecture, trial.settings)
             if trial.key in known or trial.error is None:
@@ -69,10 +70,24 @@ def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
 
 
 def search(question: Question, study: Study, workers: Pool, report: Report) -> None:
-    """Train what the strategy asks for, over all of Θ, and tell it the least error."""
+    """Train what the strategy asks for, over all of Θ, and tell it the least error.
+
+    Where a certified search looked at one number of heads for each shape, all those of the best shape are trained then.
+    """
+    searched, settings = question.searched, thetas(question.config)
+    if isinstance(searched.strategy, Certified):
+        _prepare(searched.strategy, searched, study, workers, report)
+    _train_what_is_asked_for(searched, study, workers, report)
+    if searched is not question and isinstance(searched.strategy, Certified):
+        best = searched.strategy.evidence().incumbent
+        rows = [] if best is None else question.head_counts(searched.costs.architecture(best))
+        shapes = [question.costs.architecture(row) for row in rows if question.affordable[row]]
+        jobs = [(shape, setting) for shape in shapes for setting in settings]
+        train(jobs, study, workers, report, "training other numbers of heads")
+
+
+def _train_what_is_asked_for(question: Question, study: Study, workers: Pool, report: Report) -> None:
     strategy, costs, settings = question.strategy, question.costs, thetas(question.config)
-    if isinstance(strategy, Certified):
-        _prepare(strategy, question, study, workers, report)
     known = {trial.key: trial for trial in study.trials()}
     asked: dict[Architecture, int] = {}
     results: dict[int, list[Trial]] = {}
@@ -115,4 +130,5 @@ def _prepare(strategy: Certified, question: Question, study: Study, workers: Poo
     trials = study.trials()
     strategy.noise = noise_of(trials, settings)
     for row, error in settled(question, trials).items():
-        strategy.recall(row, error)
+        if error is not None:
+            strategy.recall(row, error)

@@ -1,8 +1,8 @@
-"""The question of a search: which candidates there are, what they cost, what is sought, and which are to be trained.
+"""The question of a search: which candidates there are, what they cost, what is optimised, and by which strategy.
 
-All of it is known before anything is trained, so the same trials can be asked another question later.
+All of it is known before anything is trained, so the same trials can answer another question later.
 
-    >>> question = Question.pose(config, space, run.read("basis"), run.read("latency"))
+    >>> question = Question.pose(config, space, run.read(Basis), run.read(Latencies))
     >>> question.strategy.ask(), question.objective.max_cost
 """
 
@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from itertools import product
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,18 +24,12 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.objectives import Objective
 from subarch.numbers.selection import CostUnit
 from subarch.numbers.space import Costs, SearchSpace, nearest_heads
+from subarch.run.records import Basis, Latencies
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.noise import Noise
 
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
-
-SMALLEST = 1e-12
-"""An error of 0 has no logarithm."""
-
-Latencies = dict[str, Any]
-"""latency.json: {"candidates": {name: {median_ms, q1_ms, q3_ms, ...} or {median_ms, "predicted": true}},
-"teacher": {...} | None, "model": {...} | None, "settings": {...}, "seconds", ...}."""
 
 
 def thetas(config: ExtractConfig) -> list[Settings]:
@@ -49,14 +42,27 @@ def thetas(config: ExtractConfig) -> list[Settings]:
 
 @dataclass(frozen=True)
 class Question:
-    """The space with its costs, the objective and the strategy: all that is asked before any trial is looked at."""
+    """The space with its costs, the objective and the strategy: all that is asked before any trial is looked at.
+
+    `within` (N,) marks the candidates that the strategy looks at, which are those of `searched`: all, except that a
+    certified search over every number of heads looks at one for each shape, the nearest to the teacher's head size.
+    """
 
     config: ExtractConfig
     inputs: Inputs
     space: SearchSpace
     costs: Costs
     problem: Problem
+    within: NDArray[np.bool_]
     strategy: Strategy
+
+    @property
+    def searched(self) -> Question:
+        """The part that the strategy looks at, in whose rows it speaks."""
+        if self.within.all():
+            return self
+        costs, problem = self.costs.only(self.within), self.problem.only(self.within)
+        return replace(self, costs=costs, problem=problem, within=self.within[self.within])
 
     @property
     def cost(self) -> NDArray[np.float64]:
@@ -91,42 +97,40 @@ class Question:
         return self.objective.name != "w" or error > 0
 
     @classmethod
-    def pose(
-        cls, config: ExtractConfig, space: SearchSpace, basis: dict[str, Any], latencies: Latencies | None
-    ) -> Question:
-        """`basis` is basis.json; `latencies` is latency.json where latency is the cost.
+    def pose(cls, config: ExtractConfig, space: SearchSpace, basis: Basis, latencies: Latencies | None) -> Question:
+        """What a run asks; `latencies` are there where latency is the cost.
 
         Raises:
             InvalidConfig: a quality floor without anything it could be a share of.
         """
-        inputs = Inputs(**basis["inputs"])
+        inputs = Inputs(**basis.inputs.model_dump())
         costs = space.costs(inputs, config.latency_length)
         problem = _problem(config, costs, basis, latencies)
-        return cls(config, inputs, space, costs, problem, strategy_of(config, problem))
+        within = np.ones(len(costs), dtype=np.bool_)
+        if config.strategy == "certified" and config.heads == "all":
+            within = nearest_heads(costs.table, _head_size(basis))
+        return cls(config, inputs, space, costs, problem, within, strategy_of(config, problem.only(within)))
 
-    def hinted(self, errors: Mapping[int, float]) -> Question:
-        """The same question, and cheap errors by row that say what to train first; see `hints.py`."""
-        if not errors:
-            return self
-        hints = np.full(len(self.costs), np.nan)
-        hints[list(errors)] = np.maximum(list(errors.values()), SMALLEST)
-        problem = replace(self.problem, hints=hints)
-        return replace(self, problem=problem, strategy=strategy_of(self.config, problem))
+    def head_counts(self, architecture: Architecture) -> list[int]:
+        """The rows that have this depth, hidden and intermediate size, with every number of heads."""
+        shape = architecture.depth, architecture.hidden, architecture.intermediate
+        rows: list[int] = np.flatnonzero((self.costs.table[:, [0, 2, 3]] == shape).all(axis=1)).tolist()
+        return rows
 
-    def with_latencies(self, basis: dict[str, Any], latencies: Latencies) -> Question:
+    def with_latencies(self, basis: Basis, latencies: Latencies) -> Question:
         """The same question with other latencies, such as those measured since; the strategy keeps what it asked."""
         return replace(self, problem=_problem(self.config, self.costs, basis, latencies))
 
 
-def candidates(config: ExtractConfig, space: SearchSpace, basis: dict[str, Any]) -> SearchSpace:
+def candidates(config: ExtractConfig, space: SearchSpace, basis: Basis) -> SearchSpace:
     """The part of a space that is searched: with all numbers of heads, or with heads of about the teacher's size."""
     return space if config.heads == "all" else space.with_heads_of(_head_size(basis))
 
 
-def _head_size(basis: dict[str, Any]) -> float:
-    if basis["teacher"] is None:
+def _head_size(basis: Basis) -> float:
+    if basis.teacher is None:
         return HEAD_SIZE
-    teacher = Architecture.parse(basis["teacher"]["architecture"])
+    teacher = Architecture.parse(basis.teacher.architecture)
     return teacher.hidden / max(teacher.heads, 1)
 
 
@@ -148,24 +152,23 @@ def latency_limit(config: ExtractConfig, teacher_ms: float | None) -> float | No
     return config.max_latency_ms
 
 
-def _problem(config: ExtractConfig, costs: Costs, basis: dict[str, Any], latencies: Latencies | None) -> Problem:
+def _problem(config: ExtractConfig, costs: Costs, basis: Basis, latencies: Latencies | None) -> Problem:
     cost, teacher_ms = costs.operations.astype(np.float64), None
     if latencies is not None:
         rows = range(len(costs))
-        cost = np.array([latencies["candidates"][str(costs.architecture(row))]["median_ms"] for row in rows])
-        teacher_ms = latencies["teacher"]["median_ms"] if latencies["teacher"] else None
+        cost = np.array([latencies.candidates[str(costs.architecture(row))].median_ms for row in rows])
+        teacher_ms = None if latencies.teacher is None else latencies.teacher.median_ms
     objective = Objective(
         config.objective,
         parameters_maximum=float(costs.parameters.max()),
         cost_maximum=float(cost.max()),
         max_cost=latency_limit(config, teacher_ms),
         max_parameters=config.max_parameters,
-        max_error=_floor(config, basis["reference_error"]),
+        max_error=_floor(config, basis.reference_error),
     )
     # The time of a trial: its operations, and something fixed
     effort = costs.operations + 0.1 * costs.operations.max() + 1.0
-    nearest = nearest_heads(costs.table, _head_size(basis)) if config.heads == "all" else None
-    return Problem(costs.parameters, cost, objective, costs.table, effort, nearest)
+    return Problem(costs.parameters, cost, objective, costs.table, effort)
 
 
 def _floor(config: ExtractConfig, reference: float | None) -> float | None:
@@ -198,16 +201,17 @@ def best_trials(trials: Sequence[Trial], settings: Sequence[Settings]) -> dict[A
     return best
 
 
-def settled(question: Question, trials: Sequence[Trial]) -> dict[int, float]:
-    """The least error over Θ of each row that was trained with all of it; those that failed throughout are left out."""
+def settled(question: Question, trials: Sequence[Trial]) -> dict[int, float | None]:
+    """The least error over Θ of each row that was trained with all of it, None where all of them failed."""
     settings = thetas(question.config)
     done = Counter(architecture for architecture, theta in {trial.key for trial in trials} if theta in settings)
-    best = question.rows(best_trials(trials, settings))
-    return {
-        row: trial.error
-        for row, trial in best.items()
-        if done[trial.architecture] == len(settings) and trial.error is not None and question.comparable(trial.error)
-    }
+    whole = {trial.architecture: trial for trial in trials if done[trial.architecture] == len(settings)}
+    best = best_trials(trials, settings)
+    found: dict[int, float | None] = {}
+    for row, trial in question.rows(whole).items():
+        error = best[trial.architecture].error if trial.architecture in best else None
+        found[row] = error if error is not None and question.comparable(error) else None
+    return found
 
 
 def noise_of(trials: Sequence[Trial], settings: Sequence[Settings]) -> Noise:

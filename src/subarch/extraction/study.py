@@ -30,10 +30,10 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from subarch.errors import InvalidStudy
-from subarch.extraction.trial import Point, Settings, Trial, start_from, start_of
+from subarch.extraction.trial import Point, Settings, Trial
 from subarch.numbers.architecture import Architecture
 
-SCHEMA = 1
+SCHEMA = 2
 PATIENCE = 30 * 60.0
 """Seconds that a database which went away is waited for; workers go on training what they have."""
 
@@ -126,7 +126,6 @@ class Study:
                 "seconds": trial.seconds,
                 "threads": trial.threads,
                 "reason": trial.reason,
-                "start": start_of(trial.settings),
             },
         )
         try:
@@ -174,7 +173,7 @@ def _to_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
         raise ValueError(f"trial {frozen.number} is {frozen.state.name} with the error {frozen.value}")
     return Trial(
         Architecture(*(params[axis] for axis in ("depth", "heads", "hidden", "intermediate"))),
-        Settings(*(params[name] for name in THETA), **start_from(attributes.get("start"))),
+        Settings(*(params[name] for name in THETA)),
         frozen.value,
         tuple(Point(*point) for point in attributes["curve"]),
         attributes["seconds"],

@@ -2,11 +2,11 @@
 
 Nothing of the search is used here: errors come from the trials in the study, parameters and operations from the closed
 forms of `Architecture`, latencies from the record of measurements, and every candidate of the space is looked at in
-plain loops. What has to hold of each: it was trained, or breaks a limit known beforehand, or is no larger in depth,
+plain loops. Each must have been trained, or exceed a limit known before training, or be no larger in depth,
 hidden and intermediate size than the trained one named as its excluder, whose error, less noise and slack, leaves it no
-value that beats the incumbent's by more than is claimed. Where the number of heads was free, this is asked of the one
-nearest in head size; of the others, that the same holds with η_A, measured on the trained, taken off as well. The words
-that people read are said again from the record.
+value that beats the incumbent's by more than is claimed. With `heads: all` this is asked of the number of heads that is
+nearest to the teacher's head size; of the incumbent's shape every other number must have been trained, or have failed,
+or be over a limit. The sentence that people read is composed again from the record.
 
     >>> verify(Path("runs/mine"))
     ['148 candidates: 11 trained, 60 over a limit, 77 excluded for a reason that holds', ...]
@@ -25,14 +25,15 @@ from typing import Any
 from scipy import stats
 
 from subarch.errors import InvalidStudy
-from subarch.extraction.certificate_words import sentence
+from subarch.extraction.certificate import sentence
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.latency_words import digest
 from subarch.extraction.study import Study, sqlite
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.folder import RunFolder
+from subarch.run.records import Basis, Certificate, Latencies, LatencySettings, Selection, Space, StudyName
 
 LEVEL, ROUNDING = 0.95, 1e-9
+_SETTINGS = set(LatencySettings.model_fields)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ class Candidate:
     affordable: bool
     error: float | None
     failed: bool
-    nearest: bool
 
 
 def verify(path: Path) -> list[str]:
@@ -53,51 +53,44 @@ def verify(path: Path) -> list[str]:
         InvalidStudy: there is no certificate, or it does not follow from the study; the message says where.
     """
     run = RunFolder.open(path)
-    selection = run.read("selection")
-    if (certificate := selection["certificate"]) is None:
-        raise InvalidStudy(f"{path}: has no certificate: it was searched by strategy {selection['strategy']['name']}")
+    selection = run.read(Selection)
+    if (certificate := selection.certificate) is None:
+        raise InvalidStudy(f"{path}: has no certificate: it was searched by strategy {selection.strategy.name}")
     check = _Check(path, selection, certificate)
-    try:
-        return _held(check, run)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise check.fail(f"a part of it is missing or of another kind ({type(error).__name__}: {error})") from error
-
-
-def _held(check: _Check, run: RunFolder) -> list[str]:
-    certificate = check.certificate
     errors, failed = check.trials(run)
-    candidates = check.candidates(run, errors, failed)
+    everything = check.candidates(run, errors, failed)
+    candidates = {name: one for name, one in everything.items() if name in check.nearest}
     later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
-    check.same("closed", certificate["closed"], True)
-    check.same("delta", certificate["delta"], run.config(ExtractConfig).delta)
-    check.same("the level of the noise", certificate["noise"]["level"], LEVEL)
-    check.same("trained", sorted(certificate["trained"]), sorted(trained))
-    check.same("candidates", certificate["candidates"], len(candidates))
-    check.same("affordable", certificate["affordable"], sum(one.affordable for one in candidates.values()))
+    check.same("closed", certificate.closed, True)
+    check.same("delta", certificate.delta, run.config(ExtractConfig).delta)
+    check.same("confidence level of the noise", certificate.noise.level, LEVEL)
+    check.same("trained candidates", sorted(certificate.trained), sorted(trained))
+    check.same("number of candidates", certificate.candidates, len(candidates))
+    check.same("affordable candidates", certificate.affordable, sum(one.affordable for one in candidates.values()))
     eta = check.noise(errors, len(trained))
     slack = check.slack(trained, eta)
-    gain, pairs = check.heads(trained, run.config(ExtractConfig).heads == "all")
-    excluded = check.exclusions(candidates, trained, eta, slack, gain)
+    excluded = check.exclusions(candidates, trained, eta, slack)
     check.audit(trained, eta)
     check.not_beaten_by(later, trained)
+    check.heads(everything, run.config(ExtractConfig).heads == "all")
     check.in_words(trained)
     over = sum(not one.affordable and one.error is None for one in candidates.values())
+    heads = certificate.heads
     return [
-        f"{len(candidates)} candidates: {len(trained)} trained, {over} over a limit, {excluded} excluded for a reason "
-        "that holds",
-        f"the errors of the trained are those of the study; noise {eta:.3g}, slack {slack:.3g}",
-        f"{certificate['incumbent']} is the best that was trained; nothing beats it by more than "
-        f"{certificate['reached'] or 0:.3g}, noise counted",
-        f"audit: {certificate['audit']['failures']} of {len(certificate['audit']['drawn'])} contradict the order",
-        *([f"other numbers of heads lower an error by at most {gain:.3g}, on {pairs} pairs"] if pairs else []),
+        f"{len(candidates)} candidates: {len(trained)} trained, {over} over a limit, {excluded} correctly excluded",
+        f"the errors are those of the study; noise {eta:.3g}, slack {slack:.3g}",
+        f"{certificate.incumbent} is the best trained candidate; no other can be better by more than "
+        f"{certificate.reached or 0:.3g}, noise included",
+        f"audit: {certificate.audit.failures} of {len(certificate.audit.drawn)} contradict the order",
+        *([f"of {heads.candidates} numbers of heads of its shape {heads.best} has the best"] if heads else []),
     ]
 
 
 class _Check:
-    def __init__(self, path: Path, selection: dict[str, Any], certificate: dict[str, Any]) -> None:
+    def __init__(self, path: Path, selection: Selection, certificate: Certificate) -> None:
         self.path, self.selection, self.certificate = path, selection, certificate
-        self.objective, self.kind = selection["objective"], selection["objective"]["name"]
+        self.objective, self.kind = selection.objective, selection.objective.name
 
     def fail(self, what: str) -> InvalidStudy:
         return InvalidStudy(f"{self.path}/selection.json: the certificate does not follow from the study: {what}")
@@ -110,13 +103,13 @@ class _Check:
     def trials(self, run: RunFolder) -> tuple[dict[str, dict[int, float]], set[str]]:
         """The least error over Θ by candidate and seed, where all of Θ was trained; and who failed with all of it."""
         study = run.config(ExtractConfig).storage or sqlite(self.path / "study.db")
-        steps, wanted = self.selection["strategy"]["steps"], self.selection["strategy"]["hyperparameters"]
+        steps, thetas = self.selection.strategy.steps, self.selection.strategy.hyperparameters
+        wanted = {(theta.learning_rate, theta.batch_size) for theta in thetas}
         found: dict[str, dict[int, list[float]]] = {}
-        trials = Study.open(study, run.read("study"), run.read("basis")["identity"]).trials()
+        trials = Study.open(study, run.read(StudyName).value, run.read(Basis).identity).trials()
         for trial in {trial.key: trial for trial in trials}.values():
-            theta = {"learning_rate": trial.settings.learning_rate, "batch_size": trial.settings.batch_size}
-            hint = trial.settings.elastic or trial.settings.parent is not None
-            if trial.settings.steps == steps and theta in wanted and not hint:
+            theta = trial.settings.learning_rate, trial.settings.batch_size
+            if trial.settings.steps == steps and theta in wanted:
                 name = str(trial.architecture)
                 one = found.setdefault(name, {}).setdefault(trial.settings.seed, [])
                 one.append(math.inf if trial.error is None else trial.error)
@@ -130,15 +123,16 @@ class _Check:
         return finite, failed
 
     def candidates(self, run: RunFolder, errors: dict[str, dict[int, float]], failed: set[str]) -> dict[str, Candidate]:
-        inputs = Inputs(**run.read("basis")["inputs"])
-        measured = self.latencies(run) if self.selection["cost_kind"] == "latency" else {}
-        limit = self.objective.get("max_latency_ms") or self.objective.get("max_operations") or math.inf
-        largest = self.objective["max_parameters"] or math.inf
-        found, config = {}, run.config(ExtractConfig)
-        for architecture, nearest in _space(run.read("space"), self._head_size(run), config.heads == "all"):
+        inputs = Inputs(**run.read(Basis).inputs.model_dump())
+        measured = self.latencies(run) if self.selection.cost_kind == "latency" else {}
+        limit = self.objective.max_latency_ms or self.objective.max_operations or math.inf
+        largest = self.objective.max_parameters or math.inf
+        found, config, self.nearest = {}, run.config(ExtractConfig), set[str]()
+        for architecture, nearest in _space(run.read(Space), self._head_size(run), config.heads == "all"):
             name, parameters = str(architecture), architecture.parameters(inputs).total
+            self.nearest |= {name} if nearest else set()
             cost = float(architecture.operations(inputs, config.latency_length))
-            if self.selection["cost_kind"] == "latency":
+            if self.selection.cost_kind == "latency":
                 if name not in measured:
                     raise self.fail(f"the latency of {name} is not on record")
                 cost = measured[name]
@@ -149,32 +143,29 @@ class _Check:
                 cost <= limit and parameters <= largest,
                 errors.get(name, {}).get(self.seed),
                 name in failed,
-                nearest,
             )
         self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
         return found
 
     def latencies(self, run: RunFolder) -> dict[str, float]:
         """Milliseconds by candidate, from the record of measurements that the selection was made from."""
-        said = self.selection["latency"]
+        said = self.selection.latency
         for file in sorted(self.path.glob("latency*.json")):
-            record = run.read(file.stem)
-            if all(said[key] == value for key, value in record["settings"].items()):
-                figures = record["candidates"] | record.get("confirmed", {})
-                found = {name: float(figure["median_ms"]) for name, figure in figures.items()}
-                self.same(f"the SHA-256 of the latencies in {file.name}", said["sha256"], digest(found))
-                return found
+            record = run.read(Latencies, file.stem)
+            if said is not None and record.settings == LatencySettings(**said.model_dump(include=_SETTINGS)):
+                self.same(f"SHA-256 of the latencies in {file.name}", said.sha256, record.digest())
+                return record.milliseconds()
         raise self.fail("there is no record of latencies under its conditions (latency*.json)")
 
     def _head_size(self, run: RunFolder) -> float:
-        if (teacher := run.read("basis")["teacher"]) is None:
+        if (teacher := run.read(Basis).teacher) is None:
             return 64.0
-        shape = Architecture.parse(teacher["architecture"])
+        shape = Architecture.parse(teacher.architecture)
         return shape.hidden / max(shape.heads, 1)
 
     def trained_since(self, candidates: dict[str, Candidate]) -> dict[str, Candidate]:
         """Those that were trained, or failed, after the certificate was made; here they count as untrained."""
-        before, excluded = set(self.certificate["trained"]), self.certificate["excluded"]
+        before, excluded = set(self.certificate.trained), self.certificate.excluded
         since = {
             name: one
             for name, one in candidates.items()
@@ -186,81 +177,88 @@ class _Check:
     def not_beaten_by(self, later: dict[str, Candidate], trained: dict[str, Candidate]) -> None:
         best = min((self._value(one, _error(one)) for one in trained.values()), default=math.inf)
         for name, one in later.items():
-            aim = self.certificate["aim"] if one.nearest else self.certificate["heads"]["aim"]
-            if one.error is not None and self._value(one, one.error) < _less_by(best, aim):
-                raise self.fail(f"{name} has been trained since, and beats the incumbent by more than is claimed")
+            if one.error is not None and self._value(one, one.error) < _less_by(best, self.certificate.aim):
+                raise self.fail(f"{name} was trained since, and beats the incumbent by more than claimed")
 
     def noise(self, errors: dict[str, dict[int, float]], trials: int) -> float:
         groups = [list(seeds.values()) for seeds in errors.values() if len(seeds) > 1]
         freedom = sum(len(group) - 1 for group in groups)
         variance = sum((e - fmean(group)) ** 2 for group in groups for e in group) / max(freedom, 1)
-        claimed = self.certificate["noise"]
-        self.same("the freedom of the noise", claimed["freedom"], freedom)
+        claimed = self.certificate.noise
+        self.same("degrees of freedom of the noise", claimed.freedom, freedom)
         tail = (1 - LEVEL) / (2 * max(trials, 1))
         eta = float(math.sqrt(variance) * stats.t.isf(tail, freedom)) if freedom and variance else 0.0
-        self.same("eta", claimed["eta"], eta)
+        self.same("eta", claimed.eta, eta)
         return eta
 
     def slack(self, trained: dict[str, Candidate], eta: float) -> float:
-        ordered = [one for one in trained.values() if one.nearest]
         drops = [
             _error(large) - _error(small) - 2 * eta
-            for small, large in product(ordered, ordered)
+            for small, large in product(trained.values(), trained.values())
             if small is not large and _below(small, large)
         ]
-        self.same("the slack", self.certificate["slack"], max([0.0, *drops]))
-        self.same("the number of violations", self.certificate["violations"], sum(drop > 0 for drop in drops))
+        self.same("slack", self.certificate.slack, max([0.0, *drops]))
+        self.same("violations", self.certificate.violations, sum(drop > 0 for drop in drops))
         return max([0.0, *drops])
 
-    def heads(self, trained: dict[str, Candidate], free: bool) -> tuple[float, int]:
-        """η_A, inf where nothing was compared, and on how many pairs it was measured."""
-        claimed, (gain, pairs) = self.certificate["heads"], _gain(trained)
-        if not free:
-            self.same("what is known of other numbers of heads", claimed, None)
-            return 0.0, 0
-        if claimed is None:
-            raise self.fail("it does not say what is known of other numbers of heads")
-        self.same("eta of the heads", claimed["eta"], gain if pairs else None)
-        self.same("the number of pairs that differ in heads", claimed["pairs"], pairs)
-        return gain, pairs
+    def heads(self, everything: dict[str, Candidate], free: bool) -> None:
+        """Every number of heads of the incumbent's shape was trained, or failed, or is over a limit."""
+        claimed = self.certificate.heads
+        if not free or claimed is None:
+            self.same("other numbers of heads", None if claimed is None else "some", "some" if free else None)
+            return
+        incumbent = everything.get(self.certificate.incumbent or "")
+        shape = None if incumbent is None else incumbent.shape
+        own = {name: one for name, one in everything.items() if one.shape == shape}
+        within = {name: one for name, one in own.items() if one.affordable}
+        values = {
+            name: (self._value(one, one.error), one.cost, one.error)
+            for name, one in within.items()
+            if one.error is not None
+        }
+        found = {
+            "candidates": len(own),
+            "over": len(own) - len(within),
+            "failed": sum(one.failed for one in within.values()),
+            "left": tuple(
+                sorted((n for n, one in within.items() if one.error is None and not one.failed), key=Architecture.parse)
+            ),
+            "best": min(values, key=lambda name: (*values[name], Architecture.parse(name)), default=None),
+        }
+        for key, value in found.items():
+            self.same(f"numbers of heads of the incumbent's shape, {key}", getattr(claimed, key), value)
 
     def exclusions(
-        self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float, slack: float, gain: float
+        self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float, slack: float
     ) -> int:
         worst, incumbent = self._incumbent(candidates, trained, eta)
-        aim = wider = float(self.certificate["delta"])
+        aim = float(self.certificate.delta)
         if incumbent is not None and self.kind != "latency":
-            off, error = 3 * eta + slack, max(_error(incumbent), 1e-12)
-            aim = max(aim, min(off / error, 0.99))
-            wider = max(wider, min((off + (gain if gain < math.inf else 0.0)) / error, 0.99))
-        self.same("the aim", self.certificate["aim"], aim)
-        if self.certificate["heads"] is not None:
-            self.same("the aim for other numbers of heads", self.certificate["heads"]["aim"], wider)
+            aim = max(aim, min((3 * eta + slack) / max(_error(incumbent), 1e-12), 0.99))
+        self.same("aim", self.certificate.aim, aim)
         pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}
-        self.same("the set of the excluded", sorted(self.certificate["excluded"]), sorted(pending))
+        self.same("excluded candidates", sorted(self.certificate.excluded), sorted(pending))
         rivals = [self._value(one, _error(one) - eta) for one in trained.values() if one is not incumbent]
-        for name, by in self.certificate["excluded"].items():
+        for name, by in self.certificate.excluded.items():
             one, floor = candidates[name], -math.inf
             if by is not None:
                 if by not in trained:
-                    raise self.fail(f"{by}, which is to exclude {name}, was not trained")
+                    raise self.fail(f"{name} is excluded by {by}, which was not trained")
                 if not _below(one, trained[by]):
-                    raise self.fail(f"{by}, which is to exclude {name}, is not as large in every size")
-                if not trained[by].nearest:
-                    raise self.fail(f"{by}, which is to exclude {name}, has not the heads that the order is of")
+                    raise self.fail(
+                        f"{name} is excluded by {by}, which is smaller in depth, hidden or intermediate size"
+                    )
                 floor = _error(trained[by]) - eta - slack
-            if incumbent is not None and one.shape == incumbent.shape:
-                raise self.fail(f"{name}, of the incumbent's shape, was not trained")
-            rivals.append(self._value(one, floor if one.nearest else floor - gain))
-            target = _less_by(worst, aim if one.nearest else wider)
+            rivals.append(self._value(one, floor))
+            target = _less_by(worst, aim)
             if rivals[-1] < target - ROUNDING * abs(target):
-                raise self.fail(f"{name} may beat the incumbent by more than is claimed: {by} does not exclude it")
+                raise self.fail(f"{name} may beat the incumbent by more than claimed: {by} does not exclude it")
         best, reached = min(rivals, default=math.inf), None
         if best >= worst:
             reached = 0.0
         elif math.isfinite(best) and math.isfinite(worst):
             reached = 1 - worst / best if best < 0 else 1 - best / worst
-        self.same("what is reached", self.certificate["reached"], reached)
+        self.same("reached", self.certificate.reached, reached)
         return len(pending)
 
     def _incumbent(
@@ -269,16 +267,16 @@ class _Check:
         """Its value, at worst; a value is to be small, so W counts as -W."""
         values = {name: self._value(one, _error(one)) for name, one in trained.items()}
         best = min(values.values(), default=math.inf)
-        name = self.certificate["incumbent"]
+        name = self.certificate.incumbent
         if best == math.inf or name not in trained:
-            self.same("the incumbent", name, None if best == math.inf else min(values, key=lambda one: values[one]))
+            self.same("incumbent", name, None if best == math.inf else min(values, key=lambda one: values[one]))
             return math.inf, None
-        self.same("the incumbent's value", values[name], best)
+        self.same("value of the incumbent", values[name], best)
         worst = self._value(trained[name], _error(trained[name]) + eta)
         return (worst if worst < math.inf else best), trained[name]
 
     def _value(self, one: Candidate, error: float) -> float:
-        if not one.affordable or error > (self.objective["max_error"] or math.inf):
+        if not one.affordable or error > (self.objective.max_error or math.inf):
             return math.inf
         if self.kind == "error":
             return error
@@ -291,58 +289,43 @@ class _Check:
     def in_words(self, trained: dict[str, Candidate]) -> None:
         """What people read is what the record says; asked last, when the record is known to be right."""
         over = sum(not one.affordable for one in trained.values())
-        self.same("the number of trained candidates over a limit", self.certificate["over"], over)
-        for said in (self.certificate["sentence"], self.selection["gap_sentence"]):
-            self.same("it in words", said, sentence(self.certificate))
+        self.same("trained candidates over a limit", self.certificate.over, over)
+        for said in (self.certificate.sentence, self.selection.gap_sentence):
+            self.same("sentence", said, sentence(self.certificate))
 
     def audit(self, trained: dict[str, Candidate], eta: float) -> None:
-        claimed, failures = self.certificate["audit"], 0
-        drawn = claimed["drawn"]
-        gain, pairs = _gain({name: one for name, one in trained.items() if one.nearest or name not in drawn})
+        claimed, failures = self.certificate.audit, 0
+        drawn = claimed.drawn
         for name in drawn:
             if name not in trained:
                 raise self.fail(f"{name}, which the audit drew, was not trained")
             one = trained[name]
-            off = 2 * eta + (gain if pairs and not one.nearest else 0.0)
             failures += any(
-                _below(one, other) and _error(one) < _error(other) - off
+                _below(one, other) and _error(one) < _error(other) - 2 * eta
                 for other in trained.values()
-                if other is not one and other.nearest
+                if other is not one
             )
-        self.same("the number of failures in the audit", claimed["failures"], failures)
+        self.same("failures in the audit", claimed.failures, failures)
         most = float(stats.beta.ppf(LEVEL, failures + 1, len(drawn) - failures)) if failures < len(drawn) else 1.0
-        self.same("the rate that the audit leaves", claimed["failing"], most)
+        self.same("rate of failures that the audit leaves possible", claimed.failing, most)
 
 
-def _space(axes: dict[str, list[int]], head_size: float, free: bool) -> Iterator[tuple[Architecture, bool]]:
+def _space(axes: Space, head_size: float, free: bool) -> Iterator[tuple[Architecture, bool]]:
     """Every candidate, and whether it is the one of its depth, hidden and intermediate size with heads nearest to that
     size; where the number of heads is not free only these."""
-    for depth, hidden, intermediate in product(*(set(axes[axis]) for axis in ("depth", "hidden", "intermediate"))):
-        heads = [a for a in set(axes["heads"]) if hidden % a == 0]
+    for depth, hidden, intermediate in product(set(axes.depth), set(axes.hidden), set(axes.intermediate)):
+        heads = [a for a in set(axes.heads) if hidden % a == 0]
         if depth and heads:
             nearest = min(heads, key=lambda a: (round(abs(math.log(hidden / a / head_size)), 9), -a))
             for number in heads if free else [nearest]:
                 yield Architecture(depth, number, hidden, intermediate), number == nearest
-    for hidden in set(axes["hidden"]) if 0 in axes["depth"] else ():
+    for hidden in set(axes.hidden) if 0 in axes.depth else ():
         yield Architecture(0, 0, hidden, 0), True
 
 
 def _below(small: Candidate, large: Candidate) -> bool:
-    """Encoders without layers bound nobody."""
+    """Is the first no larger than the second in each size? Encoders without layers bound no other."""
     return large.shape[0] > 0 and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
-
-
-def _gain(trained: dict[str, Candidate]) -> tuple[float, int]:
-    """By how much other numbers of heads are better than the nearest, inf where no pair is trained; and the pairs."""
-    most, pairs = 0.0, 0
-    ordered = [one for one in trained.values() if one.nearest]
-    for one in trained.values():
-        if not one.nearest:
-            own = [other for other in ordered if other.shape == one.shape]
-            larger = own or [other for other in ordered if _below(one, other)]
-            most = max([most, *(_error(other) - _error(one) for other in larger)])
-            pairs += len(own)
-    return (most if pairs else math.inf), pairs
 
 
 def _error(one: Candidate) -> float:

@@ -10,25 +10,35 @@ progress, and every worker opens it again within seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from subarch.errors import TrainingDiverged
+from subarch.errors import InvalidTask, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.elastic import Elastic, part
 from subarch.extraction.estimate import Signal, estimate, segments_needed
-from subarch.extraction.trial import Settings, Trial, weights_path
+from subarch.extraction.trial import Settings, Trial
 from subarch.learning.material import Material
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
-from subarch.models.student import Blueprint, Student, load_weights, save_weights
-from subarch.numbers.architecture import Architecture
+from subarch.models.sentence import Recipe
+from subarch.models.student import Blueprint, Student, save_weights
+from subarch.models.teacher import content_of as teacher_content
+from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
+from subarch.run.folder import RunFolder
+from subarch.run.inputs import StageInputs, of_file, of_values
 from subarch.run.progress import Report, silent
+from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs
+from subarch.run.records import Teacher as TeacherFigures
 from subarch.tasks.scoring import Task
+from subarch.text.corpus import content_of as corpus_content
+
+FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "task"}
+"""Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
 
 @dataclass
@@ -71,6 +81,31 @@ class Workbench:
             anatomy = material.anatomy(train[:CALIBRATION], lowest=config.initialise == "inherit-lowest")
         return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy)
 
+    def basis(self) -> Basis:
+        """What all candidates share and are measured against; `seconds` is 0."""
+        config, inputs, teacher = self.config, self.blueprint.inputs, self.material.teacher
+        reference, figures = 0.0 if config.error == "embedding" else None, None
+        if teacher is not None:
+            shape = teacher.architecture
+            figures = TeacherFigures(
+                name=f"{teacher.folder.resolve().name} ({shape})",
+                architecture=str(shape),
+                parameters=shape.parameters(inputs).total,
+                operations=shape.operations(inputs, config.latency_length),
+            )
+            if isinstance(self.signal, TaskSignal):
+                reference = 1 - self.signal.score(teacher.model)
+        recipe = teacher.recipe if teacher is not None else Recipe(max_length=config.max_length)
+        return Basis(
+            inputs=EncoderInputs(**asdict(inputs)),
+            blueprint=EncoderBlueprint(**asdict(self.blueprint)),
+            recipe=EmbeddingRecipe(**asdict(recipe)),
+            teacher=figures,
+            reference_error=reference,
+            identity=self.identity,
+            seconds=0.0,
+        )
+
     @property
     def identity(self) -> dict[str, Any]:
         """Everything a trial's error depends on, besides the candidate and its settings."""
@@ -93,31 +128,53 @@ class Workbench:
         return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
-        """Train one candidate; a diverged one comes back as a failed trial. `weights` is where they are saved, if they
-        are worth it: those of a cheap error (fewer steps, or a part of another candidate) are nobody's.
-
-        Raises:
-            InvalidStudy: its parent's weights are gone.
-        """
-        student, signal = self._start(architecture, settings), self.signal
-        if settings.elastic and settings.parent is None:
-            family = SearchSpace.load(self.config.space).parts(architecture)
-            signal = Elastic(signal, architecture, family, self.blueprint, self.anatomy, settings.seed)
-        threads = torch.get_num_threads()
+        """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial."""
+        student, threads = self.student(architecture, settings.seed), torch.get_num_threads()
         try:
-            result = estimate(student, signal, settings)
+            result = estimate(student, self.signal, settings)
         except TrainingDiverged as error:
             return Trial(architecture, settings, None, (), 0.0, threads, str(error))
-        if weights is not None and settings.parent is None and settings.steps >= self.config.steps:
+        if weights is not None:
             save_weights(student, weights)
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
 
-    def _start(self, architecture: Architecture, settings: Settings) -> Student:
-        if settings.parent is None:
-            return self.student(architecture, settings.seed)
-        trained = replace(settings, steps=settings.parent_steps, parent=None, parent_steps=0)
-        path = weights_path(self.run, settings.parent, trained)
-        whole = load_weights(Student(settings.parent, self.blueprint), path).state_dict()
-        student = Student(architecture, self.blueprint)
-        student.load_state_dict(part(whole, architecture, settings.parent, self.anatomy))
-        return student
+
+def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
+    """What an extraction reads.
+
+    Raises:
+        InvalidTeacher, InvalidCorpus, InvalidTask: something is missing or cannot be read.
+    """
+    sources = {
+        "search space": of_values(str(config.space), space.to_dict()),
+        "corpus": corpus_content(config.corpus, config.text_column),
+    }
+    if config.teacher is not None:
+        sources["teacher"] = teacher_content(config.teacher)
+    if config.task is not None:
+        sources["task"] = of_file(config.task, InvalidTask)
+    return StageInputs(config=config.model_dump(mode="json"), sources=sources)
+
+
+def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
+    """Corpus, targets and anatomy of a run, made where they are missing, and what all its candidates share."""
+    start = time.perf_counter()
+    bench = Workbench.open(config, run.path, report)
+    if run.has(Basis):
+        return run.read(Basis).model_copy(update={"identity": bench.identity})
+    if bench.material.teacher is not None:  # without one it is there already
+        bench.material.tokenizer.save_pretrained(run.path / "tokenizer")
+    basis = bench.basis()
+    basis = basis.model_copy(update={"seconds": time.perf_counter() - start})
+    run.write(basis)
+    return basis
+
+
+def blueprint_of(basis: Basis) -> Blueprint:
+    """What candidates of a run are built from."""
+    return Blueprint(**basis.blueprint.model_dump() | {"inputs": Inputs(**basis.inputs.model_dump())})
+
+
+def recipe_of(basis: Basis) -> Recipe:
+    """How candidates of a run turn text into an embedding."""
+    return Recipe(**basis.recipe.model_dump())

@@ -54,7 +54,7 @@ class Pool(Protocol):
     def next(self) -> Iterator[Trial]:
         """Wait until at least one trial has ended, and give those that have.
 
-        An error that is nobody's trial but the run's (a full disk, a damaged cache) is raised as it is.
+        An error that is not about one trial (a full disk, a damaged cache) is raised as it is.
         """
 
 

@@ -1,1 +1,4 @@
-"""Architectures, spaces and objectives."""
+"""Architectures, spaces, objectives and the choice among candidates: exact arithmetic over columns, NumPy only.
+
+May import run.yamlfile and errors.
+"""

@@ -58,22 +58,22 @@ UNCHECKED = (
         "bounded gradients",
         None,
         None,
-        "Lipschitz losses and bounded stochastic gradients cannot be checked beforehand; training clips the norm of "
-        "the gradient, all but the sparse one of token embeddings.",
+        "Lipschitz losses and bounded stochastic gradients cannot be checked before training; training clips the "
+        "norm of the gradient, all but the sparse one of token embeddings.",
     ),
     Condition(
         "compact weights",
         None,
         None,
-        "That the weights stay in a compact set cannot be checked beforehand; weight decay holds them near 0, but none "
-        "is clipped.",
+        "That the weights stay in a compact set cannot be checked before training; weight decay holds them near 0, but "
+        "none is clipped.",
     ),
     Condition(
         "errors keep their order",
         None,
         None,
-        "That errors after s steps order like errors after full training cannot be checked beforehand (training is by "
-        "AdamW, not by the SGD of the proof); the rank agreement with longer runs measures it after the search.",
+        "That errors after s steps order like errors after full training cannot be checked before training (training "
+        "is by AdamW, not by the SGD of the proof); the rank agreement with longer runs measures it after the search.",
     ),
 )
 
@@ -114,7 +114,7 @@ def verdict(conditions: list[Condition]) -> str:
         text += " The others do not: " + " ".join(condition.sentence for condition in broken)
         text += " So the published bound is a guide here and no guarantee."
     if open_:
-        text += f" What no one can check beforehand: {', '.join(open_)}."
+        text += f" What cannot be checked before training: {', '.join(open_)}."
     return text
 
 

@@ -160,7 +160,7 @@ def w_warning(objective: Name, error_kind: str) -> str | None:
     if objective != "w" or error_kind not in BOUNDED_ERRORS:
         return None
     return (
-        f"W presumes an error bounded away from 0, as a cross-entropy is; '{error_kind}' is "
+        f"W assumes an error bounded away from 0, as a cross-entropy is; '{error_kind}' is "
         f"{BOUNDED_ERRORS[error_kind]}: near 0 the factor 1/e explodes, and as it cannot grow beyond its bound, the "
         "smallest candidates win however bad they are. Prefer the least error under limits (objective 'error')."
     )

@@ -1,8 +1,8 @@
 """The choice among trained candidates, and in plain words why each of the others lost.
 
 Nothing is trained here, so a study can be re-selected for another objective, limit or device for free. An infeasible
-limit is an answer, not an error: nobody wins, and the candidate that comes nearest is named with the limits that would
-admit it.
+limit is an answer, not an error: there is no winner, and the candidate that comes nearest is named with the limits that
+would admit it.
 
     >>> objective = Objective("error", parameters_maximum=30e6, cost_maximum=9.0, max_cost=4.2)
     >>> chosen = select(objective, [12e6, 20e6, 30e6], [2.0, 5.1, 9.0], [0.30, 0.24, 0.20])
@@ -46,7 +46,7 @@ class Selection:
     `ties` holds every candidate whose value equals the winner's, the winner included. The winner among them has the
     fewest parameters, then the least cost, then the least error, then the lowest index; it always lies on the
     frontier. `frontier`, (N,), marks the candidates not dominated in (p, i, e), whether they meet the limits or not.
-    `reasons` says of every other candidate why it lost. Where nobody meets the limits, `winner` is None and
+    `reasons` says of every other candidate why it lost. Where no candidate meets the limits, `winner` is None and
     `nearest` is set.
     """
 

@@ -15,7 +15,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +77,10 @@ class Costs:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def only(self, some: NDArray[np.bool_]) -> Costs:
+        """Some of the candidates, in the same order."""
+        return Costs(self.table[some], self.parameters[some], self.operations[some])
 
     def architecture(self, index: int) -> Architecture:
         return Architecture(*(int(value) for value in self.table[index]))
@@ -152,12 +155,6 @@ class SearchSpace:
     def with_heads_of(self, head_size: float) -> SearchSpace:
         """The part of it with one A for each ⟨D, H, I⟩: A enters neither p nor the operations, nor orders e."""
         return replace(self, head_size=head_size)
-
-    def parts(self, whole: Architecture) -> list[Architecture]:
-        """The shapes with this one's H and A, and none of D and I above its, that have layers; the smallest first."""
-        axes = product(self.depth, self.intermediate)
-        fitting = [(d, i) for d, i in axes if 0 < d <= whole.depth and i <= whole.intermediate]
-        return [Architecture(d, whole.heads, whole.hidden, i) for d, i in sorted(fitting)]
 
     def to_dict(self) -> dict[str, list[int]]:
         return {field.name: list(getattr(self, field.name)) for field in fields(self) if field.name in AXES}

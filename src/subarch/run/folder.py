@@ -41,7 +41,7 @@ from subarch.run.yamlfile import read_yaml
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunFolder:

@@ -23,6 +23,7 @@ import re
 import shlex
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import Any
 import psutil
 
 import subarch
+from subarch.run.records import Environment, Machine
 
 PACKAGES = (
     "torch",
@@ -293,3 +295,12 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+
+
+def environment() -> Environment:
+    """Versions, git state and machine, as recorded beside every extraction."""
+    state = None
+    if git := shutil.which("git"):
+        words = [git, "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+        state = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip() or None
+    return Environment(versions=versions(), git=state, machine=Machine(**machine()))

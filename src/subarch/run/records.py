@@ -14,6 +14,7 @@ Importing this module imports neither torch nor NumPy.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any, ClassVar, Literal
 
@@ -234,6 +235,14 @@ class Latencies(Record):
     seconds: float
     confirmed: dict[Shape, Measured] | None = None
 
+    def milliseconds(self) -> dict[Shape, float]:
+        """The latency of each candidate, measured where it was."""
+        return {name: entry.median_ms for name, entry in (self.candidates | (self.confirmed or {})).items()}
+
+    def digest(self) -> str:
+        """SHA-256 of these figures, by which a selection names the ones that it was made from."""
+        return hashlib.sha256(json.dumps(self.milliseconds(), sort_keys=True).encode()).hexdigest()
+
 
 class Hyperparameters(Row):
     """One element of Θ, as it is shown; a candidate that was not trained has none."""
@@ -250,7 +259,6 @@ class TrialRow(Row):
     hyperparameters: Hyperparameters
     seed: int
     steps: int
-    start: Free | None = None
     state: Literal["complete", "failed"]
     reason: str | None
     error: float | None
@@ -357,8 +365,22 @@ class CertificateAudit(Row):
     failing: float
 
 
+class CertificateHeads(Row):
+    """The numbers of heads of the incumbent's shape: how many, those over a limit, failed, not trained, the best."""
+
+    candidates: int
+    over: int
+    failed: int
+    left: tuple[Shape, ...]
+    best: Shape | None
+
+
 class Certificate(Row):
-    """What the trials of a certified search prove, see `search.evidence`; `excluded` by whom (None: by a limit)."""
+    """What the trials of a certified search prove, see `search.certified.Evidence`.
+
+    `excluded` names the trained candidate that bounds each other one best, None: its cost alone excludes it. `heads` is
+    None where one number of heads was a candidate for each shape.
+    """
 
     incumbent: Shape | None
     closed: bool
@@ -368,7 +390,7 @@ class Certificate(Row):
     noise: CertificateNoise
     slack: float
     violations: int
-    heads: Free | None = None
+    heads: CertificateHeads | None
     audit: CertificateAudit
     candidates: int
     affordable: int
@@ -387,7 +409,7 @@ class LatencyModelErrors(Row):
 
 
 class LatencyMeasurement(LatencySettings):
-    """How the latencies of a selection came about."""
+    """How the latencies of a selection came about; `sha256` is that of the figures, see `Latencies.digest`."""
 
     measured: int
     predicted: int

@@ -1,4 +1,6 @@
-"""Search strategies: which candidates to train. One file each, ask/tell, NumPy only; they never train anything.
+"""Search strategies: which candidates to train. They ask for rows and are told errors; they train nothing themselves.
+
+NumPy only; imports numbers and errors.
 
 >>> strategy = Certified(Problem(costs.parameters, latency_ms, objective, costs.table), delta=0.01)
 >>> while not strategy.done:
@@ -7,8 +9,7 @@
 """
 
 from subarch.search.base import Gap, Problem, Strategy
-from subarch.search.certified import Certified
-from subarch.search.exhaustive import Exhaustive
-from subarch.search.fptas import Fptas
+from subarch.search.certified import Certified, Evidence
+from subarch.search.fptas import Exhaustive, Fptas
 
-__all__ = ["Certified", "Exhaustive", "Fptas", "Gap", "Problem", "Strategy"]
+__all__ = ["Certified", "Evidence", "Exhaustive", "Fptas", "Gap", "Problem", "Strategy"]

@@ -1,8 +1,8 @@
 """What every strategy shares: the problem, ask/tell, and the bound on what was not trained.
 
 A strategy never trains: it hands out rows of the space in order of cost (`space.Costs`) and is told their errors, or
-that their training failed. It knows the exact costs beforehand, so rows over a limit on cost or size are never handed
-out. Which candidate wins is decided by `selection.select`, from the same errors.
+that their training failed. It knows the exact costs before training, so rows over a limit on cost or size are never
+handed out. Which candidate wins is decided by `selection.select`, from the same errors.
 """
 
 from __future__ import annotations
@@ -24,10 +24,7 @@ class Problem:
 
     `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective. A measured latency need not ascend along the
     order, which is that of operations. `table` is ⟨D, A, H, I⟩, (N, 4), and `effort` what a training costs, (N,), in
-    any unit: only the strategies that go by the partial order of shapes need them. `nearest`, (N,), marks of each
-    ⟨D, H, I⟩ the one row that represents it, whose heads are nearest the teacher's in size; None: no two rows differ in
-    A only. `hints` are cheap errors, (N,), NaN where there is none: they may say what to train first, and bound
-    nothing.
+    any unit: only the certified search needs them.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -38,8 +35,6 @@ class Problem:
     objective: Objective
     table: NDArray[np.int64] | None = None
     effort: Floats | None = None
-    nearest: Mask | None = None
-    hints: Floats | None = None
 
     def __post_init__(self) -> None:
         if not len(checked_costs(self.parameters, self.cost)[0]):
@@ -47,6 +42,12 @@ class Problem:
 
     def __len__(self) -> int:
         return len(self.parameters)
+
+    def only(self, some: Mask) -> Problem:
+        """Some of the candidates; the objective stays that of all."""
+        table = None if self.table is None else self.table[some]
+        effort = None if self.effort is None else self.effort[some]
+        return Problem(self.parameters[some], self.cost[some], self.objective, table, effort)
 
     @cached_property
     def affordable(self) -> Mask:
@@ -90,7 +91,7 @@ class Strategy(Protocol):
         """
 
     def fail(self, row: int) -> None:
-        """The row's training failed: it is excluded, and the search goes on."""
+        """The row's training failed: it cannot win, and the search goes on."""
 
     @property
     def done(self) -> bool:

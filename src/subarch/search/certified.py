@@ -1,10 +1,9 @@
-"""Certified search: find a good candidate early, then prove that nothing untrained beats it by more than δ.
+"""Certified search: find a good candidate early, then prove that no untrained one beats it by more than δ.
 
-    while something may still be better than the incumbent by more than δ:
-        if the law fitted so far puts such a candidate somewhere:   train it              (the incumbent's part)
-        else: train what excludes most candidates for its cost                            (the certificate's part)
-    the same for other numbers of heads, first all of the incumbent's shape               (`heads`)
-    train a random sample of what was excluded, to see whether the reasons hold           (the audit)
+    while some untrained candidate may still be better than the incumbent by more than δ:
+        if the law fitted so far predicts such a candidate:   train it                      (improve the incumbent)
+        else: train what excludes most candidates for its cost                              (close the certificate)
+    train a random sample of what was excluded, to check the assumptions                    (the audit)
 
 Proof sketch. Let x ≤ t mean that t is at least as large as x in each of D, H and I. Assume (M) that the true error, the
 mean over seeds, does not rise along ≤, and (N) that |measured - true| ≤ η for all trials at once. Then
@@ -13,20 +12,19 @@ mean over seeds, does not rise along ≤, and (N) that |measured - true| ≤ η 
 
 and p(x), i(x) are known exactly, so no x does better than value(p(x), i(x), L(x)). The incumbent's own value is at
 worst value(p, i, ê + η). If for every untrained affordable x the first is no better than the second by more than δ
-(relative), nothing is: the search stops, and names for every x the t that excludes it. An unaffordable t bounds what
-lies below it just as well, and one such training may exclude many. No order rests on A: where it is free, one candidate
-represents each shape, and the others are bounded by a measured difference from it.
+(relative), no candidate is: the search stops, and names for every x the t that excludes it. A t over a limit bounds
+what lies below it just as well, and one such training may exclude many.
 
-What it rests on is checked, not believed. A trained pair x ≤ t with ê(x) < ê(t) - 2η contradicts (M): all bounds are
-then lowered by as much as it takes to agree with what was seen, and the search goes on until it is done again. The
-audit looks for such pairs where the search did not choose to look. Where noise and what was seen leave δ out of reach,
-it aims at the least that is within reach, and says so. η comes from `Noise`.
+The assumptions are checked. A trained pair x ≤ t with ê(x) < ê(t) - 2η contradicts (M): all bounds are then lowered by
+the largest such contradiction (`slack`), and the search continues until it is closed again. The audit looks for such
+pairs where the search did not choose to look. Where noise and slack make δ unreachable, the search aims for the least
+difference that can be reached, and reports it. η comes from `Noise`.
 
-Encoders without layers (D = 0) bound nobody: among themselves a wider one was seen to be worse.
+Encoders without layers (D = 0) bound no other: among themselves a wider one was measured to be worse.
 
-The next row depends on what is known alone, not on the order in which it came. So a search that was stopped goes on
-where it was, and trials of earlier studies can be recalled. NumPy only; a step over a million candidates takes
-tens of milliseconds.
+The next row depends on the set of known errors alone, not on the order in which they came. So an interrupted search
+continues where it was, and trials of earlier studies can be recalled. NumPy only; a step over a million candidates
+takes tens of milliseconds.
 
     >>> search = Certified(problem, delta=0.01, audit=5)
 """
@@ -34,7 +32,7 @@ tens of milliseconds.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +41,67 @@ from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Floats, Mask
 from subarch.search.audit import Audit
 from subarch.search.base import Problem
-from subarch.search.bounds import Bounds
-from subarch.search.evidence import Evidence, Heads, Known, better_by, less_by, within_reach
-from subarch.search.heads import Siblings
-from subarch.search.lattice import Lattice
+from subarch.search.bounds import Bounds, Grid
 from subarch.search.law import Law
 from subarch.search.noise import Noise, most_failing
 
 LEVELS = 6
-"""Where each candidate has a threshold of its own (W), they are told apart at so many levels."""
+"""Where each candidate has a threshold of its own (W), the thresholds are rounded up to this many levels."""
 SAMPLE = 10_000
 """Of more thresholds than these the levels are found from a part."""
 FIRST = (0.5, 0.2, 1.0)
 """Ranks in order of effort of the affordable rows that come first, after the best by the law before it is fitted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the errors told so far amount to.
+
+    `trained` are rows, `best` the incumbent, `worst` its value at ê + η, `target` the value that a better candidate
+    would have to reach, `aim` the relative difference that it stands for. `least` (C,) is L(x), `needed` (C,) the least
+    error that excludes, both by cell of the grid.
+    """
+
+    trained: NDArray[np.int64]
+    best: int | None
+    worst: float
+    aim: float
+    target: float
+    eta: float
+    slack: float
+    violations: int
+    least: Floats
+    needed: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a certified search can prove from what it knows; rows are those of the problem.
+
+    Attributes:
+        incumbent: the best row trained; None: none meets the limits.
+        closed: no untrained candidate can be better than the incumbent by more than `aim`, relative to its value.
+        delta: what was asked for; `aim`: that, or the least that noise and violations allow.
+        reached: by how much any other candidate, trained or not, may be better at most, noise included; inf: no bound.
+        eta, slack: η, and what the bounds are lowered by because of violations.
+        violations: trained pairs that contradict the order by more than the noise.
+        because: for each untrained affordable row the trained one that bounds its error best, -1: none.
+        audited: rows drawn at random of those excluded by another's error, empty while some are not trained; of these
+            `failures` contradicted it, and with probability 0.95 at most the share `failing` of all so excluded do.
+    """
+
+    incumbent: int | None
+    closed: bool
+    delta: float
+    aim: float
+    reached: float
+    eta: float
+    slack: float
+    violations: int
+    because: dict[int, int]
+    audited: tuple[int, ...]
+    failures: int
+    failing: float
 
 
 class Certified:
@@ -63,46 +109,43 @@ class Certified:
 
     Args:
         delta: relative difference of value up to which a better candidate may be missed, 0 <= δ < 1.
-        audit: excluded candidates to train, to check the reasons.
+        audit: excluded candidates to train, to check the assumptions.
 
     Raises:
         InvalidConfig: δ or the audit outside its range.
-        ValueError: the problem has no table, or two candidates for a shape where none or both represent it.
+        ValueError: the problem has no table, or two candidates of one ⟨D, H, I⟩.
     """
 
     name = "certified"
 
     def __init__(self, problem: Problem, delta: float, audit: int = 0) -> None:
         if not 0 <= delta < 1:
-            raise InvalidConfig(f"delta is {delta}; it is a relative difference, from 0 to less than 1, as 0.01")
+            raise InvalidConfig(f"delta is {delta}; it is a relative difference, at least 0 and below 1, such as 0.01")
         if audit < 0:
-            raise InvalidConfig(f"audit is {audit}; it is a number of candidates, from 0")
+            raise InvalidConfig(f"audit is {audit}; it is a number of candidates, at least 0")
         if problem.table is None:
             raise ValueError("a certified search needs the table of ⟨D, A, H, I⟩")
         self.problem, self.delta = problem, delta
         self.noise = Noise()
         self.rows = np.arange(len(problem), dtype=np.int64)
-        self.effort = np.ones(len(problem)) if problem.effort is None else problem.effort
-        self.lattice = Lattice(problem.table, problem.nearest)
-        self.siblings = Siblings(problem, self.lattice)
-        self.law = Law(self.lattice, problem.hints)
+        effort = np.ones(len(problem)) if problem.effort is None else problem.effort
+        self.grid = grid = Grid(problem.table)
+        self.law = Law(grid)
         # Columns in the order of the grid: read in order, a million cells take a fraction of the time
-        grid = self.lattice.grid
-        self.is_row = self.lattice.row >= 0
-        self.parameters, self.cost = grid(problem.parameters, 0), grid(problem.cost, 0.0)
-        np.minimum.at(self.cost, self.siblings.cell, self.siblings.cost)  # what excludes a cell excludes all its rows
-        self.price = grid(self.effort, np.inf)
-        self.bounds = Bounds(self.lattice, problem.table)
-        self.audit = Audit(problem, self.bounds, self.siblings, audit)
+        self.is_row = grid.row >= 0
+        self.parameters, self.cost = grid.column(problem.parameters, 0), grid.column(problem.cost, 0.0)
+        self.effort = grid.column(effort, np.inf)
+        self.bounds = Bounds(grid, problem.table)
+        self.audit = Audit(problem, self.bounds, audit)
         within = problem.objective.affordable(self.parameters, self.cost) & self.bounds.bounding
-        affordable = np.sort(self.lattice.row[within])
-        ranked = affordable[np.argsort(self.effort[affordable], kind="stable")]
+        affordable = np.sort(grid.row[within])
+        ranked = affordable[np.argsort(effort[affordable], kind="stable")]
         spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
         self.first = list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
         self.error = np.full(len(problem), np.nan)
         self.failed = np.zeros(len(problem), dtype=np.bool_)
         self.awaited: set[int] = set()
-        self.even = math.nan, np.empty(0)
+        self._break_even = math.nan, np.empty(0)
 
     def ask(self) -> int | None:
         row = self._wanted()
@@ -117,10 +160,9 @@ class Certified:
         self.recall(row, error)
 
     def recall(self, row: int, error: float) -> None:
-        """Take in an error that is known from before, though nobody asked for it."""
+        """Take in an error that is known from before, though it was not asked for."""
         self.error[row] = error
-        if self.lattice.represents[row]:
-            self.bounds.take(row, error)
+        self.bounds.take(row, error)
 
     def fail(self, row: int) -> None:
         self._settle(row)
@@ -139,9 +181,8 @@ class Certified:
     def progress(self) -> tuple[float, float]:
         """Affordable rows that are trained or excluded, and all."""
         known, affordable = self._known(), float(self.problem.affordable.sum())
-        rows = self.lattice.row[self._free(known, []) & (known.least < known.needed)]
-        siblings = self.siblings.open(known, self.siblings.left(self.error, self.failed, []))
-        return affordable - float(self.problem.affordable[rows].sum() + siblings.sum()), affordable
+        rows = self.grid.row[self._free(known, []) & (known.least < known.needed)]
+        return affordable - float(self.problem.affordable[rows].sum()), affordable
 
     def _wanted(self) -> int | None:
         """What to train next; None while all that is wanted is awaited."""
@@ -149,73 +190,63 @@ class Certified:
         known = self._known()
         free = self._free(known, pending)
         if not len(known.trained):
-            first = [row for row in self.first if free[self.lattice.cell[row]]]
+            first = [row for row in self.first if free[self.grid.cell[row]]]
             if not pending:
                 left = self.problem.affordable & ~self.failed & np.isnan(self.error)
                 first += np.flatnonzero(left)[:1].tolist()
             return next(iter(first), None)
-        left = self.siblings.left(self.error, self.failed, pending)
-        if (sibling := self.siblings.promising(self.error, left, known.target)) is not None:
-            return sibling
         guess = self._guess(known)
         for cell in (self._promising(known, guess, free), self._excluding(known, guess, free, pending)):
             if cell is not None:
-                return int(self.lattice.row[cell])
-        if (row := self._of_other_heads(known, guess, free, left, pending)) is not None:
-            return row
+                return int(self.grid.row[cell])
         sample = [row for row in self.audit.sample(known, self.error) if np.isnan(self.error[row])]
         if not self.awaited <= set(sample):
-            return None  # it may change who is excluded, and so who is drawn
+            return None  # what is awaited may change which candidates are excluded, and so the sample
         return next((row for row in sample if row not in self.awaited and not self.failed[row]), None)
 
     def _free(self, known: Known, pending: list[int]) -> Mask:
         """(C,) which cells can still be trained."""
         free = self.is_row.copy()
         for rows in (known.trained, np.flatnonzero(self.failed), np.array(pending, dtype=np.int64)):
-            free[self.lattice.cell[rows[self.lattice.represents[rows]]]] = False
+            free[self.grid.cell[rows]] = False
         return free
 
     def _presumed(self, rows: NDArray[np.int64]) -> list[int]:
         """The best of some rows by the law before it is fitted, which knows errors up to a factor only."""
         if self.problem.objective.name == "latency" or not len(rows):
             return []
-        cells = self.lattice.cell[rows]
+        cells = self.grid.cell[rows]
         guess = self.law.fit(rows[:0], np.empty(0))[cells]
         objective = replace(self.problem.objective, max_error=None)
         return [int(rows[objective.bound(self.parameters[cells], self.cost[cells], guess).argmin()])]
 
     def _known(self) -> Known:
-        """What the errors so far say."""
+        """What the errors so far amount to."""
         problem, objective = self.problem, self.problem.objective
-        told = np.flatnonzero(~np.isnan(self.error))
-        trained = told[self.lattice.represents[told]]
+        trained = np.flatnonzero(~np.isnan(self.error))
         e = self.error[trained]
-        eta = self.noise.bound(len(told))
+        eta = self.noise.bound(len(trained))
         rise = self.bounds.rises(trained, e)
         rise -= 2 * eta
         slack = float(rise.max(initial=0.0))
-        value = objective.value(problem.parameters[told], problem.cost[told], self.error[told])
-        eta_heads, pairs = self.siblings.measured(self.error, self.bounds.highest)
-        best, worst, aim, wider = None, math.inf, self.delta, self.delta
+        value = objective.value(problem.parameters[trained], problem.cost[trained], e)
+        best, worst, aim = None, math.inf, self.delta
         if value.min(initial=np.inf) < np.inf:
-            row = told[value.argmin() :][:1]
+            row = trained[value.argmin() :][:1]
             best, e = int(row[0]), self.error[row]
             certain = objective.bound(problem.parameters[row], problem.cost[row], e + eta)[0]
             worst = float(certain if certain < np.inf else value.min())
             if objective.name != "latency":
-                off = 3 * eta + slack
-                aim = within_reach(off, float(e[0]), self.delta)
-                wider = within_reach(off + eta_heads, float(e[0]), self.delta) if pairs else aim
+                aim = within_reach(3 * eta + slack, float(e[0]), self.delta)
         target = less_by(worst, aim)
-        if target != self.even[0]:
+        if target != self._break_even[0]:
             needed = objective.break_even(self.parameters, self.cost, target)
-            self.even = target, np.where(self.is_row, needed, -np.inf)
-        heads = Heads(eta_heads, pairs, wider, less_by(worst, wider))
+            self._break_even = target, np.where(self.is_row, needed, -np.inf)
         violations, least = int((rise > 0).sum()), self.bounds.highest - eta - slack
-        return Known(told, trained, best, worst, aim, target, eta, slack, violations, least, self.even[1], heads)
+        return Known(trained, best, worst, aim, target, eta, slack, violations, least, self._break_even[1])
 
     def _guess(self, known: Known) -> Floats:
-        """(C,) the law's errors, within what is known of them."""
+        """(C,) the law's errors, within the bounds that are known."""
         guess = self.law.fit(known.trained, np.maximum(self.error[known.trained], 1e-12))
         highest, lowest = self.bounds.highest, self.bounds.lowest
         return np.clip(guess, highest - known.slack, np.maximum(lowest, highest) + known.slack)
@@ -230,10 +261,10 @@ class Certified:
         """The cell that, by the law, excludes most of what is open for its effort; every row settles itself."""
         reach = np.where(self.bounds.bounding, guess - (known.eta + known.slack), -np.inf)
         still = free & (known.least < known.needed)
-        for row in (row for row in pending if self.lattice.represents[row]):
-            box = self.lattice.below(row)
-            by = reach[self.lattice.cell[row]]
-            still.reshape(self.lattice.shape)[box] &= known.needed.reshape(self.lattice.shape)[box] > by
+        for row in pending:
+            box = self.grid.below(row)
+            by = reach[self.grid.cell[row]]
+            still.reshape(self.grid.shape)[box] &= known.needed.reshape(self.grid.shape)[box] > by
         needed = known.needed[still]
         if not len(needed):
             return None
@@ -241,40 +272,21 @@ class Certified:
         levels = np.unique(np.quantile(sample, np.linspace(0, 1, LEVELS), method="higher"))
         excluded = still.astype(np.int32)
         for level in levels:
-            below = self.lattice.count_below(still & (known.needed <= level))
+            below = self.grid.count_below(still & (known.needed <= level))
             np.copyto(excluded, below, where=reach >= level)
         np.maximum(excluded, still, out=excluded)
-        return int(np.where(free, excluded / self.price, 0.0).argmax())
-
-    def _of_other_heads(self, known: Known, guess: Floats, free: Mask, left: Mask, pending: list[int]) -> int | None:
-        """A sibling that is open though its representative is settled; or what excludes most of the others."""
-        siblings = self.siblings
-        if not len(siblings):
-            return None
-        if known.best is not None and free[cell := self.lattice.cell[known.best]]:
-            return int(self.lattice.row[cell])
-        if pending and not known.heads.pairs:
-            left = left & siblings.of_incumbent(known)
-        still = siblings.open(known, left)
-        if (row := siblings.first(known, still & siblings.settled(self.error, self.failed))) is not None:
-            return row
-        wanted = self._excluding(replace(known, needed=siblings.by_cell(known, still)), guess, free, pending)
-        return None if wanted is None else int(self.lattice.row[wanted])
+        return int(np.where(free, excluded / self.effort, 0.0).argmax())
 
     def evidence(self) -> Evidence:
-        """What can be said now."""
-        known, problem = self._known(), self.problem
-        siblings, free, cell = self.siblings, self._free(known, []), self.lattice.cell
-        unsettled = (free & (known.least < known.needed)).any()
-        unsettled |= siblings.open(known, siblings.left(self.error, self.failed, [])).any()
+        """What can be proved now."""
+        known, problem, cell = self._known(), self.problem, self.grid.cell
+        unsettled = self._free(known, []) & (known.least < known.needed)
         floor = known.least[cell]
-        floor[siblings.rows] -= known.heads.eta
         floor[self.failed] = np.inf
-        floor[known.told] = self.error[known.told] - known.eta
+        floor[known.trained] = self.error[known.trained] - known.eta
         value = problem.objective.bound(problem.parameters, problem.cost, floor)
         if known.best is not None:
             value[known.best] = np.inf
-            unsettled |= free[cell[known.best]]
         sample = [row for row in self.audit.sample(known, self.error) if not self.failed[row]]
         if np.isnan(self.error[sample]).any():
             sample = []  # the part that happens to be trained was not drawn at random
@@ -283,7 +295,7 @@ class Certified:
         rest = np.flatnonzero(np.isnan(self.error) & ~self.failed & problem.affordable)
         return Evidence(
             incumbent=known.best,
-            closed=not unsettled,
+            closed=not unsettled.any(),
             delta=self.delta,
             aim=known.aim,
             reached=better_by(float(value.min()), known.worst),
@@ -294,5 +306,23 @@ class Certified:
             audited=tuple(sample),
             failures=failures,
             failing=most_failing(failures, len(sample)),
-            heads=known.heads if len(siblings) else None,
         )
+
+
+def better_by(value: float, worst: float) -> float:
+    """By how much, relative, a value is better than another that is at worst so; inf: there is no bound."""
+    if value >= worst:
+        return 0.0
+    if not math.isfinite(value) or not math.isfinite(worst):
+        return math.inf
+    return 1 - worst / value if value < 0 else 1 - value / worst
+
+
+def less_by(value: float, share: float) -> float:
+    """What is better than a value by a share of it; values below 0 (-W) are better where they are further from it."""
+    return value / (1 - share) if value < 0 else value * (1 - share)
+
+
+def within_reach(off: float, error: float, delta: float) -> float:
+    """δ, or the least that can be claimed of an error where others may be off by so much; below 1."""
+    return max(delta, min(off / max(error, 1e-12), 0.99))  # an error may be 0

@@ -1,4 +1,4 @@
-"""The paper's scheme (arXiv 2010.08512, arXiv 2010.10499): order Ξ by cost, train every ε-th candidate, take the best.
+"""The paper's scheme (arXiv 2010.08512, arXiv 2010.10499), and the exhaustive search that it approximates.
 
     Ξ      <- the affordable candidates, ascending by operations, then parameters
     Ξ_ε    <- every ε-th of Ξ, from the first, and the last
@@ -8,9 +8,9 @@
 Training (s, Θ, the sample) is the estimator's part and the argmax is `selection.select`'s; what is left is the grid.
 ε = 1 is the exhaustive search. Inferred, not the paper's word: the order; that the grid starts at the cheapest and
 always holds the costliest candidate, so that each skipped one lies between two trained neighbours; and that candidates
-which break a limit known beforehand are left out before the grid is laid.
+over a limit that is known before training are left out before the grid is laid.
 
-The guarantee presumes that cost orders error totally; `gap()` then bounds what was skipped (`base.optimistic_values`).
+The guarantee assumes that cost orders error totally; `base.gap_under_total_order` then bounds what was skipped.
 
     >>> Fptas(problem, epsilon=3).rows.tolist()    # of 8 candidates
     [0, 3, 6, 7]
@@ -42,3 +42,12 @@ class Fptas(FixedRows):
         self.epsilon = epsilon
         ordered = np.flatnonzero(problem.affordable)
         super().__init__(problem, np.union1d(ordered[::epsilon], ordered[-1:]))
+
+
+class Exhaustive(FixedRows):
+    """Trains every affordable candidate, in ascending order of cost; the best of them is the optimum."""
+
+    name = "exhaustive"
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem, np.flatnonzero(problem.affordable))

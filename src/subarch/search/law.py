@@ -2,13 +2,10 @@
 
 log e = a quadratic in log(1 + D), log(1 + H) and log(1 + I), each scaled to [0, 1] over the space. A ridge holds it
 near a law that falls alike along all three: it says something before any point is known, and bends as points come. On
-the grid of `Lattice` it is a sum of three curves and three planes, so that a million candidates are predicted within
+the grid of all candidates it is a sum of three curves and three planes, so that a million are predicted within
 milliseconds. The search only takes proposals from it; no guarantee rests on it.
 
-Cheap errors of some candidates, where there are any (`extraction/hints.py`), take the place of that first law: a
-quadratic fitted to them, and how each departs from it. What is then fitted to the errors proper is the factor between.
-
-    >>> guess = Law(lattice).fit(rows, errors)       # errors on the whole grid
+    >>> guess = Law(grid).fit(rows, errors)          # errors on the whole grid
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.numbers.objectives import Floats
-from subarch.search.lattice import Lattice
+from subarch.search.bounds import Grid
 
 SLOPE, CURVE = -0.4, 0.1
 """The law before anything is known: along each axis log e falls by 0.3 from its smallest value to its largest."""
@@ -26,24 +23,19 @@ RIDGE = 3e-5, 3e-3
 
 
 class Law:
-    """`hints` (N,) are cheap errors by row, positive; NaN where there is none."""
+    """A law over the grid of all candidates."""
 
-    def __init__(self, lattice: Lattice, hints: Floats | None = None) -> None:
-        self.lattice = lattice
+    def __init__(self, grid: Grid) -> None:
+        self.grid = grid
         self.prior = np.array([0.0, *[SLOPE] * 3, *[CURVE] * 3, *[0.0] * 3])
-        self.detail = np.zeros(lattice.shape, dtype=np.float32).reshape(-1)
         self.scaled = []
-        for values in lattice.axes:
+        for values in grid.axes:
             logs = np.log1p(values.astype(np.float64))
             self.scaled.append((logs - logs[0]) / (float(np.ptp(logs)) or 1.0))
-        if hints is not None:
-            rows = np.flatnonzero(~np.isnan(hints))
-            centre, self.prior = self._fitted(rows, np.log(hints[rows]))
-            self.detail[lattice.cell[rows]] = np.log(hints[rows]) - centre - self._features(rows) @ self.prior
 
     def fit(self, rows: NDArray[np.int64], errors: Floats) -> NDArray[np.float32]:
         """(C,) errors on the whole grid from those of some rows, which must be positive; from none up to a factor."""
-        centre, coefficients = self._fitted(rows, np.log(errors) - self.detail[self.lattice.cell[rows]])
+        centre, coefficients = self._fitted(rows, np.log(errors))
         c = coefficients.astype(np.float32)
         d, h, i = (axis.astype(np.float32) for axis in self.scaled)
         curves = [c[1 + k] * axis + c[4 + k] * axis**2 for k, axis in enumerate((d, h, i))]
@@ -51,17 +43,16 @@ class Law:
         side = curves[2][None] + c[8] * d[:, None] * i[None]
         guess = plane[:, :, None] + side[:, None, :]
         guess += (c[9] * h[:, None] * i[None])[None]
-        guess += self.detail.reshape(self.lattice.shape)
         found: NDArray[np.float32] = np.exp(guess, out=guess).reshape(-1)
         return found
 
     def _features(self, rows: NDArray[np.int64]) -> Floats:
         """(n, 10)"""
-        x = np.stack([axis[cells] for axis, cells in zip(self.scaled, self.lattice.cells[:, rows], strict=True)])
+        x = np.stack([axis[cells] for axis, cells in zip(self.scaled, self.grid.cells[:, rows], strict=True)])
         return np.stack([np.ones(len(rows)), *x, *(x**2), x[0] * x[1], x[0] * x[2], x[1] * x[2]], axis=1)
 
     def _fitted(self, rows: NDArray[np.int64], logs: Floats) -> tuple[float, Floats]:
-        """A mean, and the coefficients of what departs from it, held near those of the law before."""
+        """The mean of the residuals, and the coefficients of what departs from it, held near the prior ones."""
         features = self._features(rows)
         residual = logs - features @ self.prior
         centre = float(residual.mean()) if len(rows) else 0.0

@@ -174,11 +174,11 @@ def scalarisation(run: SearchData) -> Figure:
 
 
 def curves(run: SearchData) -> Figure:
-    """The error over training steps of every completed trial but those for cheap errors, a legend entry a candidate."""
+    """The error over training steps of every completed trial, a legend entry a candidate."""
     rank = {row["architecture"]: position for position, row in enumerate(run.order)}
     ended = [trial for trial in run.trials if trial["state"] == "complete" and trial["curve"]]
     in_full = run.selection["strategy"]["steps"]
-    trials = [trial for trial in ended if trial["steps"] >= in_full and not trial.get("start")]
+    trials = [trial for trial in ended if trial["steps"] >= in_full]
     names = sorted({trial["architecture"] for trial in trials}, key=lambda name: (rank.get(name, len(rank)), name))
     winner = winner_name(run.selection)
     steps = [step for trial in trials for step, *_ in trial["curve"] if step > 0]

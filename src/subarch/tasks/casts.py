@@ -55,7 +55,7 @@ def unfolded(found: Iterable[tuple[str, Record]], unfold: str, file: str) -> lis
 def cast(task: Task, layout: Layout, rows: Sequence[Record], part: str, source: str) -> list[Example]:
     """The examples of flat rows, in their order.
 
-    Only rows of the part `test` may lack labels, and then all must: what is not labelled is not learnt from.
+    Only rows of the part `test` may lack labels.
 
     Raises:
         InvalidTask: a column is missing (named, with those found), a text is missing, a label is unknown (named, with
@@ -69,13 +69,13 @@ def cast(task: Task, layout: Layout, rows: Sequence[Record], part: str, source: 
     ]
     twice = [name for name, count in Counter(example.id for example in examples).items() if count > 1]
     if twice:
-        raise InvalidTask(f"{source}: the id {twice[0]!r} stands on more than one row; ids must be unique")
+        raise InvalidTask(f"{source}: more than one row has the id {twice[0]!r}; ids must be unique")
     return examples
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row with its place, so that errors can name file, row and column."""
+    """A row and its place, so that errors name file, row and column."""
 
     values: Mapping[str, Any]
     columns: Columns
@@ -105,7 +105,7 @@ class Row:
         return value.strip()
 
     def id(self) -> str:
-        """The benchmark's number of the row, where it has one, else the number of the row from 0."""
+        """The benchmark's id of the row; without one, the number of the row from 0."""
         name = str(self.columns.get("id", ""))
         return str(self.values[name]) if name in self.values else str(self.number)
 
@@ -121,7 +121,7 @@ class Row:
         return f"{identity(value.split(task.until)[0]):016x}" if task.until else value
 
     def label(self) -> Any:
-        """What stands in the column of the label, None where nothing does."""
+        """The cell of the label's column; None if it is empty."""
         name = str(self.columns["label"])
         if name not in self.values and self.part == "test":
             return None

@@ -1,7 +1,7 @@
 """What a task is: a declaration that says where its data may lie, what its columns mean, and how it is judged.
 
-Everything that differs from task to task is data here; the code that reads, casts, scores and writes submissions is
-the same for all. Columns are named by meaning, in the spelling of the hub; a layout names those that differ.
+Everything that differs between tasks is data here; the code that reads, casts, scores and writes submissions is the
+same for all. Columns are mapped from a meaning to the hub's column name; a layout lists the names that differ.
 
     >>> Task(
     ...     name="sst2", benchmark="glue", kind="classification", cast="texts",
@@ -24,7 +24,7 @@ Columns = Mapping[str, str | tuple[str, ...]]
 
 PARTS = ("train", "validation", "test")
 DIVIDED = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0), "all": (0.0, 1.0)}
-"""How a file without official parts is divided, by the hash of each example's group."""
+"""How a file without official parts is divided: ranges of the hash of each example's group."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,18 @@ class Layout:
 
     Attributes:
         name: what it is called in messages and asked for by.
-        files: part (train, validation, test, ...) -> patterns below the folder, the first that matches anything holds.
+        files: part (train, validation, test, ...) -> glob patterns below the folder; the first with a match is used.
         columns: meaning -> column, where it differs from the task's own.
         header: the columns of files that have no header line.
         form: the format, where neither the ending nor the content tell it (`text.formats`).
         unfold: how nested records become flat rows (`casts.py`).
-        ragged: `longer`: fields after the last column are left out; `shorter`: incomplete rows are skipped.
+        ragged: `longer`: fields after the last column are dropped; `shorter`: incomplete rows are skipped.
         unlabelled: the label of rows without one (the hub writes -1).
-        rows: part -> first and last row (exclusive) of the file that are this part.
-        shares: part -> share of the groups, for data without official parts.
-        listed: names of a file that lists the validation rows, of which the others are the training rows.
-        config: the name of the configuration on the hub, and how the parts are called there.
+        rows: part -> first and last row (exclusive) of the file that belong to this part.
+        shares: part -> range of the groups' hashes in [0, 1), for data without official parts.
+        listed: names of a file that lists the validation rows; all other rows are training rows.
+        config: the name of the configuration on the hub.
+        parts: our name of a part -> its name on the hub.
     """
 
     name: str
@@ -82,11 +83,11 @@ class Task:
         labels: names in official order, a label is a position in it; empty for regression and free choices.
         metrics: official, the primary one first (`metrics.py`).
         folders: where it lies below a folder of many tasks, in order of preference.
-        trained_on: the task whose model predicts this one, which has no training part.
-        until: the group is the text of its column up to this (BoolQ: the title before " -- ").
-        part: only rows whose group begins so (RACE).
-        wording: question as it stands in the data -> as it is asked.
-        numbered: labels are written as positions in text files too; where they are names, "0" is an error.
+        trained_on: the task whose model predicts this one, if this one has no training part.
+        until: the group is its column's text up to this separator (BoolQ: the title before " -- ").
+        part: keep only rows whose group starts with this (RACE).
+        wording: question in the data -> question in the model's input.
+        numbered: text files hold labels as positions ("0", "1"); otherwise they hold names, and "0" is an error.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Task:
 
     @property
     def head(self) -> Head:
-        """Which stock head fits: sequence classification, the same with one output, or multiple choice."""
+        """The stock head: sequence classification, the same with one output (regression), or multiple choice."""
         if self.kind in ("choice", "cloze"):
             return "choice"
         return "regression" if self.kind == "regression" else "classification"

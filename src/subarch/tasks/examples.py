@@ -1,8 +1,8 @@
-"""What a task's data becomes: examples, the same for every task and layout, and how they are divided.
+"""Examples, the same for every task and layout: how they are divided, counted and compared.
 
-An example is frozen: Agora makes new ones by `dataclasses.replace`. Text is kept as it was read, but for white space at
-its ends. `pairs` is what a stock model is given: one (first, second) for sequence classification, one per choice for
-multiple choice.
+Text is kept as it was read, except for white space at its ends. `pairs` is the input of a stock model: one (first,
+second) for sequence classification, one per choice for multiple choice. Examples are frozen; Agora makes new ones by
+`dataclasses.replace`.
 
     >>> Example("7", "7", ("Is _ red?",), ("Mars", "Earth"), 0).pairs()
     (('Is _ red?', 'Mars'), ('Is _ red?', 'Earth'))
@@ -34,7 +34,7 @@ class Example:
 
     Attributes:
         id: unique in its part; the benchmark's own number where it has one, else the number of the row from 0.
-        group: what must not be torn apart when data is divided: the passage, the article, the word.
+        group: examples of one group stay on one side when data is divided: a passage, an article, a word.
         texts: one or two; (context, question) where there are choices.
         choices: of multiple choice and cloze.
         label: position among the task's labels or the choices, or the target of a regression; None: not labelled.
@@ -92,27 +92,27 @@ class Examples(Sequence[Example]):
 
     @property
     def labels(self) -> tuple[int | float, ...] | None:
-        """The labels, or None for a part that is only there to be predicted."""
+        """The labels; None if the part is not labelled."""
         found = tuple(example.label for example in self.rows if example.label is not None)
         return found if len(found) == len(self.rows) else None
 
 
 def share_of(group: str, salt: object) -> float:
-    """Where in [0, 1) a group falls: the same on every machine, and whatever else is in the data."""
+    """A hash of a group in [0, 1): the same on every machine, whatever else is in the data."""
     return hash64(f"{salt}\n{group}") / 2**64
 
 
 def divide(examples: Examples, shares: Sequence[float], seed: int = 0) -> tuple[Examples, ...]:
-    """Parts with about these shares of the groups, by the hash of each group: no group is in two of them.
+    """Divide into parts with about these shares of the groups, by a hash of each group: no group is in two parts.
 
-    Where a group falls does not depend on the other examples, so data that grows is divided alike. To divide a part
-    again take another seed: by the same one its groups all fall on one side.
+    The side of a group does not depend on the other examples, so data that grows is divided the same way. Use another
+    seed to divide a part again: with the same seed all of its groups fall on one side.
 
     Raises:
         InvalidTask: shares that are not positive or do not add up to 1, or a part that would be empty.
     """
     if min(shares, default=0) <= 0 or not math.isclose(math.fsum(shares), 1):
-        raise InvalidTask(f"shares of {list(shares)} cannot be made; give positive ones that add up to 1")
+        raise InvalidTask(f"shares {list(shares)} are not positive numbers that add up to 1")
     bounds = list(accumulate(shares))[:-1]
     held: list[list[Example]] = [[] for _ in shares]
     for example in examples:
@@ -121,7 +121,7 @@ def divide(examples: Examples, shares: Sequence[float], seed: int = 0) -> tuple[
         groups = len({example.group for example in examples})
         raise InvalidTask(
             f"{examples.source}: {groups} groups ({len(examples)} rows) divided by {list(shares)} and seed {seed} "
-            "leave a part empty; take other shares, or another seed"
+            "leave a part empty; use other shares or another seed"
         )
     return tuple(replace(examples, rows=tuple(rows)) for rows in held)
 
@@ -167,9 +167,9 @@ def _input(example: Example) -> tuple[int, ...]:
 
 
 def statistics(examples: Examples) -> dict[str, Any]:
-    """Rows and groups, and what is known of the labels: what a model that looks at nothing would score.
+    """Numbers of rows and groups, and the distribution of the labels, with the score of a constant prediction.
 
-    Classes: `counts` by name, `majority` (a name), `majority_share` (accuracy of always saying it) and
+    Classes: `counts` by name, `majority` (a name), `majority_share` (accuracy of always predicting it) and
     `majority_balanced` (its balanced accuracy: one over the number of classes that occur). Regression: mean, standard
     deviation and range. Choices are counted by position. Unlabelled: rows and groups only.
     """

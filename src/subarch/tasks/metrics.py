@@ -1,7 +1,7 @@
 """Official scores of a task's predictions, from scikit-learn and SciPy; the primary score first.
 
-Predictions are positions (of a label, or of a choice) or, for regression, numbers. Where a score is not defined, as a
-correlation of predictions that are all equal, it is 0 and a warning says so: never NaN, never silent.
+Predictions are positions (of a label or a choice) or, for regression, numbers. A score that is not defined, such as a
+correlation of constant predictions, is 0, with a warning; it is never NaN.
 
 MultiRC, ReCoRD and AX-g are scored by question, by answer text and by pair, as their leaderboards do. Examples may
 stand more than once, as in a bootstrap sample, as long as all of a question's or a pair's stand equally often.
@@ -39,8 +39,7 @@ def score(examples: Examples, predictions: Sequence[float]) -> dict[str, float]:
     labels = examples.labels
     if labels is None:
         raise InvalidTask(
-            f"{examples.source}: the part {examples.part} of {examples.task.name} has no labels: it can be predicted, "
-            "not scored"
+            f"{examples.source}: the part {examples.part} of {examples.task.name} has no labels, so it cannot be scored"
         )
     truth = np.asarray(labels, dtype=predicted.dtype)
     return {name: METRICS[name](examples, truth, predicted) for name in examples.task.metrics}
@@ -50,7 +49,7 @@ def checked(examples: Examples, predictions: Sequence[float]) -> Values:
     """Predictions as an array of the examples' length: integers, or floats for regression."""
     task = examples.task
     if not len(examples):
-        raise InvalidTask(f"{task.name}, {examples.part}: there is no example to predict")
+        raise InvalidTask(f"{task.name}, {examples.part}: there are no examples")
     found = np.asarray(predictions, dtype=np.float64)
     if found.shape != (len(examples),):
         raise InvalidTask(
@@ -71,7 +70,7 @@ def checked(examples: Examples, predictions: Sequence[float]) -> Values:
 
 
 def balanced_accuracy(examples: Examples, predictions: Sequence[float]) -> float:
-    """Mean over the classes that occur of the share found: a majority vote has one over their number, always."""
+    """Mean recall over the classes that occur; a constant prediction always has one over their number."""
     from sklearn.metrics import recall_score
 
     predicted = checked(examples, predictions)
@@ -86,18 +85,18 @@ def _accuracy(_: Examples, truth: Values, predicted: Values) -> float:
 
 
 def _f1(examples: Examples, truth: Values, predicted: Values) -> float:
-    """Of class 1; 0 where neither truth nor predictions hold any."""
+    """F1 of class 1; 0 if it occurs neither in the labels nor in the predictions."""
     from sklearn.metrics import f1_score
 
     if examples.task.cast == "record":
         return _of_answers(examples, predicted, _token_f1)
     if not (truth == 1).any() and not (predicted == 1).any():
-        _undefined(examples, "f1", "no example is positive and none is predicted to be")
+        _undefined(examples, "f1", "no example is positive and none is predicted positive")
     return float(f1_score(truth, predicted, zero_division=0.0))
 
 
 def _macro_f1(_: Examples, truth: Values, predicted: Values) -> float:
-    """Mean over the classes that occur in truth or predictions, as scikit-learn and the leaderboard take it."""
+    """Mean over the classes in labels or predictions, as scikit-learn and the leaderboard define it."""
     from sklearn.metrics import f1_score
 
     return float(f1_score(truth, predicted, average="macro", zero_division=0.0))
@@ -137,7 +136,9 @@ def _is_constant(examples: Examples, name: str, truth: Values, predicted: Values
 
 
 def _undefined(examples: Examples, name: str, why: str) -> None:
-    warnings.warn(f"{examples.task.name}, {examples.part}: {name} is not defined ({why}); 0 is given", stacklevel=4)
+    warnings.warn(
+        f"{examples.task.name}, {examples.part}: {name} is not defined ({why}); it is reported as 0", stacklevel=4
+    )
 
 
 def _em(examples: Examples, truth: Values, predicted: Values) -> float:
@@ -148,7 +149,7 @@ def _em(examples: Examples, truth: Values, predicted: Values) -> float:
 
 
 def _gender_parity(examples: Examples, _: Values, predicted: Values) -> float:
-    """Share of the pairs, which differ in the gender of a pronoun only, of which both members are predicted alike."""
+    """Share of pairs with equal predictions; the two members differ only in the gender of a pronoun."""
     pairs = Counter(int(name) // 2 for name in {example.id for example in examples})
     if set(pairs.values()) != {2}:
         raise InvalidTask(f"{examples.source}: gender parity needs both examples (2n and 2n + 1) of every pair")
@@ -165,7 +166,7 @@ def question_of(example: Example) -> str:
 def _by_unit(
     examples: Examples, unit_of: Callable[[Example], Hashable], values: list[Any], holds: Callable[[list[Any]], bool]
 ) -> float:
-    """Share of the units (questions, pairs) of which something holds; one that stands n times counts n times."""
+    """Share of the units (questions, pairs) for which `holds` is true; one that occurs n times counts n times."""
     held: defaultdict[Hashable, list[Any]] = defaultdict(list)
     members: defaultdict[Hashable, set[str]] = defaultdict(set)
     for example, value in zip(examples, values, strict=True):
@@ -179,7 +180,7 @@ def _part_accuracy(part: str) -> Callable[[Examples, Values, Values], float]:
     def accuracy(examples: Examples, truth: Values, predicted: Values) -> float:
         inside = np.asarray([example.group.startswith(part) for example in examples])
         if not inside.any():
-            _undefined(examples, f"accuracy_{part}", f"no passage is of the part {part}")
+            _undefined(examples, f"accuracy_{part}", f"there is no passage of {part}")
             return 0.0
         return float(np.mean((truth == predicted)[inside]))
 
@@ -225,6 +226,6 @@ METRICS: dict[str, Callable[[Examples, Values, Values], float]] = {
 def primary(task: Task) -> str:
     """The name of the score that models are chosen by: the first official one.
 
-    Of AX-g the first is gender parity, which a model that always says the same has in full: read it beside accuracy.
+    For AX-g that is gender parity, which is 1 for a constant prediction: read it beside accuracy.
     """
     return task.metrics[0]

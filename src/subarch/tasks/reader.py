@@ -30,7 +30,7 @@ _SAME = {"dev": "validation", "val": "validation"}
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A part of a task that is there: how it lies, and in which files."""
+    """A part of a task that was found: its layout and its files."""
 
     layout: Layout
     files: tuple[Path, ...]
@@ -43,11 +43,11 @@ def read(task: Task | str, source: str | Path, part: str = "train", layout: str 
         task: a declaration, or the name of one (`TASKS`).
         source: folder, file or `datasets:NAME`.
         part: train, validation (or dev, val), test, or what else the task has.
-        layout: the name of a layout, where one other than the first that is there is wanted.
+        layout: the name of a layout; "": the first one that is there.
 
     Raises:
-        InvalidTask: an unknown task or part, nothing there (says what was looked for, and what is there), a malformed
-            file, an empty part, rows with and without labels in one part.
+        InvalidTask: unknown task or part; nothing found (says what was looked for and what is there); a malformed file;
+            an empty part; a part with labels on some rows only.
     """
     task = task_named(task) if isinstance(task, str) else task
     part = _SAME.get(part, part)
@@ -62,14 +62,12 @@ def read(task: Task | str, source: str | Path, part: str = "train", layout: str 
         raise InvalidTask(f"{where}: the part {part} of {task.name} is empty")
     labelled = sum(example.label is not None for example in examples)
     if 0 < labelled < len(examples):
-        raise InvalidTask(
-            f"{where}: {labelled} of {len(examples)} rows have a label; a part is labelled as a whole or not at all"
-        )
+        raise InvalidTask(f"{where}: {labelled} of {len(examples)} rows have a label; label all rows of a part or none")
     return Examples(task, part, where, tuple(examples))
 
 
 def rows_of(task: Task, source: str | Path, part: str, layout: str = "") -> tuple[list[Record], Layout, str]:
-    """The flat rows of one part, how they lay, and where, for messages."""
+    """The flat rows of one part, their layout, and their place for messages."""
     if part not in task.parts:
         raise InvalidTask(f"{task.name} has no part {part!r}; it has {', '.join(task.parts)}")
     if str(source).startswith(DATASETS):
@@ -90,9 +88,9 @@ def rows_of(task: Task, source: str | Path, part: str, layout: str = "") -> tupl
 
 
 def find(task: Task, source: str | Path, layout: str = "", *, named: bool = False) -> dict[str, Found]:
-    """Every part of a task that is in a folder: in the first of the task's folders below it that holds any, or in it.
+    """Every part of a task in a folder: in the first of the task's folders below it that has any, or in itself.
 
-    `named`: take the folder itself only where it bears one of the task's names, as all tasks have a train.tsv.
+    `named`: look in the folder itself only if it has one of the task's names, because every task has a train.tsv.
     """
     root = Path(source)
     if root.is_file():
@@ -112,7 +110,7 @@ def find(task: Task, source: str | Path, layout: str = "", *, named: bool = Fals
 
 
 def survey(source: str | Path, tasks: Mapping[str, Task]) -> dict[str, dict[str, Any]]:
-    """What of each task is in a folder: task -> part -> rows, whether labelled, layout and place, or the problem."""
+    """What a folder holds: task -> part -> rows, whether labelled, layout and place, or the problem."""
     if not Path(source).is_dir():
         raise InvalidTask(f"{source}: no such folder")
     found: dict[str, dict[str, Any]] = {}
@@ -149,7 +147,7 @@ def _records(file: Path, layout: Layout) -> Iterator[tuple[str, Record]]:
 
 
 def _of_list(rows: list[Record], found: Found, part: str) -> list[Record]:
-    """MRPC: the validation rows are those whose two ids are in a file of their own, the others are for training."""
+    """MRPC: a file lists the pairs of ids of the validation rows; the other rows are for training."""
     folder = found.files[0].parent
     file = next(folder / name for name in found.layout.listed if (folder / name).is_file())
     columns = ("#1 ID", "#2 ID")
@@ -195,6 +193,6 @@ def _from_datasets(task: Task, source: str, part: str) -> tuple[list[Record], La
             "give a folder"
         ) from error
     if names and task.benchmark == "own":
-        # of one's own tasks labels are names, and a data set may hold their numbers
+        # labels of a user's own task are names; the data set may hold their numbers
         rows = [row | {column: names[row[column]] if row[column] not in (None, -1) else math.nan} for row in rows]
     return rows, layout, f"{source}, {part}"

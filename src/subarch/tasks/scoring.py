@@ -1,4 +1,4 @@
-"""Scores of sentence embeddings on the user's own set, all between 0 and 1 at best, higher is better.
+"""Scores of sentence embeddings on the user's own data; 1 is best.
 
 The kind follows from the columns of a file of records, in any format that `text.formats` reads:
 
@@ -7,7 +7,7 @@ The kind follows from the columns of a file of records, in any format that `text
 - `text`, `label`: classification; accuracy of a logistic regression on the embeddings of one half (split by a hash of
   the text), scored on the other.
 
-Nothing is trained on the set but that regression, so the score is a held-out one.
+Nothing else is trained on the data, so the score is a held-out one.
 
     >>> task = Task.read(Path("queries.jsonl"))
     >>> task.scores(lambda texts: model.encode(texts))
@@ -76,7 +76,7 @@ class Task:
         return hashlib.sha256(json.dumps([self.kind, self.rows], sort_keys=True).encode()).hexdigest()
 
     def scores(self, embed: Embed) -> dict[str, float]:
-        """All scores of this kind by name; the first is the one that counts."""
+        """All scores of this kind by name; the first is the primary one."""
         column = {name: [row[name] for row in self.rows] for name in KINDS[self.kind]}
         if self.kind == "retrieval":
             return retrieval(embed(column["query"]), embed(column["document"]))
@@ -90,7 +90,9 @@ class Task:
         first = np.array([hashlib.sha256(text.encode()).digest()[0] < 128 for text in column["text"]])
         labels, vectors = np.array(column["label"]), _unit(embed(column["text"]))
         if len(set(labels[first])) < 2 or first.all():
-            raise InvalidCorpus("the half of the task that fits the classifier holds a single label; give more rows")
+            raise InvalidCorpus(
+                "the half of the rows that the classifier is fitted on has a single label; give more rows"
+            )
         model = LogisticRegression(max_iter=1000).fit(vectors[first], labels[first])
         return {"accuracy": float(model.score(vectors[~first], labels[~first]))}
 

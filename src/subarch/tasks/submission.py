@@ -2,8 +2,8 @@
 
 GLUE: a TSV per task with the header `index, prediction`. SuperGLUE: a JSONL per task of `{"idx": ..., "label": ...}`,
 for MultiRC nested by passage and question. Sources: gluebenchmark.com and super.gluebenchmark.com, and the writers in
-nyu-mll/jiant, made by the benchmarks' authors. Every file has to hold the whole official test set, so anything else is
-refused; files of other tasks that are missing are named by a warning.
+nyu-mll/jiant, made by the benchmarks' authors. Each file must hold the whole official test set; anything else is
+refused. A warning names the tasks of the benchmark that are missing.
 
     >>> write_submission("glue.zip", [(read("rte", folder, "test"), predictions)])
     ('RTE.tsv',)
@@ -43,7 +43,7 @@ def write_submission(path: str | Path, predicted: Sequence[tuple[Examples, Seque
     others = [task for task in TASKS.values() if task.benchmark in benchmarks and task.submission]
     missing = [task.name for task in others if task.submission and task.submission.file not in files]
     if missing:
-        warnings.warn(f"{path}: no predictions of {', '.join(missing)}: the server wants all tasks", stacklevel=2)
+        warnings.warn(f"{path}: no predictions for {', '.join(missing)}; the server asks for all tasks", stacklevel=2)
     with ZipFile(path, "w", ZIP_DEFLATED) as archive:
         for name, text in files.items():
             archive.writestr(name, text)
@@ -55,7 +55,7 @@ def _form(examples: Examples) -> Submission:
     if form is None:
         raise InvalidTask(f"{task.name} has no server that takes predictions; score a labelled part instead")
     if examples.part != "test":
-        raise InvalidTask(f"{task.name}: predictions of the part {examples.part} cannot be submitted, only of test")
+        raise InvalidTask(f"{task.name}: only predictions of the part test can be submitted, not of {examples.part}")
     if len(examples) != form.rows:
         raise InvalidTask(f"{task.name}: {len(examples)} predictions, the official test set has {form.rows} rows")
     return form

@@ -1,8 +1,8 @@
-"""Training batches by token budget: where they come from, how they are cut, and how to go on exactly where one was.
+"""Padding, batches by length, and training batches by token budget that resume exactly.
 
-A source hands out chunks of sequences. Within a chunk they are sorted by length and cut into batches of equal tokens,
-so that little of a batch is padding; the batches are then shuffled. A batch is what one optimiser step sees, whatever
-the number of processes and of accumulation steps: `parts` cuts it further. So every division of the work trains alike.
+A source yields chunks of sequences. Within a chunk they are sorted by length and cut into batches of equal tokens, so
+that little of a batch is padding; the batches are then shuffled. A batch is what one optimiser step sees, whatever the
+number of processes and accumulation steps: `parts` cuts it further, so the result does not depend on either.
 
 A position is the source's position at the start of a chunk and the number of batches done in it. It is plain JSON,
 and `batches` continues from it with exactly the batches that would have followed.

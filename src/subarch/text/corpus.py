@@ -194,8 +194,8 @@ def build(
     A folder already built from the same bytes, tokenizer and settings is opened as it is; one built from others is
     replaced. Files of a folder that are skipped are named in a warning and in `meta.read`. Of documents that differ
     only in case, punctuation and spacing, the first is kept. Sources are read in sorted order, so the order they are
-    given in changes nothing; reading stops with the document that reaches `max_tokens`. Which documents are held out
-    is a matter of hashes: see `hold_out`.
+    given in changes nothing; reading stops with the document that reaches `max_tokens`. Hashes decide which documents
+    are held out: see `hold_out`.
 
     Text is tokenised as text: a literal "[MASK]" in it does not become the special token.
 
@@ -227,12 +227,12 @@ def build(
 
 
 def hold_out(units: NDArray[np.uint64], sizes: NDArray[np.int64], fraction: float) -> NDArray[np.bool_]:
-    """Which documents are held out: (N,) bool from (N,) hashes and sizes in tokens; whole units, whatever the order.
+    """Which documents are held out: (N,) bool from the (N,) hashes of their units and their sizes in tokens.
 
-    A unit is what must stay together, by its hash. The units with a hash below `fraction` of the range are held out,
-    so that a document keeps its side when others come and go. Where that leaves a part without text or holds out
-    more than half (few units), the units are ranked by hash instead, those with over half of all tokens last, and
-    the first are taken until `fraction` of the tokens is reached.
+    Documents of one unit stay together. Units with a hash below `fraction` of the range are held out, so a document
+    keeps its side when others are added or removed. If that would leave a part empty or hold out more than half (few
+    units), units are taken in the order of their hashes, those with over half of all tokens last, until `fraction` of
+    the tokens is reached.
 
     Raises:
         InvalidCorpus: there is only one unit.
@@ -241,7 +241,7 @@ def hold_out(units: NDArray[np.uint64], sizes: NDArray[np.int64], fraction: floa
     if len(unique) < 2:
         raise InvalidCorpus(
             "there is only one document or group, so nothing can be held out; "
-            "give at least two groups, or leave groups out"
+            "give at least two groups, or remove the column of groups"
         )
     weight = np.bincount(member, weights=sizes)
     chosen = unique / 2.0**64 < fraction
