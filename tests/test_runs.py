@@ -72,7 +72,7 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
             RunFolder.create(path, configured(), resume=False)
 
 
-@pytest.mark.parametrize("content", ["1", '"2"', "null", "[1]"])
+@pytest.mark.parametrize("content", ["1", "3", '"2"', "null", "[2]"])
 def test_another_version_is_refused(run: RunFolder, content: str) -> None:
     (run.path / "format.json").write_text(content)
     for call in (RunFolder.open, lambda path: RunFolder.create(path, configured(), resume=True)):

@@ -12,6 +12,7 @@ folder says is applied or refused by name (`sentence.py`); its tokenizer has to 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from transformers.utils import logging
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.files import unreadable
 from subarch.run.inputs import Content, of_model
 from subarch.text.batches import by_length, pad
 
@@ -238,7 +240,7 @@ def resolve(source: str | Path) -> Path:
     Raises:
         InvalidTeacher: there is no such folder, or the hub does not have it.
     """
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))  # Path.expanduser() raises for a user without a home
     if folder.is_dir():
         return folder
     name = str(source)
@@ -277,7 +279,9 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
         raise InvalidTeacher(
-            f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
+            f"{folder}: {unreadable(error)}"
+            if unreadable(error)
+            else f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
             f"{type(error).__name__}: {error}"
         ) from error
     if missing := sorted(report["missing_keys"]):

@@ -14,6 +14,7 @@ from a shell; docs/plan.md applies it to the published run.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,7 +216,7 @@ def read_teacher(text: str) -> Known:
     Raises:
         InvalidTeacher: neither, or a folder whose config.json is not that of a BERT or RoBERTa model.
     """
-    folder = Path(text).expanduser()
+    folder = Path(os.path.expanduser(text))
     if not folder.is_dir():
         try:
             return Known(Architecture.parse(text), None, has_head=True, folder=None)

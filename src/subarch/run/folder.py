@@ -42,6 +42,7 @@ Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
 FORMAT = 2
+"""Raised whenever an artifact changes; 2 records what was read (`inputs`)."""
 
 
 class RunFolder:
