@@ -36,7 +36,7 @@ def test_from_a_teacher_and_text_to_an_exported_file(tmp_path: Path, monkeypatch
     assert trained.architecture == selection.winner.architecture
     assert subarch.pretrain(run) == trained  # finished: the same call returns it
 
-    file = subarch.export(run, max_length=8)
+    file = subarch.export(run)
     assert (run / "exported" / "onnx" / "onnx" / "model.onnx").is_file()
     assert file.likeness["sentence_embedding"].worst_cosine > 0.999
 
@@ -44,7 +44,9 @@ def test_from_a_teacher_and_text_to_an_exported_file(tmp_path: Path, monkeypatch
     rows = [{"text": example.texts[0], "label": LABELS[int(example.label or 0)]} for example in topics(60)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     found = subarch.finetune(run, task="topics", data=data, first="text", seeds=[0], epochs=1, learning_rate=[1e-3])
-    assert found.heldout.scores.keys() == subarch.evaluate(run / "finetuned" / "topics", "held-out").scores.metrics.keys()  # type: ignore[union-attr]
+    assert (
+        found.heldout.scores.keys() == subarch.evaluate(run / "finetuned" / "topics", "held-out").scores.metrics.keys()
+    )  # type: ignore[union-attr]
 
 
 def test_wrong_options_are_named(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@
     0.993
 
 `**options` are the other options of the command, with underscores (`subarch extract --help`, or the fields of
-`ExtractConfig` and its like); `config` is a YAML file with the same keys, which options override. Results are the records
-of `subarch.run.records`. All functions raise `SubarchError` and its subclasses, see `subarch.errors`.
+`ExtractConfig` and its like); `config` is a YAML file with the same keys, which options override. Results are the
+records of `subarch.run.records`. All functions raise `SubarchError` and its subclasses, see `subarch.errors`.
 
 Importing this module loads no torch: a stage is imported when it runs, after its options were found to be valid.
 """
@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from subarch.errors import InvalidConfig
-from subarch.export.config import ExportConfig
+from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.finetuning.config import FinetuneConfig
 from subarch.latency.config import BenchConfig

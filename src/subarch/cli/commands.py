@@ -17,7 +17,7 @@ import rich_click as click
 
 from subarch import api
 from subarch.cli.options import Answer, Progress, answering, errors, options_of
-from subarch.export.config import ExportConfig
+from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.finetuning.config import EXAMINED, FinetuneConfig
 from subarch.latency.config import BenchConfig

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch.export.config import RuntimeName
+from subarch.exporting.config import RuntimeName
 from subarch.run.configuration import File, Number, Text
 
 # What may be asked of a finished run again, without training

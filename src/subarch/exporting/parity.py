@@ -32,10 +32,10 @@ from scipy.special import softmax
 from torch import Tensor
 
 from subarch.errors import InvalidTask
-from subarch.export.config import ExportConfig
-from subarch.export.graph import Exportable
-from subarch.export.runtimes import Session
-from subarch.export.text import Batch
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.graph import Exportable
+from subarch.exporting.runtimes import Session
+from subarch.exporting.text import Batch
 from subarch.models.heads import columns_of, encode, labels_of, logits_of, tokenizer_for
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
