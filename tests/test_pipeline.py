@@ -278,7 +278,7 @@ def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
         os.killpg(process.pid, SIGINT)  # as a terminal does
         assert process.wait(600) == 130
     said = (tmp_path / "said").read_text()
-    assert f"go on with: subarch extract --run {run} --resume" in " ".join(said.split())
+    assert f"continue with: subarch extract --run {run} --resume" in " ".join(said.split())
     assert "Traceback" not in said
     assert len(workers) >= 2
     assert psutil.wait_procs(workers, timeout=10)[1] == []
@@ -365,7 +365,7 @@ def test_a_death_after_any_write_changes_nothing(
             extract(config, run, resume=(run / "config.yaml").is_file())
             break
         assert len(died) == attempt + 1
-    written = ["format", "environment", "space", "basis", "study", "selection", "conclusion"]
+    written = ["format", "extraction.inputs", "environment", "space", "basis", "study", "selection", "conclusion"]
     expected = {"config.yaml", "weights", "trial", "selected", "report.html", *(f"{name}.json" for name in written)}
     assert set(died) == expected
     assert decided(run) == decided(small)

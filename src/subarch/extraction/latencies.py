@@ -19,10 +19,8 @@ resumed run trains the same candidates; those that were measured later stand bes
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +31,14 @@ from subarch.export.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, latency_limit
 from subarch.extraction.workbench import blueprint_of, recipe_of
-from subarch.latency.cache import LatencyCache
+from subarch.latency.cache import LatencyCache, conditions
 from subarch.latency.measuring import TEACHER, Candidates, Stopwatch
 from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
 from subarch.models.teacher import usable_positions
 from subarch.numbers.space import Costs, SearchSpace
 from subarch.run.folder import RunFolder
-from subarch.run.machine import VARIABLES, machine, usable_cores, versions
+from subarch.run.machine import machine, usable_cores
 from subarch.run.progress import Report
 from subarch.run.records import Basis, Latencies, LatencyFit, LatencySettings, Machine, Measured, Predicted
 from subarch.text.corpus import Corpus
@@ -54,13 +52,6 @@ MOST_MEASURED = 2_000
 
 DESIGN = 36
 """Candidates that the model is fitted to at first."""
-
-PACKAGES = {
-    "torch": ("torch", "transformers"),
-    "onnx": ("subarch", "torch", "transformers", "onnx", "onnxruntime"),
-    "openvino": ("subarch", "torch", "transformers", "onnx", "openvino", "nncf"),
-}
-"""Whose version can change a latency: what runs, and what writes the file that is run."""
 
 
 def measure_latencies(
@@ -84,7 +75,7 @@ def measure_latencies(
     if not remeasure and run.has(Latencies, name) and (known := run.read(Latencies, name)).settings == settings:
         return known
     start = time.perf_counter()
-    cache = LatencyCache(_conditions(settings, basis))
+    cache = _cache(settings, basis)
     if remeasure:
         cache.clear()
     stopwatch = _stopwatch(config, settings, basis, cache, report)
@@ -119,7 +110,7 @@ def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[st
         return latencies
     start, confirmed = time.perf_counter(), dict(latencies.confirmed or {})
     figures: dict[str, Measured | Predicted] = {**latencies.candidates, **confirmed}
-    stopwatch = _stopwatch(config, settings, basis, LatencyCache(_conditions(settings, basis)), report)
+    stopwatch = _stopwatch(config, settings, basis, _cache(settings, basis), report)
     names, before = _names(question.costs), len(confirmed)
     others = question.costs.parameters / (objective.max_parameters or np.inf)
     while True:
@@ -265,17 +256,6 @@ def _lengths(settings: LatencySettings) -> list[int]:
     return [settings.length] if isinstance(settings.length, int) else list(settings.length)
 
 
-def _conditions(settings: LatencySettings, basis: Basis) -> dict[str, Any]:
-    """All that a latency depends on beside the architecture, which the cache files it under."""
-    found = versions()
-    return {
-        "runtime": settings.runtime,
-        "batch": settings.batch,
-        "lengths": _lengths(settings),
-        "threads": settings.threads,
-        "machine": machine(),
-        "versions": {name: found.get(name) for name in PACKAGES[parse_runtime(settings.runtime)[0]]},
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
-        "blueprint": basis.blueprint.model_dump(),
-        "normalize": basis.recipe.normalize,
-    }
+def _cache(settings: LatencySettings, basis: Basis) -> LatencyCache:
+    given = settings.runtime, settings.threads, settings.batch, _lengths(settings)
+    return LatencyCache(conditions(*given, blueprint=basis.blueprint.model_dump(), normalize=basis.recipe.normalize))

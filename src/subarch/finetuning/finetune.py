@@ -55,8 +55,7 @@ from subarch.run.records import (
     TaskData,
     TaskTeacher,
 )
-from subarch.show.card import write_card
-from subarch.show.finetuned_card import facts_of
+from subarch.show.card import facts_of, write_card
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.division import Parts, parts_of
 from subarch.tasks.metrics import primary
@@ -509,7 +508,7 @@ def _finish(
     )
     left.write(result)
     left.write(inputs)
-    write_card(partial, facts_of(fits.model, parts.heldout, result.to_dict()))
+    write_card(partial, facts_of(fits.model, parts.heldout, result))
     if found.record:
         left.write(found.record)
     leave(partial, parts.heldout, outputs[shown[0]], assessed, command)

@@ -5,7 +5,7 @@ is stored under its conditions, everything that it depends on besides the archit
 threads, batch, lengths, what candidates are built of. Each is written as soon as it is known, so that a measurement
 that is killed can continue. A damaged or unwritable cache costs a warning and the time to measure again.
 
-    >>> cache = LatencyCache({"runtime": "onnx-int8", "threads": 2, "batch": 1, "lengths": [32], "machine": machine()})
+    >>> cache = LatencyCache(conditions("onnx-int8", threads=2, batch=1, lengths=[32], blueprint={...}))
     >>> cache.add({"2-12-384-512": Measured(median_ms=0.93, ...)})
     >>> cache.read()["2-12-384-512"].median_ms
     0.93
@@ -24,7 +24,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from subarch.export.config import parse_runtime
+from subarch.run.machine import VARIABLES, machine, versions
 from subarch.run.records import Measured
+
+PACKAGES = {
+    "torch": ("torch", "transformers"),
+    "onnx": ("subarch", "torch", "transformers", "onnx", "onnxruntime"),
+    "openvino": ("subarch", "torch", "transformers", "onnx", "openvino", "nncf"),
+}
+"""Packages by engine whose version can change a latency: those that run a file, and those that write it."""
 
 
 def cache_folder() -> Path:
@@ -41,6 +50,25 @@ def cache_folder() -> Path:
         return Path.home() / ".cache" / "subarch"
     except RuntimeError as error:
         raise OSError("the user has no home folder") from error
+
+
+def conditions(runtime: str, threads: int, batch: int, lengths: Sequence[int], **candidates: Any) -> dict[str, Any]:
+    """Everything that a latency depends on besides the architecture.
+
+    Args:
+        candidates: what candidates are built of, as JSON.
+    """
+    found = versions()
+    return {
+        "runtime": runtime,
+        "batch": batch,
+        "lengths": list(lengths),
+        "threads": threads,
+        "machine": machine(),
+        "versions": {name: found.get(name) for name in PACKAGES[parse_runtime(runtime)[0]]},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        **candidates,
+    }
 
 
 class LatencyCache:

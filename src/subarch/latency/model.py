@@ -1,11 +1,10 @@
-"""A model of latency: measured on a few dozen candidates, it predicts the others, and says how far it is off.
+"""A model of latency: fitted to a few dozen measured candidates, it predicts the others and estimates its own error.
 
-A forward pass is a sum of parts, each of which grows with the shape in a known way: matrix products, attention, what is
-done to each number between them, the start of each operation, and reading weights that the caches no longer hold. How
-much each part costs is the machine's and the runtime's business, so it is fitted: non-negative least squares of the
-relative error, since no part takes negative time and 10 % matter as much at 0.2 ms as at 20 ms. Batch and lengths are
-fixed throughout a search and therefore no terms: they scale the coefficients. What else was tried is in
-docs/latency.md.
+A forward pass is a sum of parts, each of which grows with the architecture in a known way: matrix products, attention,
+elementwise operations, the start of each operation, and reading weights that the caches no longer hold. How much each
+part costs depends on the machine and the runtime, so it is fitted: non-negative least squares of the relative error,
+since no part takes negative time and 10 % matter as much at 0.2 ms as at 20 ms. Batch and lengths are fixed throughout
+a search and therefore no terms: they scale the coefficients. docs/latency.md lists the alternatives that were tried.
 
     >>> model = fit(table[rows], milliseconds, output=384)
     >>> model.predict(table), model.median_error, model.p90_error
@@ -25,9 +24,9 @@ Table = NDArray[np.int64]
 """(N, 4) candidates ⟨D, A, H, I⟩, as in `space.Costs`."""
 
 TERMS = ("call", "H", "projection", "D", "D·A", "D·H", "D·I", "D·H²", "D·H·I", "D²", "weights^1.5")
-"""What a pass is a sum of: a fixed part, embeddings, the map to the output width, per layer a fixed part, one per head,
-what is done to each hidden and each intermediate number (attention's products are among the former), the products with
-weights; and two that grow faster than the work, as caches overflow."""
+"""The parts: a fixed one, embeddings, the map to the output width; per layer a fixed one, one per head, elementwise
+operations of hidden (with attention's products) and of intermediate width, products with weights; and two that grow
+faster than the number of operations, as caches overflow."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class LatencyModel:
     """Milliseconds of a pass, a non-negative sum of `TERMS`.
 
     `median_error` and `p90_error` are the median and the 90th percentile of the relative error on measured candidates
-    that the model was not fitted to: each is left out in turn.
+    that the model was not fitted to: each is left out in turn (cross-validation).
     """
 
     coefficients: tuple[float, ...]
@@ -71,10 +70,10 @@ def fit(table: Table, milliseconds: Floats, output: int) -> LatencyModel:
 
 
 def spread(table: Table, count: int) -> list[int]:
-    """Rows of candidates that represent the space, in the order in which they are best measured.
+    """Rows of candidates that represent the space, in the order to measure them.
 
-    The largest and the smallest come first; then, in turn, the candidate furthest from all chosen so far, along the
-    axes ⟨D, A, H, I⟩ by the ranks of their values: first the corners, later what lies between them.
+    The largest and the smallest come first; then, in turn, the candidate that is furthest from all chosen so far, in
+    the ranks of its ⟨D, A, H, I⟩: first the corners, later those between them.
     """
     ranks = np.column_stack([np.unique(column, return_inverse=True)[1] for column in table.T]).astype(np.float64)
     ranks /= np.maximum(1, ranks.max(0))
