@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import copy
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from subarch import Inputs, SearchSpace
-from subarch.show import RunData, SearchData, render
+from subarch.run.records import Agora, Bench, Evaluation, Machine, OrderRow, Parity, Pretraining, Selection, TrialRow
+from subarch.show.data import FineTuned, RunData, Search
+from subarch.show.page import render as render_page
 
 INPUTS = Inputs(vocabulary=30522, positions=512, token_types=2, output=384)
 LENGTH, EPSILON = 128, 3
+SCHEDULE = {"steps": 400, "student_seconds": 0.4, "teacher_seconds": 0.2, "cached": False, "maskings": 0}
+SCHEDULE |= {"sentence": "the teacher at every step takes 1.4 min: at every step"}
 STEPS = (1, 5, 10, 20, 40, 60, 80, 100)
 THETA = ({"learning_rate": 3e-4, "batch_size": 64}, {"learning_rate": 1e-3, "batch_size": 64})
 LIMIT_MS = 4.1
@@ -29,7 +34,68 @@ HOSTILE = (
 )
 
 
-def example() -> SearchData:
+MACHINE: dict[str, Any] = {"processor": "x86-64, AVX-512", "instruction_set": "x86_64", "features": ["avx2"]}
+MACHINE |= {"cores": {"logical": 2, "physical": 2, "usable": 2}, "memory_gib": 23.5, "system": "Linux"}
+
+
+@dataclass
+class Raw:
+    """What a run folder holds, as plain data that a test can change; `run` makes the records of it."""
+
+    name: str
+    command: str
+    selection: dict[str, Any] | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    order: list[dict[str, Any]] = field(default_factory=list)
+    config: dict[str, Any] = field(default_factory=dict)
+    pretraining: dict[str, Any] | None = None
+    comparison: list[dict[str, Any]] | None = None
+    bench: dict[str, Any] | None = None
+    finetuning: list[dict[str, Any]] = field(default_factory=list)
+    exports: list[dict[str, Any]] = field(default_factory=list)
+    machine: dict[str, Any] = field(default_factory=lambda: copy.deepcopy(MACHINE))
+    versions: dict[str, str] = field(default_factory=lambda: {"python": "3.11.7"})
+
+    def run(self) -> RunData:
+        """The records."""
+        return RunData(
+            name=self.name,
+            command=self.command,
+            machine=Machine.model_validate(self.machine),
+            versions=self.versions,
+            search=self.search() if self.selection else None,
+            pretraining=Pretraining.model_validate(self.pretraining) if self.pretraining else None,
+            finetuning=[FineTuned(**item) for item in self.finetuned()],
+            exports=[Parity.model_validate(item) for item in self.exports],
+            bench=Bench.model_validate(self.bench) if self.bench else None,
+            comparison=self.comparison,
+        )
+
+    def search(self) -> Search:
+        return Search(
+            selection=Selection.model_validate(self.selection),
+            trials=tuple(TrialRow.model_validate(trial) for trial in self.trials),
+            order=tuple(OrderRow.model_validate(row) for row in self.order),
+            config=self.config,
+        )
+
+    def finetuned(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": item["name"],
+                "evaluations": tuple(Evaluation.model_validate(one) for one in item["evaluations"]),
+                "agora": Agora.model_validate(item["agora"]) if item["agora"] else None,
+            }
+            for item in self.finetuning
+        ]
+
+
+def render(raw: Raw) -> str:
+    """The page of plain data."""
+    return render_page(raw.run())
+
+
+def example() -> Raw:
     """A search that selected a candidate under a latency limit and trained it in full; two trials failed."""
     costs = SearchSpace.load("demo").costs(INPUTS, LENGTH)
     rows, trials, order = [], [], []
@@ -38,7 +104,7 @@ def example() -> SearchData:
         shape = costs.architecture(index)
         parameters, operations = shape.parameters(INPUTS), int(costs.operations[index])
         entry: dict[str, Any] = {"architecture": str(shape), "parameters": parameters.total, "cost": operations}
-        entry |= {"trained": False, "grid": index % EPSILON == 0, "error": None, "w": None}
+        entry |= {"trained": False, "grid": index % EPSILON == 0, "cost_predicted": False, "error": None, "w": None}
         order.append(entry)
         if index % EPSILON and index not in (7, 19):
             continue
@@ -54,7 +120,7 @@ def example() -> SearchData:
                 "seed": 0,
             }
             trial |= {"steps": 100, "state": "complete", "reason": None, "error": curve[-1][1], "curve": curve}
-            trials.append(trial | {"seconds": curve[-1][2]})
+            trials.append(trial | {"seconds": curve[-1][2], "threads": 1})
         latency = 0.06 + operations / 88e6 + 0.21 * shape.depth
         w = (1 - parameters.total / top_parameters) * (1 - operations / top_operations) / final
         row: dict[str, Any] = {"architecture": str(shape), "parameters": parameters.total, "operations": operations}
@@ -64,7 +130,11 @@ def example() -> SearchData:
             "error": final,
             "error_kind": "embedding",
         }
-        row |= {"latency_iqr_ms": [latency * 0.97, latency * 1.05], "hyperparameters": THETA[0]}
+        row |= {
+            "latency_iqr_ms": [latency * 0.97, latency * 1.05],
+            "latency_predicted": False,
+            "hyperparameters": THETA[0],
+        }
         rows.append(row | {"trial": len(trials) - 2, "w": w})
         entry |= {"trained": True, "error": final, "w": w}
 
@@ -81,11 +151,16 @@ def example() -> SearchData:
             "hyperparameters": {"learning_rate": 0.1, "batch_size": 64},
         }
         trials.append(
-            trial
-            | {"seed": 0, "steps": 100, "curve": [[1, 0.9, 0.1], [40, float("nan"), 4.8]], "seconds": 4.8, **failed}
+            trial | {"seed": 0, "steps": 100, "curve": [[1, 0.9, 0.1]], "seconds": 4.8, "threads": 1, **failed}
         )
 
-    teacher = {"name": "all-MiniLM-L6-v2", "parameters": 22_713_216, "latency_ms": 12.3, "operations": 1_434_451_968}
+    teacher = {
+        "name": "all-MiniLM-L6-v2",
+        "architecture": "6-12-384-1536",
+        "parameters": 22_713_216,
+        "latency_ms": 12.3,
+        "operations": 1_434_451_968,
+    }
     selection: dict[str, Any] = {
         "version": 1,
         "objective": {
@@ -102,12 +177,13 @@ def example() -> SearchData:
         "frontier": frontier,
         "candidates": rows,
         "strategy": {"name": "fptas", "epsilon": EPSILON, "steps": 100, "hyperparameters": list(THETA)},
-        "gap": {"bound": 3.61, "best": 3.22, "absolute": 0.39, "architecture": "1-12-192-512"},
+        "gap": {"bound": 3.61, "best": 3.22, "absolute": 0.39, "violations": 0, "architecture": "1-12-192-512"},
         "gap_sentence": "If cost orders error, no skipped candidate has W above 3.61; the best has 3.22.",
         "certificate": None,
         "maximum_point": str(costs.maximum_point),
         "teacher": teacher,
         "cost_kind": "latency",
+        "latency": None,
         "seeds": [0],
         "ledger": [
             {"what": "reading the corpus", "seconds": 21.4},
@@ -143,14 +219,13 @@ def example() -> SearchData:
         compared("4-12-312-1200", 0.2411, 0.871, 6.02, 14_350_248),
         compared("2-2-128-512", 0.4102, 0.755, 0.81, 4_385_920),
     ]
-    return SearchData(
+    return Raw(
         name="demo",
         command="subarch extract --space demo --corpus docstrings --epsilon 3 --max-latency-ms 4.1 --seed 0",
         selection=selection,
         trials=trials,
         order=order,
         config={"space": "demo", "search": {"strategy": "fptas", "epsilon": 3, "steps": 100}, "seed": 0} | TEXT,
-        environment={"python": "3.11.7", "machine": {"processor": "x86-64, AVX-512", "cores": 2, "threads": 2}},
         comparison=comparison,
         pretraining=pretraining(winner),
     )
@@ -174,10 +249,18 @@ def pretraining(row: dict[str, Any]) -> dict[str, Any]:
         "config": {"architecture": row["architecture"], "minutes": 4.0} | TEXT,
         "started": "the search's own training of it",
         "losses": {"embedding": 1.0, "relations": 0.5},
-        "schedule": {"steps": 400, "sentence": "the teacher at every step takes 1.4 min: at every step"},
+        "schedule": {
+            "steps": 400,
+            "student_seconds": 0.4,
+            "teacher_seconds": 0.2,
+            "cached": False,
+            "maskings": 0,
+            "sentence": "the teacher at every step takes 1.4 min: at every step",
+        },
         "steps": 400,
         "seconds": 242.0,
         "tokens": 801_234,
+        "max_length": 64,
         "padding": 0.0213,
         "tokens_per_second": 801_234 / 242,
         "curve": curve,
@@ -189,41 +272,44 @@ def pretraining(row: dict[str, Any]) -> dict[str, Any]:
             "length": 32,
             "threads": 2,
             "runtime": "torch",
-            "student": {"median_ms": 3.1, "q1_ms": 3.0, "q3_ms": 3.3, "passes": 20},
-            "teacher": {"median_ms": 12.4, "q1_ms": 12.2, "q3_ms": 12.9, "passes": 20},
+            "student": {"median_ms": 3.1, "q1_ms": 3.0, "q3_ms": 3.3, "p95_ms": 3.5, "passes": 20},
+            "teacher": {"median_ms": 12.4, "q1_ms": 12.2, "q3_ms": 12.9, "p95_ms": 13.4, "passes": 20},
         },
-        "machine": {"processor": "x86-64, AVX-512"},
+        "machine": MACHINE,
         "versions": {"python": "3.11.7"},
     }
 
 
-def pretrained(run: RunData | None = None) -> RunData:
+def pretrained(run: Raw | None = None) -> Raw:
     """A pretraining alone, that of the example or of another run."""
     run = run or example()
-    return RunData(
+    return Raw(
         name=run.name,
         command="subarch pretrain runs/again --config runs/first/pretrain.yaml",
-        config=run.pretraining["config"],
-        environment=run.environment,
-        comparison=None,
         pretraining=run.pretraining,
+        machine=run.machine,
+        versions=run.versions,
     )
 
 
-def infeasible() -> SearchData:
+def infeasible() -> Raw:
     """The same search under a limit that no candidate meets."""
     run = copy.deepcopy(example())
     rows = run.selection["candidates"]
     nearest = min(rows, key=lambda row: row["latency_ms"])
     run.selection["objective"]["max_latency_ms"] = 0.01
     run.selection.update(outcome="infeasible", winner=None)
-    run.selection["nearest"] = {"row": nearest, "limits": {"max_latency_ms": nearest["latency_ms"]}}
+    run.selection["nearest"] = {
+        "row": nearest,
+        "limits": {"max_latency_ms": nearest["latency_ms"]},
+        "sentence": "nearest",
+    }
     for row in rows:
         row["reason"] = f"latency {row['latency_ms']:.2f} ms is above the limit of 0.01 ms"
     return run
 
 
-def hostile() -> SearchData:
+def hostile() -> Raw:
     """The example with every free string replaced by one that tries to break out of its place."""
     taken = iter(range(10**6))
 
@@ -263,21 +349,21 @@ def hostile() -> SearchData:
     selection = rename(selection)
     for part in (selection["winner"], *selection["candidates"]):
         part["error_kind"] = HOSTILE[0]
-        part["hyperparameters"] = {HOSTILE[1]: HOSTILE[5]}
     selection["teacher"]["name"] = HOSTILE[0]
     trained = rename(poison(run.pretraining))
     trained["losses"] = {HOSTILE[0]: 1.0, HOSTILE[3]: 0.5}
     for point in trained["heldout"]:
         point |= {HOSTILE[0]: point["embedding"], HOSTILE[3]: point["relations"]}
     trained["config"] = {HOSTILE[1]: HOSTILE[2]}
-    return SearchData(
+    return Raw(
         name=HOSTILE[1],
         command=HOSTILE[2] + "\udce9",
         selection=selection,
         trials=rename(poison(run.trials)),
         order=rename(run.order),
         config={HOSTILE[0]: HOSTILE[1]},
-        environment={HOSTILE[3]: {HOSTILE[5]: HOSTILE[4]}},
+        machine=MACHINE | {"processor": HOSTILE[5], "system": HOSTILE[3]},
+        versions={HOSTILE[4]: HOSTILE[3]},
         comparison=[{HOSTILE[0]: HOSTILE[1], HOSTILE[4]: 1.5}],
         pretraining=trained,
     )

@@ -15,7 +15,8 @@ from transformers import pipeline
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune
 from subarch.run.configuration import load
-from subarch.show.finetuned_card import facts_of
+from subarch.run.records import AgoraSummary, Metrics
+from subarch.show.card import facts_of
 from subarch.tasks import Examples
 from subarch.tasks.division import parts_of
 from tasks_tiny import LABELS, pairs, prices, quizzes, topics
@@ -128,7 +129,8 @@ def test_a_teacher_is_named_with_its_scores_and_its_licence(
     ours, theirs = result["heldout"]["scores"]["accuracy"], result["teacher"]["heldout"]["accuracy"]
     assert f"| accuracy | {ours:.4g} | {theirs:.4g} | 0.3333 |" in body
     assert "Trained with one seed" in body
-    facts = facts_of(model, parts_of(config).heldout, result | {"teacher": result["teacher"] | {"objection": "bad"}})
+    doubted = Metrics.model_validate(result | {"teacher": result["teacher"] | {"objection": "bad"}})
+    facts = facts_of(model, parts_of(config).heldout, doubted)
     assert "Its teacher was not adequate: bad." in facts["limits"]
 
 
@@ -136,9 +138,11 @@ def test_how_agora_went_is_told(plain: tuple[Path, FinetuneConfig, dict[str, Any
     _, config, result = plain
     heldout = parts_of(config).heldout
     told = {"iterations": 3, "pruning": "halving", "stopped": "one setting is left", "examples": 30}
-    facts = facts_of(model, heldout, result | {"agora": told})
+    plainly = Metrics.model_validate(result)
+    grown = plainly.model_copy(update={"agora": AgoraSummary.model_construct(**told)})
+    facts = facts_of(model, heldout, grown)
     assert facts["agora"]["examples"] == "30, of them 6 made, labelled by the teacher"
-    assert facts_of(model, heldout, result)["agora"] is None
+    assert facts_of(model, heldout, plainly)["agora"] is None
 
 
 @pytest.mark.parametrize("kind", MADE)

@@ -16,12 +16,15 @@ from typing import Any
 import pytest
 
 import report_fixture
-from subarch.show import figures, formats, pretraining, render, tables
+from report_fixture import render
+from subarch.run.records import Pretraining
+from subarch.show import formats, pretraining, search, tables
 from subarch.show.axes import label
 
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]
 TRAINED: Any = EXAMPLE.pretraining
+SEARCH = EXAMPLE.search()
 
 
 class Page(HTMLParser):
@@ -204,7 +207,7 @@ def test_a_pretraining_without_a_teacher() -> None:
 
 
 def test_every_loss_is_drawn_as_recorded_and_hovered_with_step_and_time() -> None:
-    figure = pretraining.losses(EXAMPLE, TRAINED)
+    figure = losses(TRAINED)
     traces = {trace["name"]: trace for trace in figure["data"]}
     keys = {"Held-out embedding": "embedding", "Held-out relations": "relations", "Held-out, weighted sum": "loss"}
     assert set(traces) == {"Training", *keys}
@@ -223,7 +226,9 @@ def test_every_loss_is_drawn_as_recorded_and_hovered_with_step_and_time() -> Non
 
 def test_the_searchs_error_is_a_line_where_it_is_the_same_quantity() -> None:
     def line(run: Any, **changes: Any) -> Any:
-        layout = pretraining.losses(run, TRAINED | changes)["layout"]
+        layout = pretraining.losses(
+            run.search() if run.selection else None, Pretraining.model_validate(TRAINED | changes)
+        )["layout"]
         return [shape["y0"] for shape in layout.get("shapes", [])]
 
     assert line(EXAMPLE) == [WINNER["error"]]
@@ -242,8 +247,8 @@ def test_the_searchs_error_is_a_line_where_it_is_the_same_quantity() -> None:
 
 def test_losses_that_span_much_are_logarithmic() -> None:
     small = [point | {"relations": point["relations"] / 1000} for point in TRAINED["heldout"]]
-    assert pretraining.losses(EXAMPLE, TRAINED | {"heldout": small})["layout"]["yaxis"]["type"] == "log"
-    assert "type" not in pretraining.losses(EXAMPLE, TRAINED)["layout"]["yaxis"]
+    assert losses(TRAINED | {"heldout": small})["layout"]["yaxis"]["type"] == "log"
+    assert "type" not in losses(TRAINED)["layout"]["yaxis"]
 
 
 def test_scripts_are_the_only_ones_the_policy_allows(page: Page) -> None:
@@ -259,7 +264,16 @@ def test_scripts_are_the_only_ones_the_policy_allows(page: Page) -> None:
 
 def test_nothing_is_loaded_from_anywhere(page: Page) -> None:
     loading = [(tag, item) for tag, item in page.tags if {"src", "href", "srcset", "action", "data"} & set(item)]
-    assert loading == [("link", {"rel": "icon", "href": "data:,"})]
+    outside = [(tag, item) for tag, item in loading if not str(item.get("href", "")).startswith("#")]
+    assert outside == [("link", {"rel": "icon", "href": "data:,"})]
+
+
+def test_the_page_opens_with_what_the_user_got_and_every_entry_of_the_contents_leads_somewhere(page: Page) -> None:
+    assert page.text.index("What you got") < page.text.index("Down and to the left is better")
+    places = {item["id"] for _, item in page.tags if "id" in item}
+    links = [str(item["href"])[1:] for item in page.all("a")]
+    assert len(links) > 8
+    assert set(links) <= places
 
 
 @pytest.mark.parametrize("page_of", [lambda run: run, report_fixture.pretrained], ids=["search", "pretraining"])
@@ -293,7 +307,7 @@ def test_label_is_undone_by_reading_entities() -> None:
 
 
 def test_the_trade_off_line_lies_on_or_below_every_candidate() -> None:
-    line = figures.trade_off(EXAMPLE.selection["candidates"], "latency_ms")
+    line = search.trade_off(SEARCH.selection.candidates, SEARCH.selection)
     steps = list(zip(line["x"], line["y"], strict=True))
     for row in EXAMPLE.selection["candidates"]:
         assert min(y for x, y in steps if x <= row["latency_ms"]) <= row["error"]
@@ -301,7 +315,7 @@ def test_the_trade_off_line_lies_on_or_below_every_candidate() -> None:
 
 
 def test_frontier_shows_each_candidate_once_with_area_proportional_to_parameters() -> None:
-    data = figures.frontier(EXAMPLE)["data"]
+    data = search.frontier(SEARCH)["data"]
     traces = [trace for trace in data if "markers" in trace["mode"] and trace["hoverinfo"] == "skip"]
     points = [(x, y) for trace in traces for x, y in zip(trace["x"], trace["y"], strict=True)]
     rows = EXAMPLE.selection["candidates"]
@@ -313,7 +327,7 @@ def test_frontier_shows_each_candidate_once_with_area_proportional_to_parameters
 
 
 def test_w_plot_places_every_candidate_of_the_space_at_its_rank() -> None:
-    traces = {trace["name"]: trace for trace in figures.scalarisation(EXAMPLE)["data"]}
+    traces = {trace["name"]: trace for trace in search.scalarisation(SEARCH)["data"]}
     grid = {rank for rank, row in enumerate(EXAMPLE.order, start=1) if row["grid"]}
     assert set(traces["Trained, on the ε-grid"]["x"]) == grid
     assert set(traces["Trained, off the grid"]["x"]) == {8, 20}
@@ -322,7 +336,7 @@ def test_w_plot_places_every_candidate_of_the_space_at_its_rank() -> None:
 
 
 def test_curves_have_one_legend_entry_a_candidate_and_no_failed_trial() -> None:
-    traces = figures.curves(EXAMPLE)["data"]
+    traces = search.curves(SEARCH)["data"]
     assert len(traces) == sum(trial["state"] == "complete" for trial in EXAMPLE.trials)
     entries = [trace["name"] for trace in traces if trace["showlegend"]]
     assert len(entries) == len(set(entries)) == len(EXAMPLE.selection["candidates"])
@@ -331,7 +345,7 @@ def test_curves_have_one_legend_entry_a_candidate_and_no_failed_trial() -> None:
 @pytest.mark.parametrize(("last", "kind"), [(20, None), (1000, "log")])
 def test_curves_are_logarithmic_only_where_the_steps_span_much(last: int, kind: str | None) -> None:
     trial = EXAMPLE.trials[0] | {"curve": [[0, 0.9, 0.0], [1, 0.5, 0.1], [last, 0.2, 1.0]]}
-    figure = figures.curves(replace(EXAMPLE, trials=[trial]))
+    figure = search.curves(replace(EXAMPLE, trials=[trial]).search())
     assert figure["layout"]["xaxis"].get("type") == kind
     assert figure["data"][0]["x"] == ([1, last] if kind else [0, 1, last])  # a logarithm has no place for step 0
 
@@ -339,8 +353,8 @@ def test_curves_are_logarithmic_only_where_the_steps_span_much(last: int, kind: 
 def test_figures_are_figures_to_plotly() -> None:
     import plotly.graph_objects as go
 
-    drawn = (figures.frontier, figures.scalarisation, figures.curves, lambda run: pretraining.losses(run, TRAINED))
-    for figure in (draw(EXAMPLE) for draw in drawn):
+    drawn = [search.frontier(SEARCH), search.scalarisation(SEARCH), search.curves(SEARCH), losses(TRAINED)]
+    for figure in drawn:
         text = re.sub(r'"--[a-z-]+"', '"#123456"', json.dumps(figure))
         assert len(go.Figure(json.loads(text)).data) == len(figure["data"])  # refuses unknown properties
 
@@ -372,6 +386,10 @@ def test_columns_of_the_comparison_are_arbitrary_and_keep_their_order() -> None:
     assert [column.title for column in table.columns] == ["b", "a ms", "parameters"]
     texts = [[cell.text.replace(formats.SPACE, " ") for cell in row.cells] for row in table.rows]
     assert texts == [["1", "2.00", "–"], ["–", "–", "7.00 M"]]
+
+
+def losses(found: dict[str, Any], raw: report_fixture.Raw = EXAMPLE) -> dict[str, Any]:
+    return pretraining.losses(raw.search() if raw.selection else None, Pretraining.model_validate(found))
 
 
 def plots(page: Page) -> dict[str, Any]:

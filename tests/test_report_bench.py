@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from subarch.show import RunData, bench, render
+from report_fixture import MACHINE, Raw, render
+from subarch.run.records import Bench
+from subarch.show import bench
 
 SHAPES = {"teacher": (6, 10.0), "student": (2, 1.0)}
 RUNTIMES = {"torch": 1.0, "onnx": 0.5, "onnx-int8": 0.25}
@@ -39,6 +41,8 @@ def row(subject: str, runtime: str, batch: int, lengths: list[int]) -> dict[str,
 def example(*settings: tuple[int, list[int]]) -> dict[str, Any]:
     settings = settings or ((1, [32]), (1, [128]))
     return {
+        "version": 1,
+        "seconds": 60.0,
         "begun": "2026-11-22T18:00:00+00:00",
         "load_average": 0.1,
         "threads": 2,
@@ -48,28 +52,21 @@ def example(*settings: tuple[int, list[int]]) -> dict[str, Any]:
         "rows": [row(one, runtime, *setting) for one in SHAPES for runtime in RUNTIMES for setting in settings],
         "config": {"batch": [1]},
         "versions": {"python": "3.11"},
-        "machine": {"cores": {"usable": 2}},
+        "machine": MACHINE,
         "command": "subarch bench teacher student",
     }
 
 
 def page(found: dict[str, Any]) -> str:
-    environment = {name: found[name] for name in ("versions", "machine")}
-    return render(
-        RunData(
-            name="bench",
-            command=found["command"],
-            config=found["config"],
-            environment=environment,
-            comparison=None,
-            pretraining=None,
-            bench=found,
-        )
-    )
+    return render(Raw(name="bench", command=found["command"], bench=found))
+
+
+def record(found: dict[str, Any] | None = None, **changes: Any) -> Bench:
+    return Bench.model_validate((found or example()) | changes)
 
 
 def test_a_plot_for_each_batch_size_and_length() -> None:
-    plots = bench.plots(example())
+    plots = bench.plots(record(example()))
     assert list(plots) == ["plot-bench-0", "plot-bench-1"]
     for figure, factor in zip(plots.values(), (1, 4), strict=True):
         assert [trace["name"] for trace in figure["data"]] == list(RUNTIMES)
@@ -83,20 +80,20 @@ def test_a_plot_for_each_batch_size_and_length() -> None:
 
 
 def test_an_axis_over_orders_of_magnitude_is_logarithmic() -> None:
-    figure = bench.plots(example())["plot-bench-0"]
+    figure = bench.plots(record(example()))["plot-bench-0"]
     assert figure["layout"]["xaxis"]["type"] == "log"  # 0.225 to 12 ms
     found = example()
     found["rows"] = [one for one in found["rows"] if one["subject"] == "student"]
-    assert "type" not in bench.plots(found)["plot-bench-0"]["layout"]["xaxis"]
+    assert "type" not in bench.plots(record(found))["plot-bench-0"]["layout"]["xaxis"]
 
 
 def test_the_headline_names_the_fastest() -> None:
-    told = bench.headline(example()).replace("\N{NO-BREAK SPACE}", " ")
+    told = bench.headline(record(example())).replace("\N{NO-BREAK SPACE}", " ")
     assert told == "At batch 1 and 32 tokens the fastest is student in onnx-int8: 0.25 ms a forward pass."
 
 
 def test_the_table_has_every_figure() -> None:
-    table = bench.table(example())
+    table = bench.table(record(example()))
     assert len(table.rows) == 12
     texts = [cell.text.replace("\N{NO-BREAK SPACE}", " ") for cell in table.rows[0].cells]
     assert texts[:7] == ["teacher", "6-12-384-1536", "torch", "1", "32", "10.00", "15.00"]
@@ -107,30 +104,30 @@ def test_the_table_has_every_figure() -> None:
 
 def test_of_a_corpus_the_lengths_are_told() -> None:
     found = example((8, [4, 8, 84]))
-    table = bench.table(found)
+    table = bench.table(record(found))
     assert (table.rows[0].cells[4].text, table.rows[0].cells[4].exact) == ("32", "4 to 84 tokens")
-    assert dict(bench.words(found))["Tokens"].startswith("4, 8, 84: ")
-    assert "At batch 8 and 4 to 84 tokens" in bench.headline(found)
+    assert dict(bench.words(record(found)))["Tokens"].startswith("4, 8, 84: ")
+    assert "At batch 8 and 4 to 84 tokens" in bench.headline(record(found))
 
 
 def test_what_is_unknown_is_a_dash() -> None:
     found = example()
     for one in found["rows"]:
         one["peak_bytes"] = None
-    assert bench.table(found).rows[0].cells[9].text == "–"
-    assert bench.warnings(found | {"load_average": None}) == []
+    assert bench.table(record(found)).rows[0].cells[9].text == "–"
+    assert bench.warnings(record(found | {"load_average": None})) == []
 
 
 def test_a_busy_machine_is_told() -> None:
-    assert bench.warnings(example()) == []
-    (told,) = bench.warnings(example() | {"load_average": 1.4})
+    assert bench.warnings(record(example())) == []
+    (told,) = bench.warnings(record(example() | {"load_average": 1.4}))
     assert "load average 1.4 on 2 usable cores" in told
     assert "load average 1.4" in page(example() | {"load_average": 1.4})
 
 
 def test_several_processes_are_told() -> None:
-    assert dict(bench.words(example()))["Served by"] == "2 threads"
-    assert dict(bench.words(example() | {"processes": 4, "threads": 1}))["Served by"].startswith("4 processes")
+    assert dict(bench.words(record(example())))["Served by"] == "2 threads"
+    assert dict(bench.words(record(example() | {"processes": 4, "threads": 1})))["Served by"].startswith("4 processes")
 
 
 def test_the_page() -> None:

@@ -14,7 +14,8 @@ import pytest
 
 import report_fixture
 import test_report_finetuning as finetuned
-from subarch.show import RunData, formats, render
+from report_fixture import Raw, render
+from subarch.show import formats
 
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]
@@ -36,7 +37,7 @@ def browser() -> Iterator[Any]:
 
 
 @contextmanager
-def opened(browser: Any, folder: Path, run: RunData, **context: Any) -> Iterator[Any]:
+def opened(browser: Any, folder: Path, run: Raw, **context: Any) -> Iterator[Any]:
     """The report of a run in a fresh page; leaving asserts that nothing was complained of or asked for."""
     file = folder / "report.html"
     file.write_text(render(run), encoding="utf-8")

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 import report_fixture
+from report_fixture import Raw, render
 from subarch.evaluation.evaluate import assess
 from subarch.finetuning.agora import Training, _grown, _iteration
 from subarch.finetuning.neighbours import Point
-from subarch.run.records import AgoraPruned
-from subarch.show import RunData, finetuning, growth, render, tables
+from subarch.run.records import AgoraPruned, Confusion
+from subarch.show import finetuning, tables
+from subarch.show.data import FineTuned
 from subarch.show.tables import LONGEST
 from subarch.tasks import TASKS, Examples
 from subarch.tasks.examples import Example
@@ -64,7 +66,18 @@ def agora(dev: Examples) -> dict[str, Any]:
         _iteration(1, dev, [first, lost], first, wrong).model_copy(update=_grown(points, wrong) | more_facts),
         _iteration(2, more, [last], last, dev[:0]),
     ]
+    theta = {"learning_rate": 1e-4, "weight_decay": 0.0, "warm_up": 0.1, "batch_size": 8, "epochs": 2, "dropout": 0.1}
+    cost = {"trainings": 3, "points": 4, "examples_seen": 100}
     return {
+        "task": "rte",
+        "pruning": "common",
+        "thetas": [theta | {"seed": seed} for seed in range(3)],
+        "train": {"rows": 60, "hash": "a"},
+        "dev": {"rows": 60, "hash": "b"},
+        "about": {},
+        "objection": None,
+        "best": {"model": "m1", "theta": 1, "score": 0.75},
+        "cost": cost | {"training_seconds": 3.0, "points_seconds": 1.0, "labels_seconds": 1.0},
         "metric": "accuracy",
         "warning": "ℰ shaped the data",
         "stopped": "one set was left",
@@ -72,19 +85,16 @@ def agora(dev: Examples) -> dict[str, Any]:
     }
 
 
-def page_of(items: list[dict[str, Any]]) -> RunData:
-    return RunData(
-        name="rte",
-        command="subarch evaluate runs/rte --task rte",
-        config={},
-        environment={"machine": {"cores": 2}},
-        comparison=None,
-        pretraining=None,
-        finetuning=items,
-    )
+def page_of(items: list[dict[str, Any]]) -> Raw:
+    return Raw(name="rte", command="subarch evaluate runs/rte --task rte", finetuning=items)
+
+
+def models(items: list[dict[str, Any]]) -> list[FineTuned]:
+    return page_of(items).run().finetuning
 
 
 ITEMS = example()
+MODELS = models(ITEMS)
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +104,16 @@ def page() -> Page:
 
 def cells(table: tables.Table) -> list[list[str]]:
     return [[cell.text for cell in row.cells] for row in table.rows]
+
+
+def matrix(labels: list[str], counts: list[list[int]]) -> Confusion:
+    return Confusion.model_validate({"labels": labels, "counts": counts})
+
+
+def mistakes(item: int) -> tables.Table:
+    found = MODELS[item].evaluations[0]
+    assert found.mistakes is not None
+    return finetuning.mistakes(found.head, found.mistakes.shown)
 
 
 def test_headline_and_every_part(page: Page) -> None:
@@ -119,7 +139,7 @@ def test_headline_and_every_part(page: Page) -> None:
 
 
 def test_the_table_of_scores() -> None:
-    shown = finetuning.view(ITEMS)
+    shown = finetuning.view(MODELS)
     rows = cells(shown["scores"])
     first = ITEMS[0]["evaluations"][0]["scores"]["metrics"]["accuracy"]
     majority = ITEMS[0]["evaluations"][0]["statistics"]["majority_share"]
@@ -139,7 +159,7 @@ def test_the_table_of_scores() -> None:
 
 
 def test_the_figure_of_scores_has_intervals_a_rival_and_the_majority() -> None:
-    score, rival, majority = finetuning.scores(ITEMS)["data"]
+    score, rival, majority = finetuning.scores(MODELS)["data"]
     metric = ITEMS[0]["evaluations"][0]["scores"]["metrics"]["accuracy"]
     assert score["x"] == [metric["value"], ITEMS[1]["evaluations"][0]["scores"]["metrics"]["pearson"]["value"]]
     assert score["x"][0] - score["error_x"]["arrayminus"][0] == pytest.approx(metric["low"])
@@ -149,17 +169,17 @@ def test_the_figure_of_scores_has_intervals_a_rival_and_the_majority() -> None:
 
 
 def test_confusion_as_a_matrix_and_of_many_classes_as_a_list() -> None:
-    table = finetuning.confusion({"labels": ["yes", "no"], "counts": [[3, 1], [0, 0]]})
+    table = finetuning.confusion(matrix(["yes", "no"], [[3, 1], [0, 0]]))
     assert cells(table) == [["yes", "3", "1", "75\N{NO-BREAK SPACE}%"], ["no", "0", "0", "–"]]
     counts = np.eye(20, dtype=int) * 9
     counts[3, 4], counts[5, 2], counts[5, 6] = 2, 7, 2
-    table = finetuning.confusion({"labels": [f"c{n}" for n in range(20)], "counts": counts.tolist()})
+    table = finetuning.confusion(matrix([f"c{n}" for n in range(20)], counts.tolist()))
     assert cells(table) == [["c5", "c2", "7"], ["c3", "c4", "2"], ["c5", "c6", "2"]]
 
 
 def test_mistakes_show_long_texts_cut_and_confidence_where_there_is_one() -> None:
     found = ITEMS[0]["evaluations"][0]
-    table = finetuning.mistakes(found)
+    table = mistakes(0)
     mistake, row = found["mistakes"]["shown"][0], table.rows[0]
     assert [column.title for column in table.columns][1:3] == ["Text 1", "Text 2"]
     assert [cell.text for cell in row.cells] == [
@@ -167,11 +187,13 @@ def test_mistakes_show_long_texts_cut_and_confidence_where_there_is_one() -> Non
         f"{100 * mistake['confidence']:.3g}\N{NO-BREAK SPACE}%",
     ]  # fmt: skip
     assert row.cells[2].exact == LONG
-    assert "Confidence" not in [column.title for column in finetuning.mistakes(ITEMS[1]["evaluations"][0]).columns]
+    assert "Confidence" not in [column.title for column in mistakes(1).columns]
 
 
 def test_agora_iterations_and_points_beside_their_origins() -> None:
-    shown = growth.view(0, "rte", ITEMS[0]["agora"], ["entailment", "not_entailment"])
+    grown = MODELS[0].agora
+    assert grown is not None
+    shown = finetuning.agora_view(0, "rte", grown, ["entailment", "not_entailment"])
     assert cells(shown["iterations"]) == [
         ["1", "60", "2", "0.625", "4", "4", "3 copy, 1 known", "1"],
         ["2", "64", "1", "0.750", "0", "0", "–", "0"],
@@ -180,7 +202,7 @@ def test_agora_iterations_and_points_beside_their_origins() -> None:
     # the second text is the same, and left out
     assert points["The dog sat 1."][:2] == ["1", "The cat sat."]
     assert points["The dog sat 1."][4:] == ["not_entailment", "edited", "0.750"]
-    bars, line = growth.figure(ITEMS[0]["agora"])["data"]
+    bars, line = finetuning.agora_figure(grown)["data"]
     assert (bars["y"], line["y"]) == ([60, 64], [0.625, 0.75])
 
 
@@ -193,7 +215,6 @@ def test_all_unlabelled_is_said_and_nothing_is_plotted() -> None:
 
 def test_beside_a_search_the_search_keeps_the_headline() -> None:
     run = report_fixture.example()
-    both = type(run)(**{name: getattr(run, name) for name in run.__dataclass_fields__} | {"finetuning": ITEMS})
-    page = Page(render(both))
+    page = Page(render(replace(run, finetuning=ITEMS)))
     assert "was selected:" in page.text
     assert "Agora: rte" in page.text

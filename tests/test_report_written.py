@@ -15,8 +15,9 @@ from subarch.pipeline import pretrain, write_report
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
+from subarch.run.records import Pretraining
 
-TRAINED: Any = report_fixture.example().pretraining
+TRAINED = Pretraining.model_validate(report_fixture.example().pretraining)
 CONFIG = load(PretrainConfig, None, {"architecture": "2-2-8-16", "corpus": ["docs"], "steps": 400})
 
 
@@ -24,7 +25,7 @@ CONFIG = load(PretrainConfig, None, {"architecture": "2-2-8-16", "corpus": ["doc
 def trained(monkeypatch: pytest.MonkeyPatch) -> None:
     def train(run: Path, config: PretrainConfig, restart: bool, report: Any) -> Any:
         run.mkdir(exist_ok=True)
-        RunFolder(run).write("pretraining", TRAINED)
+        RunFolder(run).write(TRAINED)
         return TRAINED
 
     monkeypatch.setattr("subarch.pipeline.train", train)
@@ -34,7 +35,7 @@ def test_a_pretraining_in_a_new_folder_leaves_its_page(tmp_path: Path) -> None:
     run = tmp_path / "a run"
     assert pretrain(run, CONFIG) == TRAINED
     page = (run / "report.html").read_text()
-    assert f"{TRAINED['architecture']} was pretrained: 400 steps" in page
+    assert f"{TRAINED.architecture} was pretrained: 400 steps" in page
     assert f"subarch pretrain &#39;{run}-again&#39; --config &#39;{run}/pretrain.yaml&#39;" in page
     assert "subarch extract" not in page
     assert "versions.python" in page

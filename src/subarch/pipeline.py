@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
@@ -34,6 +33,8 @@ from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_bas
 from subarch.extraction.workers import Pool, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
+from subarch.latency.bench import bench as time_models
+from subarch.latency.config import BenchConfig
 from subarch.models.student import Student, hand_over, load_weights
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
@@ -46,7 +47,10 @@ from subarch.run.machine import environment, usable_cores
 from subarch.run.progress import Report, silent
 from subarch.run.records import (
     Basis,
+    Bench,
+    Comparison,
     Conclusion,
+    Environment,
     Latencies,
     Metrics,
     Parity,
@@ -55,7 +59,8 @@ from subarch.run.records import (
     Space,
     StudyName,
 )
-from subarch.show import RunData, SearchData, render
+from subarch.show.data import RunData, Search
+from subarch.show.page import render
 
 
 def extract(
@@ -182,6 +187,35 @@ def export(model: Path, config: ExportConfig, path: Path, report: Report = silen
     return result
 
 
+def bench(
+    subjects: Sequence[str], config: BenchConfig, path: Path, command: str = "", report: Report = silent
+) -> Bench:
+    """Time models against each other; bench.json and bench.html are left in `path`.
+
+    Raises:
+        InvalidStudy: `path` cannot be written in, which is said before anything is timed.
+        SubarchError: see `latency.bench.bench`; then a folder that was not there is not left behind.
+    """
+    is_new = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidStudy(f"{path}: cannot be made: {error}; choose another with --run") from error
+    if not os.access(path, os.W_OK):
+        raise InvalidStudy(f"{path}: cannot be written in; choose another with --run")
+    try:
+        found = time_models(subjects, config, report).model_copy(update={"command": command})
+    except BaseException:
+        if is_new:
+            path.rmdir()
+        raise
+    folder = RunFolder(path)
+    folder.write(found)
+    page = RunData(name=path.name, command=command, machine=found.machine, versions=found.versions, bench=found)
+    folder.write_text("bench.html", render(page))
+    return found
+
+
 def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> Path:
     """Write `report.html` from the artifacts of a run, with a final table of any columns where there is one.
 
@@ -189,43 +223,37 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         InvalidStudy: the folder holds neither a finished search nor a finished pretraining nor an evaluated model.
     """
     run = RunFolder(path)
-    pretraining: Any = run.read("pretraining") if run.has("pretraining") else None
+    pretraining = run.read(Pretraining) if run.has(Pretraining) else None
     finetuned = gathered(sorted((path / "finetuned").glob("*")))
-    alone = not run.has("conclusion") and bool(pretraining or finetuned)
-    commands = []
-    if not alone:
+    commands, environment, search = [], None, None
+    if run.has(Conclusion) or not (pretraining or finetuned):
         run = RunFolder.open(path)
+        conclusion, environment = run.read(Conclusion), run.read(Environment)
+        config = run.config(ExtractConfig).model_dump(mode="json")
+        selection = run.read(Selection)
+        search = Search(selection=selection, trials=conclusion.trials, order=conclusion.order, config=config)
         commands.append(["subarch", "extract", "--config", f"{path}/config.yaml", "--run", f"{path}-again"])
     if pretraining is not None:
         commands.append(["subarch", "pretrain", f"{path}-again", "--config", f"{path}/pretrain.yaml"])
     if comparison is not None:
-        run.write("comparison", comparison)
-    shown: dict[str, Any] = {
-        "name": path.name,
-        "command": "\n".join([*map(shlex.join, commands), *evaluation_commands(finetuned)]),
-        "comparison": run.read("comparison") if run.has("comparison") else None,
-        "pretraining": pretraining,
-        "finetuning": finetuned,
-        "exports": [
-            json.loads(file.read_text(encoding="utf-8")) for file in sorted(path.glob("exported/**/parity.json"))
+        run.write(Comparison(value=comparison))
+    made_on = environment or pretraining or finetuned[0].evaluations[-1]
+    assert made_on.machine is not None
+    data = RunData(
+        name=path.name,
+        command="\n".join([*map(shlex.join, commands), *evaluation_commands(finetuned)]),
+        machine=made_on.machine,
+        versions=made_on.versions or {},
+        git=environment.git if environment else None,
+        search=search,
+        pretraining=pretraining,
+        finetuning=finetuned,
+        exports=[
+            Parity.model_validate_json(file.read_text("utf-8")) for file in sorted(path.glob("exported/**/parity.json"))
         ],
-        "bench": run.read("bench") if run.has("bench") else None,
-    }
-    data: RunData
-    if alone:
-        told = pretraining or finetuned[0]["evaluations"][-1] | {"config": {}}
-        environment = {name: told[name] for name in ("versions", "machine")}
-        data = RunData(**shown, config=told["config"], environment=environment)
-    else:
-        conclusion = run.read("conclusion")
-        data = SearchData(
-            **shown,
-            config=run.config(ExtractConfig).model_dump(mode="json"),
-            environment=run.read("environment"),
-            selection=run.read("selection"),
-            trials=conclusion["trials"],
-            order=conclusion["order"],
-        )
+        bench=run.read(Bench) if run.has(Bench) else None,
+        comparison=run.read(Comparison).value if run.has(Comparison) else None,
+    )
     run.write_text("report.html", render(data))
     return path / "report.html"
 

@@ -87,8 +87,7 @@ def select(run: Path, remeasure: bool, given: dict[str, Any], report: Progress) 
 
 def _selected(selection: Selection, run: Path) -> Answer:
     code = INFEASIBLE if selection.winner is None else 0
-    found = selection.to_dict()
-    return Answer(found, partial(screen.show_selection, found, run), code)
+    return Answer(selection, partial(screen.show_selection, selection, run), code)
 
 
 @click.command(panel=CHECK)
@@ -118,7 +117,7 @@ def pretrain(run: Path, config: Path | None, restart: bool, given: dict[str, Any
     from subarch.pretraining.pretrain import configure
 
     trained = pretrain(run, configure(run, config, given), restart, report)
-    return Answer(trained, partial(screen.show_training, trained.to_dict(), run))
+    return Answer(trained, partial(screen.show_training, trained, run))
 
 
 @click.command(panel=FIND)
@@ -195,7 +194,7 @@ def export(model: Path, run: Path | None, given: dict[str, Any], report: Progres
 
     encoder, place = places(model, run)
     found = export(encoder, settings, place, report)
-    return Answer(found, partial(screen.show_export, found.to_dict()))
+    return Answer(found, partial(screen.show_export, found))
 
 
 @click.command(panel=CHECK)
@@ -210,10 +209,10 @@ def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], re
     """
     settings = load(BenchConfig, None, given)
     place = run or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
-    from subarch.show.bench_page import keep
+    from subarch.pipeline import bench
 
-    found = keep(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
-    return Answer(found, partial(screen.show_bench, found.to_dict(), place))
+    found = bench(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
+    return Answer(found, partial(screen.show_bench, found, place))
 
 
 @click.command(panel=LOOK)

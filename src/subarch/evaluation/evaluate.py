@@ -47,7 +47,8 @@ from subarch.run.records import (
     Mistakes,
     PredictedStatistics,
 )
-from subarch.show import RunData, render
+from subarch.show.data import FineTuned, RunData
+from subarch.show.page import render
 from subarch.tasks import Example, Examples, Task, overlaps, read, score, statistics, write_submission
 from subarch.tasks.division import Parts, TaskData, parts_of, task_of
 from subarch.tasks.metrics import primary
@@ -270,10 +271,8 @@ def leave(folder: Path, examples: Examples, logits: Logits, found: Evaluation, c
     page = RunData(
         name=folder.name,
         command="\n".join(commands(items)),
-        config={},
-        environment={"versions": found.versions, "machine": here.model_dump(mode="json")},
-        comparison=None,
-        pretraining=None,
+        machine=here,
+        versions=versions(),
         finetuning=items,
     )
     run.write_text("report.html", render(page))
@@ -285,16 +284,19 @@ def _evaluations(folder: Path) -> tuple[Evaluation, ...]:
     return run.read(Evaluations).evaluations if run.has(Evaluations) else ()
 
 
-def gathered(folders: Sequence[Path]) -> list[dict[str, Any]]:
+def gathered(folders: Sequence[Path]) -> list[FineTuned]:
     """What the report shows of fine-tuned folders: their evaluations, and how Agora made the data grow if it did."""
-    found = []
-    for folder in map(RunFolder, folders):
-        if folder.has(Evaluations):
-            agora = folder.read(Agora).to_dict() if folder.has(Agora) else None
-            found.append({"name": folder.path.name, "agora": agora} | folder.read(Evaluations).to_dict())
-    return found
+    return [
+        FineTuned(
+            name=folder.path.name,
+            evaluations=folder.read(Evaluations).evaluations,
+            agora=folder.read(Agora) if folder.has(Agora) else None,
+        )
+        for folder in map(RunFolder, folders)
+        if folder.has(Evaluations)
+    ]
 
 
-def commands(items: list[dict[str, Any]]) -> list[str]:
+def commands(items: list[FineTuned]) -> list[str]:
     """The commands of all evaluations, each once."""
-    return list(dict.fromkeys(one["command"] for item in items for one in item["evaluations"] if one["command"]))
+    return list(dict.fromkeys(one.command for item in items for one in item.evaluations if one.command))

@@ -100,7 +100,7 @@ class Fitted:
     examples_seen: int
     seconds: float
     truncated: float
-    history: list[dict[str, Any]]
+    history: list[dict[str, float]]
 
     @property
     def dev_score(self) -> float:
@@ -322,7 +322,7 @@ def _fits(batch_size: int, parts: int, longest: int) -> bool:
     return batch_size % parts == 0 and (parts == batch_size or batch_size // parts * longest <= TRAINED_TOKENS)
 
 
-def history(log: list[dict[str, float]]) -> list[dict[str, Any]]:
+def history(log: list[dict[str, float]]) -> list[dict[str, float]]:
     """Per epoch: the mean loss on train, the scores on dev."""
     losses = [row["loss"] for row in log if "loss" in row]
     scores = [row for row in log if "eval_loss" not in row and any(name.startswith("eval_") for name in row)]

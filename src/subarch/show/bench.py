@@ -12,11 +12,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from subarch.run.records import Bench, BenchRow
 from subarch.show import formats
 from subarch.show.axes import Figure, base_layout, label, padded_axis, ramp
 from subarch.show.tables import Cell, Column, Row, Table, architecture, counted, text
-
-Item = dict[str, Any]
 
 BUSY = 0.5
 """Load average, as a share of the usable cores, above which other programs make latencies too long."""
@@ -24,7 +23,7 @@ ROW_PIXELS, FRAME_PIXELS = 48, 170
 """Height of a model in a plot, and of what is around them."""
 
 
-def view(found: Item) -> Item:
+def view(found: Bench) -> dict[str, Any]:
     """What the template shows of bench.json."""
     return {
         "parts": [
@@ -36,19 +35,18 @@ def view(found: Item) -> Item:
     }
 
 
-def headline(found: Item) -> str:
+def headline(found: Bench) -> str:
     """The fastest at the first batch size and length, in one sentence."""
-    batch, lengths = settings(found)[0]
-    fastest = min(rows_of(found, batch, lengths), key=lambda row: float(row["median_ms"]))
+    fastest = min(first_rows(found), key=lambda row: row.median_ms)
     return (
-        f"At batch {batch} and {tokens(lengths)} the fastest is {fastest['subject']} in {fastest['runtime']}: "
-        f"{formats.milliseconds(fastest['median_ms'])} a forward pass."
+        f"At {setting(fastest)} the fastest is {fastest.subject} in {fastest.runtime}: "
+        f"{formats.milliseconds(fastest.median_ms)} a forward pass."
     )
 
 
-def warnings(found: Item) -> list[str]:
+def warnings(found: Bench) -> list[str]:
     """What would have spoilt the measurement."""
-    load, cores = found["load_average"], found["machine"]["cores"]["usable"]
+    load, cores = found.load_average, found.machine.cores.usable
     if load is None or load <= BUSY * cores:
         return []
     return [
@@ -57,7 +55,7 @@ def warnings(found: Item) -> list[str]:
     ]
 
 
-def plots(found: Item | None) -> dict[str, Figure]:
+def plots(found: Bench | None) -> dict[str, Figure]:
     """A figure per batch size and length, by the id of its element."""
     if found is None:
         return {}
@@ -67,30 +65,30 @@ def plots(found: Item | None) -> dict[str, Figure]:
     }
 
 
-def latencies(found: Item, batch: int, lengths: tuple[int, ...]) -> Figure:
+def latencies(found: Bench, batch: int, lengths: tuple[int, ...]) -> Figure:
     """Median latency by model (a line each) and runtime (a colour each), with the interquartile range."""
     rows = rows_of(found, batch, lengths)
-    subjects = list(dict.fromkeys(label(row["subject"]) for row in rows))
-    runtimes = list(dict.fromkeys(row["runtime"] for row in found["rows"]))
+    subjects = list(dict.fromkeys(label(row.subject) for row in rows))
+    runtimes = list(dict.fromkeys(row.runtime for row in found.rows))
     traces = []
     for position, runtime in enumerate(runtimes):
         color = ramp(position / max(len(runtimes) - 1, 1))
-        own = [row for row in rows if row["runtime"] == runtime]
+        own = [row for row in rows if row.runtime == runtime]
         traces.append(
             {
                 "type": "scatter",
                 "mode": "markers",
                 "name": label(runtime),
-                "x": [row["median_ms"] for row in own],
-                "y": [label(row["subject"]) for row in own],
+                "x": [row.median_ms for row in own],
+                "y": [label(row.subject) for row in own],
                 "hovertext": [hover(row) for row in own],
                 "hoverinfo": "text",
                 "marker": {"color": color, "size": 11},
                 "error_x": {
                     "type": "data",
                     "symmetric": False,
-                    "array": [row["q3_ms"] - row["median_ms"] for row in own],
-                    "arrayminus": [row["median_ms"] - row["q1_ms"] for row in own],
+                    "array": [row.q3_ms - row.median_ms for row in own],
+                    "arrayminus": [row.median_ms - row.q1_ms for row in own],
                     "color": color,
                     "thickness": 1.5,
                     "width": 0,
@@ -99,30 +97,30 @@ def latencies(found: Item, batch: int, lengths: tuple[int, ...]) -> Figure:
         )
     layout = base_layout("Latency of a forward pass (ms)", "")
     layout["height"] = FRAME_PIXELS + ROW_PIXELS * len(subjects)
-    layout["xaxis"] |= padded_axis([row[key] for row in rows for key in ("q1_ms", "q3_ms")])
+    layout["xaxis"] |= padded_axis([end for row in rows for end in (row.q1_ms, row.q3_ms)])
     layout["yaxis"] |= {"type": "category", "categoryorder": "array", "categoryarray": subjects[::-1]}
     return {"data": [trace for trace in traces if trace["x"]], "layout": layout}
 
 
-def hover(row: Item) -> str:
+def hover(row: BenchRow) -> str:
     lines = [
-        f"<b>{label(row['subject'])}</b>, {label(row['runtime'])}",
-        f"{formats.milliseconds(row['median_ms'])} (IQR {formats.interval([row['q1_ms'], row['q3_ms']])})",
-        f"95 % within {formats.milliseconds(row['p95_ms'])}",
-        f"{formats.count(row['sentences_per_second'])} sentences a second",
-        f"{formats.percent(row['share_of_peak'])} of the peak",
+        f"<b>{label(row.subject)}</b>, {label(row.runtime)}",
+        f"{formats.milliseconds(row.median_ms)} (IQR {formats.interval([row.q1_ms, row.q3_ms])})",
+        f"95 % within {formats.milliseconds(row.p95_ms)}",
+        f"{formats.count(row.sentences_per_second)} sentences a second",
+        f"{formats.percent(row.share_of_peak)} of the peak",
     ]
     return "<br>".join(lines)
 
 
-def words(found: Item) -> list[tuple[str, str]]:
+def words(found: Bench) -> list[tuple[str, str]]:
     """What no figure tells, as (name, sentence) pairs."""
-    threads, processes = found["threads"], found["processes"]
+    threads, processes = found.threads, found.processes
     served = f"{threads} thread{'s' * (threads != 1)}"
     if processes > 1:
         served = f"{processes} processes at the same time, {served} each; sentences a second are of all together"
-    pairs = [("Begun", found["begun"]), ("Served by", served)]
-    peak = f"{found['peak_gflops']:.0f} GFLOP/s in products of fp32 matrices, measured in turn with the rest"
+    pairs = [("Begun", found.begun), ("Served by", served)]
+    peak = f"{found.peak_gflops:.0f} GFLOP/s in products of fp32 matrices, measured in turn with the rest"
     pairs.append(("Peak", peak))
     _, lengths = settings(found)[0]
     if len(lengths) > 1:
@@ -131,52 +129,59 @@ def words(found: Item) -> list[tuple[str, str]]:
     return pairs
 
 
-def table(found: Item) -> Table:
+def table(found: Bench) -> Table:
     """Every figure of every row."""
     columns = [Column("Model", numeric=False), Column("⟨D, A, H, I⟩", numeric=False), Column("Runtime", numeric=False)]
     titles = ("Batch", "Tokens", "ms", "p95 (ms)", "Sentences/s", "Of peak", "Memory (MB)", "Load (s)", "File (MB)")
     columns += [Column(title) for title in titles]
     body = []
-    for row in found["rows"]:
-        lengths = row["lengths"]
+    for row in found.rows:
+        lengths = row.lengths
         mean = sum(lengths) / len(lengths)
         cells = [
-            text(row["subject"]),
-            architecture(row["architecture"]),
-            text(row["runtime"]),
-            Cell(str(row["batch"]), row["batch"]),
-            Cell(f"{mean:g}", mean, tokens(tuple(lengths)) if len(lengths) > 1 else ""),
+            text(row.subject),
+            architecture(row.architecture),
+            text(row.runtime),
+            Cell(str(row.batch), row.batch),
+            Cell(f"{mean:g}", mean, tokens(lengths) if len(lengths) > 1 else ""),
             Cell(
-                formats.milliseconds(row["median_ms"], ""),
-                row["median_ms"],
-                f"IQR {formats.interval([row['q1_ms'], row['q3_ms']])}, {row['passes']} passes",
+                formats.milliseconds(row.median_ms, ""),
+                row.median_ms,
+                f"IQR {formats.interval([row.q1_ms, row.q3_ms])}, {row.passes} passes",
             ),
-            Cell(formats.milliseconds(row["p95_ms"], ""), row["p95_ms"]),
-            counted(row["sentences_per_second"]),
-            Cell(formats.percent(row["share_of_peak"]), row["share_of_peak"], f"{row['gflops']:.1f} GFLOP/s"),
-            megabytes(row["peak_bytes"]),
-            Cell(f"{row['load_seconds']:.2f}", row["load_seconds"]),
-            megabytes(row["file_bytes"]),
+            Cell(formats.milliseconds(row.p95_ms, ""), row.p95_ms),
+            counted(row.sentences_per_second),
+            Cell(formats.percent(row.share_of_peak), row.share_of_peak, f"{row.gflops:.1f} GFLOP/s"),
+            megabytes(row.peak_bytes),
+            Cell(f"{row.load_seconds:.2f}", row.load_seconds),
+            megabytes(row.file_bytes),
         ]
         body.append(Row(cells))
     return Table("All figures; click a header to sort", columns, body, sortable=True)
 
 
-def megabytes(count: Any) -> Cell:
+def megabytes(count: int | None) -> Cell:
     """Bytes in millions, with the exact figure."""
-    if count is None:
-        return Cell(formats.DASH)
-    return Cell(f"{count / 1e6:.1f}", count, formats.exact(count, "bytes"))
+    return Cell(formats.megabytes(count, ""), count, formats.exact(count, "bytes"))
 
 
 def tokens(lengths: tuple[int, ...]) -> str:
     return f"{lengths[0]} tokens" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} tokens"
 
 
-def settings(found: Item) -> list[tuple[int, tuple[int, ...]]]:
+def settings(found: Bench) -> list[tuple[int, tuple[int, ...]]]:
     """The batch sizes and lengths, in the order of the rows."""
-    return list(dict.fromkeys((row["batch"], tuple(row["lengths"])) for row in found["rows"]))
+    return list(dict.fromkeys((row.batch, row.lengths) for row in found.rows))
 
 
-def rows_of(found: Item, batch: int, lengths: tuple[int, ...]) -> list[Item]:
-    return [row for row in found["rows"] if (row["batch"], tuple(row["lengths"])) == (batch, lengths)]
+def first_rows(found: Bench) -> list[BenchRow]:
+    """The rows at the first batch size and length."""
+    return rows_of(found, *settings(found)[0])
+
+
+def setting(row: BenchRow) -> str:
+    return f"batch {row.batch} and {tokens(row.lengths)}"
+
+
+def rows_of(found: Bench, batch: int, lengths: tuple[int, ...]) -> list[BenchRow]:
+    return [row for row in found.rows if (row.batch, row.lengths) == (batch, lengths)]

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subarch.errors import InvalidTeacher
-from subarch.run.yamlfile import parse_yaml
+from subarch.run.records import AgoraSummary, Metrics
+from subarch.tasks import Examples
 
 # Heading of each section by the fact it shows, in the order of the card
 SECTIONS = {
@@ -114,14 +114,19 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> None:
 def card(folder: Path, facts: Mapping[str, Any]) -> str:
     """The text of the card; arguments as those of `write_card`."""
     import yaml
+    from huggingface_hub import ModelCardData
 
     encoder, teacher = (Path(facts[role]).absolute() if facts.get(role) else None for role in ("encoder", "teacher"))
     sources = [source for source in (encoder, teacher) if source]
     licences = {source: carried_licence(source) for source in sources}
     use = USES[facts.get("use") or ("sentence" if (folder / "modules.json").is_file() else "masked")]
-    front = _front_licence(list(licences.values())) | ({"base_model": sources[0].name} if sources else {})
-    front |= {"library_name": use.library, "pipeline_tag": use.tag}
-    front["tags"] = ["subarch", *(["distillation"] if teacher else [])]
+    data = ModelCardData(
+        base_model=sources[0].name if sources else None,
+        library_name=use.library,
+        pipeline_tag=use.tag,
+        tags=["subarch", *(["distillation"] if teacher else [])],
+        **_front_licence(list(licences.values())),
+    )
 
     origin = [f"fine-tuned from {_called(encoder)}"] if encoder else []
     origin += [f"a student of {_called(teacher)}"] if teacher else []
@@ -134,7 +139,8 @@ def card(folder: Path, facts: Mapping[str, Any]) -> str:
     limits = facts.get("limits") or ()
     blocks += ["## Limits", _points([*limits, "On text unlike its training text nothing is known; measure first."])]
     blocks += ["## Licence", *_licence_in_words(licences)]
-    head = yaml.safe_dump(front, sort_keys=False)  # in ASCII: some line ends beyond it come back as spaces
+    # in ASCII: some line ends beyond it come back as spaces
+    head = yaml.safe_dump(data.to_dict(), sort_keys=False)  # type: ignore[no-untyped-call]
     return f"---\n{head}---\n\n" + "\n\n".join(blocks) + "\n"
 
 
@@ -143,18 +149,14 @@ def carried_licence(teacher: Path) -> dict[str, Any]:
 
     Empty if there is no card, or none that says it in a way that can be read.
     """
+    from huggingface_hub import ModelCard
+    from huggingface_hub.errors import HfHubHTTPError
+    from yaml import YAMLError
+
     try:
-        text = (teacher / "README.md").read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return {}
-    matter = re.match(r"\ufeff?---\s*\n(.*?)\n---", text, re.DOTALL)
-    if not matter:
-        return {}
-    try:
-        said = parse_yaml(matter[1], teacher / "README.md", InvalidTeacher)
-    except InvalidTeacher:  # a stranger's file, and not what the user came for
-        return {}
-    if not isinstance(said, dict) or not _is_text(said.get("license")):
+        said = ModelCard.load(teacher / "README.md", ignore_metadata_errors=True).data.to_dict()
+    # A stranger's file, and not what the user came for
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ArithmeticError, YAMLError, HfHubHTTPError):
         return {}
     return {key: said[key] for key in ("license", "license_name", "license_link") if _is_text(said.get(key))}
 
@@ -231,3 +233,105 @@ def _inline(text: Any) -> str:
     """One line of Markdown that reads as the text does."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
     return re.sub(r"([\\`*\[\]<>|#~&])", r"\\\1", line)
+
+
+# Fine-tuned models
+
+MOST_LABELS = 30
+"""Labels up to which they are all named."""
+
+
+def facts_of(encoder: Path, heldout: Examples, result: Metrics) -> dict[str, Any]:
+    """The facts of a card, as `write_card` takes them.
+
+    Args:
+        encoder: folder of the model that was fine-tuned.
+        heldout: the examples that the scores are of.
+        result: the finished fine-tuning.
+    """
+    task, data, config = heldout.task, result.data, result.config
+    chosen = next(row for row in result.fits if row.name == result.chosen)
+    pair = task.head != "choice" and heldout[0].pairs()[0][1] is not None
+    use = {"classification": "pair", "regression": "pair regression"}[task.head] if pair else task.head
+    told = {"name": task.name, "type": task.kind, "metric": result.metric}
+    if task.labels:
+        named = len(task.labels) <= MOST_LABELS
+        told["labels"] = ", ".join(task.labels) if named else f"{len(task.labels):,}, from {task.labels[0]} on"
+    counted = {
+        f"examples, {words}": f"{part.rows:,} in {part.groups:,} groups"
+        for part, words in ((data.train, "training"), (data.dev, "dev"), (data.heldout, "held out"))
+    }
+    settings = ("learning_rate", "weight_decay", "warm_up", "batch_size", "dropout", "seed")
+    training: dict[str, Any] = {name.replace("_", " "): getattr(chosen, name) for name in settings}
+    training |= {"epochs": f"{chosen.epochs} at most, the weights of epoch {chosen.epoch}"}
+    if result.teacher and not result.agora:
+        training["distillation"] = "soft targets of the teacher and labels"
+    return {
+        "use": use,
+        "encoder": encoder,
+        "teacher": config["teacher"],
+        "task": told,
+        "data": {"source": _name(config["data"]), "division": data.division, **counted},
+        "training": training,
+        "agora": _agora(result.agora, data.train.rows) if result.agora else None,
+        "cost": {
+            "trainings": result.cost.trainings,
+            "examples seen": result.cost.examples_seen,
+            "minutes": round(result.cost.seconds / 60, 1),
+            "threads": config["threads"] or result.machine.cores.usable,
+            "processor": result.machine.processor,
+        },
+        "quality": _quality(result),
+        "limits": _limits(result),
+    }
+
+
+def _name(source: str) -> str:
+    """A source without where it lies on this machine."""
+    return source if source.startswith("datasets:") else Path(source).name
+
+
+def _agora(told: AgoraSummary, rows: int) -> dict[str, Any]:
+    return {
+        "iterations": told.iterations,
+        "pruning": told.pruning,
+        "ended because": told.stopped,
+        "examples": f"{told.examples:,}, of them {told.examples - rows:,} made, labelled by the teacher",
+    }
+
+
+def _quality(result: Metrics) -> list[dict[str, Any]]:
+    """A row for each metric, on the part held out."""
+    heldout, teacher = result.heldout, result.teacher
+    several = len(heldout.seeds) > 1
+    rows = []
+    for name, value in heldout.scores.items():
+        row: dict[str, Any] = {"held out": name.replace("_", " "), "this model": value}
+        if several:
+            row |= {
+                f"mean of {len(heldout.seeds)} seeds": heldout.mean[name],
+                "standard deviation": heldout.deviation[name],
+            }
+        if teacher:
+            row["teacher"] = teacher.heldout[name]
+        if name == "accuracy" and result.data.heldout.majority_share is not None:
+            row["always the most frequent"] = result.data.heldout.majority_share
+        rows.append(row)
+    return rows
+
+
+def _limits(result: Metrics) -> list[str]:
+    config, truncated = result.config, result.data.truncated
+    cut = f"; {truncated:.1%} of the training examples were longer" if truncated else ""
+    limits = [
+        f"Reads at most {config['max_length']} tokens{cut}.",
+        "Scored on the part held out of its own data only, once, when all was chosen.",
+    ]
+    for where, count in (result.data.overlaps or {}).items():
+        where = where.replace(" in ", " examples are also in ")
+        limits.append(f"{count:,} {where}, so scores overestimate the quality on new data.")
+    if len(result.heldout.seeds) == 1:
+        limits.append("Trained with one seed: how far another would differ is not known.")
+    if result.teacher and result.teacher.objection:
+        limits.append(f"Its teacher was not adequate: {result.teacher.objection}.")
+    return limits

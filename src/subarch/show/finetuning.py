@@ -10,93 +10,104 @@ All of it is told from report.json (`evaluation`) and, where Agora ran, agora.js
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from subarch.show import formats, growth
+from subarch.run.records import (
+    Agora,
+    AgoraExample,
+    AgoraIteration,
+    AgoraPoint,
+    Confusion,
+    Evaluation,
+    Interval,
+    Mistake,
+    Scores,
+)
+from subarch.show import formats
 from subarch.show.axes import Figure, base_layout, label, padded_axis
+from subarch.show.data import FineTuned
 from subarch.show.tables import Cell, Column, Row, Table, cut, scored, text, whole, words
 
-Item = dict[str, Any]
+View = dict[str, Any]
+Evaluated = tuple[str, Evaluation]
+"""An evaluation with its title."""
 
 MOST_CLASSES = 12
 """Classes up to which a confusion matrix is one; of more, the most frequent confusions are listed."""
 CONFUSED = 30
 
 
-def view(items: list[Item]) -> Item:
+def view(items: list[FineTuned]) -> View:
     """What the template shows: the scores of all, then a part for each evaluation and for each run of Agora."""
     evaluations = evaluated(items)
-    compared = [(title, found) for title, found in evaluations if found["comparison"]]
+    compared = [(title, found) for title, found in evaluations if found.comparison]
     return {
         "scores": score_table(evaluations),
         "comparison": comparison_table(compared) if compared else None,
         "parts": [part(title, found) for title, found in evaluations],
         "agora": [
-            growth.view(position, item["name"], item["agora"], class_names(item))
+            agora_view(position, item.name, item.agora, class_names(item))
             for position, item in enumerate(items)
-            if item["agora"]
+            if item.agora
         ],
-        "warnings": [f"{title}: {words}" for title, found in evaluations for words in found["warnings"]],
+        "warnings": [f"{title}: {words}" for title, found in evaluations for words in found.warnings],
     }
 
 
-def evaluated(items: list[Item]) -> list[tuple[str, Item]]:
+def evaluated(items: list[FineTuned]) -> list[Evaluated]:
     """Every evaluation with its title: task and part, after the name of the model where that is another."""
     return [
-        (f"{found['task']}, {found['part']}" if item["name"] == found["task"] else
-         f"{item['name']}: {found['task']}, {found['part']}", found)
+        (f"{found.task}, {found.part}" if item.name == found.task else
+         f"{item.name}: {found.task}, {found.part}", found)
         for item in items
-        for found in item["evaluations"]
+        for found in item.evaluations
     ]  # fmt: skip
 
 
-def class_names(item: Item) -> list[str]:
+def class_names(item: FineTuned) -> Sequence[str]:
     """The names of the classes that Agora's labels are positions of, as far as an evaluation tells them."""
-    known = [one["confusion"]["labels"] for one in item["evaluations"] if one["confusion"]]
+    known = [one.confusion.labels for one in item.evaluations if one.confusion]
     return known[0] if known else []
 
 
-def headline(items: list[Item]) -> str:
+def headline(items: list[FineTuned]) -> str:
     """The outcome in one sentence: the primary score of the first evaluation that has one."""
     for title, found in evaluated(items):
-        if found["scores"]:
-            metric = found["scores"]["metrics"][found["primary"]]
+        if found.scores:
+            metric = found.scores.metrics[found.primary]
             return (
-                f"{title}: {words(found['primary'])} {formats.score(metric['value'])}, "
-                f"{formats.percent(found['scores']['level'])} interval {spanned(metric)}."
+                f"{title}: {words(found.primary)} {formats.score(metric.value)}, "
+                f"{formats.percent(found.scores.level)} interval {spanned(metric)}."
             )
     return f"{', '.join(title for title, _ in evaluated(items))}: predicted, not scored, for there are no labels."
 
 
-def plots(items: list[Item]) -> dict[str, Figure]:
+def plots(items: list[FineTuned]) -> dict[str, Figure]:
     """Figures by the id of their place on the page."""
     if not items:
         return {}
-    ran = {growth.plot_id(place): growth.figure(item["agora"]) for place, item in enumerate(items) if item["agora"]}
+    ran = {agora_plot_id(place): agora_figure(item.agora) for place, item in enumerate(items) if item.agora}
     return {"plot-scores": scores(items)} | ran
 
 
-def scores(items: list[Item]) -> Figure:
+def scores(items: list[FineTuned]) -> Figure:
     """The primary score of each evaluation with its interval, beside the models compared with and the majority."""
-    found = [(title, one) for title, one in evaluated(items) if one["scores"]]
-    places = {title: -position for position, (title, _) in enumerate(found)}
-    traces = [points("Score", [(t, f, f["scores"]["metrics"][f["primary"]]) for t, f in found], places)]
-    others = [
-        (title, one, {"value": one["comparison"]["metrics"][one["primary"]]["theirs"]})
-        for title, one in found
-        if one["comparison"]
-    ]
+    found = [(title, one, one.scores.metrics[one.primary]) for title, one in evaluated(items) if one.scores]
+    places = {title: -position for position, (title, *_) in enumerate(found)}
+    traces = [points("Score", [(title, one, metric.value) for title, one, metric in found], places)]
+    bars = [(metric.value - metric.low, metric.high - metric.value) for *_, metric in found]
+    traces[0]["error_x"] |= {"array": [high for _, high in bars], "arrayminus": [low for low, _ in bars], "width": 5}
+    others = [(title, one, one.comparison.metrics[one.primary].theirs) for title, one, _ in found if one.comparison]
     majority = [
-        (title, one, {"value": one["statistics"]["majority_share"]})
-        for title, one in found
-        if one["primary"] == "accuracy"
+        (title, one, one.statistics.majority_share or 0.0) for title, one, _ in found if one.primary == "accuracy"
     ]
     traces.append(points("Compared with", others, places))
     traces.append(points("Most frequent label", majority, places))
     traces = [trace for trace in traces if trace["x"]]
     layout = base_layout("Score", "")
     values = [value for trace in traces for value in trace["x"]]
-    values += [one["scores"]["metrics"][one["primary"]][end] for _, one in found for end in ("low", "high")]
+    values += [end for *_, metric in found for end in (metric.low, metric.high)]
     layout["xaxis"] |= padded_axis(values)
     names = {"tickvals": list(places.values()), "ticktext": [label(title) for title in places]}
     layout["yaxis"] |= names | {"range": [0.5 - len(places), 0.5]}
@@ -110,22 +121,22 @@ MARKERS = {
 }
 
 
-def points(name: str, rows: list[tuple[str, Item, Item]], places: dict[str, int]) -> Figure:
-    """One trace of scores, with intervals where they have one."""
+def points(name: str, rows: list[tuple[str, Evaluation, float]], places: dict[str, int]) -> Figure:
+    """One trace of scores."""
     bars = {
         "type": "data",
         "symmetric": False,
-        "array": [metric.get("high", metric["value"]) - metric["value"] for *_, metric in rows],
-        "arrayminus": [metric["value"] - metric.get("low", metric["value"]) for *_, metric in rows],
+        "array": [0.0] * len(rows),
+        "arrayminus": [0.0] * len(rows),
         "color": MARKERS[name]["color"],
         "thickness": 1.5,
-        "width": 5 if name == "Score" else 0,
+        "width": 0,
     }
     return {
         "type": "scatter",
         "mode": "markers",
         "name": name,
-        "x": [metric["value"] for *_, metric in rows],
+        "x": [score for *_, score in rows],
         "y": [places[title] for title, *_ in rows],
         "hovertext": [hover(name, *row) for row in rows],
         "hoverinfo": "text",
@@ -134,52 +145,50 @@ def points(name: str, rows: list[tuple[str, Item, Item]], places: dict[str, int]
     }
 
 
-def hover(name: str, title: str, found: Item, metric: Item) -> str:
-    score = f"{words(found['primary'])} {formats.score(metric['value'])}"
+def hover(name: str, title: str, found: Evaluation, value: float) -> str:
+    score = f"{words(found.primary)} {formats.score(value)}"
     lines = [f"<b>{label(title)}</b>", score if name == "Score" else f"{name.lower()}: {score}"]
-    if name == "Score":
-        lines[-1] += f" ({spanned(metric)})"
-        lines.append(f"{sized(found['scores'])}")
+    if name == "Score" and found.scores:
+        lines[-1] += f" ({spanned(found.scores.metrics[found.primary])})"
+        lines.append(sized(found.scores))
     return "<br>".join(lines)
 
 
-def score_table(evaluations: list[tuple[str, Item]]) -> Table:
+def score_table(evaluations: list[Evaluated]) -> Table:
     """Every metric of every evaluation."""
     columns = [Column("Task", numeric=False), Column("Metric", numeric=False), Column("Score"), Column("Interval")]
     columns += [Column("Level"), Column("Seeds"), Column("Deviation"), Column("Examples"), Column("Groups")]
     columns += [Column("Most frequent label")]
     rows = []
     for title, found in evaluations:
-        if not found["scores"]:
+        if not found.scores:
             cells = [text(title), text("no labels: predicted, not scored"), *[Cell("")] * 5]
-            rows.append(
-                Row([*cells, whole(found["statistics"]["rows"]), whole(found["statistics"]["groups"]), Cell("")])
-            )
+            rows.append(Row([*cells, whole(found.statistics.rows), whole(found.statistics.groups), Cell("")]))
             continue
-        about = found["scores"]
-        for name, metric in about["metrics"].items():
-            majority = found["statistics"].get("majority_share") if name == "accuracy" else None
+        about = found.scores
+        for name, metric in about.metrics.items():
+            majority = found.statistics.majority_share if name == "accuracy" else None
             rows.append(
                 Row(
                     [
                         text(title),
                         text(words(name)),
-                        scored(metric["value"]),
-                        Cell(spanned(metric), metric["low"]),
-                        Cell(formats.percent(about["level"]), about["level"]),
-                        Cell(str(about["n_seeds"]), about["n_seeds"], ", ".join(map(formats.score, metric["seeds"]))),
-                        scored(metric["deviation"]),
-                        whole(about["examples"]),
-                        whole(about["groups"]),
+                        scored(metric.value),
+                        Cell(spanned(metric), metric.low),
+                        Cell(formats.percent(about.level), about.level),
+                        Cell(str(about.n_seeds), about.n_seeds, ", ".join(map(formats.score, metric.seeds))),
+                        scored(metric.deviation),
+                        whole(about.examples),
+                        whole(about.groups),
                         scored(majority),
                     ],
-                    "winner" if name == found["primary"] and len(about["metrics"]) > 1 else "",
+                    "winner" if name == found.primary and len(about.metrics) > 1 else "",
                 )
             )
     return Table("Official scores; the metric that models are chosen by is set off", columns, rows)
 
 
-def comparison_table(evaluations: list[tuple[str, Item]]) -> Table:
+def comparison_table(evaluations: list[Evaluated]) -> Table:
     """Every metric of every comparison, and what speaks for a difference."""
     columns = [Column("Task", numeric=False), Column("Metric", numeric=False), Column("Score"), Column("Compared with")]
     columns += [Column("Difference"), Column("Interval"), Column("p, examples"), Column("p, seeds")]
@@ -188,42 +197,43 @@ def comparison_table(evaluations: list[tuple[str, Item]]) -> Table:
             [
                 text(title),
                 text(words(name)),
-                scored(metric["ours"]),
-                scored(metric["theirs"]),
-                Cell(signed(metric["difference"]), metric["difference"], formats.digits(metric["difference"])),
-                Cell(f"{signed(metric['low'])} to {signed(metric['high'])}", metric["low"]),
-                scored(metric["p_examples"]),
-                scored(metric["p_seeds"]),
+                scored(metric.ours),
+                scored(metric.theirs),
+                Cell(signed(metric.difference), metric.difference, formats.digits(metric.difference)),
+                Cell(f"{signed(metric.low)} to {signed(metric.high)}", metric.low),
+                scored(metric.p_examples),
+                scored(metric.p_seeds),
             ]
         )
         for title, found in evaluations
-        for name, metric in found["comparison"]["metrics"].items()
+        if found.comparison
+        for name, metric in found.comparison.metrics.items()
     ]
     return Table(
         "Compared on the same examples: bootstrap intervals of the difference, permutation tests", columns, rows
     )
 
 
-def part(title: str, found: Item) -> Item:
+def part(title: str, found: Evaluation) -> View:
     """What is shown of one evaluation."""
-    counted = found["mistakes"]
+    counted = found.mistakes
     sentence = "There are no labels; predictions lie beside report.json."
     if counted:
-        what = "not exactly right" if found["head"] == "regression" else "wrong"
-        sentence = f"{counted['count']:,} of {counted['rows']:,} predictions are {what}."
-        if found["scores"]["n_seeds"] > 1:
+        what = "not exactly right" if found.head == "regression" else "wrong"
+        sentence = f"{counted.count:,} of {counted.rows:,} predictions are {what}."
+        if found.scores and found.scores.n_seeds > 1:
             sentence += " What is shown are those of the first seed."
     return {
         "title": title,
         "sentence": sentence,
-        "confusion": confusion(found["confusion"]) if found["confusion"] else None,
-        "mistakes": mistakes(found) if counted and counted["shown"] else None,
+        "confusion": confusion(found.confusion) if found.confusion else None,
+        "mistakes": mistakes(found.head, counted.shown) if counted and counted.shown else None,
     }
 
 
-def confusion(found: Item) -> Table:
+def confusion(found: Confusion) -> Table:
     """Rows are the labels, columns what was predicted; of many classes a list of the most frequent confusions."""
-    names, counts = found["labels"], found["counts"]
+    names, counts = found.labels, found.counts
     if len(names) <= MOST_CLASSES:
         columns = [Column("Label", numeric=False), *(Column(name) for name in names), Column("Found")]
         rows = []
@@ -238,32 +248,130 @@ def confusion(found: Item) -> Table:
     return Table("The most frequent confusions", columns, rows)
 
 
-def mistakes(found: Item) -> Table:
+def mistakes(head: str, shown: Sequence[Mistake]) -> Table:
     """The mistakes made with the greatest confidence, to be read."""
-    shown = found["mistakes"]["shown"]
-    most = max(len(mistake["texts"]) for mistake in shown)
+    most = max(len(mistake.texts) for mistake in shown)
     columns = [Column("Example", numeric=False)]
     columns += [Column(f"Text {n + 1}" if most > 1 else "Text", numeric=False) for n in range(most)]
     columns += [Column("Label", numeric=False), Column("Prediction", numeric=False)]
-    surest = found["head"] != "regression"
+    surest = head != "regression"
     columns += [Column("Confidence")] if surest else []
     rows = []
     for mistake in shown:
-        texts = [*mistake["texts"], *[""] * (most - len(mistake["texts"]))]
-        cells = [text(mistake["id"]), *map(cut, texts)]
-        cells += [cut(formats.plain(mistake["label"])), cut(formats.plain(mistake["prediction"]))]
-        rows.append(Row(cells + ([Cell(formats.percent(mistake["confidence"]))] if surest else [])))
+        texts = [*mistake.texts, *[""] * (most - len(mistake.texts))]
+        cells = [text(mistake.id), *map(cut, texts)]
+        cells += [cut(formats.plain(mistake.label)), cut(formats.plain(mistake.prediction))]
+        rows.append(Row(cells + ([Cell(formats.percent(mistake.confidence))] if surest else [])))
     worst = "made with the greatest confidence" if surest else "that are farthest off"
     return Table(f"The {len(rows)} mistakes {worst}", columns, rows)
 
 
-def spanned(metric: Item) -> str:
-    return f"{formats.score(metric['low'])} to {formats.score(metric['high'])}"
+def spanned(metric: Interval) -> str:
+    return f"{formats.score(metric.low)} to {formats.score(metric.high)}"
 
 
 def signed(value: float) -> str:
     return f"{value:+.3f}"
 
 
-def sized(about: Item) -> str:
-    return f"{about['examples']:,} examples in {about['groups']:,} groups"
+def sized(about: Scores) -> str:
+    return f"{about.examples:,} examples in {about.groups:,} groups"
+
+
+# Agora
+
+
+def agora_plot_id(position: int) -> str:
+    return f"plot-agora-{position}"
+
+
+def agora_view(position: int, name: str, grown: Agora, names: Sequence[str]) -> View:
+    """What is shown of a run of Agora: each iteration, and points that it made. `names` are those of the classes."""
+    iterations, made = grown.iterations, sum(one.points for one in grown.iterations)
+    first, last = iterations[0].examples, iterations[-1].examples + iterations[-1].points
+    sampled = [(one.number, point) for one in iterations for point in one.sample]
+    return {
+        "name": name,
+        "plot": agora_plot_id(position),
+        "sentence": f"{len(iterations):,} iterations made {made:,} points near mistakes on the development set ℰ; the "
+        f"training data grew from {first:,} to {last:,} examples. It ended because {grown.stopped}. "
+        f"{grown.warning}.",
+        "iterations": iteration_table(iterations, grown.metric),
+        "points": point_table(sampled, names) if sampled else None,
+    }
+
+
+def agora_figure(grown: Agora) -> Figure:
+    """Training examples, as bars, and the best score on ℰ, as a line with an axis of its own, by iteration."""
+    iterations = grown.iterations
+    hovers = [
+        f"<b>iteration {one.number:,}</b><br>{one.examples:,} training examples<br>"
+        f"{label(words(grown.metric))} on ℰ {formats.score(best_score(one))}"
+        for one in iterations
+    ]
+    shared: Figure = {"x": [one.number for one in iterations], "hovertext": hovers, "hoverinfo": "text"}
+    bars = shared | {"type": "bar", "name": "Training examples", "y": [one.examples for one in iterations]}
+    bars |= {"marker": {"color": "--frontier", "opacity": 0.55}}
+    line = shared | {"type": "scatter", "mode": "lines+markers", "name": "Best score on ℰ", "yaxis": "y2"}
+    line |= {"y": [best_score(one) for one in iterations], "line": {"color": "--accent", "width": 2.5}}
+    layout = base_layout("Iteration", "Training examples")
+    right = {"title": {"text": f"{label(words(grown.metric))} on ℰ"}, "overlaying": "y", "side": "right"}
+    layout["yaxis2"] = layout["yaxis"] | right | {"showgrid": False}
+    layout["xaxis"] |= {"dtick": 1}
+    return {"data": [bars, line | {"marker": {"color": "--accent", "size": 9}}], "layout": layout}
+
+
+def best_score(iteration: AgoraIteration) -> float | None:
+    return max((one.score for one in iteration.trainings if one.score is not None), default=None)
+
+
+def iteration_table(iterations: Sequence[AgoraIteration], metric: str) -> Table:
+    columns = [Column("Iteration"), Column("Training examples"), Column("Trainings")]
+    columns += [Column(f"Best {words(metric)} on ℰ"), Column("Mistakes"), Column("New points")]
+    columns += [Column("Points left out", numeric=False), Column("Θ taken out")]
+    rows = [
+        Row(
+            [
+                Cell(str(one.number), one.number),
+                whole(one.examples),
+                whole(len(one.trainings)),
+                scored(best_score(one)),
+                whole(one.mistakes),
+                whole(one.points),
+                text(", ".join(f"{count:,} {why}" for why, count in (one.dropped or {}).items()) or formats.DASH),
+                whole(len(one.pruned)),
+            ]
+        )
+        for one in iterations
+    ]
+    return Table("What each iteration trained, got wrong and made of it", columns, rows)
+
+
+def point_table(sampled: list[tuple[int, AgoraPoint]], names: Sequence[str]) -> Table:
+    """Points beside the mistakes they were made from: what differs between them, and how the teacher labelled them."""
+    columns = [Column("Iteration"), Column("Mistake on ℰ", numeric=False), Column("New point", numeric=False)]
+    columns += [Column("Label of the mistake", numeric=False), Column("Label by the teacher", numeric=False)]
+    columns += [Column("Made by", numeric=False), Column("Similarity")]
+    rows = []
+    for number, made in sampled:
+        before, after = (example.texts + example.choices for example in (made.origin, made.point))
+        changed = [(old, new) for old, new in zip(before, after, strict=False) if old != new]
+        rows.append(
+            Row(
+                [
+                    Cell(str(number), number),
+                    cut(" … ".join(old for old, _ in changed)),
+                    cut(" … ".join(new for _, new in changed)),
+                    *(cut(named(example, names)) for example in (made.origin, made.point)),
+                    text(made.method),
+                    scored(made.similarity),
+                ]
+            )
+        )
+    return Table("Some of the new points: what differs from the mistake each was made from", columns, rows)
+
+
+def named(example: AgoraExample, names: Sequence[str]) -> str:
+    """A label as it is read: the name of a class, the text of a choice, a number."""
+    classes = example.choices or names
+    return classes[int(example.label)] if classes and example.label is not None else formats.plain(example.label)

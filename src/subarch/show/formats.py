@@ -87,6 +87,12 @@ def factor(value: Any) -> str:
     return DASH if number is None else f"{number:.1f}×" if number >= 1 else f"{number:.2f}×"
 
 
+def megabytes(count: Any, unit: str = "MB") -> str:
+    """Bytes in millions: 15.8 MB."""
+    number = finite(count)
+    return DASH if number is None else _with_unit(f"{number / 1e6:.1f}", unit)
+
+
 def duration(seconds: Any) -> str:
     number = finite(seconds)
     if number is None:

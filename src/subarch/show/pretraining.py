@@ -3,21 +3,24 @@
 All of it is told from pretraining.json alone; what the search said of the same architecture is drawn beside it, where
 it is the same quantity.
 
-    >>> figure = losses(run, run.pretraining)
+    >>> figure = losses(None, pretraining)
     >>> [trace["name"] for trace in figure["data"]]
     ['Training', 'Held-out embedding', 'Held-out relations', 'Held-out, weighted sum']
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from subarch.run.records import Number, Pretraining
 from subarch.show import formats
 from subarch.show.axes import Figure, base_layout, label, marker_line, padded_axis, ramp
-from subarch.show.data import RunData, SearchData
+from subarch.show.data import Search
 from subarch.show.tables import Cell, Column, Fact, Row, Table, text
 
-Item = dict[str, Any]
+Point = dict[str, Number]
+"""Step, seconds and losses by name."""
 
 FEW_POINTS = 30
 """Points of a line up to which each one is marked."""
@@ -25,10 +28,10 @@ SAME_SAMPLE = ("teacher", "corpus", "text_column", "max_length", "heldout")
 """Configuration keys that search and pretraining must share for their held-out samples to be the same."""
 
 
-def view(found: Item) -> Item:
+def view(found: Pretraining) -> dict[str, Any]:
     """What the template shows of pretraining.json: sentence, facts, words and the table of losses."""
     return {
-        "sentence": f"{found['architecture']}, {learnt(found)}. Held-out losses are those of text that was never "
+        "sentence": f"{found.architecture}, {learnt(found)}. Held-out losses are those of text that was never "
         "trained on. Hover for a figure, drag to zoom, double-click to reset.",
         "facts": facts(found),
         "words": words(found),
@@ -36,35 +39,35 @@ def view(found: Item) -> Item:
     }
 
 
-def headline(found: Item) -> str:
+def headline(found: Pretraining) -> str:
     """The outcome in one sentence."""
     start, end = (formats.error(point["loss"]) for point in ends(found))
-    steps = f"{found['steps']:,} step{'s' * (found['steps'] != 1)}"
-    return f"{found['architecture']} was pretrained: {steps} took its held-out loss from {start} to {end}."
+    steps = f"{found.steps:,} step{'s' * (found.steps != 1)}"
+    return f"{found.architecture} was pretrained: {steps} took its held-out loss from {start} to {end}."
 
 
-def ends(found: Item) -> tuple[Item, Item]:
+def ends(found: Pretraining) -> tuple[Point, Point]:
     """The held-out losses before and after training."""
-    return found["heldout"][0], found["heldout"][-1]
+    return found.heldout[0], found.heldout[-1]
 
 
-def learnt(found: Item) -> str:
+def learnt(found: Pretraining) -> str:
     """From whom, by which losses."""
-    teacher = f"from {found['teacher']} ({found['teacher_architecture']})" if found["teacher"] else "without a teacher"
-    return f"learnt {teacher} by " + " + ".join(f"{weight:g} {name}" for name, weight in found["losses"].items())
+    teacher = f"from {found.teacher} ({found.teacher_architecture})" if found.teacher else "without a teacher"
+    return f"learnt {teacher} by " + " + ".join(f"{weight:g} {name}" for name, weight in found.losses.items())
 
 
-def losses(run: RunData, found: Item) -> Figure:
+def losses(search: Search | None, found: Pretraining) -> Figure:
     """Training loss, held-out losses and their weighted sum by step."""
-    names = list(found["losses"])
+    names = list(found.losses)
     colors = {name: ramp(position / max(len(names) - 1, 1)) for position, name in enumerate(names)}
-    traces = [line("Training", found["curve"], "loss", "--muted-mark", 1.5)]
-    traces += [line(f"Held-out {name}", found["heldout"], name, colors[name], 2) for name in names]
-    if found["losses"] != {names[0]: 1.0}:  # else the sum is the one loss again
-        traces.append(line("Held-out, weighted sum", found["heldout"], "loss", "--accent", 3.5))
+    traces = [line("Training", [point.model_dump() for point in found.curve], "loss", "--muted-mark", 1.5)]
+    traces += [line(f"Held-out {name}", found.heldout, name, colors[name], 2) for name in names]
+    if found.losses != {names[0]: 1.0}:  # else the sum is the one loss again
+        traces.append(line("Held-out, weighted sum", found.heldout, "loss", "--accent", 3.5))
     layout = base_layout("Steps", "Loss")
     values = [value for trace in traces for value in trace["y"]]
-    if (error := searched_error(run, found)) is not None:
+    if (error := searched_error(search, found)) is not None:
         words = f"embedding after the search {formats.error(error)}"
         layout["shapes"] = [marker_line("y", error, words, colors["embedding"], "dot")]
         values.append(error)
@@ -73,7 +76,7 @@ def losses(run: RunData, found: Item) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def line(name: str, points: list[Item], key: str, color: str, width: float) -> Figure:
+def line(name: str, points: Sequence[Point], key: str, color: str, width: float) -> Figure:
     """One loss over the steps."""
     return {
         "type": "scatter",
@@ -88,7 +91,7 @@ def line(name: str, points: list[Item], key: str, color: str, width: float) -> F
     }
 
 
-def hover(name: str, point: Item, value: float) -> str:
+def hover(name: str, point: Point, value: float) -> str:
     lines = [f"<b>{label(name)}</b>", f"step {point['step']:,}, after {formats.duration(point['seconds'])}"]
     lines.append(f"loss {formats.error(value)}")
     if "learning_rate" in point:
@@ -96,52 +99,52 @@ def hover(name: str, point: Item, value: float) -> str:
     return "<br>".join(lines)
 
 
-def searched_error(run: RunData, found: Item) -> float | None:
+def searched_error(search: Search | None, found: Pretraining) -> float | None:
     """The error that the search left this architecture at, where the held-out loss `embedding` is the same quantity.
 
     That is: measured on the same sample, and not on masked input, as all losses are beside `mlm` or `logits`.
     """
-    if not isinstance(run, SearchData) or "embedding" not in found["losses"]:
+    if search is None or "embedding" not in found.losses:
         return None
-    same = all(run.config.get(key) == found["config"][key] for key in SAME_SAMPLE)
-    if not same or {"mlm", "logits"} & set(found["losses"]):
+    same = all(search.config.get(key) == found.config[key] for key in SAME_SAMPLE)
+    if not same or {"mlm", "logits"} & set(found.losses):
         return None
-    for row in run.selection["candidates"]:
-        if row["architecture"] == found["architecture"] and row["error_kind"] == "embedding":
-            return formats.finite(row["error"])
+    for row in search.selection.candidates:
+        if row.architecture == found.architecture and row.error_kind == "embedding":
+            return formats.finite(row.error)
     return None
 
 
-def facts(found: Item) -> list[Fact]:
+def facts(found: Pretraining) -> list[Fact]:
     """What it took and what it gave, in figures."""
-    latency, size = found["latency"], found["parameters"]
-    student, teacher = latency["student"], latency.get("teacher")
-    beside = f"IQR {formats.interval([student['q1_ms'], student['q3_ms']])}"
+    latency, size = found.latency, found.parameters
+    student, teacher = latency.student, latency.teacher
+    beside = f"IQR {formats.interval([student.q1_ms, student.q3_ms])}"
     if teacher:
-        gain = formats.factor(teacher["median_ms"] / student["median_ms"])
-        beside += f"; teacher {formats.milliseconds(teacher['median_ms'])}, {gain} as long"
+        gain = formats.factor(teacher.median_ms / student.median_ms)
+        beside += f"; teacher {formats.milliseconds(teacher.median_ms)}, {gain} as long"
     return [
-        Fact("Steps", f"{found['steps']:,}", ""),
-        Fact("Time", formats.duration(found["seconds"]), f"{found['seconds'] / 60:,.1f} minutes"),
-        Fact("Tokens", formats.count(found["tokens"]), f"{found['tokens_per_second']:,.0f} a second"),
-        Fact("Padding", f"{100 * found['padding']:.1f}{formats.SPACE}%", "of all that was computed"),
-        Fact("Latency", formats.milliseconds(student["median_ms"]), beside),
-        Fact("Parameters", formats.count(size["total"]), f"{formats.exact(size['encoder'])} in encoder layers"),
+        Fact("Steps", f"{found.steps:,}", ""),
+        Fact("Time", formats.duration(found.seconds), f"{found.seconds / 60:,.1f} minutes"),
+        Fact("Tokens", formats.count(found.tokens), f"{found.tokens_per_second:,.0f} a second"),
+        Fact("Padding", f"{100 * found.padding:.1f}{formats.SPACE}%", "of all that was computed"),
+        Fact("Latency", formats.milliseconds(student.median_ms), beside),
+        Fact("Parameters", formats.count(size.total), f"{formats.exact(size.encoder)} in encoder layers"),
     ]
 
 
-def words(found: Item) -> list[tuple[str, str]]:
+def words(found: Pretraining) -> list[tuple[str, str]]:
     """What no figure tells, as (name, sentence) pairs."""
-    latency = found["latency"]
-    threads = f"{latency['threads']} thread{'s' * (latency['threads'] != 1)}"
+    latency = found.latency
+    threads = f"{latency.threads} thread{'s' * (latency.threads != 1)}"
     return [
-        ("Weights came from", found["started"]),
-        ("Teacher's targets", found["schedule"]["sentence"]),
-        ("Latency of", f"batch {latency['batch']}, {latency['length']} tokens, {latency['runtime']}, {threads}"),
+        ("Weights came from", found.started),
+        ("Teacher's targets", found.schedule.sentence),
+        ("Latency of", f"batch {latency.batch}, {latency.length} tokens, {latency.runtime}, {threads}"),
     ]
 
 
-def before_and_after(found: Item) -> Table:
+def before_and_after(found: Pretraining) -> Table:
     """Each held-out loss before and after training, with its weight."""
     columns = [Column("Loss", numeric=False), Column("Weight"), Column("Start"), Column("End")]
 
@@ -150,8 +153,7 @@ def before_and_after(found: Item) -> Table:
         return [Cell(formats.error(value), value, formats.digits(value)) for value in shown]
 
     rows = [
-        Row([text(name), Cell(formats.plain(weight), weight), *values(name)])
-        for name, weight in found["losses"].items()
+        Row([text(name), Cell(formats.plain(weight), weight), *values(name)]) for name, weight in found.losses.items()
     ]
     rows.append(Row([text("weighted sum"), Cell(""), *values("loss")], "total"))
     return Table("Loss on the held-out sample before and after", columns, rows)

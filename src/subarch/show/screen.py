@@ -6,12 +6,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+
+from subarch.run.records import Bench, BenchRow, Evaluation, Metrics, Parity, Pretraining, Selection
 
 ENDS = 20
 """Candidates of a large space that are shown at either end."""
@@ -45,41 +48,38 @@ def show_space(title: str, candidates: list[dict[str, Any]]) -> None:
     Console().print(table)
 
 
-def show_training(trained: dict[str, Any], run: Path) -> None:
+def show_training(trained: Pretraining, run: Path) -> None:
     """What a training came to: `trained` is what the run's pretraining.json holds."""
-    start, end = trained["heldout"][0], trained["heldout"][-1]
+    start, end = trained.heldout[0], trained.heldout[-1]
     table = Table(title="loss on the held-out sample", box=SIMPLE)
     for column in ("", "weight", "start", "end"):
         table.add_column(column, justify="right" if column else "left")
-    for name, weight in trained["losses"].items():
+    for name, weight in trained.losses.items():
         table.add_row(name, f"{weight:g}", cell(start[name]), cell(end[name]))
     table.add_row("all, weighted", "", cell(start["loss"]), cell(end["loss"]))
     console = Console()
     console.print(table)
     console.print(
-        f"{trained['steps']:,} steps, {trained['tokens']:,} tokens, {trained['seconds'] / 60:.1f} minutes, "
-        f"{trained['tokens_per_second']:,.0f} tokens/s, {trained['padding']:.1%} padding",
+        f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.seconds / 60:.1f} minutes, "
+        f"{trained.tokens_per_second:,.0f} tokens/s, {trained.padding:.1%} padding",
         highlight=False,
         soft_wrap=True,
     )
-    print(f"trained {trained['architecture']}: {run / 'pretrained'}")
+    print(f"trained {trained.architecture}: {run / 'pretrained'}")
 
 
-def show_export(found: dict[str, Any]) -> None:
+def show_export(found: Parity) -> None:
     """How like PyTorch an exported file is, output by output, and where it lies."""
-    table = Table(title=f"{found['model']} as {found['variant']}, {found['sequences']} sequences compared", box=SIMPLE)
+    table = Table(title=f"{found.model} as {found.variant}, {found.sequences} sequences compared", box=SIMPLE)
     for column in ("output", "largest difference", "worst cosine", "mean cosine"):
         table.add_column(column, justify="left" if column == "output" else "right")
-    for name, like in found["likeness"].items():
-        table.add_row(name, f"{like['difference']:.2g}", f"{like['worst_cosine']:.4f}", f"{like['mean_cosine']:.4f}")
+    for name, like in found.likeness.items():
+        table.add_row(name, f"{like.difference:.2g}", f"{like.worst_cosine:.4f}", f"{like.mean_cosine:.4f}")
     console = Console()
     console.print(table)
-    task = found["task"] or {}
-    if "metric" in task:
-        console.print(
-            f"{task['metric']} on held-out: {task['pytorch']:.4f} by PyTorch, {task['exported']:.4f} exported"
-        )
-    console.print(f"compared on {found['text']['source']}; written to {found['folder']}", markup=False, soft_wrap=True)
+    if (task := found.task) and task.metric is not None:
+        console.print(f"{task.metric} on held-out: {task.pytorch:.4f} by PyTorch, {task.exported:.4f} exported")
+    console.print(f"compared on {found.text.source}; written to {found.folder}", markup=False, soft_wrap=True)
 
 
 def show_plan(planned: dict[str, Any]) -> None:
@@ -115,84 +115,83 @@ def show_plan(planned: dict[str, Any]) -> None:
     console.print(table)
     pace = planned["pace"]
     if "utilisation" in pace:
-        speed = f"{pace['utilisation']:.0%} of {pace['peak_tflops']:g} TFLOP/s assumed"
+        speed = f"{pace.utilisation:.0%} of {pace.peak_tflops:g} TFLOP/s assumed"
     else:
-        speed = f"{pace['passes']} steps of {pace['tokens_per_pass']:,} tokens timed, {pace['threads']} threads"
-    lines = [f"{pace['device']}, {planned['precision']}: {speed}"]
+        speed = f"{pace.passes} steps of {pace.tokens_per_pass:,} tokens timed, {pace.threads} threads"
+    lines = [f"{pace.device}, {planned['precision']}: {speed}"]
     if planned["tokens"] is not None:
         lines.append(f"{planned['tokens']:.4g} tokens in {planned['steps']:,.0f} steps of {planned['batch_tokens']:,}")
     if planned["epochs"] is not None:
         lines.append(f"{planned['epochs']:.3g} passes over the corpus")
-    console.print("\n".join(lines), highlight=False)
+    console.print("\n".join(lines), highlight=False, markup=False)
 
 
-def show_selection(selection: dict[str, Any], run: Path) -> None:
+def show_selection(selection: Selection, run: Path) -> None:
     """The frontier and the winner: `selection` is what the run's selection.json holds."""
     console = Console()
     table = Table(title="candidates on the frontier, and the winner")
     for column in ("", "D-A-H-I", "parameters", "multiply-adds", "latency ms", "error", "W"):
         table.add_column(column, justify="right")
-    winner = selection["winner"] or {"architecture": None}
-    for row in selection["candidates"]:
-        if row["architecture"] in selection["frontier"]:
+    winner = selection.winner.architecture if selection.winner else None
+    for row in selection.candidates:
+        if row.architecture in selection.frontier:
             table.add_row(
-                "→" if row["architecture"] == winner["architecture"] else "",
-                row["architecture"],
-                f"{row['parameters']:,}",
-                f"{row['operations']:,}",
-                "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}",
-                f"{row['error']:.4f}",
-                "" if row["w"] is None else f"{row['w']:.3f}",
+                "→" if row.architecture == winner else "",
+                row.architecture,
+                f"{row.parameters:,}",
+                f"{row.operations:,}",
+                "" if row.latency_ms is None else f"{row.latency_ms:.2f}",
+                f"{row.error:.4f}",
+                "" if row.w is None else f"{row.w:.3f}",
             )
     console.print(table)
-    if selection["latency"]:
-        console.print(selection["latency"]["sentence"], highlight=False)
-    console.print(selection["gap_sentence"], highlight=False)
-    show_warnings(selection["warnings"])
-    if selection["winner"] is None:
-        errors.print(selection["nearest"]["sentence"], highlight=False)
-    else:
-        print(f"selected {winner['architecture']}: {run / 'selected'}")
+    if selection.latency:
+        console.print(selection.latency.sentence, highlight=False, markup=False)
+    console.print(selection.gap_sentence, highlight=False, markup=False)
+    show_warnings(selection.warnings)
+    if winner is None and selection.nearest:
+        errors.print(selection.nearest.sentence, highlight=False, markup=False)
+    elif winner is not None:
+        print(f"selected {winner}: {run / 'selected'}")
     print(f"report: {run / 'report.html'}")
 
 
-def show_finetuning(found: dict[str, Any], run: Path) -> None:
+def show_finetuning(found: Metrics, run: Path) -> None:
     """The fits and the held-out scores: `found` is what metrics.json holds."""
-    metric, heldout = found["metric"], found["heldout"]
+    metric, heldout = found.metric, found.heldout
     table = Table(title=f"fits, {metric} on dev", box=SIMPLE)
     for column in ("", "learning rate", "decay", "warm-up", "batch", "seed", "epoch", metric):
         table.add_column(column, justify="right")
-    for row in found["fits"]:
-        settings = [
-            f"{row[key]:g}" for key in ("learning_rate", "weight_decay", "warm_up", "batch_size", "seed", "epoch")
-        ]
-        table.add_row("→" if row["name"] == found["chosen"] else "", *settings, f"{row['dev'][metric]:.3f}")
+    for row in found.fits:
+        settings = (row.learning_rate, row.weight_decay, row.warm_up, row.batch_size, row.seed, row.epoch)
+        score = f"{row.dev[metric]:.3f}" if row.dev else "failed"
+        table.add_row("→" if row.name == found.chosen else "", *(f"{value:g}" for value in settings), score)
     console = Console()
     console.print(table)
-    table = Table(title=f"held out, {found['data']['heldout']['rows']:,} examples", box=SIMPLE)
-    for column in ("", "this model", f"mean of {len(heldout['seeds'])} seeds", "deviation", "teacher"):
+    table = Table(title=f"held out, {found.data.heldout.rows:,} examples", box=SIMPLE)
+    for column in ("", "this model", f"mean of {len(heldout.seeds)} seeds", "deviation", "teacher"):
         table.add_column(column, justify="right" if column else "left")
-    for name, value in heldout["scores"].items():
-        deviation, teacher = heldout["deviation"][name], found["teacher"]
+    for name, value in heldout.scores.items():
+        deviation, teacher = heldout.deviation[name], found.teacher
         spread = ["" if deviation is None else f"{deviation:.3f}"]
         table.add_row(
             name,
             f"{value:.3f}",
-            f"{heldout['mean'][name]:.3f}",
+            f"{heldout.mean[name]:.3f}",
             *spread,
-            f"{teacher['heldout'][name]:.3f}" if teacher else "",
+            f"{teacher.heldout[name]:.3f}" if teacher else "",
         )
     console.print(table)
     console.print(
-        f"{found['data']['division']}; trained on {found['data']['train']['rows']:,} examples", highlight=False
+        f"{found.data.division}; trained on {found.data.train.rows:,} examples", highlight=False, markup=False
     )
-    if grown := found["agora"]:
-        data = found["data"]["train"]["rows"], grown["examples"]
-        sentence = f"Agora ({grown['pruning']}), {grown['iterations']} iterations: {grown['stopped']}; "
+    if grown := found.agora:
+        data = found.data.train.rows, grown.examples
+        sentence = f"Agora ({grown.pruning}), {grown.iterations} iterations: {grown.stopped}; "
         sentence += f"the best was trained on {data[1]:,} examples, {data[1] - data[0]:,} of them made"
         console.print(sentence, highlight=False, markup=False, soft_wrap=True)
-    show_warnings([f"{name}: {why}" for name, why in found["diverged"].items()])
-    print(f"fine-tuned model: {run / 'finetuned' / found['task']}")
+    show_warnings([f"{name}: {why}" for name, why in found.diverged.items()])
+    print(f"fine-tuned model: {run / 'finetuned' / found.task}")
     print(f"report: {run / 'report.html'}")
 
 
@@ -208,37 +207,35 @@ def show_comparison(comparison: list[dict[str, Any]], proof: str, page: Path) ->
         table.add_row(*(cell(row[column]) for column in columns))
     console = Console()
     console.print(table)
-    console.print(proof, highlight=False)
+    console.print(proof, highlight=False, markup=False)
     for metrics in sorted(page.parent.glob("finetuned/*/metrics.json")):
         print(f"fine-tuned model: {metrics.parent}")
     print(f"report: {page}")
 
 
-def show_evaluation(found: dict[str, Any], model: Path) -> None:
+def show_evaluation(found: Evaluation, model: Path) -> None:
     """Scores with intervals, the difference where there was a comparison, and what must be known of them."""
-    about, compared = found["scores"], found["comparison"]
+    about, compared = found.scores, found.comparison
     if about:
-        title = f"{found['task']}, {found['part']}: {about['examples']:,} examples in {about['groups']:,} groups"
+        title = f"{found.task}, {found.part}: {about.examples:,} examples in {about.groups:,} groups"
         table = Table(title=title, box=SIMPLE)
         beside = ("against", "difference", "interval", "p, examples", "p, seeds") if compared else ()
-        for column in ("", "score", f"{about['level']:.0%} interval", "deviation", *beside):
+        for column in ("", "score", f"{about.level:.0%} interval", "deviation", *beside):
             table.add_column(column, justify="right" if column else "left")
-        for name, metric in about["metrics"].items():
-            cells = [name, f"{metric['value']:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}"]
-            cells.append("" if metric["deviation"] is None else f"{metric['deviation']:.3f}")
+        for name, metric in about.metrics.items():
+            cells = [name, f"{metric.value:.3f}", f"{metric.low:.3f} to {metric.high:.3f}"]
+            cells.append("" if metric.deviation is None else f"{metric.deviation:.3f}")
             if compared:
-                other = compared["metrics"][name]
-                cells += [f"{other['theirs']:.3f}", f"{other['difference']:+.3f}"]
-                cells += [f"{other['low']:+.3f} to {other['high']:+.3f}", f"{other['p_examples']:.3f}"]
-                cells.append("" if other["p_seeds"] is None else f"{other['p_seeds']:.3f}")
+                other = compared.metrics[name]
+                cells += [f"{other.theirs:.3f}", f"{other.difference:+.3f}"]
+                cells += [f"{other.low:+.3f} to {other.high:+.3f}", f"{other.p_examples:.3f}"]
+                cells.append("" if other.p_seeds is None else f"{other.p_seeds:.3f}")
             table.add_row(*cells)
         Console().print(table)
     else:
-        print(
-            f"{found['task']}, {found['part']}: {found['statistics']['rows']:,} examples predicted; no labels, no score"
-        )
-    show_warnings(found["warnings"])
-    print(f"predictions: {model / 'predictions-{}-{}.jsonl'.format(found['task'], found['part'])}")
+        print(f"{found.task}, {found.part}: {found.statistics.rows:,} examples predicted; no labels, no score")
+    show_warnings(found.warnings)
+    print(f"predictions: {model / f'predictions-{found.task}-{found.part}.jsonl'}")
     print(f"report: {model / 'report.html'}")
 
 
@@ -275,16 +272,16 @@ def show_tasks(listed: list[dict[str, Any]]) -> None:
     show_warnings([about["problem"] for row in listed for about in row.get("found", {}).values() if "problem" in about])
 
 
-def show_warnings(warnings: list[str]) -> None:
+def show_warnings(warnings: Sequence[str]) -> None:
     for warning in warnings:
         errors.print("[yellow]warning[/]: ", end="")
         errors.print(warning, markup=False, highlight=False, soft_wrap=True)
 
 
-def show_bench(found: dict[str, Any], place: Path) -> None:
+def show_bench(found: Bench, place: Path) -> None:
     """A table per batch size and length: `found` is what bench.json holds."""
-    console, rows = Console(), found["rows"]
-    for batch, lengths in dict.fromkeys((row["batch"], tuple(row["lengths"])) for row in rows):
+    console, rows = Console(), found.rows
+    for batch, lengths in dict.fromkeys((row.batch, tuple(row.lengths)) for row in rows):
         tokens = f"{lengths[0]} tokens" if len(lengths) == 1 else f"{lengths[0]} to {lengths[-1]} tokens, mean"
         table = Table(
             title=f"a forward pass: batch {batch}, {tokens}", box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0)
@@ -294,26 +291,26 @@ def show_bench(found: dict[str, Any], place: Path) -> None:
         for column in COLUMNS:
             table.add_column(column, justify="right", no_wrap=True)
         for row in rows:
-            if (row["batch"], tuple(row["lengths"])) == (batch, lengths):
-                table.add_row(row["subject"], row["runtime"], *_figures(row))
+            if (row.batch, tuple(row.lengths)) == (batch, lengths):
+                table.add_row(row.subject, row.runtime, *_figures(row))
         console.print(table)
-    shares = f"{found['processes']} process{'es' * (found['processes'] != 1)} of {found['threads']} thread"
+    shares = f"{found.processes} process{'es' * (found.processes != 1)} of {found.threads} thread"
     console.print(
-        f"{shares}{'s' * (found['threads'] != 1)}; peak: {found['peak_gflops']:.0f} GFLOP/s in fp32 matrix products",
+        f"{shares}{'s' * (found.threads != 1)}; peak: {found.peak_gflops:.0f} GFLOP/s in fp32 matrix products",
         highlight=False,
     )
     print(f"report: {place / 'bench.html'}")
 
 
-def _figures(row: dict[str, Any]) -> list[str]:
-    memory = "" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
-    digits = 3 if row["median_ms"] < 1 else 2
+def _figures(row: BenchRow) -> list[str]:
+    memory = "" if row.peak_bytes is None else f"{row.peak_bytes / 1e6:.0f}"
+    digits = 3 if row.median_ms < 1 else 2
     return [
-        f"{row['median_ms']:.{digits}f}",
-        f"{row['p95_ms']:.{digits}f}",
-        f"{row['sentences_per_second']:,.0f}",
-        f"{row['share_of_peak']:.0%}",
+        f"{row.median_ms:.{digits}f}",
+        f"{row.p95_ms:.{digits}f}",
+        f"{row.sentences_per_second:,.0f}",
+        f"{row.share_of_peak:.0%}",
         memory,
-        f"{row['load_seconds']:.2f}",
-        f"{row['file_bytes'] / 1e6:.1f}",
+        f"{row.load_seconds:.2f}",
+        f"{row.file_bytes / 1e6:.1f}",
     ]

@@ -10,12 +10,12 @@ The template only lays them out. A cell carries `value` beside its text, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from subarch.run.records import Parity
 from subarch.show import formats
-from subarch.show.figures import nearest_name, winner_name
 
 Item = dict[str, Any]
 
@@ -66,73 +66,22 @@ class Fact:
     """Whether the figure is words rather than a number."""
 
 
-def candidates(selection: Item, caption: str, rows: list[Item], reasons: bool) -> Table:
-    """Candidates with their objectives; with `reasons`, sortable and with why each one lost."""
-    settings = list(dict.fromkeys(name for row in rows for name in row["hyperparameters"]))
-    columns = [Column("⟨D, A, H, I⟩", numeric=False), Column("Error"), Column("Latency (ms)"), Column("Parameters")]
-    columns += [Column("W"), *([Column("Outcome", numeric=False)] if reasons else [])]
-    columns += [Column("Encoder"), Column("Multiply-adds")]
-    columns += [Column(words(name), any_number(row["hyperparameters"].get(name) for row in rows)) for name in settings]
-    columns += [Column("Trial")]
-    winner, nearest = winner_name(selection), nearest_name(selection)
-    body = []
-    for row in rows:
-        name = row["architecture"]
-        spread = f"IQR {formats.interval(row['latency_iqr_ms'])}" if row["latency_iqr_ms"] else ""
-        outcome = "selected" if name == winner else row["reason"] or formats.DASH
-        cells = [
-            architecture(name),
-            Cell(formats.error(row["error"]), formats.finite(row["error"]), formats.digits(row["error"])),
-            Cell(formats.milliseconds(row["latency_ms"], ""), formats.finite(row["latency_ms"]), spread),
-            counted(row["parameters"]),
-            Cell(formats.error(row["w"]), formats.finite(row["w"]), formats.digits(row["w"])),
-            *([text(outcome)] if reasons else []),
-            counted(row["encoder_parameters"]),
-            counted(row["operations"]),
-            *(setting(row["hyperparameters"].get(name)) for name in settings),
-            Cell(str(row["trial"]), row["trial"]),
-        ]
-        body.append(Row(cells, "winner" if name == winner else "nearest" if name == nearest else ""))
-    return Table(caption, columns, body, sortable=reasons)
-
-
-def excluders(selection: Item, order: list[Item]) -> Table:
-    """Who excludes whom by a certificate: the trained candidates, with those that they exclude."""
-    excluded: dict[str | None, list[str]] = {}
-    for name, by in selection["certificate"]["excluded"].items():
-        excluded.setdefault(by, []).append(name)
-    errors = {row["architecture"]: row["error"] for row in order}
-    columns = [Column("Trained", numeric=False), Column("Error"), Column("Excludes"), Column("Of these", numeric=False)]
-    rows = [
-        Row(
-            [
-                architecture(by) if by else text("no one: the cost alone excludes them"),
-                Cell(formats.error(errors[by]), errors[by], formats.digits(errors[by])) if by else Cell(formats.DASH),
-                whole(len(names)),
-                cut(", ".join(names)),
-            ]
-        )
-        for by, names in sorted(excluded.items(), key=lambda item: -len(item[1]))
-    ]
-    caption = "What excludes the candidates that were not trained: each is no larger, and would have to be better"
-    return Table(caption, columns, rows, sortable=True)
-
-
-def exports(records: list[Item]) -> Table:
+def exports(records: Sequence[Parity]) -> Table:
     """What exported files lose against PyTorch: each parity.json, an output a row."""
     columns = [Column("Model", numeric=False), Column("As", numeric=False), Column("Output", numeric=False)]
     columns += [Column("Size (MB)"), Column("Largest difference"), Column("Worst cosine"), Column("Mean cosine")]
     columns += [Column("Sequences"), Column("On its task", numeric=False)]
     rows = []
     for record in records:
-        size, task = sum(file["bytes"] for file in record["files"].values()), record["task"] or {}
-        score = f"{task['metric']} {task['pytorch']:.4f} → {task['exported']:.4f}" if "metric" in task else formats.DASH
-        for output, like in record["likeness"].items():
-            figures = [size / 1e6, like["difference"], like["worst_cosine"], like["mean_cosine"]]
+        size, score = sum(file.bytes for file in record.files.values()), formats.DASH
+        if (task := record.task) and task.metric is not None:
+            score = f"{task.metric} {task.pytorch:.4f} → {task.exported:.4f}"
+        for output, like in record.likeness.items():
+            figures = [size / 1e6, like.difference, like.worst_cosine, like.mean_cosine]
             words = [f"{figures[0]:.1f}", f"{figures[1]:.2g}", f"{figures[2]:.4f}", f"{figures[3]:.4f}"]
-            cells = [text(record["model"]), text(record["variant"]), text(output)]
+            cells = [text(record.model), text(record.variant), text(output)]
             cells += [Cell(word, figure, formats.digits(figure)) for word, figure in zip(words, figures, strict=True)]
-            rows.append(Row([*cells, whole(record["sequences"]), text(score)]))
+            rows.append(Row([*cells, whole(record.sequences), text(score)]))
     return Table(
         "Exported files, compared with PyTorch on held-out text over varying batches and lengths", columns, rows
     )
@@ -150,44 +99,6 @@ def comparison(rows: list[Item], winner: str | None, caption: str) -> Table:
         for row in rows
     ]
     return Table(caption, columns, body)
-
-
-def failures(trials: list[Item]) -> Table:
-    columns = [Column("Trial"), Column("⟨D, A, H, I⟩", numeric=False), Column("θ", numeric=False), Column("Seed")]
-    columns += [Column("Steps"), Column("Time"), Column("Why it failed", numeric=False)]
-    body = [
-        Row(
-            [
-                Cell(str(trial["number"]), trial["number"]),
-                architecture(trial["architecture"]),
-                text(formats.hyperparameters(trial["hyperparameters"]) or formats.DASH),
-                Cell(str(trial["seed"]), trial["seed"]),
-                Cell(formats.plain(trial["steps"]), trial["steps"]),
-                Cell(formats.duration(trial["seconds"]), formats.finite(trial["seconds"])),
-                text(trial["reason"] or "no reason recorded"),
-            ]
-        )
-        for trial in trials
-    ]
-    return Table("Trials that failed; the search went on without them", columns, body)
-
-
-def ledger(entries: list[Item]) -> Table:
-    """What the run spent its time on, with the share of each part and the sum."""
-    total = sum(entry["seconds"] for entry in entries)
-    columns = [Column("Work", numeric=False), Column("Time"), Column("Share")]
-    body = [
-        Row(
-            [
-                text(entry["what"]),
-                Cell(formats.duration(entry["seconds"]), entry["seconds"], f"{entry['seconds']:,.1f} s"),
-                Cell(f"{entry['seconds'] / total:.0%}" if total else formats.DASH, entry["seconds"]),
-            ]
-        )
-        for entry in entries
-    ]
-    body.append(Row([text("Together"), Cell(formats.duration(total), total, f"{total:,.1f} s"), Cell("")], "total"))
-    return Table("Wall time of the run", columns, body)
 
 
 def flat(settings: Item, prefix: str = "") -> list[tuple[str, str]]:
