@@ -111,7 +111,7 @@ def recorded(name: str, place: Path, said: str) -> dict[str, Any]:
     if name == "verify":
         return {"names": sorted(set(re.findall(r"\b\d+-\d+-\d+-\d+\b", said)))}
     if name in ("extract", "select"):
-        return selection(run) | ({"trials": trials(run / "study.db")} if name == "extract" else {})
+        return selection(run) | (trials(run / "study.db") if name == "extract" else {})
     if name.startswith("pretrain"):
         folder = run if name == "pretrain" else place / "masked"
         names = ("architecture", "parameters", "losses", "steps", "kept", "tokens", "padding", "curve", "heldout")
@@ -138,7 +138,7 @@ def selection(run: Path) -> dict[str, Any]:
     """What was selected, and from what; of the certificate all but its prose."""
     names = ("objective", "outcome", "ties", "frontier", "maximum_point", "seeds", "winner", "candidates")
     kept = read(run / "selection.json", *names, "certificate", "abnc")
-    row = ("architecture", "parameters", "encoder_parameters", "operations", "error", "hyperparameters", "trial", "w")
+    row = ("architecture", "parameters", "encoder_parameters", "operations", "error", "hyperparameters", "w")
     kept["candidates"] = [{name: one[name] for name in row} for one in kept["candidates"]]
     kept["winner"] = {name: kept["winner"][name] for name in row}
     kept["certificate"].pop("heads", None)  # to be given up
@@ -148,15 +148,22 @@ def selection(run: Path) -> dict[str, Any]:
     return kept | {"weights": tensors(run / "selected")}
 
 
-def trials(database: Path) -> list[dict[str, Any]]:
-    """All trials of a study, oldest first; a point of the curve is a step and an error."""
+def trials(database: Path) -> dict[str, list[Any]]:
+    """All trials of a study, and in which order candidates were asked for.
+
+    Of trainings that were submitted together (several seeds of the first candidates, all of one candidate) it is chance
+    which is stored first; so trials are sorted, and the order is that of the candidates after the first.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.load_study(study_name=None, storage=f"sqlite:///{database}")
-    return [
+    found = [
         {"architecture": one.user_attrs["architecture"], "settings": one.params, "state": one.state.name}
         | {"error": one.value, "curve": [point[:2] for point in one.user_attrs["curve"]]}
-        for one in study.trials
+        for one in optuna.load_study(study_name=None, storage=f"sqlite:///{database}").trials
     ]
+    first = {one["architecture"] for one in found if one["settings"]["seed"]}
+    order = dict.fromkeys(one["architecture"] for one in found if one["architecture"] not in first)
+    found.sort(key=lambda one: (one["architecture"], *(one["settings"][name] for name in ("learning_rate", "seed"))))
+    return {"order": list(order), "trials": found}
 
 
 def read(file: Path, *names: str) -> dict[str, Any]:
