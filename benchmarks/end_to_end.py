@@ -27,9 +27,9 @@ from rich.table import Table
 from subarch.demo.demo import BYTES, PACKAGES, teacher_folder
 from subarch.demo.docstrings import collect, write_corpus
 from subarch.errors import InvalidExport
-from subarch.export.config import ExportConfig, parse_runtime
-from subarch.export.export import export, target
-from subarch.export.runtimes import Session, find_export, open_export
+from subarch.exporting.config import ExportConfig, parse_runtime
+from subarch.exporting.export import export, target
+from subarch.exporting.runtimes import Session, find_export, open_export
 from subarch.latency.bench import bench
 from subarch.latency.config import BenchConfig
 from subarch.learning.signals import text_embedder

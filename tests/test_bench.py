@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from subarch.show.bench_page import keep
 from transformers import BertForMaskedLM
 
 from subarch.cli import app as cli
@@ -22,7 +23,7 @@ from subarch.errors import (
     InvalidTeacher,
     MissingExtra,
 )
-from subarch.export.graph import load_graph
+from subarch.exporting.graph import load_graph
 from subarch.latency import bench as stage
 from subarch.latency.bench import bench
 from subarch.latency.config import RUNTIMES, BenchConfig
@@ -34,7 +35,6 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Bench
-from subarch.show.bench_page import keep
 from tiny import POSITIONS, tiny_corpus, tiny_teacher, write_json
 from tiny_export import exported, tiny_model
 
@@ -278,7 +278,7 @@ def test_a_length_beyond_the_positions(model: Path) -> None:
 def test_a_runtime_that_is_not_installed(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     incomplete = {"complete": False, "missing": ["openvino>=2026.1"], "command": "python -m pip install openvino"}
     found = {"openvino": incomplete, "onnx": {"complete": True, "missing": []}}
-    for place in ("subarch.export.runtimes.extras", "subarch.latency.bench.extras"):
+    for place in ("subarch.exporting.runtimes.extras", "subarch.latency.bench.extras"):
         monkeypatch.setattr(place, lambda: found)
     with pytest.raises(MissingExtra, match=r"subarch\[openvino\]"):
         bench([str(model)], config(runtime=["torch", "openvino-int8"]))

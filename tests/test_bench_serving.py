@@ -14,7 +14,7 @@ import pytest
 
 from forked import start
 from subarch.errors import InvalidExport
-from subarch.export.graph import load_graph
+from subarch.exporting.graph import load_graph
 from subarch.latency import bench as stage
 from subarch.latency import serving
 from subarch.latency.bench import bench

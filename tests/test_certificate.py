@@ -275,7 +275,8 @@ class Clock:
         for name in calls:
             shape = Architecture(6, 4, 32, 64) if name.startswith("teacher") else Architecture.parse(name)
             milliseconds = 0.1 + shape.depth * (0.2 + shape.intermediate / 1000)
-            found[name] = Latency(*[milliseconds] * 4, 36)
+            quartiles = {"q1_ms": milliseconds, "q3_ms": milliseconds, "p95_ms": milliseconds}
+            found[name] = Latency(median_ms=milliseconds, **quartiles, passes=36)
         return found
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+import report_fixture
 import subarch
 from subarch.cli import app as cli
 from subarch.cli.options import GROUPS, progress
@@ -24,6 +25,7 @@ from subarch.pipeline import extract
 from subarch.pretraining.config import LOSSES, PretrainConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
+from subarch.run.records import Pretraining
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
@@ -100,26 +102,26 @@ PRETRAIN_VALUES: dict[str, Any] = {
     "targets": "live",
     "heldout": 33,
     "evaluations": 3,
-    "patience": 2,
     "threads": 1,
     "seed": 9,
 }
 
-TRAINED: dict[str, Any] = {
-    "architecture": "2-2-32-64",
-    "losses": {"embedding": 1.0, "relations": 0.25},
-    "heldout": [
-        {"step": 0, "seconds": 0.1, "embedding": 0.75, "relations": 2.5, "loss": 1.375},
-        {"step": 50, "seconds": 3.0, "embedding": 0.4, "relations": 1.5, "loss": 0.775},
-        {"step": 1200, "seconds": 90.0, "embedding": 0.125, "relations": 1.25, "loss": 0.4375},
-    ],
-    "steps": 1200,
-    "kept": 1200,
-    "tokens": 1_234_567,
-    "seconds": 90.0,
-    "tokens_per_second": 13717.4,
-    "padding": 0.0234,
-}
+TRAINED = Pretraining.model_validate(
+    report_fixture.example().pretraining
+    | {
+        "architecture": "2-2-32-64",
+        "losses": {"embedding": 1.0, "relations": 0.25},
+        "heldout": [
+            {"step": 0, "seconds": 0.1, "embedding": 0.75, "relations": 2.5, "loss": 1.375},
+            {"step": 1200, "seconds": 90.0, "embedding": 0.125, "relations": 1.25, "loss": 0.4375},
+        ],
+        "steps": 1200,
+        "tokens": 1_234_567,
+        "seconds": 90.0,
+        "tokens_per_second": 13717.4,
+        "padding": 0.0234,
+    }
+)
 
 
 class Outcome(NamedTuple):
@@ -243,7 +245,7 @@ def pretrainings(monkeypatch: pytest.MonkeyPatch) -> Pretrainings:
         seen.configured.append((run, file, given))
         return "settings"
 
-    def pretrain(run: Path, config: Any, restart: bool, report: Any) -> dict[str, Any]:
+    def pretrain(run: Path, config: Any, restart: bool, report: Any) -> Pretraining:
         seen.trained.append((run, config, restart))
         report("pretraining, loss 0.5", 3, 10)
         return TRAINED
@@ -284,7 +286,7 @@ def test_pretraining_shows_what_came_of_it(call: Call, pretrainings: Pretraining
     assert shown.out.endswith("trained 2-2-32-64: runs/[x]/pretrained\n")
     assert "pretraining, loss 0.5" in shown.err
     printed = call("pretrain", "runs/x", "--json")
-    assert json.loads(printed.out) == TRAINED
+    assert json.loads(printed.out) == TRAINED.to_dict()
 
 
 def test_of_many_processes_the_first_alone_speaks(
@@ -294,7 +296,7 @@ def test_of_many_processes_the_first_alone_speaks(
     for words in ((), ("--json",)):
         assert call("pretrain", "runs/x", *words) == (0, "", "")
     monkeypatch.setenv("RANK", "0")
-    assert json.loads(call("pretrain", "runs/x", "--json").out) == TRAINED
+    assert json.loads(call("pretrain", "runs/x", "--json").out) == TRAINED.to_dict()
     assert len(pretrainings.trained) == 3
 
     def interrupted(*arguments: Any) -> None:
@@ -451,7 +453,7 @@ def test_config_prints_what_loads_back(call: Call, tmp_path: Path) -> None:
         (("extract", "--corpus", "c", "--teacher", "t", "--space", "nowhere.yaml"), "InvalidSpace: nowhere.yaml"),
         (("extract", "--config", "none.yaml"), "InvalidConfig: none.yaml: cannot be read"),
         (("extract", "--run", "nothing", "--resume"), "InvalidStudy: nothing: no run folder"),
-        (("extract", "--run", "nothing", "--resume", "--workers", "2"), "nothing/config.yaml: cannot be read"),
+        (("extract", "--run", "nothing", "--resume", "--workers", "2"), "InvalidStudy: nothing: no run folder"),
         (("select", "nothing"), "InvalidStudy: nothing: no run folder"),
         (("report", "[bold]nothing[/bold]"), "InvalidStudy: [bold]nothing[/bold]: no run folder"),
         (("space", "--preset", "[/nothing]"), "InvalidSpace: [/nothing]: neither a preset"),

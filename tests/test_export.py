@@ -24,12 +24,12 @@ from transformers import (
 )
 
 from subarch.errors import InvalidConfig, InvalidCorpus, InvalidExport, InvalidTeacher, MissingExtra
-from subarch.export import export as stage
-from subarch.export import int8
-from subarch.export.config import ExportConfig
-from subarch.export.export import target
-from subarch.export.graph import Graph
-from subarch.export.runtimes import find_export, open_export
+from subarch.exporting import export as stage
+from subarch.exporting import int8
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.export import target
+from subarch.exporting.graph import Graph
+from subarch.exporting.runtimes import find_export, open_export
 from subarch.models.teacher import Teacher
 from subarch.run import machine as doctor
 from subarch.run.configuration import load

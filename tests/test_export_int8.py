@@ -9,11 +9,11 @@ import onnx
 import pytest
 import torch
 
-from subarch.export.graph import Exportable, load_exportable, store_in_16_bits, write_onnx
-from subarch.export.int8 import Int8Embedding, quantize_onnx, smoothed, with_int8_embeddings
-from subarch.export.parity import compare
-from subarch.export.runtimes import open_file
-from subarch.export.text import Text
+from subarch.exporting.graph import Exportable, load_exportable, store_in_16_bits, write_onnx
+from subarch.exporting.int8 import Int8Embedding, quantize_onnx, smoothed, with_int8_embeddings
+from subarch.exporting.parity import compare
+from subarch.exporting.runtimes import open_file
+from subarch.exporting.text import Text
 from tiny_export import HAS_VNNI, tiny_model
 
 

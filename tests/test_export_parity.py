@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.special import softmax
 
-from subarch.export.config import ExportConfig
-from subarch.export.graph import Exportable, load_exportable
-from subarch.export.parity import Tally, objection
-from subarch.export.text import TOKENS, Text
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.graph import Exportable, load_exportable
+from subarch.exporting.parity import Tally, objection
+from subarch.exporting.text import TOKENS, Text
 from subarch.run.configuration import load
 from subarch.run.records import Likeness
 from tiny import tiny_corpus

@@ -15,11 +15,11 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from subarch.errors import InvalidExport
-from subarch.export import export as stage
-from subarch.export import runtimes
-from subarch.export.graph import load_exportable
-from subarch.export.parity import metric_drop
-from subarch.export.runtimes import find_export, open_export, open_file
+from subarch.exporting import export as stage
+from subarch.exporting import runtimes
+from subarch.exporting.graph import load_exportable
+from subarch.exporting.parity import metric_drop
+from subarch.exporting.runtimes import find_export, open_export, open_file
 from subarch.finetuning.config import FinetuneConfig
 from subarch.latency.timing import measure, session_call
 from subarch.models.heads import labels_of, predict

@@ -383,7 +383,7 @@ def test_unlabelled_rows_are_predicted_and_not_scored(fitted: Fitted) -> None:
     bare = dataclasses.replace(dev, rows=tuple(dataclasses.replace(one, label=None) for one in dev))
     logits = predict(fitted.folder, bare)
     np.testing.assert_array_equal(logits, fitted.dev_logits)
-    with pytest.raises(InvalidTask, match="not scored"):
+    with pytest.raises(InvalidTask, match="cannot be scored"):
         score(bare, labels_of(TOPIC, logits))
 
 

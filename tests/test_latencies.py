@@ -408,7 +408,7 @@ def test_a_runtime_that_is_not_installed_is_told_of_before_anything_is_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     missing = {"complete": False, "missing": ["onnxruntime>=1.24"], "command": "python -m pip install onnxruntime"}
-    monkeypatch.setattr("subarch.export.runtimes.extras", lambda: {"onnx": missing, "openvino": missing})
+    monkeypatch.setattr("subarch.exporting.runtimes.extras", lambda: {"onnx": missing, "openvino": missing})
     for runtime in ("onnx", "onnx-int8", "openvino-int8-static"):
         with pytest.raises(MissingExtra, match=rf"install the extra subarch\[{runtime.split('-')[0]}\]"):
             extract(tiny_config(tmp_path, cost="latency", runtime=runtime), tmp_path / "run")

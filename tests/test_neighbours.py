@@ -200,7 +200,7 @@ def test_cosines_and_nearest_texts_by_brute_force(masked_lm: Path, tmp_path: Pat
     ranked = sorted(corpus, key=lambda other: -float(unit(texts[0]) @ unit(other)))
     assert set(nearest([draft(texts[0], seed) for seed in range(200)])) == set(ranked[:LIKELIEST])
     # what is kept is read, not computed
-    (kept,) = tmp_path.glob("*.npy")
+    (kept,) = tmp_path.glob("*.safetensors")
     stamp = kept.stat().st_mtime_ns
     again = Nearest(corpus, embedding)([draft(texts[0], 5)])
     assert again == nearest([draft(texts[0], 5)])

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from subarch.errors import InvalidStudy
 from subarch.evaluation.evaluate import evaluate
-from subarch.export.runtimes import find_export
+from subarch.exporting.runtimes import find_export
 from subarch.extraction import latencies
 from subarch.finetuning.config import FinetuneConfig
 from subarch.latency.bench import bench

@@ -106,7 +106,7 @@ def test_trials_are_numbered_in_the_order_of_recording_and_failed_ones_keep_thei
     expected = [replace(one, number=number) for number, one in enumerate(made)]
     assert study.trials() == expected
     assert opened(tmp_path / "study.db").trials() == expected
-    assert [found.to_dict()["state"] for found in expected] == ["complete", "failed", "complete", "complete"]
+    assert [found.row().state for found in expected] == ["complete", "failed", "complete", "complete"]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

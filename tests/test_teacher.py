@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import json
 import pickle
@@ -23,7 +22,7 @@ from tokenizers import normalizers
 from transformers import BertForMaskedLM, RobertaForMaskedLM
 
 from subarch.errors import InvalidTeacher
-from subarch.models.teacher import Teacher, cached
+from subarch.models.teacher import Teacher
 from tiny import POSITIONS, WIDTH, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
 
 SENTENCES = [*tiny_sentences(70), "the", "a boat and a rose. " * 30, "THE OLD BOAT sees Number 42"]
@@ -523,32 +522,3 @@ def test_the_fingerprint_changes_with_a_dense_map(copy: Path) -> None:
     weight = Teacher.load(copy).fingerprint
     edit(copy / "3_Dense" / "config.json", activation_function=IDENTITY)
     assert len({before, weight, Teacher.load(copy).fingerprint}) == 3
-
-
-def test_cached_computes_once(tmp_path: Path) -> None:
-    calls = []
-
-    def compute() -> NDArray[Any]:
-        calls.append(1)
-        return np.arange(6.0).reshape(2, 3)
-
-    first, second = (cached(tmp_path / "cache", "key", compute) for _ in range(2))
-    assert len(calls) == 1
-    assert isinstance(second, np.memmap)
-    assert np.array_equal(first, np.arange(6.0).reshape(2, 3))
-    assert np.array_equal(first, second)
-    assert np.array_equal(cached(tmp_path / "cache", "other", lambda: np.zeros(3)), np.zeros(3))
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
-def test_a_full_disk_leaves_no_half_written_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(file: Any, array: NDArray[Any]) -> None:
-        file.write(b"half")
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(np, "save", full)
-        with pytest.raises(OSError, match="No space left"):
-            cached(tmp_path, "key", lambda: np.ones(4))
-    assert not list(tmp_path.iterdir())
-    assert np.array_equal(cached(tmp_path, "key", lambda: np.ones(4)), np.ones(4))

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertJapaneseTokenizer
 
 from subarch.errors import InvalidTeacher
-from subarch.export.graph import load_exportable, load_graph
+from subarch.exporting.graph import load_exportable, load_graph
 from subarch.models.sentence import TRANSFORMER_FILES
 from subarch.models.teacher import Teacher
 from tiny import WIDTH, tiny_sentences, tiny_teacher, write_json

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
-from subarch.export.config import ExportConfig
-from subarch.export.export import export
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.export import export
 from subarch.run.configuration import load
 from subarch.run.machine import machine
 from subarch.run.records import Parity

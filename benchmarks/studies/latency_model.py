@@ -23,7 +23,7 @@ from benchmarks.runner import command_line, console, show, write
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
 
-from subarch.export.config import RuntimeName
+from subarch.exporting.config import RuntimeName
 from subarch.extraction.latencies import DESIGN
 from subarch.latency.cache import LatencyCache
 from subarch.latency.measuring import Candidates, Stopwatch

@@ -158,7 +158,7 @@ def built(architecture: Architecture, inputs: Inputs) -> ParameterCount:
 
 def stock(folder: Path, shape: str, inputs: Inputs, family: str) -> None:
     """Write a stock folder of a shape, with arbitrary weights and a tokenizer that knows numbers."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     from subarch.latency.subjects import write_shape
@@ -167,6 +167,8 @@ def stock(folder: Path, shape: str, inputs: Inputs, family: str) -> None:
     words = [*special, *map(str, range(inputs.vocabulary - len(special)))]
     tokenizer = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    ends = [(token, words.index(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     names = dict(zip(("pad_token", "unk_token", "cls_token", "sep_token", "mask_token"), special, strict=True))
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **names).save_pretrained(folder)
     write_shape(Architecture.parse(shape), inputs, folder, family)

@@ -1,5 +1,8 @@
 """subarch: the best encoder for your machine, found rather than guessed.
 
+    >>> import subarch
+    >>> selection = subarch.extract("runs/mine", teacher="all-MiniLM-L6-v2", corpus="my-texts", max_latency_ratio=0.25)
+
 Importing this package imports neither torch nor transformers: the names below are loaded when first used.
 """
 
@@ -9,20 +12,40 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from subarch.api import bench, evaluate, export, extract, finetune, plan, pretrain, select, verify
+    from subarch.errors import SubarchError
     from subarch.numbers.architecture import Architecture, Inputs, ParameterCount
     from subarch.numbers.space import Costs, SearchSpace
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "Architecture": "numbers.architecture",
-    "Inputs": "numbers.architecture",
-    "ParameterCount": "numbers.architecture",
-    "Costs": "numbers.space",
-    "SearchSpace": "numbers.space",
+    **dict.fromkeys(
+        ("bench", "evaluate", "export", "extract", "finetune", "plan", "pretrain", "select", "verify"), "api"
+    ),
+    **dict.fromkeys(("Architecture", "Inputs", "ParameterCount"), "numbers.architecture"),
+    **dict.fromkeys(("Costs", "SearchSpace"), "numbers.space"),
+    "SubarchError": "errors",
 }
 
-__all__ = ["Architecture", "Costs", "Inputs", "ParameterCount", "SearchSpace", "__version__"]
+__all__ = [
+    "Architecture",
+    "Costs",
+    "Inputs",
+    "ParameterCount",
+    "SearchSpace",
+    "SubarchError",
+    "__version__",
+    "bench",
+    "evaluate",
+    "export",
+    "extract",
+    "finetune",
+    "plan",
+    "pretrain",
+    "select",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

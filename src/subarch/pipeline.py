@@ -18,9 +18,9 @@ from transformers import AutoTokenizer
 from subarch.errors import InvalidStudy
 from subarch.evaluation.evaluate import commands as evaluation_commands
 from subarch.evaluation.evaluate import gathered
-from subarch.export.config import ExportConfig
-from subarch.export.export import export as write_export
-from subarch.export.runtimes import require
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.export import export as write_export
+from subarch.exporting.runtimes import require
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies

@@ -15,14 +15,16 @@ from typing import Any
 
 import rich_click as click
 
+from subarch import api
 from subarch.cli.options import Answer, Progress, answering, errors, options_of
-from subarch.export.config import ExportConfig
+from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.finetuning.config import EXAMINED, FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
+from subarch.run.folder import places
 from subarch.run.records import Selection
 from subarch.show import screen
 
@@ -55,19 +57,12 @@ def extract(
     run: Path | None, config: Path | None, resume: bool, remeasure: bool, given: dict[str, Any], report: Progress
 ) -> Answer:
     """Find the optimal encoder for this machine."""
-    from subarch.run.folder import RunFolder
-
     if resume and run is None:
         raise click.BadParameter("--resume needs the folder of the run, in --run")
     path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
     report.resume = ["subarch", "extract", "--run", str(path), "--resume"]
-    if resume and config is None and not given:
-        settings = RunFolder.open(path).config(ExtractConfig)
-    else:
-        settings = load(ExtractConfig, path / "config.yaml" if resume and config is None else config, given)
-    from subarch.pipeline import extract
-
-    return _selected(extract(settings, path, resume=resume, remeasure=remeasure, report=report), path)
+    selection = api.extract(path, config=config, resume=resume, remeasure=remeasure, report=report, **given)
+    return _selected(selection, path)
 
 
 @click.command(panel=FIND)
@@ -80,9 +75,7 @@ def select(run: Path, remeasure: bool, given: dict[str, Any], report: Progress) 
 
     An objective or a limit given here replaces all of the run's; without any, the run's are kept.
     """
-    from subarch.pipeline import select
-
-    return _selected(select(run, given, remeasure=remeasure, report=report), run)
+    return _selected(api.select(run, remeasure=remeasure, report=report, **given), run)
 
 
 def _selected(selection: Selection, run: Path) -> Answer:
@@ -95,9 +88,7 @@ def _selected(selection: Selection, run: Path) -> Answer:
 @answering
 def verify(run: Path, report: Progress) -> Answer:
     """Check the certificate of a run against its records, by code that shares nothing with the search."""
-    from subarch.extraction.verify import verify
-
-    sentences = verify(run)
+    sentences = api.verify(run)
     return Answer(sentences, lambda: print("\n".join(sentences)))
 
 
@@ -113,10 +104,7 @@ def pretrain(run: Path, config: Path | None, restart: bool, given: dict[str, Any
     In the folder of an extraction, options that are not given are taken from it. On several devices: torchrun -m
     subarch pretrain
     """
-    from subarch.pipeline import pretrain
-    from subarch.pretraining.pretrain import configure
-
-    trained = pretrain(run, configure(run, config, given), restart, report)
+    trained = api.pretrain(run, config=config, restart=restart, report=report, **given)
     return Answer(trained, partial(screen.show_training, trained, run))
 
 
@@ -135,12 +123,9 @@ def finetune(
     MODEL is the folder of an encoder, or a run folder that contains one. Of repeatable options every combination of
     values is tried.
     """
-    settings = load(FinetuneConfig, config, given)
-    from subarch.pipeline import finetune
-    from subarch.run.folder import places
-
-    encoder, place = places(model, run)
-    found = finetune(encoder, settings, place, restart, report, errors.print, shlex.join(report.resume)).to_dict()
+    told: dict[str, Any] = {"report": report, "say": errors.print, "command": shlex.join(report.resume)}
+    found = api.finetune(model, run=run, config=config, restart=restart, **told, **given)
+    place = places(model, run)[1]
     return Answer(found, partial(screen.show_finetuning, found, place))
 
 
@@ -164,17 +149,9 @@ def evaluate(
     MODELS are folders of one fine-tuning, one per seed. Without --task, task and data are those of the fine-tuning.
     Unlabelled data are predicted only.
     """
-    from subarch.evaluation.evaluate import evaluate
-
-    found = evaluate(
-        list(models),
-        given,
-        part,
-        against=list(against),
-        submission=submission,
-        command=shlex.join(["subarch", *sys.argv[1:]]),
-        report=report,
-    ).to_dict()
+    command = shlex.join(["subarch", *sys.argv[1:]])
+    beside: dict[str, Any] = {"against": against, "submission": submission, "report": report, "command": command}
+    found = api.evaluate(list(models), part, **beside, **given)
     return Answer(found, partial(screen.show_evaluation, found, models[0]))
 
 
@@ -188,12 +165,7 @@ def export(model: Path, run: Path | None, given: dict[str, Any], report: Progres
 
     MODEL is the folder of a model, or a run folder that contains one.
     """
-    settings = load(ExportConfig, None, given)
-    from subarch.pipeline import export
-    from subarch.run.folder import places
-
-    encoder, place = places(model, run)
-    found = export(encoder, settings, place, report)
+    found = api.export(model, run=run, report=report, **given)
     return Answer(found, partial(screen.show_export, found))
 
 
@@ -207,11 +179,9 @@ def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], re
 
     SUBJECTS are run folders, folders of models, architectures such as 4-8-1024-768, or exported folders.
     """
-    settings = load(BenchConfig, None, given)
     place = run or Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
-    from subarch.pipeline import bench
-
-    found = bench(subjects, settings, place, shlex.join(["subarch", *sys.argv[1:]]), report)
+    command = shlex.join(["subarch", *sys.argv[1:]])
+    found = api.bench(*subjects, run=place, report=report, command=command, **given)
     return Answer(found, partial(screen.show_bench, found, place))
 
 
@@ -220,9 +190,7 @@ def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], re
 @answering
 def plan(given: dict[str, Any], report: Progress) -> Answer:
     """Estimate what a pretraining takes: operations, memory, tokens per second, hours."""
-    from subarch.planning.plan import draw_up
-
-    planned = draw_up(load(PlanConfig, None, given))
+    planned = api.plan(**given)
     return Answer(planned, partial(screen.show_plan, planned.to_dict()))
 
 

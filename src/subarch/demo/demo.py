@@ -24,8 +24,8 @@ from subarch.demo.docstrings import collect, retrieval_pairs, write_corpus
 from subarch.demo.origin import write_task
 from subarch.errors import InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
-from subarch.export.config import ExportConfig
-from subarch.export.runtimes import require
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.workbench import Workbench
 from subarch.finetuning.config import FinetuneConfig

@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from subarch.export.config import RuntimeName
+from subarch.exporting.config import RuntimeName
 from subarch.run.configuration import File, Number, Text
 
 # What may be asked of a finished run again, without training
@@ -44,10 +44,10 @@ class ExtractConfig(BaseModel):
     )
     corpus: list[Text] = Field(
         min_length=1,
-        description="Text to train and measure on: files (also .gz, .zst, JSONL, Parquet), folders or a datasets name",
+        description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
     )
     text_column: str = Field(
-        "text", min_length=1, description="Column that holds the text in JSONL, Parquet and datasets"
+        "text", min_length=1, description="Column that holds the text in files of records and data sets"
     )
     space: str = Field(
         "minilm", min_length=1, description="Search space: paper, minilm, demo, or a YAML file with the four axes"

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
-from subarch.export.config import parse_runtime
-from subarch.export.runtimes import require
+from subarch.exporting.config import parse_runtime
+from subarch.exporting.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, latency_limit
 from subarch.extraction.workbench import blueprint_of, recipe_of

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.evaluation.evaluate import assess, cautions, leave
@@ -34,8 +35,9 @@ from subarch.finetuning.agora import WORST, Outcome, Training, adequate, agora, 
 from subarch.finetuning.config import FinetuneConfig, Theta
 from subarch.finetuning.fit import Fitted, fit
 from subarch.finetuning.neighbours import Neighbourhood
+from subarch.learning.targets import TargetCache
 from subarch.models.heads import Logits, labels_of, predict
-from subarch.models.teacher import Teacher, cached, content_of
+from subarch.models.teacher import Teacher, content_of
 from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_values
@@ -167,12 +169,14 @@ def _teacher(
     if teacher is None:
         return None, None
 
+    identity = content_of(teacher).hash
+
     def says(examples: Examples) -> Logits:
-        found: Logits = cached(
-            folder.path / "teacher",
-            f"{examples.part} {hash64(repr(examples.rows)):016x}",
-            lambda: predict(teacher, examples, max_length=config.max_length, report=report),
-        )
+        def compute() -> Tensor:
+            return torch.from_numpy(predict(teacher, examples, max_length=config.max_length, report=report))
+
+        cache = TargetCache(folder.path / "teacher", identity, f"{examples.part} {hash64(repr(examples.rows)):016x}")
+        found: Logits = cache.get((config.max_length,), compute).numpy()
         return found
 
     on_dev = labels_of(parts.dev.task, says(parts.dev))

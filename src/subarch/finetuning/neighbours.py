@@ -400,12 +400,15 @@ class Embedding:
 
     def kept(self, texts: Sequence[str]) -> Floats:
         """The same, cached on disk if there is a cache folder."""
-        from subarch.models.teacher import cached
+        import torch
+
+        from subarch.learning.targets import TargetCache
 
         if self._cache is None:
             return self(texts)
-        key = f"unit embeddings 1 {self._encoder.fingerprint} {hash64(chr(0).join(texts))}"
-        return cached(self._cache, key, lambda: self(texts))
+        cache = TargetCache(self._cache, self._encoder.fingerprint, f"{hash64(chr(0).join(texts)):016x}")
+        found: Floats = cache.get(("unit embedding",), lambda: torch.from_numpy(self(texts))).numpy()
+        return found
 
     def cosine(self, ones: Sequence[str], others: Sequence[str]) -> Floats:
         """(n,) cosines of n pairs of texts."""

@@ -30,8 +30,8 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from subarch.errors import InvalidConfig, InvalidExport
-from subarch.export.config import RuntimeName, parse_runtime
-from subarch.export.runtimes import require
+from subarch.exporting.config import RuntimeName, parse_runtime
+from subarch.exporting.runtimes import require
 from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.latency.serving import Group, Task
 from subarch.latency.subjects import Artifact, Subject, artifacts, find

@@ -24,7 +24,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from subarch.export.config import parse_runtime
+from subarch.exporting.config import parse_runtime
 from subarch.run.machine import VARIABLES, machine, versions
 from subarch.run.records import Measured
 

@@ -48,7 +48,7 @@ class BenchConfig(BaseModel):
         min_length=1,
         description="Text, as for extract, to take lengths from: times are means over eight quantiles of them",
     )
-    text_column: Text = Field("text", description="Column of JSONL, Parquet and datasets records that holds the text")
+    text_column: Text = Field("text", description="Column that holds the text in files of records and data sets")
     threads: int | None = Field(
         None, ge=1, le=1024, description="Threads of each process; null: the usable cores, divided by processes"
     )

@@ -30,10 +30,10 @@ import torch
 from accelerate import init_empty_weights
 from torch import Tensor, nn
 
-from subarch.export.config import ExportConfig, Head, RuntimeName
-from subarch.export.export import write
-from subarch.export.graph import Graph
-from subarch.export.runtimes import FILES, open_file
+from subarch.exporting.config import ExportConfig, Head, RuntimeName
+from subarch.exporting.export import write
+from subarch.exporting.graph import Graph
+from subarch.exporting.runtimes import FILES, open_file
 from subarch.latency.cache import LatencyCache
 from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call
 from subarch.models.sentence import Recipe

@@ -35,12 +35,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidExport
-from subarch.export.config import Engine, Head
-from subarch.export.runtimes import Arrays, Session, named, open_file
+from subarch.exporting.config import Engine, Head
+from subarch.exporting.runtimes import Arrays, Session, named, open_file
 from subarch.latency.timing import Call, session_call, visit
 
 if TYPE_CHECKING:
-    from subarch.export.graph import Graph
+    from subarch.exporting.graph import Graph
 
 TOGETHER = 0.25
 """Least seconds of a visit when several processes serve, so that they do so at the same time."""
@@ -166,7 +166,7 @@ def open_task(task: Task) -> tuple[Prepare, float]:
         return _products(task.size), 0.0
     if task.engine == "torch":
         import subarch.models.student  # noqa: F401  # the model classes, which transformers imports on first use
-        from subarch.export.graph import load_graph
+        from subarch.exporting.graph import load_graph
 
         start = time.perf_counter()
         session: Session = TorchSession(load_graph(Path(task.path), task.head))

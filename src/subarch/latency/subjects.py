@@ -26,10 +26,10 @@ from transformers import AutoConfig
 from transformers.utils import logging
 
 from subarch.errors import InvalidConfig, InvalidExport, InvalidTeacher
-from subarch.export.config import Engine, ExportConfig, Head, RuntimeName
-from subarch.export.export import target, write
-from subarch.export.graph import load_exportable, load_graph
-from subarch.export.runtimes import FILES, PARITY, find_export
+from subarch.exporting.config import Engine, ExportConfig, Head, RuntimeName
+from subarch.exporting.export import target, write
+from subarch.exporting.graph import load_exportable, load_graph
+from subarch.exporting.runtimes import FILES, PARITY, find_export
 from subarch.latency.config import BenchConfig
 from subarch.latency.measuring import untrained
 from subarch.latency.serving import Task

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidCorpus
-from subarch.export.runtimes import Session, named
+from subarch.exporting.runtimes import Session, named
 from subarch.run.records import Timing
 
 ROUNDS, PASSES = 9, 4

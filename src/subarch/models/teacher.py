@@ -16,13 +16,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -32,7 +30,7 @@ from transformers.utils import logging
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
-from subarch.run.files import replaced_file, unreadable
+from subarch.run.files import unreadable
 from subarch.run.inputs import Content, of_model
 from subarch.text.batches import by_length, pad
 
@@ -225,18 +223,6 @@ def special_tokens(tokenizer: Any) -> tuple[int, int]:
     if start is None or end is None:
         raise InvalidTeacher("the tokenizer has no token that opens or closes a sequence ([CLS]/[SEP] or <s>/</s>)")
     return int(start), int(end)
-
-
-def cached(folder: Path, key: str, compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """An array computed once: memory-mapped from `folder` when present, written atomically otherwise."""
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.npy"
-    if not path.is_file():
-        content = BytesIO()  # np.save to a file does not notice when the disk refuses the last bytes
-        np.save(content, compute())
-        with replaced_file(path) as partial:
-            partial.write_bytes(content.getbuffer())
-    result: NDArray[Any] = np.load(path, mmap_mode="r")
-    return result
 
 
 def content_of(source: str | Path) -> Content:

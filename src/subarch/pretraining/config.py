@@ -56,10 +56,10 @@ class PretrainConfig(BaseModel):
     )
     corpus: list[Text] = Field(
         min_length=1,
-        description="Text to train on: files (also .gz, .zst, JSONL, Parquet), folders or a datasets name",
+        description="Text to train on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
     )
     text_column: str = Field(
-        "text", min_length=1, description="Column that holds the text in JSONL, Parquet and datasets"
+        "text", min_length=1, description="Column that holds the text in files of records and data sets"
     )
     streaming: bool = Field(
         False,

@@ -1,10 +1,11 @@
-"""The run folder: what each stage leaves behind, written so that a kill at any instant leaves the old or the new file.
+"""The run folder: what each stage writes. A kill at any instant leaves the old file or the new one, never a part.
 
 config.yaml         the resolved configuration
 environment.json    versions, git state and machine
 basis.json          what all candidates share, and what they are measured against
 space.json          the axes of the search space, as they were at the start
 latency.json        latencies, measured or predicted; latency_*.json: of later questions, under other conditions
+*.inputs.json       what a stage read, by content (see `inputs`)
 study.db            every finished trial (see docs/study.md); study.json: the study's name in it
 weights/            trained weights by trial
 selection.json      the choice, the frontier, the runners-up and why they lost

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidCorpus
-from subarch.export.graph import Exportable
+from subarch.exporting.graph import Exportable
 from subarch.models.teacher import special_tokens
 from subarch.run.records import TextSource
 from subarch.text.batches import pad

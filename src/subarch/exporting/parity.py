@@ -32,14 +32,14 @@ from scipy.special import softmax
 from torch import Tensor
 
 from subarch.errors import InvalidTask
-from subarch.export.config import ExportConfig
-from subarch.export.graph import Exportable
-from subarch.export.runtimes import Session
-from subarch.export.text import Batch
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.graph import Exportable
+from subarch.exporting.runtimes import Session
+from subarch.exporting.text import Batch
 from subarch.models.heads import columns_of, encode, labels_of, logits_of, tokenizer_for
 from subarch.run.folder import RunFolder
 from subarch.run.progress import Report, silent
-from subarch.run.records import Likeness, MetricDrop
+from subarch.run.records import Likeness, MetricDrop, Metrics
 from subarch.tasks import score
 from subarch.tasks.division import TaskData, parts_of
 from subarch.tasks.metrics import primary
@@ -157,9 +157,9 @@ def metric_drop(model: Exportable, session: Session, report: Report = silent) ->
     is gone, `unknown` holds the reason why there are no scores.
     """
     folder = RunFolder(model.teacher.folder)
-    if model.graph.head not in ("classification", "choice") or not folder.has("metrics"):
+    if model.graph.head not in ("classification", "choice") or not folder.has(Metrics):
         return None
-    config = folder.read("metrics")["config"]
+    config = folder.read(Metrics).config
     try:
         examples = parts_of(TaskData.of(config)).heldout[:MOST_EXAMPLES]
     except InvalidTask as error:

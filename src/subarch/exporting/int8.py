@@ -29,9 +29,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from subarch.export.graph import Graph
-from subarch.export.runtimes import nncf
-from subarch.export.text import Batch
+from subarch.exporting.graph import Graph
+from subarch.exporting.runtimes import nncf
+from subarch.exporting.text import Batch
 
 STRENGTH = 0.5
 """Smoothing strength α: how much of a channel's spread is moved into the weights; 0.5 is the paper's usual value."""

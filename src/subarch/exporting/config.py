@@ -73,7 +73,7 @@ class ExportConfig(BaseModel):
         description="Text to calibrate and compare on, as for extract; null: the run folder's corpus, or random tokens "
         "if there is none",
     )
-    text_column: Text = Field("text", description="Column of JSONL, Parquet and datasets records that holds the text")
+    text_column: Text = Field("text", description="Column that holds the text in files of records and data sets")
     calibration: int = Field(128, ge=16, le=10**5, description="Texts to calibrate int8-static on")
     min_cosine: Annotated[Amount, Field(le=1)] = Field(
         0.95,

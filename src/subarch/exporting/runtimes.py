@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidExport, MissingExtra
-from subarch.export.config import Engine
+from subarch.exporting.config import Engine
 from subarch.run.files import file_seal
 from subarch.run.machine import extras
 from subarch.run.records import FileSeal, Parity

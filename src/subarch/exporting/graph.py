@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
 from subarch.errors import InvalidTeacher
-from subarch.export.config import Head
+from subarch.exporting.config import Head
 from subarch.models.sentence import Recipe, pool, read_json, transformer_of
 from subarch.models.teacher import Teacher, dense_maps, load_model
 

@@ -1,0 +1,253 @@
+"""Every stage as a function: what `import subarch` offers, and what the command line calls.
+
+    >>> import subarch
+    >>> selection = subarch.extract("runs/mine", teacher="all-MiniLM-L6-v2", corpus="my-texts", max_latency_ratio=0.25)
+    >>> selection.winner.architecture
+    '2-12-384-512'
+    >>> subarch.pretrain("runs/mine", minutes=30).heldout[-1]["embedding"]
+    0.11
+    >>> subarch.export("runs/mine", quantize="int8").likeness["sentence_embedding"].worst_cosine
+    0.993
+
+`**options` are the other options of the command, with underscores (`subarch extract --help`, or the fields of
+`ExtractConfig` and its like); `config` is a YAML file with the same keys, which options override. Results are the
+records of `subarch.run.records`. All functions raise `SubarchError` and its subclasses, see `subarch.errors`.
+
+Importing this module loads no torch: a stage is imported when it runs, after its options were found to be valid.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from subarch.errors import InvalidConfig
+from subarch.exporting.config import ExportConfig
+from subarch.extraction.config import ExtractConfig
+from subarch.finetuning.config import FinetuneConfig
+from subarch.latency.config import BenchConfig
+from subarch.planning.config import PlanConfig
+from subarch.run.configuration import load
+from subarch.run.folder import RunFolder, places
+from subarch.run.progress import Report, silent
+
+if TYPE_CHECKING:
+    from subarch.planning.plan import Plan
+    from subarch.run.records import Bench, Evaluation, Metrics, Parity, Pretraining, Selection
+
+Place = str | Path
+
+
+def extract(
+    run: Place,
+    *,
+    teacher: Place | None = None,
+    corpus: str | Sequence[str] | None = None,
+    space: str | None = None,
+    max_latency_ratio: float | None = None,
+    max_latency_ms: float | None = None,
+    max_parameters: int | None = None,
+    objective: str | None = None,
+    keep: float | None = None,
+    runtime: str | None = None,
+    config: Place | None = None,
+    resume: bool = False,
+    remeasure: bool = False,
+    report: Report = silent,
+    **options: Any,
+) -> Selection:
+    """Find the optimal encoder for this machine; `run` is the folder that everything is left in.
+
+    With `resume` the run that is there is continued; options that are not given are then its own.
+    """
+    path, file = Path(run), None if config is None else Path(config)
+    given = _given(
+        options,
+        teacher=teacher,
+        corpus=_list(corpus),
+        space=space,
+        max_latency_ratio=max_latency_ratio,
+        max_latency_ms=max_latency_ms,
+        max_parameters=max_parameters,
+        objective=objective,
+        keep=keep,
+        runtime=runtime,
+    )
+    if resume and file is None:
+        settings = load(ExtractConfig, RunFolder.open(path).path / "config.yaml", given)
+    else:
+        settings = load(ExtractConfig, file, given)
+    from subarch import pipeline
+
+    return pipeline.extract(settings, path, resume=resume, remeasure=remeasure, report=report)
+
+
+def select(run: Place, *, remeasure: bool = False, report: Report = silent, **options: Any) -> Selection:
+    """Select again from a finished run, for another objective, limit, runtime or machine; nothing is trained.
+
+    An objective or a limit given here replaces all of the run's; without any, the run's are kept.
+    """
+    from subarch import pipeline
+
+    return pipeline.select(Path(run), _given(options), remeasure=remeasure, report=report)
+
+
+def verify(run: Place) -> list[str]:
+    """Check the certificate of a run against its records, by code that shares nothing with the search.
+
+    Returns sentences on what was checked. Raises InvalidStudy if anything differs.
+    """
+    from subarch.extraction.verify import verify
+
+    return verify(Path(run))
+
+
+def pretrain(
+    run: Place,
+    *,
+    architecture: str | None = None,
+    teacher: Place | None = None,
+    corpus: str | Sequence[str] | None = None,
+    minutes: float | None = None,
+    steps: int | None = None,
+    config: Place | None = None,
+    restart: bool = False,
+    report: Report = silent,
+    **options: Any,
+) -> Pretraining:
+    """Train the architecture that was selected in `run`, or another one, in full; the same call continues a training.
+
+    In the folder of an extraction, options that are not given are taken from it.
+    """
+    from subarch import pipeline
+    from subarch.pretraining.pretrain import configure
+
+    named = {"architecture": architecture, "teacher": teacher, "corpus": _list(corpus)}
+    given = _given(options, **named, minutes=minutes, steps=steps)
+    settings = configure(Path(run), None if config is None else Path(config), given)
+    return pipeline.pretrain(Path(run), settings, restart, report)
+
+
+def finetune(
+    model: Place,
+    *,
+    task: str | None = None,
+    data: Place | None = None,
+    teacher: Place | None = None,
+    run: Place | None = None,
+    config: Place | None = None,
+    restart: bool = False,
+    report: Report = silent,
+    say: Callable[[str], object] = lambda sentence: None,
+    command: str | None = None,
+    **options: Any,
+) -> Metrics:
+    """Fine-tune a model for a task and score it on held-out data; the same call continues a fine-tuning.
+
+    Args:
+        model: the folder of an encoder, or a run folder that contains one.
+        run: where to leave it; default: the model's run folder, or runs/ and the model's name.
+        say: called with what Agora will take, before it begins.
+        command: shown in the report.
+    """
+    given = _given(options, task=task, data=None if data is None else str(data), teacher=teacher)
+    settings = load(FinetuneConfig, None if config is None else Path(config), given)
+    from subarch import pipeline
+
+    encoder, place = places(Path(model), None if run is None else Path(run))
+    shown = shlex.join(["subarch", "finetune", str(model)]) if command is None else command
+    return pipeline.finetune(encoder, settings, place, restart, report, say, shown)
+
+
+def evaluate(
+    models: Place | Sequence[Place],
+    part: str = "validation",
+    *,
+    against: Sequence[Place] = (),
+    submission: Place | None = None,
+    report: Report = silent,
+    command: str = "",
+    **options: Any,
+) -> Evaluation:
+    """Score fine-tuned models (of one fine-tuning, one per seed) with intervals, or compare them with others.
+
+    Without `task`, task and data are those of the fine-tuning. Unlabelled data are predicted only.
+    """
+    from subarch.evaluation.evaluate import evaluate
+
+    return evaluate(
+        [Path(models)] if isinstance(models, str | Path) else [Path(model) for model in models],
+        _given(options),
+        part,
+        against=[Path(model) for model in against],
+        submission=None if submission is None else Path(submission),
+        command=command,
+        report=report,
+    )
+
+
+def export(
+    model: Place,
+    *,
+    runtime: str | None = None,
+    quantize: str | None = None,
+    corpus: str | Sequence[str] | None = None,
+    run: Place | None = None,
+    report: Report = silent,
+    **options: Any,
+) -> Parity:
+    """Export a model to ONNX or OpenVINO, in `run`/exported; the file is kept only if its outputs equal PyTorch's.
+
+    Args:
+        model: the folder of a model, or a run folder that contains one.
+        run: where to leave it; default: the model's run folder, or runs/ and the model's name.
+    """
+    settings = load(ExportConfig, None, _given(options, runtime=runtime, quantize=quantize, corpus=_list(corpus)))
+    from subarch import pipeline
+
+    encoder, place = places(Path(model), None if run is None else Path(run))
+    return pipeline.export(encoder, settings, place, report)
+
+
+def bench(
+    *subjects: Place,
+    run: Place | None = None,
+    runtime: Sequence[str] | None = None,
+    batch: Sequence[int] | None = None,
+    length: Sequence[int] | None = None,
+    report: Report = silent,
+    command: str = "",
+    **options: Any,
+) -> Bench:
+    """Compare the latency of models: run folders, folders of models, architectures, or exported folders.
+
+    bench.json and bench.html are left in `run`; default: runs/bench- and the time.
+    """
+    if not subjects:
+        raise InvalidConfig("nothing to time: name a run folder, a model, an architecture or an exported folder")
+    settings = load(BenchConfig, None, _given(options, runtime=runtime, batch=batch, length=length))
+    from subarch import pipeline
+
+    place = Path(run) if run is not None else Path("runs") / time.strftime("bench-%Y%m%d-%H%M%S")
+    return pipeline.bench([str(subject) for subject in subjects], settings, place, command, report)
+
+
+def plan(architecture: str | None = None, **options: Any) -> Plan:
+    """Estimate what a pretraining takes: operations, memory, tokens per second, hours."""
+    settings = load(PlanConfig, None, _given(options, architecture=architecture))
+    from subarch.planning.plan import draw_up
+
+    return draw_up(settings)
+
+
+def _given(options: dict[str, Any], **named: Any) -> dict[str, Any]:
+    """What was given, by key; a tuple is a list, as in a YAML file."""
+    given = {key: value for key, value in (named | options).items() if value is not None}
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+
+
+def _list(value: str | Sequence[str] | None) -> list[str] | None:
+    return [value] if isinstance(value, str) else None if value is None else list(value)
