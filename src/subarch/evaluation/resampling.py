@@ -2,15 +2,8 @@
 
 Whole groups are resampled (a passage with its questions, equal first texts, a pair of AX-g), because their members
 stand or fall together: resampling rows would make the intervals too narrow. A resample is a row of weights, how often
-each example occurs in it. `tasks.score` takes milliseconds for one of them, which is too slow for thousands of
-resamples, several seeds and two models. `Scored` computes the official metrics of weighted examples for many resamples
-at once; a test compares each formula with `tasks.score`.
-
-    >>> part = read("rte", folder, "validation")
-    >>> intervals(part, predictions).metrics["accuracy"]                    # one model; (seeds, rows) for several
-    Interval(value=0.61, low=0.55, high=0.67, seeds=(0.61,), deviation=None)
-    >>> compare(part, predictions, others).metrics["accuracy"].difference
-    0.04
+each example occurs in it. `tasks.score` is too slow for thousands of resamples: `Scored` computes the official metrics
+of weighted examples for many at once; a test compares each formula with `tasks.score`.
 """
 
 from __future__ import annotations
@@ -57,9 +50,8 @@ def intervals(
     for name, seeds in scores.items():
         low, high = _quantiles(drawn[name][0], level)
         deviation = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
-        metrics[name] = Interval(
-            value=float(np.mean(seeds)), low=low, high=high, seeds=tuple(seeds), deviation=deviation
-        )
+        mean = float(np.mean(seeds))
+        metrics[name] = Interval(value=mean, low=low, high=high, seeds=tuple(seeds), deviation=deviation)
     return Scores(metrics=metrics, **_described(examples, len(rows), resamples, level, seed))
 
 
@@ -84,9 +76,7 @@ def compare(
     """
     pair = [_rows(examples, ours), _rows(examples, theirs)]
     if len(pair[0]) != len(pair[1]):
-        raise InvalidTask(
-            f"{examples.task.name}: {len(pair[0])} seeds against {len(pair[1])}; give as many seeds of both models"
-        )
+        raise InvalidTask(f"{examples.task.name}: {len(pair[0])} seeds against {len(pair[1])}; give as many of both")
     scores = [_scores(examples, rows) for rows in pair]
     drawn = _bootstrap(examples, pair, resamples, seed)
     swapped = _swapped(examples, pair, resamples, seed)
@@ -119,7 +109,6 @@ def _rows(examples: Examples, predictions: ArrayLike) -> Values:
 
 
 def _scores(examples: Examples, rows: Values) -> dict[str, list[float]]:
-    """The official scores of each seed."""
     found = [score(examples, row) for row in rows]
     return {name: [one[name] for one in found] for name in examples.task.metrics}
 
@@ -163,7 +152,6 @@ def _swapped(examples: Examples, pair: list[Values], resamples: int, seed: int) 
 
 
 def _exchanged(first: Values, second: Values) -> float:
-    """Exact two-sided permutation test of two sets of scores."""
     from scipy.stats import permutation_test
 
     def difference(a: Values, b: Values, axis: int) -> Values:
@@ -184,7 +172,6 @@ def _quantiles(values: Values, level: float) -> tuple[float, float]:
 
 
 def _described(examples: Examples, seeds: int, resamples: int, level: float, seed: int) -> dict[str, Any]:
-    """How the figures were computed: counts, level, method."""
     over = "groups of examples" + (" and seeds" if seeds > 1 else "")
     return {
         "examples": len(examples),
@@ -204,9 +191,6 @@ class Scored:
     Every metric takes weights (B or 1, N), how often each example occurs, and predictions (1 or B, N), and gives (B,).
     Examples that are resampled together (`units`) must have equal weights. `predicted` (any, N): all predictions that
     will be scored.
-
-        >>> scored = Scored(examples, predictions)                     # (models, N)
-        >>> scored.by("f1", weights, predictions[:1])                  # (B, N) and (1, N) -> (B,)
     """
 
     examples: Examples

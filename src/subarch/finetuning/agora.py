@@ -8,24 +8,11 @@
         sort Θ by score, remove the sets that are like the worst            5
     return the best model ever seen                                         6
 
-docs/agora.md says what is known, what is inferred and what is our choice. Training, teacher and τ are passed as
-functions. Each result is written to a file before anything else happens and is never computed again, so an interrupted
-run is resumed by the same call:
-
-    question.json                   what was asked; a folder with another question is refused
-    teacher.json                    the teacher's predictions on ℰ
-    iteration-1/training-0.json     scores, predictions on ℰ and cost of one training; model-0/ is the model, which is
-                                    deleted unless it is the best so far
-    iteration-1/points.json         the points of τ; labels.json: their labels by the teacher; both with durations
-    agora.json                      the record `run.records.Agora`
+docs/agora.md says what is known, what is inferred and what is our choice. Each result (question.json, teacher.json,
+iteration-1/training-0.json, points.json, labels.json) is written before anything else happens and is never computed
+again, so the same call resumes an interrupted run. Only the best model so far is kept.
 
 ℰ shapes 𝒟 and chooses the model, so a score on ℰ is no estimate of quality: keep a part that nothing here sees.
-
-    >>> tau = Neighbourhood.load([train, dev, held_out], encoder=model)
-    >>> outcome = agora(thetas, train, dev, Path("runs/mine/agora"), fit=partial(fit, model, settings=settings),
-    ...                 teacher=teacher, transform=tau)
-    >>> outcome.model
-    PosixPath('runs/mine/agora/iteration-2/model-5')
 """
 
 from __future__ import annotations
@@ -43,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from subarch.errors import InvalidConfig, InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning.config import Theta
@@ -88,8 +76,7 @@ SHAPED = "ℰ shaped the training data and chose the model, so a score on it is 
 class Training(AgoraTraining):
     """One training, with its predictions on ℰ and, per epoch, loss and scores.
 
-    `theta` is the position in Θ, `model` the folder below Agora's, `score` the primary metric on ℰ, `epoch` the one
-    whose weights were kept. If the training diverged, `failure` says why, and there are no score and no predictions.
+    If the training diverged, `failure` says why, and there are no score and no predictions.
     """
 
     predictions: tuple[float, ...] | None
@@ -97,7 +84,6 @@ class Training(AgoraTraining):
 
     @property
     def value(self) -> float:
-        """The score; -inf if there is none."""
         return -math.inf if self.score is None else self.score
 
 
@@ -137,12 +123,11 @@ def agora(
 
     Args:
         thetas: Θ, each set once; more than MOST_SETS only with `many`.
-        train: 𝒟, labelled.
-        dev: ℰ, labelled.
+        train, dev: 𝒟 and ℰ, labelled.
         fit: (𝒟, ℰ, θ, folder) -> a trained model; `finetuning.fit.fit` with model and settings given.
         teacher: S, examples -> predictions; must be adequate on ℰ unless `inadequate`.
         transform: τ, (mistakes, 𝒟 as it has grown, iteration from 1) -> points; deterministic in these.
-        pruning: `common`, the published rule, or `halving`.
+        pruning: a key of PRUNINGS.
         about: whatever else decides the result, as JSON (model, teacher, settings of τ); compared on resuming.
 
     Raises:
@@ -241,10 +226,7 @@ def _trained(
             model=model,
             score=fitted.dev_scores[primary(dev.task)] if fitted else None,
             scores=fitted.dev_scores if fitted else None,
-            epoch=fitted.epoch if fitted else 0,
-            steps=fitted.steps if fitted else 0,
-            examples_seen=fitted.examples_seen if fitted else 0,
-            seconds=fitted.seconds if fitted else 0.0,
+            **{name: getattr(fitted, name, 0) for name in ("epoch", "steps", "examples_seen", "seconds")},
             failure=failure,
             predictions=tuple(_floats(labels_of(dev.task, fitted.dev_logits))) if fitted else None,
             history=tuple(fitted.history) if fitted else (),
@@ -290,16 +272,16 @@ def mistakes(dev: Examples, predictions: Sequence[float]) -> Examples:
         worst = sorted(range(len(dev)), key=lambda row: -errors[row])[: math.ceil(WORST * len(dev))]
         rows = [dev[row] for row in sorted(worst) if errors[row] > 0]
     else:
-        rows = [example for example, prediction in pairs if not _is_right(example, int(prediction))]
+        rows = [
+            example
+            for example, prediction in pairs
+            if prediction != example.label and not (example.golds and example.choices[int(prediction)] in example.golds)
+        ]
     return replace(dev, rows=tuple(rows))
 
 
-def _is_right(example: Example, prediction: int) -> bool:
-    return prediction == example.label or (bool(example.golds) and example.choices[prediction] in example.golds)
-
-
 def check(thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, many: bool) -> None:
-    """Refuse arguments that Agora cannot run with; see there."""
+    """Refuse arguments that `agora` cannot run with."""
     if not thetas or len(set(thetas)) < len(thetas):
         raise InvalidConfig(f"Θ has {len(thetas)} sets, {len(set(thetas))} of them different; give each set once")
     if len(thetas) > MOST_SETS and not many:
@@ -347,11 +329,7 @@ def adequate(examples: Examples, predictions: Sequence[float]) -> str | None:
 
 
 def _kept(path: Path, compute: Callable[[], Any]) -> Any:
-    """The JSON in `path`; if there is no such file, compute it and write it first.
-
-    Raises:
-        InvalidStudy: the file is damaged.
-    """
+    """The JSON in `path`; if there is no such file, compute it and write it first."""
     if not path.is_file():
         write_json(path, compute(), ensure_ascii=False)
     try:
@@ -374,19 +352,12 @@ def _timed(path: Path, compute: Callable[[], Any]) -> tuple[Any, float]:
 def _made(path: Path, transform: Callable[[], Made]) -> tuple[Made, float]:
     """The points of an iteration, and how long they took."""
     found, seconds = _timed(path, lambda: asdict(transform()))
-    return Made(tuple(map(_point, found["points"])), found["dropped"]), seconds
-
-
-def _point(found: dict[str, Any]) -> Point:
-    example = found["example"]
-    texts = {name: tuple(example[name]) for name in ("texts", "choices", "golds")}
-    return Point(**found | {"example": Example(**example | texts)})
+    return TypeAdapter(Made).validate_python(found), seconds
 
 
 def _question(
     thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Everything that decides the result."""
     return {
         "task": dev.task.name,
         "metric": primary(dev.task),
@@ -403,11 +374,7 @@ def _identified(examples: Examples) -> AgoraExamples:
 
 
 def _asked(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """Write the question, or compare it with the one in the folder.
-
-    Raises:
-        InvalidStudy: they differ, naming where.
-    """
+    """Write the question, or refuse to continue with another one than the folder's."""
     plain = json.loads(json.dumps(question, default=lambda row: row.model_dump(mode="json")))
     begun = _kept(folder / "question.json", lambda: plain)
     if changed := [name for name in plain | begun if plain.get(name) != begun.get(name)]:
@@ -460,7 +427,7 @@ def _shown(example: Example) -> AgoraExample:
 
 
 def _cost(trainings: Sequence[Training], iterations: Sequence[AgoraIteration]) -> AgoraCost:
-    """Totals of all iterations: examples seen forward and backward; seconds of training, of τ, and of the teacher."""
+    """Totals of all iterations; examples seen are counted forward and backward."""
     return AgoraCost(
         trainings=len(trainings),
         points=sum(iteration.points for iteration in iterations),
@@ -530,7 +497,6 @@ def forecast(
     """How many trainings so many sets take, at least (ℰ has no mistakes) and at most, and the hours of each.
 
     Args:
-        sets: |Θ|.
         repeats: trainings of the best set with other seeds afterwards, on 𝒟 as it is then.
         examples: of 𝒟 at the start.
         epochs: of a training, at most.
@@ -552,7 +518,6 @@ def forecast(
 
 
 def worded(expected: AgoraForecast) -> str:
-    """A forecast as a phrase."""
     number = f"{expected.fewest}" if expected.fewest == expected.most else f"{expected.fewest} to {expected.most}"
     text = f"{number} training{'s' * (expected.most > 1)}"
     if expected.hours is None:

@@ -8,8 +8,7 @@ Every setting is tried with the first seed, and the best on dev is trained again
 has a standard deviation: on the data as it is (`plain`), or by Agora, which adds data near the mistakes (`with_agora`).
 The held-out part is predicted at the very end, by the models of the best setting only.
 
-In the run folder, `finetuned/<task>/` is the model that is best on dev, a stock folder, with metrics.json (trainings,
-scores), heldout.json (predictions), report.json and report.html (see `evaluation`), and agora.json if Agora ran.
+In the run folder, `finetuned/<task>/` is the model that is best on dev, with the records and the report;
 `finetuned/<task>.fits/` keeps the models of the best setting, one per seed. If it is killed at any instant, the same
 command continues and repeats no finished training.
 """
@@ -65,8 +64,7 @@ from subarch.text.corpus import content_of as corpus_content
 from subarch.text.read import hash64
 
 FREE = {"threads", "data", "teacher", "masked_lm", "neighbours"}
-"""Configuration keys that may change when a search is continued: with other threads, weights agree up to rounding only;
-the others are paths whose content is hashed."""
+"""Keys that may change when a search is continued: threads change rounding only, the others are hashed by content."""
 
 STEPS = 9
 """Optimiser steps that the speed is measured with; the first is not timed."""
@@ -88,7 +86,6 @@ def finetune(
     """Search, train and score; a search that is finished is returned as it is.
 
     Args:
-        model: folder of the encoder.
         run: folder that `finetuned/` is made in.
         restart: begin again, without the trainings that are there.
         say: called with what Agora will take, before the first training.
@@ -123,7 +120,12 @@ def finetune(
             torch.set_num_threads(config.threads or usable_cores())
             about_teacher, says = _teacher(config, parts, folder, report)
             fits = Fits(model, parts, config, folder, report)
-            _finish(_search(fits, says, say), fits, about_teacher, inputs, target, command)
+            if config.agora:
+                assert says is not None  # the configuration requires a teacher
+                found = with_agora(fits, lambda examples: labels_of(examples.task, says(examples)), say)
+            else:
+                found = plain(fits, None if says is None else np.array(says(parts.train)))
+            _finish(found, fits, about_teacher, inputs, target, command)
         result = done.read(Metrics)
         _clear(place, keep={"inputs.json", *result.heldout.fits})
         shutil.rmtree(_unfinished(target), ignore_errors=True)
@@ -135,7 +137,6 @@ def _unfinished(target: Path) -> Path:
 
 
 def _clear(folder: Path, keep: set[str]) -> None:
-    """Delete trainings, outputs of the teacher and notes, except those in `keep`."""
     for path in folder.iterdir():
         if path.name not in keep and path.is_dir():
             shutil.rmtree(path)
@@ -144,18 +145,13 @@ def _clear(folder: Path, keep: set[str]) -> None:
 
 
 def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
-    """Everything that a fine-tuning reads.
-
-    Raises:
-        InvalidTeacher, InvalidCorpus: something is missing or cannot be read.
-    """
+    """Everything that a fine-tuning reads."""
     sources = {"model": content_of(model)}
     for name, part in (("training", parts.train), ("development", parts.dev), ("held-out", parts.heldout)):
         sources[f"set of {name} examples"] = of_values(part.source, part.rows)
-    if config.teacher is not None:
-        sources["teacher"] = content_of(config.teacher)
-    if config.masked_lm is not None:
-        sources["masked language model"] = content_of(config.masked_lm)
+    for name, path in (("teacher", config.teacher), ("masked language model", config.masked_lm)):
+        if path is not None:
+            sources[name] = content_of(path)
     if config.neighbours is not None:
         sources["corpus of neighbours"] = corpus_content(config.neighbours, "text")
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
@@ -201,14 +197,9 @@ def _teacher(
 class Found:
     """The result of a search.
 
-    Attributes:
-        best: the best on dev of all trainings with the first seed (the first if equal).
-        again: the same settings on the same data with the other seeds.
-        rows: the table of trainings, in their order; the name of one whose model is kept is that of its folder.
-        failures: why trainings diverged, by name.
-        seconds: spent on the data, in addition to the trainings.
-        agora: a summary of Agora; None: plain.
-        record: the full record of Agora.
+    `best` is the best on dev with the first seed (the first if equal), `again` the same settings with the other seeds.
+    `rows` are all trainings (the name of one whose model is kept is that of its folder), `failures` say by name why
+    trainings diverged, `seconds` were spent on the data in addition to the trainings.
     """
 
     best: Fitted
@@ -246,7 +237,7 @@ class Fits:
     def each(
         self, thetas: Sequence[Theta], data: Examples, title: str, soft: Logits | None = None
     ) -> tuple[list[Fitted], dict[str, str]]:
-        """Train with each setting; for those that diverge the reasons, which are noted so as not to try them again."""
+        """Train with each setting; for those that diverge the reasons, noted so as not to try them again."""
         found, failures = [], {}
         for number, theta in enumerate(thetas, 1):
             note = f"diverged-{theta}"
@@ -266,19 +257,8 @@ class Fits:
         return self.each(others, data, "fine-tuning with other seeds", soft)
 
 
-def _search(fits: Fits, says: Says | None, say: Callable[[str], object]) -> Found:
-    if fits.config.agora:
-        assert says is not None  # the configuration requires a teacher
-        return with_agora(fits, lambda examples: labels_of(examples.task, says(examples)), say)
-    return plain(fits, None if says is None else np.array(says(fits.parts.train)))
-
-
 def plain(fits: Fits, soft: Logits | None) -> Found:
-    """Try every setting on the training data, with the teacher's outputs for it if there is a teacher.
-
-    Raises:
-        TrainingDiverged: with every setting.
-    """
+    """Try every setting on the training data, with the teacher's outputs for it if there is a teacher."""
     thetas, train = fits.config.thetas(), fits.parts.train
     tried, failures = fits.each(thetas, train, "fine-tuning", soft)
     if not tried:
@@ -288,20 +268,12 @@ def plain(fits: Fits, soft: Logits | None) -> Found:
         )
     best = max(tried, key=lambda found: found.dev_score)  # the first if equal
     again, lost = fits.repeat(best.theta, train, soft)
-    return Found(best, again, [_row_of(found) for found in (*tried, *again)], failures | lost)
+    rows = [_row(str(found.theta), found.theta, found.dev_scores, found) for found in (*tried, *again)]
+    return Found(best, again, rows, failures | lost)
 
 
 def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: Callable[[str], object]) -> Found:
-    """Run Agora over the settings; dev is ℰ, and no text of the three parts is made again.
-
-    Args:
-        teacher: S, examples -> labels; already checked to be adequate.
-        say: called once with what to expect, before the first training.
-
-    Raises:
-        InvalidConfig, InvalidTeacher, InvalidCorpus: see `agora` and `Neighbourhood`.
-        TrainingDiverged: with every setting.
-    """
+    """Run Agora over the settings; dev is ℰ, the teacher labels, and no text of the three parts is made again."""
     config, parts, folder = fits.config, fits.parts, fits.folder.path
     thetas, pruning = config.thetas(), config.agora
     assert pruning is not None
@@ -330,16 +302,21 @@ def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: 
         many=config.many_sets,
         inadequate=config.any_teacher,
     )
-    best = _taken(outcome, folder / str(outcome.theta))
+    place = folder / str(outcome.theta)
+    if not place.is_dir():
+        with replaced(place) as partial:
+            shutil.copytree(outcome.model, partial, dirs_exist_ok=True)
+    best = Fitted.read(place)
     again, lost = fits.repeat(outcome.theta, outcome.data)
     named = [(_name(training, outcome, thetas), training) for training in outcome.trainings]
     rows = [_row(name, thetas[one.theta], one.scores, one) for name, one in named if not one.failure]
+    rows += [_row(str(one.theta), one.theta, one.dev_scores, one) for one in again]
     failures = {name: training.failure for name, training in named if training.failure}
     record = outcome.record
     return Found(
         best,
         again,
-        rows + [_row_of(found) for found in again],
+        rows,
         failures | lost,
         record.cost.points_seconds + record.cost.labels_seconds,
         AgoraSummary(
@@ -385,16 +362,8 @@ def _pace(fits: Fits, theta: Theta) -> float:
     shutil.rmtree(place, ignore_errors=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about its scores, which do not matter
-        settings = fits.config.settings()
-        fit(
-            fits.model,
-            sample,
-            sample,
-            theta,
-            place,
-            settings=settings,
-            report=lambda *_: ends.append(time.perf_counter()),
-        )
+        timed = replace(fits, parts=replace(fits.parts, dev=sample), report=lambda *_: ends.append(time.perf_counter()))
+        timed.train(theta, sample, place, "measuring the pace")
     shutil.rmtree(place)
     return (ends[-1] - ends[0]) / (len(ends) - 1) / theta.batch_size
 
@@ -406,48 +375,22 @@ def _sentence(expected: AgoraForecast, sets: int, seeds: Sequence[int]) -> str:
     return text if sets > 1 else f"{text}; with one setting no examples are made and nothing is pruned"
 
 
-def _taken(outcome: Outcome, place: Path) -> Fitted:
-    """Copy the best model beside its repetitions with other seeds."""
-    if not place.is_dir():
-        with replaced(place) as partial:
-            shutil.copytree(outcome.model, partial, dirs_exist_ok=True)
-    return Fitted.read(place)
-
-
 def _name(training: Training, outcome: Outcome, thetas: Sequence[Theta]) -> str:
     """The folder of the model that is kept; for others with the iteration, as settings are trained in several."""
-    theta = str(thetas[training.theta])
-    is_best = training.model == outcome.record.best.model
-    return theta if is_best else f"{training.model.split('/')[0]}/{theta}"
-
-
-def _row_of(found: Fitted) -> FitRow:
-    return _row(str(found.theta), found.theta, found.dev_scores, found)
+    place = "" if training.model == outcome.record.best.model else f"{training.model.split('/')[0]}/"
+    return f"{place}{thetas[training.theta]}"
 
 
 def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Training) -> FitRow:
-    return FitRow(
-        name=name,
-        **asdict(theta),
-        dev=dev,
-        epoch=one.epoch,
-        history=tuple(one.history),
-        steps=one.steps,
-        examples_seen=one.examples_seen,
-        seconds=one.seconds,
-    )
+    took = {key: getattr(one, key) for key in ("epoch", "steps", "examples_seen", "seconds")}
+    return FitRow(name=name, **asdict(theta), dev=dev, history=tuple(one.history), **took)
 
 
 # Result
 
 
 def _finish(
-    found: Found,
-    fits: Fits,
-    about_teacher: TaskTeacher | None,
-    inputs: StageInputs,
-    target: Path,
-    command: str,
+    found: Found, fits: Fits, about_teacher: TaskTeacher | None, inputs: StageInputs, target: Path, command: str
 ) -> None:
     """Predict the held-out part and write `target`."""
     parts, config, models = fits.parts, fits.config, [found.best, *found.again]

@@ -36,10 +36,7 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 class EmbeddingSignal:
     """Cosine distance between the student's and the teacher's sentence embeddings.
 
-    Args:
-        train, heldout: segments without special tokens.
-        needed: how many of the training segments are used, from the first on.
-        report: called with what is being done, the segments done and their number.
+    `train` and `heldout` are segments without special tokens, of which the first `needed` training ones are used.
     """
 
     def __init__(
@@ -127,11 +124,10 @@ class MaskedLMSignal:
         cache: TargetCache | None = None,
     ) -> None:
         self.teacher, self.needed, self.cache, self.report = teacher, needed, cache, report
-        self.train, self.heldout = train, heldout
+        self.segments = {"train": train, "heldout": heldout}
         masker, recipe = Masker(tokenizer), Recipe(max_length=max_length)
-        self.collators = {
-            part: Collator(tokenizer, recipe, masker, seed) for part, seed in (("train", 1), ("heldout", 0))
-        }
+        seeds = {"train": 1, "heldout": 0}
+        self.collators = {part: Collator(tokenizer, recipe, masker, seed) for part, seed in seeds.items()}
         self._states: dict[tuple[str, int], tuple[Tensor, NDArray[np.int64]]] = {}
         # Asked for first: a teacher without one is refused before anything is computed
         self._head = teacher.head if teacher is not None else None
@@ -142,15 +138,16 @@ class MaskedLMSignal:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        return self.train.size
+        return self.segments["train"].size
 
     def loss(self, student: Student, rows: NDArray[np.int64], epoch: int) -> Tensor:
         return self._loss(student, "train", rows, epoch)
 
     @torch.inference_mode()
     def error(self, student: Student) -> float:
-        groups = by_length(self.heldout.size, BATCH)
-        return sum(float(self._loss(student, "heldout", rows, 0)) * len(rows) for rows in groups) / len(self.heldout)
+        heldout = self.segments["heldout"]
+        groups = by_length(heldout.size, BATCH)
+        return sum(float(self._loss(student, "heldout", rows, 0)) * len(rows) for rows in groups) / len(heldout)
 
     def _loss(self, student: Student, part: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
         inputs = self._masked(part, rows, epoch)
@@ -165,11 +162,8 @@ class MaskedLMSignal:
         return KL_WEIGHT * distillation(logits, theirs.clone(), TEMPERATURE) + MLM_WEIGHT * cross_entropy
 
     def _masked(self, part: str, rows: NDArray[np.int64], epoch: int) -> Inputs:
-        segments = self._segments(part)
+        segments = self.segments[part]
         return self.collators[part]([segments[row] for row in rows], rows, epoch)
-
-    def _segments(self, part: str) -> Segments:
-        return self.train if part == "train" else self.heldout
 
     def _teacher_states(self, part: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
         """(m, H) hidden states of the teacher at the masked positions of `rows`."""
@@ -180,7 +174,7 @@ class MaskedLMSignal:
 
     def _compute_states(self, part: str, epoch: int) -> tuple[Tensor, NDArray[np.int64]]:
         """The teacher's states at the masked positions of an epoch, and where those of each segment start."""
-        teacher, cache, segments, collator = self.teacher, self.cache, self._segments(part), self.collators[part]
+        teacher, cache, segments, collator = self.teacher, self.cache, self.segments[part], self.collators[part]
         assert teacher is not None
         assert cache is not None
         # A run of several epochs draws all segments in each: the incomplete batch at an epoch's end shifts the next

@@ -3,11 +3,6 @@
 Three keys have defaults that depend on the run: the architecture (what the search selected), the initial weights, and
 the losses (what the teacher offers). The length of the training is given in steps or in minutes on this machine.
 
-    >>> config = load(PretrainConfig, None, {"teacher": "all-MiniLM-L6-v2", "corpus": ["my-texts"], "minutes": 15})
-    >>> config.weights(has_head=False)
-    {'embedding': 1.0, 'relations': 1.0}
-    >>> print(dump(config))                             # commented YAML; reading it gives the same record
-
 Importing this module imports neither torch nor transformers.
 """
 
@@ -165,7 +160,7 @@ class PretrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> PretrainConfig:
-        """Check combinations of keys. Every message names the keys and what to change."""
+        """Every message names the keys and what to change."""
         given = self._given()
         if given and not any(given.values()):
             raise ValueError(
