@@ -124,7 +124,7 @@ class MaskedLMSignal:
         cache: TargetCache | None = None,
     ) -> None:
         self.teacher, self.needed, self.cache, self.report = teacher, needed, cache, report
-        self.segments = {"train": train, "heldout": heldout}
+        self.train, self.heldout = train, heldout
         masker, recipe = Masker(tokenizer), Recipe(max_length=max_length)
         seeds = {"train": 1, "heldout": 0}
         self.collators = {part: Collator(tokenizer, recipe, masker, seed) for part, seed in seeds.items()}
@@ -138,16 +138,15 @@ class MaskedLMSignal:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        return self.segments["train"].size
+        return self.train.size
 
     def loss(self, student: Student, rows: NDArray[np.int64], epoch: int) -> Tensor:
         return self._loss(student, "train", rows, epoch)
 
     @torch.inference_mode()
     def error(self, student: Student) -> float:
-        heldout = self.segments["heldout"]
-        groups = by_length(heldout.size, BATCH)
-        return sum(float(self._loss(student, "heldout", rows, 0)) * len(rows) for rows in groups) / len(heldout)
+        groups = by_length(self.heldout.size, BATCH)
+        return sum(float(self._loss(student, "heldout", rows, 0)) * len(rows) for rows in groups) / len(self.heldout)
 
     def _loss(self, student: Student, part: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
         inputs = self._masked(part, rows, epoch)
@@ -162,8 +161,11 @@ class MaskedLMSignal:
         return KL_WEIGHT * distillation(logits, theirs.clone(), TEMPERATURE) + MLM_WEIGHT * cross_entropy
 
     def _masked(self, part: str, rows: NDArray[np.int64], epoch: int) -> Inputs:
-        segments = self.segments[part]
+        segments = self._segments(part)
         return self.collators[part]([segments[row] for row in rows], rows, epoch)
+
+    def _segments(self, part: str) -> Segments:
+        return self.train if part == "train" else self.heldout
 
     def _teacher_states(self, part: str, rows: NDArray[np.int64], epoch: int) -> Tensor:
         """(m, H) hidden states of the teacher at the masked positions of `rows`."""
@@ -174,7 +176,7 @@ class MaskedLMSignal:
 
     def _compute_states(self, part: str, epoch: int) -> tuple[Tensor, NDArray[np.int64]]:
         """The teacher's states at the masked positions of an epoch, and where those of each segment start."""
-        teacher, cache, segments, collator = self.teacher, self.cache, self.segments[part], self.collators[part]
+        teacher, cache, segments, collator = self.teacher, self.cache, self._segments(part), self.collators[part]
         assert teacher is not None
         assert cache is not None
         # A run of several epochs draws all segments in each: the incomplete batch at an epoch's end shifts the next
