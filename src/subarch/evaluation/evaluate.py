@@ -87,9 +87,12 @@ def evaluate(
     run = partial(predict, examples=examples, max_length=given.get("max_length"), report=report)
     ours = [run(model) for model in models]
     found = assess(examples, ours, [run(model) for model in against])
-    warned = (*(_cautions_of(trained, examples) if trained else ()), *found.warnings)
+    try:
+        warned = cautions(parts_of(trained), examples) if trained else []
+    except InvalidTask as error:
+        warned = [f"whether the model was trained on these examples is unknown: {error}"]
     names = {"models": tuple(map(str, models)), "against": tuple(map(str, against))}
-    found = found.model_copy(update={**names, "warnings": warned})
+    found = found.model_copy(update={**names, "warnings": (*warned, *found.warnings)})
     found = leave(models[0], examples, ours[0], found, command)
     if submission:
         write_submission(submission, [(examples, labels_of(examples.task, ours[0]))])
@@ -116,13 +119,6 @@ def data_of(model: Path) -> TaskData | None:
     return None
 
 
-def _cautions_of(trained: TaskData, examples: Examples) -> list[str]:
-    try:
-        return cautions(parts_of(trained), examples)
-    except InvalidTask as error:
-        return [f"whether the model was trained on these examples is unknown: {error}"]
-
-
 def cautions(parts: Parts, examples: Examples) -> list[str]:
     """Warnings about examples that are also in the training part or in dev, which chose the model."""
     advice = "" if examples.part == parts.heldout.part else "; evaluate the part held-out instead"
@@ -136,7 +132,7 @@ def cautions(parts: Parts, examples: Examples) -> list[str]:
     return found
 
 
-def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] = (), seed: int = 0) -> Evaluation:
+def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] = ()) -> Evaluation:
     """Evaluate (N, C) outputs of models (one per seed), against `theirs`; without labels only count predictions."""
     task = examples.task
     rows = np.asarray([labels_of(task, logits) for logits in ours])
@@ -144,12 +140,12 @@ def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] 
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         if examples.labels is not None:
-            scores = intervals(examples, rows, seed=seed)
+            scores = intervals(examples, rows)
             confused = confusion(examples, rows[0])
             missed = mistakes(examples, rows[0], ours[0])
             if theirs:
                 others = np.asarray([labels_of(task, logits) for logits in theirs])
-                comparison = compare(examples, rows, others, seed=seed)
+                comparison = compare(examples, rows, others)
     return Evaluation(
         task=task.name,
         part=examples.part,

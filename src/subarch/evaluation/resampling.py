@@ -30,9 +30,7 @@ CELLS = 1 << 20
 """Resamples times examples that are scored at once: 8 MB per array."""
 
 
-def intervals(
-    examples: Examples, predictions: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
-) -> Scores:
+def intervals(examples: Examples, predictions: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Scores:
     """Official scores with percentile bootstrap intervals over groups of examples, and the spread over seeds.
 
     `predictions` are (rows,) of one model, or (seeds, rows) of models that differ only by their seed. `value` is the
@@ -48,11 +46,11 @@ def intervals(
     drawn = _bootstrap(examples, [rows], resamples, seed)
     metrics = {}
     for name, seeds in scores.items():
-        low, high = _quantiles(drawn[name][0], level)
+        low, high = _quantiles(drawn[name][0])
         deviation = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
         mean = float(np.mean(seeds))
         metrics[name] = Interval(value=mean, low=low, high=high, seeds=tuple(seeds), deviation=deviation)
-    return Scores(metrics=metrics, **_described(examples, len(rows), resamples, level, seed))
+    return Scores(metrics=metrics, **_described(examples, len(rows), resamples, seed))
 
 
 def compare(
@@ -61,7 +59,6 @@ def compare(
     theirs: ArrayLike,
     *,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> ScoreComparison:
     """How much better `ours` is than `theirs` on the same examples, per metric, with as many seeds of each.
@@ -85,7 +82,7 @@ def compare(
     for name in scores[0]:
         first, second = (np.asarray(found[name]) for found in scores)
         difference = float(first.mean() - second.mean())
-        low, high = _quantiles(drawn[name][0] - drawn[name][1], level)
+        low, high = _quantiles(drawn[name][0] - drawn[name][1])
         # the sample itself is one of the permutations; rounding errors must not separate equal differences
         extreme = np.abs(swapped[name]) >= abs(difference) - 1e-12
         metrics[name] = Difference(
@@ -98,7 +95,7 @@ def compare(
             p_seeds=_exchanged(first, second) if seeds > 1 else None,
         )
     least = 2 / comb(2 * seeds, seeds) if seeds > 1 else None
-    return ScoreComparison(metrics=metrics, p_seeds_least=least, **_described(examples, seeds, resamples, level, seed))
+    return ScoreComparison(metrics=metrics, p_seeds_least=least, **_described(examples, seeds, resamples, seed))
 
 
 def _rows(examples: Examples, predictions: ArrayLike) -> Values:
@@ -166,18 +163,18 @@ def _portions(resamples: int, examples: int) -> Iterator[int]:
         yield min(size, resamples - begun)
 
 
-def _quantiles(values: Values, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _quantiles(values: Values) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def _described(examples: Examples, seeds: int, resamples: int, level: float, seed: int) -> dict[str, Any]:
+def _described(examples: Examples, seeds: int, resamples: int, seed: int) -> dict[str, Any]:
     over = "groups of examples" + (" and seeds" if seeds > 1 else "")
     return {
         "examples": len(examples),
         "groups": int(units(examples).max()) + 1,
         "n_seeds": seeds,
-        "level": level,
+        "level": LEVEL,
         "resamples": resamples,
         "seed": seed,
         "method": f"percentile bootstrap over {over}",

@@ -36,21 +36,8 @@ from subarch.errors import InvalidConfig, InvalidStudy, InvalidTask, TrainingDiv
 from subarch.finetuning.config import Theta
 from subarch.finetuning.neighbours import Made, Point
 from subarch.models.heads import labels_of
+from subarch.run import records
 from subarch.run.files import write_json
-from subarch.run.records import (
-    Agora,
-    AgoraBest,
-    AgoraCost,
-    AgoraExample,
-    AgoraExamples,
-    AgoraForecast,
-    AgoraIteration,
-    AgoraPoint,
-    AgoraPruned,
-    AgoraTheta,
-    AgoraTraining,
-    Number,
-)
 from subarch.tasks import Example, Examples, Task, balanced_accuracy, statistics
 from subarch.tasks.metrics import checked, primary
 from subarch.text.read import hash64
@@ -73,14 +60,14 @@ LEAST_BALANCED = 2 / 3
 SHAPED = "ℰ shaped the training data and chose the model, so a score on it is no estimate of quality; hold a part out"
 
 
-class Training(AgoraTraining):
+class Training(records.AgoraTraining):
     """One training, with its predictions on ℰ and, per epoch, loss and scores.
 
     If the training diverged, `failure` says why, and there are no score and no predictions.
     """
 
     predictions: tuple[float, ...] | None
-    history: tuple[dict[str, Number], ...]
+    history: tuple[dict[str, records.Number], ...]
 
     @property
     def value(self) -> float:
@@ -89,14 +76,13 @@ class Training(AgoraTraining):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The best model ever seen (the first if equal), its hyperparameters, and 𝒟 as it was when it was trained; all
-    trainings; and the record that agora.json holds."""
+    """The best model ever seen (the first if equal), and the hyperparameters and 𝒟 that it was trained with."""
 
     model: Path
     theta: Theta
     data: Examples
     trainings: tuple[Training, ...]
-    record: Agora
+    record: records.Agora
 
     @property
     def dev_score(self) -> float:
@@ -137,7 +123,7 @@ def agora(
         TrainingDiverged: all trainings of the first iteration diverged. In a later iteration, Agora ends there.
     """
     check(thetas, train, dev, pruning, many)
-    question = _asked(folder, _question(thetas, train, dev, pruning, about or {}))
+    question = _asked(folder, thetas, train, dev, pruning, about or {})
     objection = adequate(dev, _kept(folder / "teacher.json", lambda: _floats(teacher(dev))))
     if objection and not inadequate:
         raise InvalidTask(f"the teacher is not adequate: {objection}; use a better one, or allow it all the same")
@@ -145,7 +131,7 @@ def agora(
     data, left = train, list(range(len(thetas)))
     trainings: list[Training] = []
     learnt: dict[str, Examples] = {}
-    iterations: list[AgoraIteration] = []
+    iterations: list[records.AgoraIteration] = []
     stopped = ""
     while not stopped:
         number = len(iterations) + 1
@@ -173,27 +159,21 @@ def agora(
             reasons = PRUNINGS[pruning]([thetas[training.theta].values for training in ascending])  # 5
             gone = {training.theta: reason for training, reason in zip(ascending, reasons, strict=False)}
             left = [at for at in left if at not in gone]
-            iteration = iteration.model_copy(
-                update={
-                    **_grown(points, wrong),
-                    "dropped": made.dropped,
-                    "seconds": seconds,
-                    "labels_seconds": labels_seconds,
-                    "pruned": tuple(AgoraPruned(theta=at, reason=reason) for at, reason in gone.items()),
-                }
-            )
+            pruned = tuple(records.AgoraPruned(theta=at, reason=reason) for at, reason in gone.items())
+            took = {"dropped": made.dropped, "seconds": seconds, "labels_seconds": labels_seconds}
+            iteration = iteration.model_copy(update={**_grown(points, wrong), **took, "pruned": pruned})
             stopped = "" if points else "τ made no point: the same sets on the same data would give the same models"
         iterations.append(iteration)
 
         best = max(trainings, key=lambda training: training.value)  # 6; the first if equal
         assert best.score is not None
-        record = Agora(
+        record = records.Agora(
             **question,
             warning=SHAPED,
             objection=objection,
             iterations=tuple(iterations),
             stopped=stopped,
-            best=AgoraBest(model=best.model, theta=best.theta, score=best.score),
+            best=records.AgoraBest(model=best.model, theta=best.theta, score=best.score),
             cost=_cost(trainings, iterations),
         )
         write_json(folder / "agora.json", record.to_dict(), ensure_ascii=False)
@@ -355,26 +335,23 @@ def _made(path: Path, transform: Callable[[], Made]) -> tuple[Made, float]:
     return TypeAdapter(Made).validate_python(found), seconds
 
 
-def _question(
-    thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, about: Mapping[str, Any]
+def _asked(
+    folder: Path, thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    return {
+    """Everything that decides the result, written down; refused if the folder was begun with something else."""
+
+    def identified(examples: Examples) -> records.AgoraExamples:
+        return records.AgoraExamples(rows=len(examples), hash=f"{hash64(repr(examples.rows)):016x}")
+
+    question = {
         "task": dev.task.name,
         "metric": primary(dev.task),
         "pruning": pruning,
-        "thetas": tuple(AgoraTheta(**asdict(theta)) for theta in thetas),
-        "train": _identified(train),
-        "dev": _identified(dev),
+        "thetas": tuple(records.AgoraTheta(**asdict(theta)) for theta in thetas),
+        "train": identified(train),
+        "dev": identified(dev),
         "about": dict(about),
     }
-
-
-def _identified(examples: Examples) -> AgoraExamples:
-    return AgoraExamples(rows=len(examples), hash=f"{hash64(repr(examples.rows)):016x}")
-
-
-def _asked(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """Write the question, or refuse to continue with another one than the folder's."""
     plain = json.loads(json.dumps(question, default=lambda row: row.model_dump(mode="json")))
     begun = _kept(folder / "question.json", lambda: plain)
     if changed := [name for name in plain | begun if plain.get(name) != begun.get(name)]:
@@ -386,13 +363,13 @@ def _asked(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
 
 def _iteration(
     number: int, data: Examples, trainings: Sequence[Training], best: Training, wrong: Examples
-) -> AgoraIteration:
+) -> records.AgoraIteration:
     """An iteration before points are made; predictions and histories stay in the files of the trainings."""
-    names = AgoraTraining.model_fields
-    return AgoraIteration(
+    names = records.AgoraTraining.model_fields
+    return records.AgoraIteration(
         number=number,
         examples=len(data),
-        trainings=tuple(AgoraTraining(**{name: getattr(one, name) for name in names}) for one in trainings),
+        trainings=tuple(records.AgoraTraining(**{name: getattr(one, name) for name in names}) for one in trainings),
         best=best.theta,
         mistakes=len(wrong),
         points=0,
@@ -403,6 +380,10 @@ def _iteration(
 
 def _grown(points: Sequence[Point], wrong: Examples) -> dict[str, Any]:
     """Of an iteration: counts of its labelled points, and a sample of them beside their origins."""
+
+    def shown(example: Example) -> records.AgoraExample:
+        return records.AgoraExample(id=example.id, texts=example.texts, choices=example.choices, label=example.label)
+
     task, origins = wrong.task, {example.id: example for example in wrong}
     names = [task.labels[int(point.example.label or 0)] if task.labels else "" for point in points]
     sample = sorted(points, key=lambda point: hash64(point.example.id))[:SAMPLE]
@@ -411,24 +392,20 @@ def _grown(points: Sequence[Point], wrong: Examples) -> dict[str, Any]:
         "methods": dict(sorted(Counter(point.method for point in points).items())),
         "labels": dict(sorted(Counter(names).items())) if task.labels else {},
         "sample": tuple(
-            AgoraPoint(
-                origin=_shown(origins[point.origin]),
-                point=_shown(point.example),
-                method=point.method,
-                similarity=point.similarity,
+            records.AgoraPoint(
+                origin=shown(origins[one.origin]),
+                point=shown(one.example),
+                method=one.method,
+                similarity=one.similarity,
             )
-            for point in sample
+            for one in sample
         ),
     }
 
 
-def _shown(example: Example) -> AgoraExample:
-    return AgoraExample(id=example.id, texts=example.texts, choices=example.choices, label=example.label)
-
-
-def _cost(trainings: Sequence[Training], iterations: Sequence[AgoraIteration]) -> AgoraCost:
+def _cost(trainings: Sequence[Training], iterations: Sequence[records.AgoraIteration]) -> records.AgoraCost:
     """Totals of all iterations; examples seen are counted forward and backward."""
-    return AgoraCost(
+    return records.AgoraCost(
         trainings=len(trainings),
         points=sum(iteration.points for iteration in iterations),
         examples_seen=sum(training.examples_seen for training in trainings),
@@ -493,7 +470,7 @@ def forecast(
     epochs: int = 1,
     growth: int = 0,
     seconds: float | None = None,
-) -> AgoraForecast:
+) -> records.AgoraForecast:
     """How many trainings so many sets take, at least (ℰ has no mistakes) and at most, and the hours of each.
 
     Args:
@@ -514,10 +491,10 @@ def forecast(
     most = sum(number * (examples + at * growth) for at, number in enumerate(left))
     most += repeats * (examples + (len(left) - 1) * growth)
     hours = None if seconds is None else (least * epochs * seconds / 3600, most * epochs * seconds / 3600)
-    return AgoraForecast(fewest=sets + repeats, most=sum(left) + repeats, hours=hours)
+    return records.AgoraForecast(fewest=sets + repeats, most=sum(left) + repeats, hours=hours)
 
 
-def worded(expected: AgoraForecast) -> str:
+def worded(expected: records.AgoraForecast) -> str:
     number = f"{expected.fewest}" if expected.fewest == expected.most else f"{expected.fewest} to {expected.most}"
     text = f"{number} training{'s' * (expected.most > 1)}"
     if expected.hours is None:

@@ -37,25 +37,12 @@ from subarch.finetuning.neighbours import Neighbourhood
 from subarch.learning.targets import TargetCache
 from subarch.models.heads import Logits, labels_of, predict
 from subarch.models.teacher import Teacher, content_of
+from subarch.run import records
 from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.progress import Report, silent
-from subarch.run.records import (
-    Agora,
-    AgoraForecast,
-    AgoraSummary,
-    ExampleStatistics,
-    FitCost,
-    FitRow,
-    Heldout,
-    HeldoutScores,
-    Machine,
-    Metrics,
-    TaskData,
-    TaskTeacher,
-)
 from subarch.show.card import facts_of, write_card
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.division import Parts, parts_of
@@ -82,7 +69,7 @@ def finetune(
     *,
     say: Callable[[str], object] = lambda sentence: None,
     command: str = "",
-) -> Metrics:
+) -> records.Metrics:
     """Search, train and score; a search that is finished is returned as it is.
 
     Args:
@@ -111,7 +98,7 @@ def finetune(
             Teacher.load(model)  # fails before a finished fine-tuning is deleted
             shutil.rmtree(target, ignore_errors=True)
         begun = not restart and any(place.rglob("fit.json"))
-        if done.has(Metrics):
+        if done.has(records.Metrics):
             claim(done, inputs, begun=True, free=FREE)
         else:
             if not begun:  # nothing is lost, so the question may change
@@ -126,7 +113,7 @@ def finetune(
             else:
                 found = plain(fits, None if says is None else np.array(says(parts.train)))
             _finish(found, fits, about_teacher, inputs, target, command)
-        result = done.read(Metrics)
+        result = done.read(records.Metrics)
         _clear(place, keep={"inputs.json", *result.heldout.fits})
         shutil.rmtree(_unfinished(target), ignore_errors=True)
         return result
@@ -159,7 +146,7 @@ def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
 
 def _teacher(
     config: FinetuneConfig, parts: Parts, folder: RunFolder, report: Report
-) -> tuple[TaskTeacher | None, Says | None]:
+) -> tuple[records.TaskTeacher | None, Says | None]:
     """The record of the teacher, once it is adequate or allowed not to be; and its outputs, cached on disk."""
     teacher = config.teacher
     if teacher is None:
@@ -181,7 +168,7 @@ def _teacher(
         raise InvalidTask(
             f"{teacher}: is not an adequate teacher: {objection}; use a better one or none, or add --any-teacher"
         )
-    about = TaskTeacher(
+    about = records.TaskTeacher(
         model=teacher.absolute().name,
         objection=objection,
         dev=score(parts.dev, on_dev),
@@ -204,11 +191,11 @@ class Found:
 
     best: Fitted
     again: list[Fitted]
-    rows: list[FitRow]
+    rows: list[records.FitRow]
     failures: dict[str, str]
     seconds: float = 0.0
-    agora: AgoraSummary | None = None
-    record: Agora | None = None
+    agora: records.AgoraSummary | None = None
+    record: records.Agora | None = None
 
 
 @dataclass(slots=True)
@@ -288,7 +275,10 @@ def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: 
         seed=config.seeds[0],
     )
     expected = _expected(fits, thetas)
-    say(_sentence(expected, len(thetas), config.others()))
+    text = f"Agora over {f'{len(thetas)} settings' if len(thetas) > 1 else 'one setting'}: {worded(expected)}"
+    if seeds := config.others():
+        text += f"; this includes repeating the best setting with seed {', '.join(map(str, seeds))}"
+    say(text if len(thetas) > 1 else f"{text}; with one setting no examples are made and nothing is pruned")
     outcome = agora(
         thetas,
         parts.train,
@@ -319,7 +309,7 @@ def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: 
         rows,
         failures | lost,
         record.cost.points_seconds + record.cost.labels_seconds,
-        AgoraSummary(
+        records.AgoraSummary(
             pruning=record.pruning,
             iterations=len(record.iterations),
             stopped=record.stopped,
@@ -332,7 +322,7 @@ def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: 
     )
 
 
-def _expected(fits: Fits, thetas: Sequence[Theta]) -> AgoraForecast:
+def _expected(fits: Fits, thetas: Sequence[Theta]) -> records.AgoraForecast:
     """A forecast; an iteration makes at most the points of a model that always predicts the majority."""
     config, train, dev = fits.config, fits.parts.train, fits.parts.dev
     assert config.agora is not None
@@ -368,29 +358,22 @@ def _pace(fits: Fits, theta: Theta) -> float:
     return (ends[-1] - ends[0]) / (len(ends) - 1) / theta.batch_size
 
 
-def _sentence(expected: AgoraForecast, sets: int, seeds: Sequence[int]) -> str:
-    text = f"Agora over {f'{sets} settings' if sets > 1 else 'one setting'}: {worded(expected)}"
-    if seeds:
-        text += f"; this includes repeating the best setting with seed {', '.join(map(str, seeds))}"
-    return text if sets > 1 else f"{text}; with one setting no examples are made and nothing is pruned"
-
-
 def _name(training: Training, outcome: Outcome, thetas: Sequence[Theta]) -> str:
     """The folder of the model that is kept; for others with the iteration, as settings are trained in several."""
     place = "" if training.model == outcome.record.best.model else f"{training.model.split('/')[0]}/"
     return f"{place}{thetas[training.theta]}"
 
 
-def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Training) -> FitRow:
+def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Training) -> records.FitRow:
     took = {key: getattr(one, key) for key in ("epoch", "steps", "examples_seen", "seconds")}
-    return FitRow(name=name, **asdict(theta), dev=dev, history=tuple(one.history), **took)
+    return records.FitRow(name=name, **asdict(theta), dev=dev, history=tuple(one.history), **took)
 
 
 # Result
 
 
 def _finish(
-    found: Found, fits: Fits, about_teacher: TaskTeacher | None, inputs: StageInputs, target: Path, command: str
+    found: Found, fits: Fits, about_teacher: records.TaskTeacher | None, inputs: StageInputs, target: Path, command: str
 ) -> None:
     """Predict the held-out part and write `target`."""
     parts, config, models = fits.parts, fits.config, [found.best, *found.again]
@@ -403,16 +386,16 @@ def _finish(
     scores = {seed: score(parts.heldout, predicted) for seed, predicted in predictions.items()}
     columns = {name: [one[name] for one in scores.values()] for name in scores[chosen.theta.seed]}
     overlaps = {f"{one.part} in {one.other}": one.rows for one in parts.overlap}
-    result = Metrics(
+    result = records.Metrics(
         task=config.task,
         metric=primary(parts.train.task),
         model=fits.model.absolute().name,
-        data=TaskData(
+        data=records.TaskData(
             source=config.data,
             division=parts.sentence,
-            train=ExampleStatistics(**statistics(parts.train)),
-            dev=ExampleStatistics(**statistics(parts.dev)),
-            heldout=ExampleStatistics(**statistics(parts.heldout)),
+            train=records.ExampleStatistics(**statistics(parts.train)),
+            dev=records.ExampleStatistics(**statistics(parts.dev)),
+            heldout=records.ExampleStatistics(**statistics(parts.heldout)),
             truncated=chosen.truncated,
             **({"overlaps": overlaps} if overlaps else {}),
         ),
@@ -420,7 +403,7 @@ def _finish(
         diverged=found.failures,
         best=str(found.best.theta),
         chosen=str(chosen.theta),
-        heldout=HeldoutScores(
+        heldout=records.HeldoutScores(
             scores=scores[chosen.theta.seed],
             seeds={str(seed): one for seed, one in scores.items()},
             fits=tuple(str(fitted.theta) for fitted in models),
@@ -428,14 +411,14 @@ def _finish(
             deviation={name: numbers.stdev(column) if len(column) > 1 else None for name, column in columns.items()},
         ),
         teacher=about_teacher,
-        cost=FitCost(
+        cost=records.FitCost(
             trainings=len(found.rows) + len(found.failures),
             examples_seen=sum(row.examples_seen for row in found.rows),
             seconds=sum(row.seconds for row in found.rows) + found.seconds,
         ),
         agora=found.agora,
         config=config.model_dump(mode="json"),
-        machine=Machine.model_validate(machine()),
+        machine=records.Machine.model_validate(machine()),
         versions=versions(),
     )
     shown = [chosen.theta.seed, *(seed for seed in outputs if seed != chosen.theta.seed)]  # examples are the first's
@@ -447,7 +430,7 @@ def _finish(
     left = RunFolder(partial)
     assert parts.heldout.labels is not None
     left.write(
-        Heldout(
+        records.Heldout(
             ids=tuple(example.id for example in parts.heldout),
             labels=parts.heldout.labels,
             seeds={str(seed): tuple(predicted) for seed, predicted in predictions.items()},
