@@ -17,10 +17,9 @@ from subarch.errors import InvalidExport
 from subarch.exporting.graph import load_graph
 from subarch.latency import bench as stage
 from subarch.latency import serving
-from subarch.latency.bench import bench
+from subarch.latency.bench import bench, write_shape
 from subarch.latency.config import BenchConfig
 from subarch.latency.serving import Group, Task, TorchSession, open_task, peak_memory
-from subarch.latency.subjects import write_shape
 from subarch.latency.timing import session_call
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from subarch.demo import origin
-from subarch.demo.docstrings import scattered
-from subarch.demo.origin import write_task
+from subarch.demo.docstrings import scattered, write_task
 from subarch.errors import InvalidCorpus
 from subarch.text.read import identity
 

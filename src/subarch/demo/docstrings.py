@@ -1,17 +1,16 @@
-"""The docstrings of installed packages: real English text that is on every machine, without a download.
+"""The docstrings of installed packages, which are on every machine: a corpus, pairs to search, a classification task.
 
-Packages are found without importing them and their files are parsed with `ast`, never run. The bytes wanted are shared
-out fairly: the next docstring always comes from the package that has given least so far, so a small package gives
-all it has and the large ones share the rest.
-
-A docstring is half prose and half tables, code and signatures. `prose` keeps the prose, paragraph by paragraph; it is
-a heuristic over the habits of Google, NumPy and reST docstrings.
+Packages are found without importing them and their files are parsed with `ast`, never run. The next docstring always
+comes from the package that has given least so far: a small package gives all it has, the large ones share the rest.
+`prose` keeps the prose of a docstring; it is a heuristic over the habits of Google, NumPy and reST docstrings.
 
     >>> found = list(collect(["scipy", "sympy"], limit_bytes=1_000_000))
     >>> write_corpus(found, Path("docstrings.jsonl"))["records"]
     5214
     >>> retrieval_pairs(found)[0]
     ('Removes empty values in a dict recursively', 'This ensures we remove values that Meson could not provide ...')
+    >>> write_task(("networkx", "torch"), Path("docstrings.jsonl"), Path("package.jsonl"))
+    {'networkx': 300, 'torch': 300}
 """
 
 from __future__ import annotations
@@ -31,8 +30,8 @@ from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidCorpus
-from subarch.run.files import replaced_file
-from subarch.text.read import clean, hash64, identity
+from subarch.run.files import replaced_file, write_text
+from subarch.text.read import clean, hash64, identity, read
 
 _TESTS = {"tests", "test"}
 _SHORTEST_QUERY, _SHORTEST_DOCUMENT = 4, 8  # words
@@ -304,3 +303,55 @@ def _is_markup(line: str, following: str) -> bool:
         or _CODE.match(line)
         or _TYPE_FIELD.match(line)
     )
+
+
+EXAMPLES = 300
+"""Of a package, at most."""
+
+OF_MODULE = 4
+"""Examples from one module at most, so that both sides have many modules and none dominates its class."""
+
+WORDS = 12
+"""Of an example. With more, a bag of words comes close to a fine-tuned encoder."""
+
+ALIASES = r"scikit|hugging|\b(nx|np|pd|hf)\b"
+"""Other names of the packages."""
+
+
+def write_task(packages: Sequence[str], corpus: Path, path: Path) -> dict[str, int]:
+    """Write the examples as JSONL with the columns `text`, `package` and `module`; returns the number per package.
+
+    The same packages and corpus give the same file on every machine. The file is written atomically.
+
+    Args:
+        packages: the classes.
+        corpus: JSONL with the column `text`; none of its paragraphs is in any example.
+
+    Raises:
+        InvalidCorpus: the corpus cannot be read.
+    """
+    known = {identity(document.text) for document in read([corpus])}
+    names = re.compile("|".join([*map(re.escape, packages), ALIASES]), re.IGNORECASE)
+    rows = [row for package in packages for row in _examples(package, names, known)]
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+    return dict(Counter(row["package"] for row in rows))
+
+
+def _examples(package: str, names: re.Pattern[str], known: set[int]) -> Iterator[dict[str, str]]:
+    """The examples of a package; their texts are added to `known`."""
+    given: Counter[str] = Counter()
+    for docstring in scattered(package):
+        if given.total() == EXAMPLES:
+            return
+        text = _opening(docstring, names, known)
+        if given[docstring.module] < OF_MODULE and text and identity(text) not in known:
+            known.add(identity(text))
+            given[docstring.module] += 1
+            yield {"text": text, "package": package, "module": docstring.module}
+
+
+def _opening(docstring: Docstring, names: re.Pattern[str], known: set[int]) -> str:
+    """The first words of the paragraphs that are not known, without package names; "" if there are too few."""
+    paragraphs = [paragraph for paragraph in prose(docstring.text) if identity(paragraph) not in known]
+    words = [word for word in " ".join(paragraphs).split() if not names.search(word)]
+    return " ".join(words[:WORDS]) if len(words) >= WORDS else ""

@@ -27,9 +27,8 @@ from subarch.errors import InvalidExport
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.graph import Exportable, Graph, load_exportable, store_in_16_bits, write_onnx
 from subarch.exporting.int8 import overflows, quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
-from subarch.exporting.parity import ABSOLUTE, RELATIVE, compare, metric_drop, objection
+from subarch.exporting.parity import ABSOLUTE, RELATIVE, Batch, Text, compare, metric_drop, objection
 from subarch.exporting.runtimes import FILES, PARITY, hashes, open_file, openvino, require
-from subarch.exporting.text import Batch, Text
 from subarch.models.sentence import TRANSFORMER_FILES, read_json
 from subarch.run.files import replaced
 from subarch.run.folder import places

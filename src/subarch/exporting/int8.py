@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from subarch.exporting.graph import Graph
+from subarch.exporting.parity import Batch
 from subarch.exporting.runtimes import nncf
-from subarch.exporting.text import Batch
 from subarch.run.machine import machine
 
 STRENGTH = 0.5
