@@ -5,8 +5,7 @@ comes from the package that has given least so far: a small package gives all it
 `prose` keeps the prose of a docstring; it is a heuristic over the habits of Google, NumPy and reST docstrings.
 
     >>> found = list(collect(["scipy", "sympy"], limit_bytes=1_000_000))
-    >>> write_corpus(found, Path("docstrings.jsonl"))["records"]
-    5214
+    >>> write_corpus(found, Path("docstrings.jsonl"))
     >>> retrieval_pairs(found)[0]
     ('Removes empty values in a dict recursively', 'This ensures we remove values that Meson could not provide ...')
     >>> write_task(("networkx", "torch"), Path("docstrings.jsonl"), Path("package.jsonl"))
@@ -16,7 +15,6 @@ comes from the package that has given least so far: a small package gives all it
 from __future__ import annotations
 
 import ast
-import hashlib
 import heapq
 import importlib.util
 import inspect
@@ -27,7 +25,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from subarch.errors import InvalidCorpus
 from subarch.run.files import replaced_file, write_text
@@ -48,12 +45,11 @@ class Docstring:
     text: str
 
 
-def collect(packages: Sequence[str], *, limit_bytes: int, tally: Counter[str] | None = None) -> Iterator[Docstring]:
+def collect(packages: Sequence[str], *, limit_bytes: int) -> Iterator[Docstring]:
     """Docstrings of installed packages, in an order that depends on nothing but the files, up to `limit_bytes`.
 
     Files come in sorted order, without tests; a text that was seen before (but for case and punctuation) is left
-    out. The limit counts UTF-8 bytes of docstring text and is passed by the last docstring at most. `tally`, if
-    given, counts "files", "unparsable" files and "duplicates".
+    out. The limit counts UTF-8 bytes of docstring text and is passed by the last docstring at most.
 
     Raises:
         InvalidCorpus: at once, where a package is not installed or has no Python source.
@@ -66,7 +62,7 @@ def collect(packages: Sequence[str], *, limit_bytes: int, tally: Counter[str] | 
             f"packages not installed, or without Python source: {', '.join(missing) or 'none named'}; found: {found}. "
             "Install them or leave them out (top-level import names are wanted, sklearn and not scikit-learn)"
         )
-    return _fairly(roots, limit_bytes, Counter() if tally is None else tally)
+    return _fairly(roots, limit_bytes)
 
 
 def scattered(package: str) -> Iterator[Docstring]:
@@ -74,36 +70,16 @@ def scattered(package: str) -> Iterator[Docstring]:
 
     None where it is not installed.
     """
-    return _of_package(package, _roots(package), Counter(), scattered=True)
+    return _of_package(package, _roots(package), scattered=True)
 
 
-def write_corpus(docstrings: Iterable[Docstring], path: Path) -> dict[str, Any]:
-    """Write the prose as JSONL, one record a paragraph: `text`, and the package as `group`. Atomic.
-
-    Returns the number of docstrings, records and bytes, the SHA-256 of the file, and per package records and bytes
-    of text.
-    """
-    count = 0
-    packages: dict[str, dict[str, int]] = {}
-    digest = hashlib.sha256()
+def write_corpus(docstrings: Iterable[Docstring], path: Path) -> None:
+    """Write the prose as JSONL, one record a paragraph: `text`, and the package as `group`. Atomic."""
     with replaced_file(path) as partial, partial.open("wb") as file:
         for docstring in docstrings:
-            count += 1
-            share = packages.setdefault(docstring.package, {"records": 0, "bytes": 0})
             for paragraph in prose(docstring.text):
                 line = json.dumps({"text": paragraph, "group": docstring.package}, ensure_ascii=False) + "\n"
                 file.write(line.encode())
-                digest.update(line.encode())
-                share["records"] += 1
-                share["bytes"] += len(paragraph.encode())
-        size = file.tell()
-    return {
-        "docstrings": count,
-        "records": sum(share["records"] for share in packages.values()),
-        "bytes": size,
-        "sha256": digest.hexdigest(),
-        "packages": packages,
-    }
 
 
 def retrieval_pairs(docstrings: Iterable[Docstring]) -> list[tuple[str, str]]:
@@ -113,8 +89,7 @@ def retrieval_pairs(docstrings: Iterable[Docstring]) -> list[tuple[str, str]]:
     its query, give none. Hold whole packages out and give those only: pairs of the packages trained on measure memory.
     """
     pairs: list[tuple[str, str]] = []
-    queries: set[int] = set()
-    documents: set[int] = set()
+    queries, documents = set[int](), set[int]()
     for docstring in docstrings:
         first, _, rest = docstring.text.partition("\n")
         query = next(iter(prose(first)), "")
@@ -149,8 +124,8 @@ def _roots(package: str) -> list[Path]:
     return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
 
 
-def _fairly(roots: dict[str, list[Path]], limit_bytes: int, tally: Counter[str]) -> Iterator[Docstring]:
-    streams = {package: _of_package(package, paths, tally) for package, paths in roots.items()}
+def _fairly(roots: dict[str, list[Path]], limit_bytes: int) -> Iterator[Docstring]:
+    streams = {package: _of_package(package, paths) for package, paths in roots.items()}
     given = [(0, package) for package in streams]  # a heap: least first
     seen: set[int] = set()
     total = 0
@@ -159,9 +134,7 @@ def _fairly(roots: dict[str, list[Path]], limit_bytes: int, tally: Counter[str])
         docstring = next(streams[package], None)
         if docstring is None:
             heapq.heappop(given)
-        elif (key := identity(docstring.text)) in seen:
-            tally["duplicates"] += 1
-        else:
+        elif (key := identity(docstring.text)) not in seen:
             seen.add(key)
             length = len(docstring.text.encode())
             heapq.heapreplace(given, (size + length, package))
@@ -169,20 +142,18 @@ def _fairly(roots: dict[str, list[Path]], limit_bytes: int, tally: Counter[str])
             yield docstring
 
 
-def _of_package(package: str, roots: list[Path], tally: Counter[str], scattered: bool = False) -> Iterator[Docstring]:
+def _of_package(package: str, roots: list[Path], scattered: bool = False) -> Iterator[Docstring]:
     for root in roots:
         for path in _files(root, scattered):
             parts = path.relative_to(root).with_suffix("").parts if path != root else ()
             if _TESTS.intersection(parts) or path.name.startswith("test_") or path.name == "conftest.py":
                 continue
-            tally["files"] += 1
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # invalid escapes in other people's strings
                     tree = ast.parse(path.read_bytes())
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 # templates, other Python versions, deep nesting (ast reports a full parser stack as MemoryError)
-                tally["unparsable"] += 1
                 continue
             yield from _of_tree(package, ".".join((package, *(part for part in parts if part != "__init__"))), tree)
 
@@ -321,11 +292,9 @@ ALIASES = r"scikit|hugging|\b(nx|np|pd|hf)\b"
 def write_task(packages: Sequence[str], corpus: Path, path: Path) -> dict[str, int]:
     """Write the examples as JSONL with the columns `text`, `package` and `module`; returns the number per package.
 
-    The same packages and corpus give the same file on every machine. The file is written atomically.
-
-    Args:
-        packages: the classes.
-        corpus: JSONL with the column `text`; none of its paragraphs is in any example.
+    An example is the first dozen words of a docstring, without words that name one of the packages, and without
+    paragraphs of `corpus` (JSONL, `text`), which the models were trained on. Dividing by module keeps neighbouring
+    docstrings, which resemble each other, on one side. The same packages and corpus give the same file. Atomic.
 
     Raises:
         InvalidCorpus: the corpus cannot be read.

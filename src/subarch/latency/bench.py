@@ -92,7 +92,7 @@ def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent)
     of one. `share_of_peak` is relative to fp32 matrix products by as many processes and threads.
 
     Args:
-        subjects: models as the user names them, see the module `subjects`.
+        subjects: models as the user names them, see above.
 
     Raises:
         MissingExtra: a runtime that is asked for is not installed.
@@ -136,7 +136,16 @@ def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent)
         threads=threads,
         processes=config.processes,
         peak_gflops=limit,
-        subjects=tuple(map(_about, found)),
+        subjects=tuple(
+            BenchSubject(
+                name=subject.name,
+                kind=subject.kind,
+                head=subject.head,
+                architecture=str(subject.architecture),
+                parameters=subject.architecture.parameters(subject.inputs).total,
+            )
+            for subject in found
+        ),
         rows=tuple(rows),
         config=config.model_dump(mode="json"),
         versions=versions(),
@@ -147,7 +156,6 @@ def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent)
 def _prepare(
     subjects: Sequence[str], config: BenchConfig, runtimes: Sequence[RuntimeName], scratch: Path, report: Report
 ) -> tuple[list[Subject], list[Lengths], list[Artifact]]:
-    """What to time, at which lengths, and its files."""
     try:
         report("loading", 0, 0)
         found = find(subjects, config, scratch)
@@ -166,7 +174,6 @@ def _prepare(
 
 
 def _row(artifact: Artifact, group: Group, batch: int, lengths: Lengths, times: Times, limit: float) -> BenchRow:
-    """One model in one runtime at one batch size and one or several lengths."""
     per_second = batch * len(lengths) * times.per_second
     operations = sum(map(artifact.subject.operations, lengths)) / len(lengths)
     gflops = 2e-9 * operations * per_second
@@ -188,11 +195,7 @@ def _row(artifact: Artifact, group: Group, batch: int, lengths: Lengths, times: 
 
 
 def _lengths(subjects: Sequence[Subject], config: BenchConfig, scratch: Path) -> list[Lengths]:
-    """The lengths of each setting: one, or the quantiles of a corpus, cut at what all subjects can read.
-
-    Raises:
-        InvalidConfig: a length that a subject cannot read, or no subject with a tokenizer.
-    """
+    """The lengths of each setting: one, or the quantiles of a corpus, cut at what all subjects can read."""
     longest = min(subject.longest for subject in subjects)
     if config.length_from is None:
         wanted = max(config.lengths)
@@ -212,16 +215,6 @@ def _lengths(subjects: Sequence[Subject], config: BenchConfig, scratch: Path) ->
     corpus = build(config.length_from, tokenizer, place, text_column=column, max_tokens=CORPUS_TOKENS)
     sizes = np.concatenate([corpus.train.size, corpus.heldout.size]) + 2  # special tokens
     return [quantiles_of(np.minimum(sizes, longest))]
-
-
-def _about(subject: Subject) -> BenchSubject:
-    return BenchSubject(
-        name=subject.name,
-        kind=subject.kind,
-        head=subject.head,
-        architecture=str(subject.architecture),
-        parameters=subject.architecture.parameters(subject.inputs).total,
-    )
 
 
 def _is_installed(runtime: str) -> bool:
@@ -269,7 +262,6 @@ class Artifact:
     bytes: int
 
     def task(self, threads: int) -> Task:
-        """The task of a process that serves it."""
         return Task(self.engine, threads, str(self.path), self.subject.head, self.subject.inputs.vocabulary)
 
 
@@ -292,7 +284,6 @@ def artifacts(subject: Subject, runtimes: Sequence[RuntimeName], scratch: Path) 
 
     Raises:
         InvalidExport: its export was changed after it was compared with PyTorch.
-        OSError: for example a full disk.
     """
     if subject.kind == "export":
         file, record = find_export(subject.source)

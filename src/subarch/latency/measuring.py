@@ -61,10 +61,7 @@ TEACHER = "teacher "
 def torch_calls(
     models: Mapping[str, nn.Module], vocabulary: int, batch: int, lengths: Sequence[int], threads: int
 ) -> Iterator[dict[str, Call]]:
-    """Calls of models of (ids, mask) in eager PyTorch, to be made inside the context, which sets the threads.
-
-    A call is one pass over `batch` sequences of random tokens at each length, in turn, and returns the outputs.
-    """
+    """Calls of models of (ids, mask) in eager PyTorch, as of `session_call`; the context sets the threads."""
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randint(5, vocabulary, (batch, length), generator=generator) for length in lengths]
     masks = [torch.ones_like(ids) for ids in inputs]
@@ -96,10 +93,7 @@ def measure_models(
 
 
 def untrained(architectures: Iterable[Architecture], make: Callable[[Architecture], Student]) -> dict[str, Student]:
-    """Students by name with arbitrary weights, for timing only; tensors of equal name and shape are shared.
-
-    So a space of hundreds fits in memory.
-    """
+    """Students by name with arbitrary weights; tensors of equal name and shape are shared, so that hundreds fit."""
     shared: dict[tuple[str, tuple[int, ...]], Tensor] = {}
     students = {}
     for architecture in architectures:
@@ -209,16 +203,7 @@ class Stopwatch:
             ratios = [passes[name].median_ms / self.known[name].median_ms for name in anchors]
             drift = float(np.median(ratios)) if ratios else 1.0
             entries = {
-                name: Measured(
-                    median_ms=passes[name].median_ms / drift,
-                    q1_ms=passes[name].q1_ms / drift,
-                    q3_ms=passes[name].q3_ms / drift,
-                    p95_ms=passes[name].p95_ms / drift,
-                    passes=passes[name].passes,
-                    measured=now,
-                    drift=drift,
-                )
-                for name in block
+                name: Measured(**passes[name].per(drift).model_dump(), measured=now, drift=drift) for name in block
             }
             self.known |= entries
             self._cache.add(entries)
@@ -241,11 +226,7 @@ PACKAGES = {
 
 
 def cache_folder() -> Path:
-    """The folder for what can be made again.
-
-    Raises:
-        OSError: none is named, and the user has no home folder.
-    """
+    """$SUBARCH_CACHE, else $XDG_CACHE_HOME/subarch or ~/.cache/subarch; OSError if the user has no home folder."""
     if own := os.environ.get("SUBARCH_CACHE"):
         return Path(own)
     if cache := os.environ.get("XDG_CACHE_HOME"):
@@ -257,11 +238,7 @@ def cache_folder() -> Path:
 
 
 def conditions(runtime: str, threads: int, batch: int, lengths: Sequence[int], **candidates: Any) -> dict[str, Any]:
-    """Everything that a latency depends on besides the architecture.
-
-    Args:
-        candidates: what candidates are built of, as JSON.
-    """
+    """Everything that a latency depends on besides the architecture; `candidates`: what they are built of, as JSON."""
     found = versions()
     return {
         "runtime": runtime,
@@ -276,7 +253,10 @@ def conditions(runtime: str, threads: int, batch: int, lengths: Sequence[int], *
 
 
 class LatencyCache:
-    """The latencies stored under some conditions, which are any JSON object."""
+    """Latencies in an SQLite file in the user's cache folder, under the conditions (any JSON object) of measuring.
+
+    A damaged or unwritable cache costs a warning and the time to measure again.
+    """
 
     def __init__(self, conditions: Mapping[str, Any]) -> None:
         self._conditions = json.dumps(conditions, sort_keys=True)
@@ -295,7 +275,6 @@ class LatencyCache:
         self._run("INSERT OR REPLACE INTO latencies VALUES (?, ?, ?)", rows)
 
     def clear(self) -> None:
-        """Delete what was measured under these conditions."""
         self._run("DELETE FROM latencies WHERE conditions = ?", [(self._conditions,)])
 
     def _run(self, command: str, rows: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:

@@ -14,8 +14,6 @@ asking process is killed.
     {"load_seconds": 0.21}
     {"batch": 1, "lengths": [32], "passes": 4, "seconds": 0}                 a line that it reads
     {"times_ms": [2.9, 2.8, 2.8, 2.9], "peak_bytes": 241467392}              a line that it writes
-
-Importing this module imports no runtime and no torch.
 """
 
 from __future__ import annotations
@@ -112,7 +110,6 @@ class Group:
         return [answer["times_ms"] for answer in answers]
 
     def close(self) -> None:
-        """End the processes."""
         for process in self._processes:
             process.kill()
             process.wait()
@@ -141,7 +138,6 @@ def _start(task: Task) -> subprocess.Popen[str]:
 
 
 def main() -> None:
-    """Serve; see the module."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a runtime prints is no answer
     prepare, seconds = open_task(Task(**json.loads(sys.argv[1])))

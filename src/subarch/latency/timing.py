@@ -11,7 +11,7 @@ then the mean.
     >>> measure(calls)["exported"].per(len(lengths)).median_ms
     2.9
 
-Importing this module imports neither torch nor a runtime: processes that serve exported files import it.
+Importing this module imports neither torch nor a runtime.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Latency(Timing):
         median, q1, q3, p95 = np.percentile(times, [50, 25, 75, 95]).tolist()
         return cls(median_ms=median, q1_ms=q1, q3_ms=q3, p95_ms=p95, passes=len(times))
 
-    def per(self, parts: int) -> Latency:
+    def per(self, parts: float) -> Latency:
         """Divided by the number of passes in a call: the mean forward pass over that many lengths."""
         return Latency(
             median_ms=self.median_ms / parts,
@@ -73,14 +73,9 @@ def visit(call: Call, passes: int = PASSES, seconds: float = 0.0) -> list[float]
 def take_turns(
     visits: Sequence[Callable[[int], Result]], rounds: int, on_round: Callable[[int, int], None]
 ) -> list[list[Result]]:
-    """Make every visit in each round; the first round only warms up.
+    """For each visit, a function of the number of passes to time, its results of all timed rounds.
 
-    Args:
-        visits: functions of the number of passes to time.
-        on_round: is told the number of finished rounds and their total.
-
-    Returns:
-        For each visit its results of all timed rounds.
+    The first round only warms up. `on_round` is told the number of finished rounds and their total.
     """
     found: list[list[Result]] = [[] for _ in visits]
     for done in range(rounds + 1):
@@ -114,11 +109,7 @@ def session_call(session: Session, vocabulary: int, batch: int, lengths: Sequenc
 def quantiles_of(lengths: Sequence[int] | NDArray[np.int_], count: int = 8) -> tuple[int, ...]:
     """Lengths that stand for those of a corpus, as time grows faster than length: the middle of `count` equal shares.
 
-    Each is a length that occurs. The mean time over them is that of a text of the corpus, apart from differences within
-    a share.
-
-    >>> quantiles_of([len(ids) for ids in texts])
-    (9, 14, 21, 33, 48, 70, 104, 206)
+    Each is a length that occurs.
 
     Args:
         lengths: tokens of each text as the encoder gets it, with special tokens, cut at its positions.
