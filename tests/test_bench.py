@@ -27,8 +27,7 @@ from subarch.exporting.graph import load_graph
 from subarch.latency import bench as stage
 from subarch.latency.bench import Subject, artifacts, bench, find, write_shape
 from subarch.latency.config import RUNTIMES, BenchConfig
-from subarch.latency.serving import Task
-from subarch.latency.timing import PASSES
+from subarch.latency.timing import PASSES, Task
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load

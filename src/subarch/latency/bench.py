@@ -9,7 +9,7 @@
 
 A model is exported for the runtimes asked for, into a scratch folder, unless an export of it exists already. Such an
 export is neither compared with PyTorch nor calibrated. Every model in every runtime gets processes of its own
-(`serving`), visited in turn, round after round, so that drift of the machine hits all alike. One more process
+(`timing.Group`), visited in turn, round after round, so that drift of the machine hits all alike. One more process
 multiplies matrices; its speed is the peak that the others are compared with.
 
     >>> found = bench(["models/all-MiniLM-L6-v2", "2-12-384-512"], load(BenchConfig, None, {}))
@@ -43,8 +43,7 @@ from subarch.exporting.graph import load_exportable, load_graph
 from subarch.exporting.runtimes import FILES, PARITY, find_export, require
 from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.latency.measuring import untrained
-from subarch.latency.serving import Group, Task
-from subarch.latency.timing import Latency, quantiles_of, take_turns
+from subarch.latency.timing import Group, Latency, Task, quantiles_of, take_turns
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import FAMILIES, TOKENIZER_FILES, usable_positions
 from subarch.numbers.architecture import Architecture, Inputs
