@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from subarch.demo import origin
+from subarch.demo import docstrings
 from subarch.demo.docstrings import scattered, write_task
 from subarch.errors import InvalidCorpus
 from subarch.text.read import identity
@@ -68,7 +68,7 @@ def test_a_module_gives_few_examples_and_a_package_not_too_many(
     alpha = [row for row in made(installed) if row["package"] == "alphapack"]
     per_module = Counter(row["module"] for row in alpha)
     assert per_module == {f"alphapack.module_{m}": 4 for m in range(5)}
-    monkeypatch.setattr(origin, "EXAMPLES", 7)
+    monkeypatch.setattr(docstrings, "EXAMPLES", 7)
     fewer = [row for row in made(installed) if row["package"] == "alphapack"]
     assert fewer == alpha[:7]
 
