@@ -19,8 +19,8 @@ FILLER = "four five six seven eight nine ten eleven twelve"
 def write_package(folder: Path, modules: dict[str, list[str]]) -> None:
     folder.mkdir()
     (folder / "__init__.py").touch()
-    for name, docstrings in modules.items():
-        functions = (f'def function_{n}():\n    r"""{text}"""\n' for n, text in enumerate(docstrings))
+    for name, texts in modules.items():
+        functions = (f'def function_{n}():\n    r"""{text}"""\n' for n, text in enumerate(texts))
         (folder / f"{name}.py").write_text("".join(functions))
 
 
