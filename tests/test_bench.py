@@ -25,11 +25,9 @@ from subarch.errors import (
 )
 from subarch.exporting.graph import load_graph
 from subarch.latency import bench as stage
-from subarch.latency.bench import bench
+from subarch.latency.bench import Subject, artifacts, bench, find, write_shape
 from subarch.latency.config import RUNTIMES, BenchConfig
-from subarch.latency.serving import Task
-from subarch.latency.subjects import Subject, artifacts, find, write_shape
-from subarch.latency.timing import PASSES
+from subarch.latency.timing import PASSES, Task
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load
@@ -298,7 +296,7 @@ def test_a_full_disk_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.latency.subjects.write", full)
+    monkeypatch.setattr("subarch.latency.bench.write", full)
     with pytest.raises(InvalidExport, match="No space left on device; free some space, or set TMPDIR"):
         bench([str(model)], config(runtime=["onnx"]))
 

@@ -31,8 +31,7 @@ from subarch.exporting.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, latency_limit
 from subarch.extraction.workbench import blueprint_of, recipe_of
-from subarch.latency.cache import LatencyCache, conditions
-from subarch.latency.measuring import TEACHER, Candidates, Stopwatch
+from subarch.latency.measuring import TEACHER, Candidates, LatencyCache, Stopwatch, conditions
 from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
 from subarch.models.teacher import usable_positions
