@@ -8,9 +8,9 @@ handed out. Which candidate wins is decided by `selection.select`, from the same
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -73,13 +73,22 @@ class Gap:
     violations: int
 
 
-class Strategy(Protocol):
-    """Ask for rows, tell their errors. What is asked and concluded does not depend on the order of the tells."""
+class Strategy(ABC):
+    """Ask for rows, tell their errors. What is asked and concluded does not depend on the order of the tells.
+
+    `rows` are those that may be asked for; `error` (N,) is NaN where none is known; `awaited` rows were asked for and
+    not answered yet.
+    """
 
     name: str
-    rows: NDArray[np.int64]
-    """The rows that may be asked for, at most."""
 
+    def __init__(self, problem: Problem, rows: NDArray[np.int64]) -> None:
+        self.problem, self.rows = problem, rows
+        self.error = np.full(len(problem), np.nan)
+        self.failed = np.zeros(len(problem), dtype=np.bool_)
+        self.awaited: set[int] = set()
+
+    @abstractmethod
     def ask(self) -> int | None:
         """The row to train next; None: nothing to hand out at the moment (ask again after a tell, unless `done`)."""
 
@@ -89,62 +98,60 @@ class Strategy(Protocol):
         Raises:
             ValueError: NaN, infinity, an error <= 0 with W (report those with `fail`), or a row that is not awaited.
         """
+        if not math.isfinite(error) or (self.problem.objective.name == "w" and error <= 0):
+            raise ValueError(f"row {row}: an error of {error} cannot be compared; report the training as failed")
+        self._settle(row)
+        self.recall(row, error)
+
+    def recall(self, row: int, error: float) -> None:
+        """Take in an error that is known from before, though it was not asked for."""
+        self.error[row] = error
 
     def fail(self, row: int) -> None:
         """The row's training failed: it cannot win, and the search goes on."""
+        self._settle(row)
+        self.failed[row] = True
+
+    def _settle(self, row: int) -> None:
+        if row not in self.awaited:
+            raise ValueError(f"row {row} is not awaited: it was never asked for, or was answered already")
+        self.awaited.remove(row)
 
     @property
+    @abstractmethod
     def done(self) -> bool:
         """Nothing is awaited and nothing more will be asked."""
 
     @property
+    @abstractmethod
     def progress(self) -> tuple[float, float]:
         """What is settled, and of how much, in any unit."""
 
 
-class FixedRows:
-    """A strategy whose rows are known at the start: hands them out in ascending order of cost, whatever it is told."""
-
-    name: str
+class FixedRows(Strategy):
+    """Hands out rows known at the start, in ascending order of cost, whatever it is told."""
 
     def __init__(self, problem: Problem, rows: NDArray[np.int64]) -> None:
-        self.problem = problem
-        self.rows = rows
-        self.error = np.full(len(problem), np.nan)
+        super().__init__(problem, rows)
         self._handed_out = 0
-        self._awaited: set[int] = set()
 
     def ask(self) -> int | None:
         if self._handed_out == len(self.rows):
             return None
         row = int(self.rows[self._handed_out])
         self._handed_out += 1
-        self._awaited.add(row)
+        self.awaited.add(row)
         return row
-
-    def tell(self, row: int, error: float) -> None:
-        if not math.isfinite(error) or (self.problem.objective.name == "w" and error <= 0):
-            raise ValueError(f"row {row}: an error of {error} cannot be compared; report the training as failed")
-        self._settle(row)
-        self.error[row] = error
-
-    def fail(self, row: int) -> None:
-        self._settle(row)
-
-    def _settle(self, row: int) -> None:
-        if row not in self._awaited:
-            raise ValueError(f"row {row} is not awaited: it was never asked for, or was answered already")
-        self._awaited.remove(row)
 
     @property
     def done(self) -> bool:
-        return self._handed_out == len(self.rows) and not self._awaited
+        return self._handed_out == len(self.rows) and not self.awaited
 
     @property
     def progress(self) -> tuple[float, float]:
         effort = np.ones(len(self.problem)) if self.problem.effort is None else self.problem.effort
         settled = self.rows[: self._handed_out]
-        waiting = effort[list(self._awaited)].sum()
+        waiting = effort[list(self.awaited)].sum()
         return float(effort[settled].sum() - waiting), float(effort[self.rows].sum())
 
 
@@ -152,9 +159,8 @@ def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:
     """The best value each row could have, (N,), if e does not increase along the order; NaN in `error`: not trained.
 
     A skipped ξ below the trained b then has e(ξ) >= e(b), so with f the known cost factor W(ξ) <= f(ξ)/e(b). (The
-    textbook form f(a)/e(b), a being the trained neighbour below, is looser where f decreases along the order and
-    wrong where it does not: operations ascend, but parameters and a measured latency need not. ξ's own f is known
-    before training, so nothing is lost by using it.) `error` and `latency` take the same e(b). Rows with nothing
+    textbook form f(a)/e(b), a being the trained neighbour below, is wrong where f does not decrease along the order:
+    parameters and a measured latency need not ascend.) `error` and `latency` take the same e(b). Rows with nothing
     trained above them have no bound on e, those over a limit have +inf, trained rows their own value.
     """
     e = np.asarray(error, dtype=np.float64)
