@@ -25,7 +25,7 @@ from typing import Any
 from scipy import stats
 
 from subarch.errors import InvalidStudy
-from subarch.extraction.certificate import sentence
+from subarch.extraction.conclude import certificate_sentence
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
 from subarch.numbers.architecture import Architecture, Inputs
@@ -291,7 +291,7 @@ class _Check:
         over = sum(not one.affordable for one in trained.values())
         self.same("trained candidates over a limit", self.certificate.over, over)
         for said in (self.certificate.sentence, self.selection.gap_sentence):
-            self.same("sentence", said, sentence(self.certificate))
+            self.same("sentence", said, certificate_sentence(self.certificate))
 
     def audit(self, trained: dict[str, Candidate], eta: float) -> None:
         claimed, failures = self.certificate.audit, 0
