@@ -71,9 +71,8 @@ class PlanConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> PlanConfig:
         """Checks that need several keys. Every message names the keys and what to change."""
-        given = [
-            f"{key} {getattr(self, key)}" for key in ("steps", "epochs", "hours") if getattr(self, key) is not None
-        ]
+        keys = ("steps", "epochs", "hours")
+        given = [f"{key} {getattr(self, key)}" for key in keys if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} both set the duration; give one of them")
         if self.epochs is not None and self.corpus is None:
