@@ -52,8 +52,8 @@ class RankAgreement:
 
 
 UNCHECKED = {
-    "bounded gradients": "Lipschitz losses and bounded stochastic gradients cannot be checked before training; training "
-    "clips the norm of the gradient, all but the sparse one of token embeddings.",
+    "bounded gradients": "Lipschitz losses and bounded stochastic gradients cannot be checked before training; "
+    "training clips the norm of the gradient, all but the sparse one of token embeddings.",
     "compact weights": "That the weights stay in a compact set cannot be checked before training; weight decay holds "
     "them near 0, but none is clipped.",
     "errors keep their order": "That errors after s steps order like errors after full training cannot be checked "
