@@ -135,14 +135,9 @@ class _Check:
                 if name not in measured:
                     raise self.fail(f"the latency of {name} is not on record")
                 cost = measured[name]
-            found[name] = Candidate(
-                (architecture.depth, architecture.hidden, architecture.intermediate),
-                parameters,
-                cost,
-                cost <= limit and parameters <= largest,
-                errors.get(name, {}).get(self.seed),
-                name in failed,
-            )
+            shape = architecture.depth, architecture.hidden, architecture.intermediate
+            affordable, error = cost <= limit and parameters <= largest, errors.get(name, {}).get(self.seed)
+            found[name] = Candidate(shape, parameters, cost, affordable, error, name in failed)
         self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
         return found
 
