@@ -3,7 +3,8 @@
 Nothing here trains or measures: the same trials can answer another objective or limit.
 
     >>> selection, order = conclude(question, basis, latencies, study.trials())
-    >>> selection.winner.architecture
+    >>> selection.winner.architecture, selection.certificate.sentence
+    ('3-12-384-512', 'Trained 9 of 60 candidates. ...')
 """
 
 from __future__ import annotations
@@ -146,12 +147,9 @@ def measurement(latencies: Latencies) -> LatencyMeasurement:
     drift = max((abs(entry.drift - 1) for entry in measured), default=0.0)
     at = f"at {settings.length} tokens"
     if isinstance(settings.length, tuple):
-        lengths = ", ".join(map(str, settings.length))
-        at = f"at the lengths of the corpus (the mean over {lengths} tokens)"
-    sentence = (
-        f"Latency is that of a forward pass of batch {settings.batch} {at} in {settings.runtime} on {settings.threads} "
-        f"thread{'s' * (settings.threads != 1)}; "
-    )
+        at = f"at the lengths of the corpus (the mean over {', '.join(map(str, settings.length))} tokens)"
+    sentence = f"Latency is that of a forward pass of batch {settings.batch} {at} in {settings.runtime} on "
+    sentence += f"{settings.threads} thread{'s' * (settings.threads != 1)}; "
     warnings = []
     if model is None or not predicted:
         sentence += f"all {len(entries)} candidates were measured."
@@ -195,13 +193,9 @@ def _candidates(question: Question, latencies: Latencies | None, best: dict[Arch
         w = w_coefficient(parameters, cost, errors, *maxima).tolist()
     elif len(rows) and objective.name == "w":
         zero = question.costs.architecture(list(rows)[int(errors.argmin())])
-        raise InvalidConfig(
-            f"the error of {zero} is {errors.min():g} and W divides by it; use the objective 'error' here"
-        )
-    return [
-        _row(trial.architecture, question, latencies, trial, value)
-        for trial, value in zip(rows.values(), w, strict=True)
-    ]
+        raise InvalidConfig(f"the error of {zero} is {errors.min():g} and W divides by it; use the objective 'error'")
+    trained = zip(rows.values(), w, strict=True)
+    return [_row(trial.architecture, question, latencies, trial, value) for trial, value in trained]
 
 
 def _choose(question: Question, candidates: list[Candidate]) -> Choice | None:
@@ -410,7 +404,7 @@ def _heads_trained(question: Question, trials: Sequence[Trial], incumbent: Archi
 
 
 def certificate_sentence(found: Certificate) -> str:
-    """What was trained, what the others cannot do and why, and which assumptions that rests on."""
+    """A certificate in words: what was trained, why no other is better, and which assumptions that rests on."""
     if not found.affordable:
         return f"None of the {found.candidates} candidates meets the limits known before training."
     over = f" ({found.over} of them over a limit, to exclude others)" if found.over else ""
@@ -435,7 +429,6 @@ def certificate_sentence(found: Certificate) -> str:
 
 
 def _tightness(found: Certificate) -> str:
-    """Why less is claimed than was asked for, if it is."""
     if found.aim <= found.delta or _reached(found) <= found.delta:
         return ""
     causes = []

@@ -153,10 +153,8 @@ class RayWorkers:
         processors = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
         self.count = config.workers or processors // config.threads_per_worker
         if self.count < 1:
-            raise InvalidConfig(
-                f"ray: the cluster at {address!r} has fewer processors than threads_per_worker "
-                f"{config.threads_per_worker}; set that lower, or add machines"
-            )
+            threads = config.threads_per_worker
+            raise InvalidConfig(f"ray: {address!r} has fewer processors than threads_per_worker {threads}; lower that")
         self._task = ray.remote(_train_for).options(num_cpus=config.threads_per_worker, max_retries=RETRIES)
         self._running: dict[Any, tuple[Architecture, Settings]] = {}
 

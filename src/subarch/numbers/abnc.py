@@ -23,7 +23,7 @@ from subarch.numbers.architecture import (
     operations,
     projection_parameters,
 )
-from subarch.numbers.objectives import Floats
+from subarch.numbers.objectives import Floats, refuse
 from subarch.numbers.space import Costs, SearchSpace
 
 Integers = NDArray[np.int64]
@@ -119,9 +119,7 @@ def rank_agreement(short: ArrayLike, long: ArrayLike, seed: int = 0, resamples: 
     if candidates < 3:
         raise ValueError(f"rank agreement of {candidates} candidates means nothing; train at least 3 both ways")
     for name, column in zip(("short", "long"), columns, strict=True):
-        if not np.isfinite(column).all():
-            row = int(np.argmin(np.isfinite(column)))
-            raise ValueError(f"row {row}: the {name} run's error is {column[row]}; leave failed candidates out of both")
+        refuse(~np.isfinite(column), f"the {name} run's error", column, "is not finite; leave failed candidates out")
         if (column == column[0]).all():
             raise ValueError(f"all {name} runs have the error {column[0]}: there is no order to compare")
     signs = [np.sign(column[:, None] - column[None, :]) for column in columns]

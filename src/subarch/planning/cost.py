@@ -57,9 +57,9 @@ class Job:
         if self.length > self.inputs.positions:
             raise InvalidConfig(f"length {self.length} is more than the {self.inputs.positions} positions; lower it")
         if self.length > min(self.batch_tokens, self.micro_tokens):
+            given = f"batch_tokens {self.batch_tokens} and micro_tokens {self.micro_tokens}"
             raise InvalidConfig(
-                f"a sequence of {self.length} tokens does not fit batch_tokens {self.batch_tokens} and micro_tokens "
-                f"{self.micro_tokens}; raise them, or lower the length"
+                f"a sequence of {self.length} tokens does not fit {given}; raise them, or lower the length"
             )
 
     @property

@@ -1,8 +1,7 @@
 """What every strategy shares: the problem, ask/tell, and the bound on what was not trained.
 
 A strategy never trains: it hands out rows of the space in order of cost (`space.Costs`) and is told their errors, or
-that their training failed. It knows the exact costs before training, so rows over a limit on cost or size are never
-handed out. Which candidate wins is decided by `selection.select`, from the same errors.
+that their training failed. Which candidate wins is decided by `selection.select`, from the same errors.
 """
 
 from __future__ import annotations
@@ -22,9 +21,8 @@ from subarch.numbers.objectives import Floats, Mask, Objective, checked_costs
 class Problem:
     """The candidates as columns (N,), in the order of `space.Costs`, and what is sought.
 
-    `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective. A measured latency need not ascend along the
-    order, which is that of operations. `table` is ⟨D, A, H, I⟩, (N, 4), and `effort` what a training costs, (N,), in
-    any unit: only the certified search needs them.
+    `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective (a measured latency need not ascend in this
+    order). `table` (N, 4) is ⟨D, A, H, I⟩ and `effort` (N,) what a training costs, for the certified search.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -59,11 +57,10 @@ class Problem:
 class Gap:
     """What may remain among affordable candidates that were not trained, if the order of cost orders error totally.
 
-    `bound` is the best value any of them can have (the objective's, minimised: -W for W), and `row` who could have it;
-    +inf and None where none of them can meet the limits or all are trained. `best` is the best value trained, +inf
-    where none meets the limits. `absolute` = best - bound, at least 0: no untrained candidate improves on the best by
-    more. `violations` counts neighbours among the trained whose errors rise along the order: above 0 the order is
-    visibly not total here, and the bound is void.
+    `bound` is the best value any of them can have (minimised: -W for W), and `row` which could have it; +inf and None
+    if none of them can meet the limits or all are trained. `best` is the best value trained (+inf: none meets the
+    limits), `absolute` = max(best - bound, 0). `violations` counts neighbours among the trained whose errors rise along
+    the order: above 0 the order is not total here, and the bound is void.
     """
 
     bound: float
@@ -172,8 +169,8 @@ def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:
 def gap_under_total_order(problem: Problem, error: ArrayLike) -> Gap | None:
     """The gap that `optimistic_values` leaves, failed rows counted as untrained; None: a row's value has no bound.
 
-    It is a statement under a total order of the errors only. ⟨D, H, I⟩ order them partially: a skipped candidate may be
-    incomparable to its neighbour above in cost, and better than the bound (the tests keep a counterexample).
+    ⟨D, H, I⟩ order errors only partially: a skipped candidate may be incomparable to its neighbour above in cost, and
+    better than the bound (the tests keep a counterexample).
     """
     e = np.asarray(error, dtype=np.float64)
     trained = ~np.isnan(e)

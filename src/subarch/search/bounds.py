@@ -88,9 +88,8 @@ class Grid:
 class Bounds:
     """The errors taken in so far, by cell of the grid.
 
-    `highest` (C,) is the largest ê of a trained candidate at least as large as each cell, -inf: none; `lowest` (C,) the
-    smallest of one at most as large, inf: none. Candidates without layers (D = 0) bound no other; `bounding` (C,) marks
-    those that do.
+    `highest` (C,) is the largest ê of a trained candidate at least as large as each cell (-inf: none), `lowest` (C,)
+    the smallest of one at most as large (inf: none). `bounding` (C,) marks those that bound others: D > 0.
     """
 
     def __init__(self, grid: Grid, table: NDArray[np.int64]) -> None:
@@ -108,8 +107,7 @@ class Bounds:
             np.maximum(highest[below], error, out=highest[below])
 
     def rises(self, rows: NDArray[np.int64], errors: Floats) -> Floats:
-        """(n, n) by how much the error of the second row is above that of the first, where the first is smaller; -inf
-        where it is not."""
+        """(n, n) error of the second row minus that of the first where the first is smaller, else -inf."""
         below = self.grid.strictly_below(rows) & self.bounding[self.grid.cell[rows]]
         return np.where(below, errors[None, :] - errors[:, None], -np.inf)
 

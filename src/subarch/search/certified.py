@@ -18,15 +18,11 @@ what lies below it just as well, and one such training may exclude many.
 The assumptions are checked. A trained pair x ≤ t with ê(x) < ê(t) - 2η contradicts (M): all bounds are then lowered by
 the largest such contradiction (`slack`), and the search continues until it is closed again. The audit looks for such
 pairs where the search did not choose to look. Where noise and slack make δ unreachable, the search aims for the least
-difference that can be reached, and reports it. η comes from `Noise`.
+difference that can be reached, and reports it. η comes from `Noise`. Encoders without layers (D = 0) bound no other:
+among themselves a wider one was measured to be worse.
 
-Encoders without layers (D = 0) bound no other: among themselves a wider one was measured to be worse.
-
-The next row depends on the set of known errors alone, not on the order in which they came. So an interrupted search
-continues where it was, and trials of earlier studies can be recalled. NumPy only; a step over a million candidates
-takes tens of milliseconds.
-
-    >>> search = Certified(problem, delta=0.01, audit=5)
+The next row depends on the set of known errors alone, not on their order: an interrupted search continues where it was,
+and trials of earlier studies can be recalled.
 """
 
 from __future__ import annotations
@@ -127,11 +123,7 @@ class Audit:
 
 
 class Certified(Strategy):
-    """See the module. `rows` are all candidates: also those over a limit may be trained, to exclude others.
-
-    Args:
-        delta: relative difference of value up to which a better candidate may be missed, 0 <= δ < 1.
-        audit: excluded candidates to train, to check the assumptions.
+    """See the module; δ is relative to the value, `audit` the number of excluded candidates to train.
 
     Raises:
         InvalidConfig: δ or the audit outside its range.
