@@ -64,8 +64,7 @@ PRESETS: dict[str, dict[str, list[int]]] = {
 class Costs:
     """The candidates of a space in ascending order of cost: operations, then parameters, then ⟨D, A, H, I⟩.
 
-    (The order is inferred, not the paper's word: under AB^nC it extends the partial order of ⟨D, H, I⟩.)
-    `table` is (N, 4) int64, `parameters` and `operations` are (N,) int64.
+    (Inferred, not the paper's word: under AB^nC this extends the partial order of ⟨D, H, I⟩.) `table` is (N, 4).
     """
 
     table: NDArray[np.int64]

@@ -1,12 +1,7 @@
 """The configuration of `subarch plan`: one flat, frozen record whose keys are the command-line options.
 
-Where `subarch pretrain` has the same key, it means the same.
-
-    >>> from subarch.run.configuration import load
-    >>> load(PlanConfig, None, {"architecture": "4-8-1024-768", "device": "v100", "hours": 288}).length
-    128
-
-Importing this module imports neither torch nor transformers.
+Where `subarch pretrain` has the same key, it means the same. Importing this module imports neither torch nor
+transformers.
 """
 
 from __future__ import annotations

@@ -50,11 +50,10 @@ FIRST = (0.5, 0.2, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the errors told so far amount to.
+    """What follows from the errors so far.
 
-    `trained` are rows, `best` the incumbent, `worst` its value at ê + η, `target` the value that a better candidate
-    would have to reach, `aim` the relative difference that it stands for. `least` (C,) is L(x), `needed` (C,) the least
-    error that excludes, both by cell of the grid.
+    `worst` is the value of `best`, the incumbent, at ê + η; a better candidate must reach `target`, which differs by
+    the relative `aim`. By cell of the grid, `least` (C,) is L(x) and `needed` (C,) the least error that excludes.
     """
 
     trained: NDArray[np.int64]
@@ -215,7 +214,6 @@ class Certified(Strategy):
         return [int(rows[objective.bound(self.parameters[cells], self.cost[cells], guess).argmin()])]
 
     def _known(self) -> Known:
-        """What the errors so far amount to."""
         problem, objective = self.problem, self.problem.objective
         trained = np.flatnonzero(~np.isnan(self.error))
         e = self.error[trained]
