@@ -19,6 +19,15 @@ CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
 CODE = sorted(path for folder in ("src", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py"))
 FOREIGN = {"--no-deps", "--nproc-per-node", "--strict", "--use_avg_len"}
 """Options of other programs: pip, torchrun, mypy, the released scripts of Bort."""
+OTHERS = {
+    "datetime_start",
+    "reduce_range",
+    "model_kwargs",
+    "ov_config",
+    "create_pretraining_data",
+    "run_pretraining_distillation",
+}
+"""Names in Optuna, onnxruntime, sentence-transformers, OpenVINO and the released scripts of Bort."""
 GONE = {"--hints", "benchmarks/hints.py", "benchmarks/search/hinted.py", "create_pretraining_data.py"}
 """Named by the documents as removed, or as another program's."""
 
@@ -98,12 +107,13 @@ def test_links_resolve(page: Path) -> None:
 
 
 @pages
-def test_files_named_in_code_exist(page: Path) -> None:
+def test_files_that_are_named_exist(page: Path) -> None:
     """Python files, by their path from the root, from the package, or from the page; anything in a folder of ours."""
     roots = [ROOT, ROOT / "src/subarch", page.parent]
     ours = re.compile(r"(?:[\w./-]+\.py|(?:src|docs|tests|benchmarks|configs|\.ci)/[\w./*-]+)")
-    names = {name for span in spans(text_of(page)) for name in re.findall(ours, span)}
-    assert not {name for name in names if not any(any(root.glob(name)) for root in roots)} - GONE
+    names = {re.sub("[A-Z]{4,}", "*", name.rstrip(".")) for name in re.findall(ours, text_of(page))}
+    missing = {name for name in names if not any(any(root.glob(name)) for root in roots)} - GONE
+    assert not missing
 
 
 @pages
@@ -120,7 +130,20 @@ def test_modules_and_names_exist(page: Path) -> None:
             (statement,) = ast.parse(imported.strip()).body
             assert isinstance(statement, ast.ImportFrom)
             names |= {f"{statement.module}.{alias.name}" for alias in statement.names}
-    assert not {name for name in names if not resolves(name)}
+    missing = {name for name in names if not resolves(name)}
+    assert not missing
+
+
+@pages
+def test_keys_and_identifiers_occur_in_the_code(page: Path) -> None:
+    """Names with an underscore: keys of configurations, fields of records, functions, tensors."""
+    code = [path.read_text(encoding="utf-8") for path in CODE if "tests" not in path.parts]
+    known = {word for text in code for word in re.findall(r"[A-Za-z]\w*", text)}
+    prose = re.sub(r"(?ms)^```.*?^```", "", text_of(page))
+    inline = re.findall(r"`([^`\n]+)`", re.sub(r"(?m)^ {4}.*$", "", prose))
+    words = {word for span in inline for word in re.findall(r"(?<![\w/.<-])[a-z]+(?:_[a-z]+)+\b", span)}
+    missing = words - known - OTHERS
+    assert not missing
 
 
 def resolves(dotted: str) -> bool:
@@ -159,7 +182,8 @@ def test_options_exist(page: Path) -> None:
     known = {option for command in app.commands.values() for option in options_of(command)} | FOREIGN
     known |= {option for path in CODE if "benchmarks" in path.parts for option in arguments_of(module_of(path))}
     shown = {option for span in spans(text_of(page)) for option in re.findall(r"(?<!\S)--[a-z][\w-]*", span)}
-    assert not shown - known - GONE
+    missing = shown - known - GONE
+    assert not missing
 
 
 def module_of(path: Path) -> str:
