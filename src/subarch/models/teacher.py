@@ -241,7 +241,9 @@ def resolve(source: str | Path) -> Path:
         return folder
     name = str(source)
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise InvalidTeacher(f"{source}: no such folder; give one with config.json and model.safetensors or a hub name")
+        raise InvalidTeacher(
+            f"{source}: no such folder; give a folder with config.json and model.safetensors, or a hub name"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 

@@ -123,7 +123,7 @@ def records(
     form = form or form_of(path)
     if form == "markup":
         raise NotRecords(
-            f"{path}: HTML or XML, and tags are not text; extract the text first (trafilatura, BeautifulSoup's "
+            f"{path}: HTML or XML, and tags are not text; extract its text first (trafilatura, BeautifulSoup's "
             "get_text) and save it as .txt or .jsonl"
         )
     if form == "text":
