@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from subarch.show.bench_page import keep
 from transformers import BertForMaskedLM
 
 from subarch.cli import app as cli
@@ -32,6 +31,7 @@ from subarch.latency.subjects import Subject, artifacts, find, write_shape
 from subarch.latency.timing import PASSES
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.pipeline import bench as keep
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Bench

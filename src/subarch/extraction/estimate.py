@@ -1,6 +1,6 @@
 """The error estimate e(ξ): s training steps of a candidate, then its error on a fixed sample of held-out text.
 
-A `Signal` (see `signals.py`) says what a candidate is trained on and what its error is; `estimate` runs the steps.
+A `learning.signals.Signal` says what a candidate is trained on and what its error is; `estimate` runs the steps.
 The stream of training batches is a function of the seed, the batch size and the step alone, so every candidate
 sees the same data, and a trial repeats bit for bit with the same number of threads.
 
