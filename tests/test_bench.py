@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from subarch.show.bench_page import keep
 from transformers import BertForMaskedLM
 
 from subarch.cli import app as cli
@@ -30,6 +29,7 @@ from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.latency.timing import PASSES, Task
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.pipeline import bench as keep
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Bench

@@ -143,7 +143,7 @@ def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[
 
 
 def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> Pretraining:
-    """Train an architecture in full, in the run it was selected in or in a new folder; see `pretraining.train`.
+    """Train an architecture in full, in the run it was selected in or in a new folder; see `pretrain.train`.
 
     One process of several writes the report.
 
