@@ -31,10 +31,10 @@ from scipy.special import softmax
 from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.resampling import compare, intervals
 from subarch.models.heads import Logits, labels_of, predict
+from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs
 from subarch.run.machine import machine, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import (
     Agora,
     Confusion,

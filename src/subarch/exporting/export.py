@@ -31,10 +31,10 @@ from subarch.exporting.parity import ABSOLUTE, RELATIVE, compare, metric_drop, o
 from subarch.exporting.runtimes import FILES, PARITY, hashes, open_file, openvino, require
 from subarch.exporting.text import Batch, Text
 from subarch.models.sentence import TRANSFORMER_FILES, read_json
+from subarch.run import Report, silent
 from subarch.run.files import replaced
 from subarch.run.folder import places
 from subarch.run.machine import machine, usable_cores, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import Likeness, Machine, MetricDrop, Parity
 
 VERSION = 1

@@ -38,15 +38,16 @@ from subarch.finetuning.neighbours import Neighbourhood
 from subarch.learning.targets import TargetCache
 from subarch.models.heads import Logits, labels_of, predict
 from subarch.models.teacher import Teacher, content_of
+from subarch.run import Report, silent
 from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import (
     Agora,
     AgoraForecast,
     AgoraSummary,
+    Bare,
     ExampleStatistics,
     FitCost,
     FitRow,
@@ -73,6 +74,22 @@ STEPS = 9
 
 Says = Callable[[Examples], Logits]
 """The outputs of a teacher for examples."""
+
+
+class Pace(Bare):
+    """Seconds that a training example takes; measured once, so that a resumed run forecasts the same."""
+
+    NAME = "pace"
+
+    value: float
+
+
+class Diverged(Bare):
+    """Why a setting diverged, so that it is not tried again; in a file of its own for each setting."""
+
+    NAME = "diverged"
+
+    value: str
 
 
 def finetune(
@@ -247,17 +264,17 @@ class Fits:
         self, thetas: Sequence[Theta], data: Examples, title: str, soft: Logits | None = None
     ) -> tuple[list[Fitted], dict[str, str]]:
         """Train with each setting; for those that diverge the reasons, which are noted so as not to try them again."""
-        found, failures = [], {}
+        found, failures = [], dict[str, str]()
         for number, theta in enumerate(thetas, 1):
             note = f"diverged-{theta}"
-            if not self.folder.has(note):
+            if not self.folder.has(Diverged, note):
                 try:
                     place = self.folder.path / str(theta)
                     found.append(self.train(theta, data, place, f"{title} {number} of {len(thetas)}", soft))
                     continue
                 except TrainingDiverged as error:
-                    self.folder.write(note, str(error))
-            failures[str(theta)] = self.folder.read(note)
+                    self.folder.write(Diverged(value=str(error)), note)
+            failures[str(theta)] = self.folder.read(Diverged, note).value
         return found, failures
 
     def repeat(self, best: Theta, data: Examples, soft: Logits | None = None) -> tuple[list[Fitted], dict[str, str]]:
@@ -359,8 +376,8 @@ def _expected(fits: Fits, thetas: Sequence[Theta]) -> AgoraForecast:
     """A forecast; an iteration makes at most the points of a model that always predicts the majority."""
     config, train, dev = fits.config, fits.parts.train, fits.parts.dev
     assert config.agora is not None
-    if not fits.folder.has("pace"):
-        fits.folder.write("pace", _pace(fits, thetas[0]))
+    if not fits.folder.has(Pace):
+        fits.folder.write(Pace(value=_pace(fits, thetas[0])))
     wrong = WORST if dev.task.head == "regression" else 1 - statistics(dev)["majority_share"]
     return forecast(
         len(thetas),
@@ -369,7 +386,7 @@ def _expected(fits: Fits, thetas: Sequence[Theta]) -> AgoraForecast:
         examples=len(train) + len(dev) // 3,  # dev is scored once an epoch: forward only, a third of a training
         epochs=config.epochs,
         growth=config.points * math.ceil(wrong * len(dev)),
-        seconds=fits.folder.read("pace"),
+        seconds=fits.folder.read(Pace).value,
     )
 
 

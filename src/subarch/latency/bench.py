@@ -37,8 +37,8 @@ from subarch.latency.serving import Group, Task
 from subarch.latency.subjects import Artifact, Subject, artifacts, find
 from subarch.latency.timing import Latency, quantiles_of, take_turns
 from subarch.models.teacher import TOKENIZER_FILES
+from subarch.run import Report, silent
 from subarch.run.machine import SIZE, extras, machine, usable_cores, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import Bench, BenchRow, BenchSubject, Machine
 from subarch.text.corpus import build
 

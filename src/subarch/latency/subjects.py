@@ -36,6 +36,7 @@ from subarch.latency.serving import Task
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import FAMILIES, usable_positions
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run.files import unreadable
 from subarch.run.folder import places
 
 GENERIC = ("model", "pretrained", "selected", "model.onnx", "onnx", "openvino", "onnx-int8", "openvino-int8")
@@ -171,7 +172,8 @@ def _read(folder: Path) -> tuple[Architecture, Inputs, int]:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InvalidExport(f"{folder}: its config.json cannot be read ({error}); export the model again") from error
+        problem = f"its config.json cannot be read ({error}); export the model again"
+        raise InvalidExport(unreadable(folder, error, problem)) from error
     if config.model_type not in FAMILIES:
         raise InvalidTeacher(
             f"{folder}: model type {config.model_type!r} is not supported; use one of {', '.join(FAMILIES)}"

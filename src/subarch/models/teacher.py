@@ -278,12 +278,9 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
                 **options,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise InvalidTeacher(
-            f"{folder}: {unreadable(error)}"
-            if unreadable(error)
-            else f"{folder}: its configuration or weights cannot be read, a file may be truncated: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+        said = f"{type(error).__name__}: {error}"
+        problem = f"its configuration or weights cannot be read, a file may be truncated: {said}"
+        raise InvalidTeacher(unreadable(folder, error, problem)) from error
     if missing := sorted(report["missing_keys"]):
         raise InvalidTeacher(f"{folder}: {len(missing)} weights are missing from its files, first {missing[0]}")
     if mismatched := sorted(report["mismatched_keys"]):
