@@ -44,8 +44,7 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.schedule import step_times
-from subarch.pretraining.setup import Setup
+from subarch.pretraining.setup import Setup, step_times
 from subarch.run.configuration import load
 from subarch.run.machine import machine, usable_cores
 

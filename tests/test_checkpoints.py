@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.pretraining.checkpoints import MANIFEST, newest, put_aside, seal, verify
+from subarch.pretraining.trainer import MANIFEST, newest, put_aside, seal, verify
 
 CONTENT = {
     "model.safetensors": bytes(range(200)),

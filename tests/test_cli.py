@@ -20,8 +20,12 @@ import subarch
 from subarch.cli import app as cli
 from subarch.cli.options import GROUPS, progress
 from subarch.errors import InvalidTeacher
+from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
+from subarch.finetuning.config import FinetuneConfig
+from subarch.latency.config import BenchConfig
 from subarch.pipeline import extract
+from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import LOSSES, PretrainConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
@@ -69,7 +73,7 @@ VALUES: dict[str, Any] = {
     "trial_minutes": 2.5,
     "seed": 9,
     "reuse": ["runs/one", "runs/two"],
-    "storage": "sqlite:///x.db",
+    "database": "sqlite:///x.db",
 }
 
 # The same of pretraining
@@ -190,6 +194,13 @@ def test_the_options_of_pretrain_are_the_keys_of_its_configuration() -> None:
 
 def test_the_options_of_select_are_what_may_be_asked_later() -> None:
     assert set(options("select")) == {*QUESTION, *MEASUREMENT, "run", "remeasure", "as_json"}
+
+
+def test_every_key_of_every_configuration_stands_in_one_panel() -> None:
+    kinds = (ExtractConfig, PretrainConfig, FinetuneConfig, ExportConfig, BenchConfig, PlanConfig)
+    named = [key for keys in GROUPS.values() for key in keys.split()]
+    assert len(named) == len(set(named))
+    assert set(named) == {key for kind in kinds for key in kind.model_fields}
 
 
 @pytest.mark.parametrize("key", sorted(VALUES))

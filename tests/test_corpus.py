@@ -22,8 +22,7 @@ from transformers import PreTrainedTokenizerFast
 from documents import WORDS, records, sentences, write
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.text import corpus as corpus_module
-from subarch.text.corpus import CRUMB, Corpus, build, hold_out, own_tokenizer
-from subarch.text.tokenizer import train_tokenizer
+from subarch.text.corpus import CRUMB, Corpus, build, hold_out, own_tokenizer, train_tokenizer
 
 
 @pytest.fixture(scope="module")

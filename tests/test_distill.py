@@ -16,14 +16,17 @@ from torch import Tensor
 from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.learning import collate
 from subarch.learning.collate import Collator, Inputs, Loader
-from subarch.learning.distill import Distiller, TeacherSide, layer_pairs, relation_heads
-from subarch.learning.losses import (
+from subarch.learning.distill import (
+    Distiller,
+    TeacherSide,
     distillation,
     distillation_top,
     embedding_distance,
     hidden_distance,
+    layer_pairs,
     masked_lm,
     relation,
+    relation_heads,
 )
 from subarch.models.sentence import Recipe, pool
 from subarch.models.student import Blueprint, Student

@@ -22,9 +22,8 @@ from torch.utils.data import SequentialSampler
 from transformers import BertForMaskedLM, Trainer, TrainingArguments, default_data_collator
 
 from forked import dies, fork
-from subarch.pretraining.checkpoints import verify
 from subarch.pretraining.pretrain import CHECKPOINTS, train
-from subarch.pretraining.trainer import PretrainTrainer
+from subarch.pretraining.trainer import PretrainTrainer, verify
 from tiny_pretrain import tensors, tiny_pretraining, weights
 
 pytestmark = [

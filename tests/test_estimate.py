@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from subarch.errors import TrainingDiverged
 from subarch.extraction.estimate import BUCKET, CLIP, WARM_UP, batches, estimate, segments_needed
 from subarch.extraction.trial import Settings
-from subarch.learning.losses import embedding_distance
+from subarch.learning.distill import embedding_distance
 from subarch.models.student import Blueprint, Student
 from subarch.numbers.architecture import Architecture, Inputs
 

@@ -37,7 +37,7 @@ from subarch.run.folder import places
 from subarch.run.records import TextSource
 from subarch.text.corpus import build
 from tiny import tiny_corpus, tiny_teacher, write_json
-from tiny_export import HAS_VNNI, HEADS, exported, tiny_model, with_corpus
+from tiny_export import HEADS, exported, tiny_model, with_corpus
 
 STOCK: dict[str, Any] = {
     "encoder": AutoModel,
@@ -114,13 +114,13 @@ def test_a_head_can_be_asked_for(models: dict[str, Path], tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("head", HEADS)
 def test_int8_of_every_head(head: str, models: dict[str, Path], tmp_path: Path) -> None:
-    least = 0.9 if HAS_VNNI else 0.6
     exact = exported(models[head], tmp_path, runtime="onnx")
-    small = exported(models[head], tmp_path, runtime="onnx", quantize="int8", min_cosine=least)
+    small = exported(models[head], tmp_path, runtime="onnx", quantize="int8", min_cosine=0.9)
     like = small.likeness[small.outputs[-1]]
-    assert least <= like.worst_cosine <= like.mean_cosine < 1 - 1e-9
+    assert 0.9 <= like.worst_cosine <= like.mean_cosine < 1 - 1e-9
     assert like.difference > 1e-4
-    assert small.limits == {"min_cosine": least, "max_drop": 0.02}
+    assert small.limits == {"min_cosine": 0.9, "max_drop": 0.02}
+    assert (small.reduced_range, exact.reduced_range) == (int8.overflows(), False)
     assert small.files["model.onnx"].bytes < exact.files["model.onnx"].bytes
     assert (like.agreement is None) == (head in ("encoder", "sentence", "regression"))
 

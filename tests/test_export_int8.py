@@ -9,12 +9,13 @@ import onnx
 import pytest
 import torch
 
+from subarch.exporting import int8
 from subarch.exporting.graph import Exportable, load_exportable, store_in_16_bits, write_onnx
-from subarch.exporting.int8 import Int8Embedding, quantize_onnx, smoothed, with_int8_embeddings
+from subarch.exporting.int8 import Int8Embedding, overflows, quantize_onnx, smoothed, with_int8_embeddings
 from subarch.exporting.parity import compare
 from subarch.exporting.runtimes import open_file
 from subarch.exporting.text import Text
-from tiny_export import HAS_VNNI, tiny_model
+from tiny_export import tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,6 @@ def with_outlier(model: Exportable) -> Exportable:
     return Exportable(graph, model.teacher)
 
 
-@pytest.mark.skipif(not HAS_VNNI, reason="a processor without VNNI loses more by overflow than smoothing gains")
 @pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
 def test_int8_loses_less_where_channels_were_evened_out(
     static: bool, models: dict[str, Exportable], tmp_path: Path
@@ -93,15 +93,44 @@ def test_int8_loses_less_where_channels_were_evened_out(
     lost = []
     for graph in (model.graph, smoothed(model.graph, batches)):
         write_onnx(graph, tmp_path / "model.onnx")
-        quantize_onnx(tmp_path / "model.onnx", batches if static else None)
+        quantize_onnx(tmp_path / "model.onnx", batches if static else None, overflows())
         found = compare(model, open_file("onnx", tmp_path / "model.onnx", threads=1), batches)
         lost.append(1 - found["sentence_embedding"].mean_cosine)
     assert lost[1] < 0.7 * lost[0]
 
 
+@pytest.mark.parametrize(
+    ("instructions", "features", "expected"),
+    [
+        ("x86_64", ["avx2", "fma"], True),
+        ("x86_64", ["avx2", "avx512f"], True),
+        ("AMD64", "unknown", True),
+        ("x86_64", ["avx2", "avx_vnni"], False),
+        ("x86_64", ["avx2", "avx512f", "avx512_vnni"], False),
+        ("aarch64", ["asimd"], False),
+    ],
+)
+def test_weights_have_7_bits_where_sums_would_overflow(
+    instructions: str,
+    features: list[str] | str,
+    expected: bool,
+    models: dict[str, Exportable],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(int8, "machine", lambda: {"instruction_set": instructions, "features": features})
+    assert overflows() is expected
+    write_onnx(models["sentence"].graph, tmp_path / "model.onnx")
+    quantize_onnx(tmp_path / "model.onnx", None, overflows())
+    graph = onnx.load(tmp_path / "model.onnx").graph
+    weights = [onnx.numpy_helper.to_array(one) for one in graph.initializer if one.name.endswith("_quantized")]
+    assert len(weights) == 2 * 6
+    assert {int(np.abs(one.astype(int)).max()) for one in weights} <= ({63, 64} if expected else {127, 128})
+
+
 def test_only_products_with_weights_are_quantised(models: dict[str, Exportable], tmp_path: Path) -> None:
     write_onnx(models["sentence"].graph, tmp_path / "model.onnx")
-    quantize_onnx(tmp_path / "model.onnx", None)
+    quantize_onnx(tmp_path / "model.onnx", None, overflows())
     nodes = onnx.load(tmp_path / "model.onnx").graph.node
     # per layer: query, key, value, the output of attention, and two of the feed-forward; scores and their sums stay
     assert sum(node.op_type == "MatMulInteger" for node in nodes) == 2 * 6
@@ -115,7 +144,7 @@ def test_calibrated_files_quantise_what_goes_into_products_and_nothing_that_come
     model = models["sentence"]
     batches = Text.find(model, None, "text", tmp_path, tmp_path / "to").batches(model, longest=16)
     write_onnx(smoothed(model.graph, batches), tmp_path / "model.onnx")
-    quantize_onnx(tmp_path / "model.onnx", batches)
+    quantize_onnx(tmp_path / "model.onnx", batches, overflows())
     nodes = onnx.load(tmp_path / "model.onnx").graph.node
     # per layer: what query, key and value share, and what each of the three other products reads
     assert sum(node.op_type == "QuantizeLinear" for node in nodes) == 2 * 4
@@ -123,7 +152,7 @@ def test_calibrated_files_quantise_what_goes_into_products_and_nothing_that_come
 
 def test_each_output_channel_has_a_scale_of_its_own(models: dict[str, Exportable], tmp_path: Path) -> None:
     write_onnx(models["sentence"].graph, tmp_path / "model.onnx")
-    quantize_onnx(tmp_path / "model.onnx", None)
+    quantize_onnx(tmp_path / "model.onnx", None, overflows())
     graph = onnx.load(tmp_path / "model.onnx").graph
     scales = [one for one in graph.initializer if "MatMul" in one.name and one.name.endswith("_scale")]
     assert sorted(int(np.prod(one.dims)) for one in scales) == [32] * 10 + [64] * 2

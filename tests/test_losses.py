@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from subarch.errors import InvalidConfig
-from subarch.learning.losses import (
+from subarch.learning.distill import (
     distillation,
     distillation_top,
     embedding_distance,

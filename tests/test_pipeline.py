@@ -225,7 +225,7 @@ def test_a_moved_run_keeps_its_trials(copy: Path, config: ExtractConfig, tmp_pat
 def test_a_storage_elsewhere_is_shared_by_runs(world: Path, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/all.db"
     for name in ("one", "two"):
-        extract(tiny_config(world, epsilon=13, storage=storage), tmp_path / name)
+        extract(tiny_config(world, epsilon=13, database=storage), tmp_path / name)
         assert not (tmp_path / name / "study.db").exists()
     asked = OneProcess.submitted
     select(tmp_path / "one", {"cost": "operations", "max_parameters": 10**9})

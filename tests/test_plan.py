@@ -24,7 +24,7 @@ from subarch.planning import cost, pace
 from subarch.planning.config import PEAK_TFLOPS, PlanConfig
 from subarch.planning.cost import Job, Memory, Pace
 from subarch.planning.plan import Plan, at_peak, draw_up, plan
-from subarch.pretraining.schedule import StepTimes, step_times
+from subarch.pretraining.setup import StepTimes, step_times
 from subarch.run.configuration import load
 from subarch.text.corpus import build
 from tiny import tiny_corpus, tiny_teacher, tiny_tokenizer

@@ -74,7 +74,7 @@ def test_a_server_that_is_gone_in_mid_run_is_waited_for(
 
     monkeypatch.setattr(Study, "record", recording)
     with pytest.warns(UserWarning, match="trying again in 1 s"):
-        found = extract(tiny_config(tmp_path, **CERTIFIED, storage=server.get_uri()), tmp_path / "run").to_dict()
+        found = extract(tiny_config(tmp_path, **CERTIFIED, database=server.get_uri()), tmp_path / "run").to_dict()
     assert found["certificate"] == expected["certificate"]
     run = RunFolder.open(tmp_path / "run")
     study = Study.open(server.get_uri(), run.read(StudyName).value, run.read(Basis).identity)

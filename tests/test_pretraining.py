@@ -27,10 +27,9 @@ from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.learning.distill import Distiller
 from subarch.pretraining import pretrain as stage
 from subarch.pretraining import trainer
-from subarch.pretraining.checkpoints import seal, verify
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import CHECKPOINTS, train
-from subarch.pretraining.trainer import PROGRESS, PretrainTrainer
+from subarch.pretraining.trainer import PROGRESS, PretrainTrainer, seal, verify
 from tiny_pretrain import tensors, tiny_pretraining, weights
 
 pytestmark = [

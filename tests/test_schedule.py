@@ -17,11 +17,10 @@ from subarch.errors import InvalidConfig
 from subarch.learning import targets
 from subarch.learning.collate import Loader
 from subarch.numbers.architecture import Architecture
-from subarch.pretraining import schedule
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.schedule import Schedule, StepTimes, decide
-from subarch.pretraining.setup import Setup
+from subarch.pretraining.setup import PROBED, Setup, StepTimes, decide
 from subarch.run.configuration import load
+from subarch.run.records import Schedule
 from tiny import tiny_corpus, tiny_teacher
 
 CPU = torch.device("cpu")
@@ -44,7 +43,7 @@ def seconds(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Sets what a part of a batch takes: teacher, student, optimiser."""
     monkeypatch.setattr(targets, "SHARD", 32)
     set_to = [StepTimes(1.0, 2.0, 0.5, [])]
-    monkeypatch.setattr(schedule, "step_times", lambda *_: set_to[-1])
+    monkeypatch.setattr("subarch.pretraining.setup.step_times", lambda *_: set_to[-1])
     return lambda *times: set_to.append(StepTimes(*times, all=[]))
 
 
@@ -109,7 +108,7 @@ def test_new_masks_at_each_visit_leave_nothing_to_keep(folder: Path) -> None:
 
 def passes_of(setup: Setup, seconds_a_part: float = 1.0) -> float:
     """Seconds of the teacher for the whole corpus, from those for the parts that were timed."""
-    parts = list(islice(Loader(setup.source, setup.budget, setup.collator), schedule.PROBED))
+    parts = list(islice(Loader(setup.source, setup.budget, setup.collator), PROBED))
     seen = sum(int(part["mask"].sum()) for part in parts) / len(parts)
     return seconds_a_part * corpus_tokens(setup) / seen
 

@@ -16,8 +16,7 @@ from subarch.learning.distill import Distiller, TeacherSide
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
-from subarch.pretraining import schedule
-from subarch.pretraining.schedule import StepTimes, step_times
+from subarch.pretraining.setup import INPUTS, StepTimes, step_times
 from subarch.text.batches import Budget, Packed
 from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
@@ -49,7 +48,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, steps: list[tuple[float, float, float
     for step in steps:
         marks += [marks[-1], *(marks[-1] + sum(step[: at + 1]) for at in range(3))]
     times = iter(marks[1:])
-    monkeypatch.setattr(schedule, "_now", lambda _device: next(times))
+    monkeypatch.setattr("subarch.pretraining.setup._now", lambda _device: next(times))
 
 
 def test_medians_without_the_first_step(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,7 +73,7 @@ def test_the_weights_stay_as_they_are(teacher: Teacher, optimizer: str) -> None:
 
 def test_without_a_teacher(teacher: Teacher, monkeypatch: pytest.MonkeyPatch) -> None:
     clock(monkeypatch, [(0.0, 1.0, 1.0)] * 2)
-    only = {name: parts(teacher, 1)[0][name] for name in schedule.INPUTS}  # what a forward pass takes, and no more
+    only = {name: parts(teacher, 1)[0][name] for name in INPUTS}  # what a forward pass takes, and no more
     found = step_times(distiller_of(teacher, mlm=1.0), None, [only] * 2, CPU)
     assert (found.teacher, found.student) == (0.0, 1.0)
 

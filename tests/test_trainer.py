@@ -30,11 +30,12 @@ from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, pretrain
-from subarch.pretraining import schedule
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import CHECKPOINTS, configure, train
+from subarch.pretraining.setup import decide
 from subarch.pretraining.trainer import PretrainTrainer
 from subarch.run.configuration import load
+from subarch.run.records import Schedule
 from tiny import add_modules, tiny_sentences, tiny_teacher
 from tiny_pretrain import tensors, tiny_pretraining, weights
 from tiny_run import OneProcess, tiny_config
@@ -150,9 +151,7 @@ def test_bf16_computes_otherwise_and_keeps_weights_in_32_bits(reference: Path, p
 def test_minutes_are_steps_that_fit_and_stay_what_they_were(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    decide = schedule.decide
-
-    def measured(*args: Any, **given: Any) -> schedule.Schedule:
+    def measured(*args: Any, **given: Any) -> Schedule:
         found = decide(*args, **given)
         return found.model_copy(update={"steps": 3})
 

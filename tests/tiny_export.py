@@ -15,12 +15,8 @@ from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassif
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.export import export
 from subarch.run.configuration import load
-from subarch.run.machine import machine
 from subarch.run.records import Parity
 from tiny import tiny_corpus, tiny_teacher
-
-HAS_VNNI = any("vnni" in feature for feature in machine()["features"])
-"""Without it, sums of two products of int8 are cut off at 16 bits, and int8 is far less exact in ONNX Runtime."""
 
 HEADS = ("encoder", "sentence", "masked-lm", "classification", "regression", "choice")
 

@@ -285,7 +285,7 @@ def _open_study(run: RunFolder, config: ExtractConfig, basis: Basis) -> Study:
     # The path tells runs apart that share one database. It is written down, since a folder may be moved.
     if not run.has(StudyName):
         run.write(StudyName(value=str(run.path.resolve())))
-    return Study.open(config.storage or sqlite(run.path / "study.db"), run.read(StudyName).value, basis.identity)
+    return Study.open(config.database or sqlite(run.path / "study.db"), run.read(StudyName).value, basis.identity)
 
 
 def _train_maximum_point(config: ExtractConfig, space: SearchSpace, basis: Basis, study: Study, workers: Pool) -> float:

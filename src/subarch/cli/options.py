@@ -38,15 +38,16 @@ GROUPS = {
     "Task": "task data first second choices label id group kind parts rows",
     "Objective and limits": "objective max_latency_ms max_latency_ratio max_parameters keep error",
     "Search": "strategy delta epsilon heads repeats audit reuse",
-    "Losses": "loss loss_embedding loss_relations loss_hidden loss_logits loss_mlm temperature top_k soft_weight",
+    "Losses": "loss loss_embedding loss_relations loss_hidden loss_logits loss_mlm temperature top_k",
     "Agora": "agora points masked_lm neighbours any_teacher many_sets",
     "Training": "minutes hours steps epochs learning_rate batch_size batch_tokens micro_tokens initialise max_length "
-    "warm_up weight_decay dropout clip optimizer freeze_embeddings class_weights maskings masked targets "
-    "heldout evaluations patience seed seeds vocabulary_size",
+    "warm_up weight_decay dropout clip optimizer freeze_embeddings maskings targets heldout evaluations patience seed "
+    "seeds vocabulary_size",
     "Export": "head quantize storage calibration min_cosine max_drop beside",
-    "Latency": "cost runtime latency_batch batch latency_length length length_from latency_threads rounds processes",
-    "Where it runs": "workers threads_per_worker threads trial_minutes ray precision compile device gpus peak_tflops "
-    "utilisation",
+    "Latency": "cost runtime latency_batch batch latency_length length length_from latency_threads rounds processes "
+    "vocabulary positions",
+    "Where it runs": "workers threads_per_worker threads trial_minutes ray database precision compile device gpus "
+    "peak_tflops utilisation",
 }
 """The panels of --help with the keys of each, in the order in which they are shown."""
 
@@ -148,10 +149,8 @@ def options_of(kind: type[BaseModel], keys: Iterable[str] | None = None) -> Call
 
 
 def in_groups(keys: list[str]) -> list[tuple[str, str]]:
-    """(panel, key) in the order of `GROUPS`, then the keys that stand in none, as they are declared."""
-    grouped = [(panel, key) for panel, named in GROUPS.items() for key in named.split() if key in keys]
-    known = {key for _, key in grouped}
-    return [*grouped, *(("More", key) for key in keys if key not in known)]
+    """(panel, key) in the order of `GROUPS`."""
+    return [(panel, key) for panel, named in GROUPS.items() for key in named.split() if key in keys]
 
 
 def _names(kind: type[BaseModel], key: str) -> list[str]:

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from subarch.errors import InvalidExport
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.graph import Exportable, Graph, load_exportable, store_in_16_bits, write_onnx
-from subarch.exporting.int8 import quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
+from subarch.exporting.int8 import overflows, quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
 from subarch.exporting.parity import ABSOLUTE, RELATIVE, compare, metric_drop, objection
 from subarch.exporting.runtimes import FILES, PARITY, hashes, open_file, openvino, require
 from subarch.exporting.text import Batch, Text
@@ -105,6 +105,7 @@ def export(model: Path, config: ExportConfig, run: Path, report: Report = silent
             prefix=recipe.prefix,
             files=hashes(place, config.runtime),
             calibrated_on=len(calibration) if calibration else None,
+            reduced_range=config.runtime == "onnx" and config.quantize in ("int8", "int8-static") and overflows(),
             likeness=likeness,
             limits=exact if config.is_exact else lossy,
             task=task,
@@ -143,7 +144,7 @@ def write(graph: Graph, config: ExportConfig, calibration: Sequence[Batch] | Non
     write_onnx(graph, file)
     if config.runtime == "onnx":
         if products:
-            quantize_onnx(file, ranges)
+            quantize_onnx(file, ranges, reduce_range=overflows())
         if config.storage != "fp32":
             store_in_16_bits(file, config.storage)
         return

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from subarch.exporting.graph import Graph
 from subarch.exporting.runtimes import nncf
 from subarch.exporting.text import Batch
+from subarch.run.machine import machine
 
 STRENGTH = 0.5
 """Smoothing strength α: how much of a channel's spread is moved into the weights; 0.5 is the paper's usual value."""
@@ -102,8 +103,20 @@ def _divide_by(scale: Tensor) -> Callable[[nn.Module, tuple[Any, ...]], tuple[An
     return lambda _, inputs: (inputs[0] * factors, *inputs[1:])
 
 
-def quantize_onnx(file: Path, batches: Sequence[Batch] | None) -> None:
+def overflows() -> bool:
+    """Whether products of 8 bits can overflow here: x86 without VNNI adds two of them in 16 bits.
+
+    255 × 127 × 2 does not fit, 255 × 63 × 2 does: there, weights get 7 bits (onnxruntime's `reduce_range`).
+    """
+    found = machine()
+    return found["instruction_set"] in ("x86_64", "AMD64") and not any("vnni" in one for one in found["features"])
+
+
+def quantize_onnx(file: Path, batches: Sequence[Batch] | None, reduce_range: bool) -> None:
     """Quantise an ONNX file in place: dynamically, or with ranges from `batches`.
+
+    Args:
+        reduce_range: weights in 7 bits, for processors whose sums would overflow (`overflows`).
 
     Raises:
         OSError: for example a full disk.
@@ -122,6 +135,7 @@ def quantize_onnx(file: Path, batches: Sequence[Batch] | None) -> None:
     weights = {tensor.name for tensor in graph.initializer}
     options: dict[str, Any] = {
         "per_channel": True,
+        "reduce_range": reduce_range,
         "weight_type": QuantType.QInt8,
         "op_types_to_quantize": ["MatMul"],
         # The products of attention are small and have no weights

@@ -23,8 +23,7 @@ from subarch.exporting.graph import Exportable
 from subarch.models.teacher import special_tokens
 from subarch.run.records import TextSource
 from subarch.text.batches import pad
-from subarch.text.corpus import Corpus, build
-from subarch.text.tokenizer import plain
+from subarch.text.corpus import Corpus, build, plain
 
 Batch = dict[str, NDArray[np.int64]]
 """input_ids, attention_mask, token_type_ids: (n, length), or (n, choices, length)."""

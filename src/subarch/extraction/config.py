@@ -164,7 +164,7 @@ class ExtractConfig(BaseModel):
     reuse: list[File] = Field(
         [], description="Run folders whose trials are taken over; same corpus, teacher and way to measure the error"
     )
-    storage: str | None = Field(
+    database: str | None = Field(
         None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"
     )
 

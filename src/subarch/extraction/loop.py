@@ -55,7 +55,7 @@ def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
     known = {trial.key for trial in study.trials()}
     for path in others:
         other = RunFolder.open(path)
-        storage = other.config(ExtractConfig).storage or sqlite(path / "study.db")
+        storage = other.config(ExtractConfig).database or sqlite(path / "study.db")
         theirs = Study.open(storage, other.read(StudyName).value, study.identity)
         for trial in theirs.trials():
             weights = weights_path(path, trial.architecture, trial.settings)

@@ -102,7 +102,7 @@ class _Check:
 
     def trials(self, run: RunFolder) -> tuple[dict[str, dict[int, float]], set[str]]:
         """The least error over Θ by candidate and seed, where all of Θ was trained; and who failed with all of it."""
-        study = run.config(ExtractConfig).storage or sqlite(self.path / "study.db")
+        study = run.config(ExtractConfig).database or sqlite(self.path / "study.db")
         steps, thetas = self.selection.strategy.steps, self.selection.strategy.hyperparameters
         wanted = {(theta.learning_rate, theta.batch_size) for theta in thetas}
         found: dict[str, dict[int, list[float]]] = {}

@@ -42,7 +42,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from subarch.errors import InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning.config import FitSettings, Theta
-from subarch.learning.losses import soft_targets
+from subarch.learning.distill import soft_targets
 from subarch.models.heads import (
     Encoded,
     Logits,

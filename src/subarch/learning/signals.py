@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from subarch.learning.collate import Collator, Inputs
-from subarch.learning.distill import rows_of
-from subarch.learning.losses import distillation, embedding_distance, masked_lm
+from subarch.learning.distill import distillation, embedding_distance, masked_lm, rows_of
 from subarch.learning.targets import TargetCache
 from subarch.models.sentence import Recipe
 from subarch.models.student import Student

@@ -24,7 +24,7 @@ from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.planning.cost import Job, Pace, teacher_operations, training_operations
-from subarch.pretraining.schedule import step_times
+from subarch.pretraining.setup import step_times
 from subarch.run.machine import machine
 
 SAMPLE = 1024

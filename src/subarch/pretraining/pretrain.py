@@ -34,11 +34,9 @@ from subarch.learning.targets import TargetStore
 from subarch.models.student import Student, hand_over
 from subarch.models.teacher import content_of as teacher_content
 from subarch.numbers.architecture import Architecture
-from subarch.pretraining.checkpoints import newest, put_aside
 from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.schedule import decide
-from subarch.pretraining.setup import Setup
-from subarch.pretraining.trainer import PretrainTrainer, Progress
+from subarch.pretraining.setup import Setup, decide
+from subarch.pretraining.trainer import PretrainTrainer, Progress, newest, put_aside
 from subarch.run import Report, silent
 from subarch.run.configuration import dump, load
 from subarch.run.files import read_yaml

@@ -9,13 +9,17 @@ Trainer takes care of devices, processes, precision, accumulation and the optimi
   train with twice the gradient, and log twice the loss (transformers 5.23; `tests/test_distributed.py` shows it).
   Here each part of a batch contributes its share of the whole loss, and the sum over processes is minimised.
 - The data. The loader knows the position after each batch, so a resumed run continues there instead of skipping.
-- Checkpoints. They are sealed when complete, hold the position, and never contain a weight that is not finite.
+- Checkpoints. They hold the position and only finite weights, and are sealed: a process may be killed while it writes
+  one, and a disk may be full or lose data. So the last file is a manifest with size and hash of every other one. A
+  checkpoint without it was not finished; one that differs from it is damaged.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,7 +38,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.learning.collate import Inputs, Loader
 from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide
-from subarch.pretraining.checkpoints import seal
+from subarch.run.files import file_seal, write_text
 
 PROGRESS = "progress.json"
 """The file of `Progress` in each checkpoint."""
@@ -241,3 +245,103 @@ class _Report(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.loss = f", loss {logs['loss']:.4f}"
+
+
+# Checkpoints
+
+MANIFEST = "manifest.json"
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of all files in the folder. Nothing may be written there afterwards.
+
+    Raises:
+        OSError: a full disk, say; the checkpoint is then not sealed.
+    """
+    manifest = {name: file_seal(path).model_dump() for name, path in _files(folder).items()}
+    # Compact: whitespace could be damaged without changing the content
+    write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, separators=(",", ":")))
+
+
+def verify(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None if every file is there and as it was when sealed.
+
+    A file that the manifest does not list is wrong too: something was written after the seal.
+    """
+    try:
+        known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return f"it was not finished (it has no {MANIFEST})"
+    except OSError as error:
+        return f"it cannot be read: {error}"
+    except (ValueError, RecursionError):
+        return f"{MANIFEST} is damaged"
+    if not isinstance(known, dict):
+        return f"{MANIFEST} is damaged"
+    files = _files(folder)
+    for name in sorted(known.keys() | files.keys()):
+        if name not in files:
+            return f"{name} is missing"
+        if name not in known:
+            return f"{name} is not in {MANIFEST}"
+        try:
+            found = file_seal(files[name]).model_dump()
+        except OSError as error:
+            return f"it cannot be read: {error}"
+        if found != known[name]:
+            return f"{name} is damaged: its {found['bytes']} bytes are not those that were sealed"
+    return None
+
+
+def put_aside(root: Path, warn: Callable[[str], None]) -> None:
+    """Remove every checkpoint that is later than the newest intact one, with a warning.
+
+    An unfinished one is deleted, a damaged one is kept as `broken-checkpoint-N`. If they stayed, the training would
+    count them when it deletes old checkpoints, and delete the intact one first. One process alone may call this.
+
+    Raises:
+        OSError: a folder cannot be renamed or deleted.
+    """
+    for folder in _latest_first(root):
+        wrong = verify(folder)
+        if wrong is None:
+            return
+        if (folder / MANIFEST).exists():
+            broken = folder.with_name(f"broken-{folder.name}")
+            shutil.rmtree(broken, ignore_errors=True)
+            folder.rename(broken)
+            warn(f"{folder}: {wrong}; it is kept as {broken.name} and not used")
+        else:
+            shutil.rmtree(folder)
+            warn(f"{folder}: {wrong}; it is deleted")
+
+
+def newest(root: Path, warn: Callable[[str], None]) -> Path | None:
+    """The intact `checkpoint-N` of greatest N; None if there is none. Changes nothing on disk.
+
+    Args:
+        root: the folder of checkpoints; it need not exist.
+        warn: called with a sentence about each later checkpoint.
+    """
+    for folder in _latest_first(root):
+        wrong = verify(folder)
+        if wrong is None:
+            return folder
+        warn(f"{folder}: {wrong}; it is not used")
+    return None
+
+
+_NAME = re.compile(r"checkpoint-([0-9]{1,18})")
+
+
+def _latest_first(root: Path) -> list[Path]:
+    folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
+    found = [(int(match[1]), path) for path in folders if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """All files in the folder except the manifest, by relative path."""
+    found = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    found.pop(MANIFEST, None)
+    return found

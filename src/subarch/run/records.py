@@ -873,7 +873,10 @@ class TextSource(Row):
 
 
 class Parity(Record):
-    """An export: its files, what was compared with PyTorch and how. `folder` is where it was written (not stored)."""
+    """An export: its files, what was compared with PyTorch and how.
+
+    `reduced_range`: int8 weights have 7 bits, for x86 without VNNI. `folder`: where it was written (not stored).
+    """
 
     NAME = "parity"
 
@@ -890,6 +893,7 @@ class Parity(Record):
     prefix: str
     files: dict[str, FileSeal]
     calibrated_on: int | None
+    reduced_range: bool = False
     likeness: dict[str, Likeness]
     limits: dict[str, Number]
     task: MetricDrop | None

@@ -1,13 +1,12 @@
-"""Every task by name: GLUE (arXiv 1804.07461), SuperGLUE (1905.00537), RACE (1704.04683) and DREAM (1902.00164).
+"""What a task is, and every public one by name.
 
-Declarations, no code. A new task of a public benchmark is one more entry here. Its layouts are those of the benchmark's
-own download and of the hub; other files are read as the user's own data (`own.py`). Label order and column names are
-the hub's; metrics, names of submission files, spellings and row counts are those of the benchmarks' servers. RACE and
-DREAM have none.
+Everything that differs between tasks is data: where the files may lie, what columns mean, how predictions are scored
+and submitted. The code that reads, scores and submits is the same for all. A new public task is one more entry here.
 
-MNLI is two tasks, because it is scored and submitted as two. The mismatched one and the diagnostic sets AX, AX-b and
-AX-g have no training part and are predicted by the model of MNLI or RTE. RACE is read whole or by part, middle and high
-school.
+GLUE (arXiv 1804.07461), SuperGLUE (1905.00537), RACE (1704.04683) and DREAM (1902.00164). Layouts are those of the
+benchmark's download and of the hub; other files are read as the user's own data (`division.own_task`). Label order and
+column names are the hub's; metrics, file names, spellings and row counts those of the benchmarks' servers, which RACE
+and DREAM do not have. MNLI is two tasks because it is scored and submitted as two.
 
     >>> task_named("sst2").metrics
     ('accuracy',)
@@ -15,24 +14,192 @@ school.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from subarch.errors import InvalidTask
-from subarch.tasks.declaration import Layout, Submission, Task, hub
+
+Kind = Literal["classification", "pair", "regression", "choice", "span", "cloze", "multi-sentence"]
+Cast = Literal["texts", "choice", "wic", "wsc", "record", "multirc"]
+Head = Literal["classification", "regression", "choice"]
+Spelling = Literal["number", "name", "lower", "score", "answers", "text"]
+Columns = Mapping[str, str | tuple[str, ...]]
+
+PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """One way in which the data of a task is distributed.
+
+    Attributes:
+        name: for messages, and to ask for it.
+        files: part (train, validation, test, ...) -> glob patterns below the folder; the first with a match is used.
+        columns: meaning -> column, where it differs from the task's own.
+        header: the columns of files that have no header line.
+        form: the format, where neither the ending nor the content tell it (`text.formats`).
+        unfold: how nested records become flat rows (`reader.unfolded`).
+        ragged: `longer`: fields after the last column are dropped; `shorter`: incomplete rows are skipped.
+        unlabelled: the label of rows without one (the hub writes -1).
+        rows: part -> first and last row (exclusive) of the file that belong to this part.
+        shares: part -> range of the groups' hashes in [0, 1), for data without official parts.
+        listed: names of a file that lists the validation rows; all other rows are training rows.
+        config: the name of the configuration on the hub.
+        parts: our name of a part -> its name on the hub.
+    """
+
+    name: str
+    files: Mapping[str, tuple[str, ...]]
+    columns: Columns = field(default_factory=dict)
+    header: tuple[str, ...] = ()
+    form: Literal["", "tsv", "xml"] = ""
+    unfold: str = ""
+    ragged: Literal["", "longer", "shorter"] = ""
+    unlabelled: float | None = None
+    rows: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    shares: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    listed: tuple[str, ...] = ()
+    config: str = ""
+    parts: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The file a benchmark's server expects: its name, how labels are spelt, and the rows of the official test set.
+
+    `score`: a number cut to 0..5 with three decimals (STS-B); `answers`: nested by passage and question (MultiRC);
+    `text`: the text of the choice (ReCoRD).
+    """
+
+    file: str
+    spelling: Spelling
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A task. `columns` maps a meaning (id, group, label, first, second, context, question, choices) to a column.
+
+    Attributes:
+        labels: names in official order, a label is a position in it; empty for regression and free choices.
+        metrics: official, the primary one first (`metrics.METRICS`).
+        folders: where it lies below a folder of many tasks, in order of preference.
+        trained_on: the task whose model predicts this one, if this one has no training part.
+        until: the group is its column's text up to this separator (BoolQ: the title before " -- ").
+        part: keep only rows whose group starts with this (RACE).
+        wording: question in the data -> question in the model's input.
+        numbered: text files hold labels as positions ("0", "1"); otherwise they hold names, and "0" is an error.
+    """
+
+    name: str
+    benchmark: Literal["glue", "superglue", "race", "dream", "own"]
+    kind: Kind
+    cast: Cast
+    columns: Columns
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    folders: tuple[str, ...] = ()
+    submission: Submission | None = None
+    trained_on: str = ""
+    until: str = ""
+    part: str = ""
+    wording: Mapping[str, str] = field(default_factory=dict)
+    numbered: bool = False
+
+    @property
+    def head(self) -> Head:
+        """The stock head: sequence classification, the same with one output (regression), or multiple choice."""
+        if self.kind in ("choice", "cloze"):
+            return "choice"
+        return "regression" if self.kind == "regression" else "classification"
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Every part that some layout has: train, validation, test, then others."""
+        found = dict.fromkeys(part for layout in self.layouts for part in layout.files)
+        return (*(part for part in PARTS if part in found), *(part for part in found if part not in PARTS))
+
+
+def hub(config: str, **parts: str) -> Layout:
+    """The hub's layout, a folder of Parquet per configuration; `parts`: our name of a part = the hub's name."""
+    names = parts or dict(zip(PARTS, PARTS, strict=True))
+    files = {ours: (f"{name}-*.parquet", f"{name}/*.parquet", f"{name}.parquet") for ours, name in names.items()}
+    return Layout("hub", files, unlabelled=-1, config=config, parts=names)
+
+
+def _columns(*texts: str, **others: str | tuple[str, ...]) -> Columns:
+    """Columns of one or two texts, of the label and the id as the hub names them, and of others."""
+    return dict(zip(("first", "second"), texts, strict=False)) | {"label": "label", "id": "idx"} | others
+
+
+ENTAILS = ("entailment", "not_entailment")
+NLI = ("entailment", "neutral", "contradiction")
+NO_YES = ("False", "True")
 
 # GLUE
 
-PAIR = {"first": "sentence1", "second": "sentence2", "label": "label", "id": "idx"}
-ENTAILS = ("entailment", "not_entailment")
-NLI = ("entailment", "neutral", "contradiction")
-
+_PAIR = _columns("sentence1", "sentence2")
+_QUESTIONS = _columns("question1", "question2")
+_PREMISE = _columns("premise", "hypothesis")
 _TSV = {"train": ("train.tsv",), "validation": ("dev.tsv",), "test": ("test.tsv",)}
 _INDEX = {"id": "index"}
-_GLUE = Layout("glue", _TSV, columns=_INDEX)
+_WITH_INDEX = Layout("glue", _TSV, columns=_INDEX)
 _MSR = {"first": "#1 String", "second": "#2 String", "label": "Quality", "id": "index"}
-_MSR_FILE = "msr_paraphrase_{}.txt"
+_MSR_TRAIN = dict.fromkeys(("train", "validation"), ("msr_paraphrase_train.txt",))
 _STS = ("genre", "filename", "year", "old_index", "score", "sentence1", "sentence2")
+_STS_TEST = {"test": ("original/sts-test.tsv", "sts-test.tsv")}
+
+# training and validation rows without a header, test rows with one
+_COLA = (
+    Layout("glue", {part: _TSV[part] for part in PARTS[:2]}, header=("source", "label", "mark", "sentence")),
+    Layout("glue", {"test": ("test.tsv",)}, columns=_INDEX),
+)
+# the original test rows are labelled, those of GLUE, in the same order, are not
+_MRPC = (
+    Layout("msr", {"test": ("msr_paraphrase_test.txt",)}, columns=_MSR, form="tsv"),
+    Layout("glue", _TSV, columns=_MSR),
+    Layout("msr", _MSR_TRAIN, columns=_MSR, form="tsv", listed=("dev_ids.tsv", "mrpc_dev_ids.tsv")),
+)
+# some official rows are cut off; the hub leaves them out too
+_QQP = Layout("glue", _TSV, columns={"label": "is_duplicate"}, ragged="shorter")
+# the original test rows are labelled, and end in licences of the sources
+_STSB = (
+    Layout("sts", _STS_TEST, columns={"label": "score"}, header=_STS, ragged="longer"),
+    Layout("glue", _TSV, columns={"label": "score"} | _INDEX),
+)
+_DIAGNOSTIC = Layout(
+    "glue", {"test": ("diagnostic.tsv", "AX.tsv")}, columns={"first": "sentence1", "second": "sentence2"} | _INDEX
+)
+
+
+def _glue(
+    folder: str,
+    columns: Columns,
+    labels: tuple[str, ...],
+    metrics: tuple[str, ...],
+    spelling: Spelling,
+    rows: int,
+    *layouts: Layout,
+) -> Task:
+    """A task of GLUE. Its folder also names its submission file, and its name is the hub's configuration."""
+    name = folder.lower().replace("-", "")
+    kind: Kind = "pair" if "second" in columns else "classification"
+    return Task(
+        name=name,
+        benchmark="glue",
+        kind=kind if labels else "regression",
+        cast="texts",
+        columns=columns,
+        labels=labels,
+        metrics=metrics,
+        layouts=(*layouts, hub(name)),
+        folders=(folder, name, f"glue/{name}"),
+        submission=Submission(f"{folder}.tsv", spelling, rows),
+        numbered=spelling == "number",
+    )
 
 
 def _mnli(name: str, part: str, file: str, rows: int, trained_on: str) -> Task:
@@ -40,182 +207,31 @@ def _mnli(name: str, part: str, file: str, rows: int, trained_on: str) -> Task:
     hub_parts = {"validation": f"validation_{part}", "test": f"test_{part}"}
     if not trained_on:
         evaluated, hub_parts = {"train": ("train.tsv",), **evaluated}, {"train": "train", **hub_parts}
-    glue = Layout(
-        "glue", evaluated, columns={"first": "sentence1", "second": "sentence2", "label": "gold_label"} | _INDEX
-    )
-    return Task(
+    columns = {"first": "sentence1", "second": "sentence2", "label": "gold_label"} | _INDEX
+    return replace(
+        _glue("MNLI", _PREMISE, NLI, ("accuracy",), "name", rows),
         name=name,
-        benchmark="glue",
-        kind="pair",
-        cast="texts",
-        columns={"first": "premise", "second": "hypothesis", "label": "label", "id": "idx"},
-        labels=NLI,
-        metrics=("accuracy",),
-        folders=("MNLI", "mnli", "glue/mnli"),
-        layouts=(glue, hub("mnli", **hub_parts)),
+        layouts=(Layout("glue", evaluated, columns=columns), hub("mnli", **hub_parts)),
         submission=Submission(file, "name", rows),
         trained_on=trained_on,
     )
 
 
 _GLUE_TASKS = (
-    Task(
-        name="cola",
-        benchmark="glue",
-        kind="classification",
-        cast="texts",
-        columns={"first": "sentence", "label": "label", "id": "idx"},
-        labels=("unacceptable", "acceptable"),
-        metrics=("mcc",),
-        folders=("CoLA", "cola", "glue/cola"),
-        layouts=(
-            # training and validation rows without a header, test rows with one
-            Layout(
-                "glue",
-                {"train": ("train.tsv",), "validation": ("dev.tsv",)},
-                header=("source", "label", "mark", "sentence"),
-            ),
-            Layout("glue", {"test": ("test.tsv",)}, columns=_INDEX),
-            hub("cola"),
-        ),
-        submission=Submission("CoLA.tsv", "number", 1063),
-        numbered=True,
-    ),
-    Task(
-        name="sst2",
-        benchmark="glue",
-        kind="classification",
-        cast="texts",
-        columns={"first": "sentence", "label": "label", "id": "idx"},
-        labels=("negative", "positive"),
-        metrics=("accuracy",),
-        folders=("SST-2", "sst2", "glue/sst2"),
-        layouts=(_GLUE, hub("sst2")),
-        submission=Submission("SST-2.tsv", "number", 1821),
-        numbered=True,
-    ),
-    Task(
-        name="mrpc",
-        benchmark="glue",
-        kind="pair",
-        cast="texts",
-        columns=PAIR,
-        labels=("not_equivalent", "equivalent"),
-        metrics=("f1", "accuracy"),
-        folders=("MRPC", "mrpc", "glue/mrpc"),
-        layouts=(
-            # the original test rows are labelled, those of GLUE, in the same order, are not
-            Layout("msr", {"test": (_MSR_FILE.format("test"),)}, columns=_MSR, form="tsv"),
-            Layout("glue", _TSV, columns=_MSR),
-            Layout(
-                "msr",
-                dict.fromkeys(("train", "validation"), (_MSR_FILE.format("train"),)),
-                columns=_MSR,
-                form="tsv",
-                listed=("dev_ids.tsv", "mrpc_dev_ids.tsv"),
-            ),
-            hub("mrpc"),
-        ),
-        submission=Submission("MRPC.tsv", "number", 1725),
-        numbered=True,
-    ),
-    Task(
-        name="qqp",
-        benchmark="glue",
-        kind="pair",
-        cast="texts",
-        columns={"first": "question1", "second": "question2", "label": "label", "id": "idx"},
-        labels=("not_duplicate", "duplicate"),
-        metrics=("f1", "accuracy"),
-        folders=("QQP", "qqp", "glue/qqp"),
-        layouts=(
-            # some official rows are cut off; the hub leaves them out too
-            Layout("glue", _TSV, columns={"label": "is_duplicate"}, ragged="shorter"),
-            hub("qqp"),
-        ),
-        submission=Submission("QQP.tsv", "number", 390_965),
-        numbered=True,
-    ),
-    Task(
-        name="stsb",
-        benchmark="glue",
-        kind="regression",
-        cast="texts",
-        columns=PAIR,
-        labels=(),
-        metrics=("pearson", "spearman"),
-        folders=("STS-B", "stsb", "glue/stsb"),
-        layouts=(
-            # the original test rows are labelled, and end in licences of the sources
-            Layout(
-                "sts",
-                {"test": ("original/sts-test.tsv", "sts-test.tsv")},
-                columns={"label": "score"},
-                header=_STS,
-                ragged="longer",
-            ),
-            Layout("glue", _TSV, columns={"label": "score"} | _INDEX),
-            hub("stsb"),
-        ),
-        submission=Submission("STS-B.tsv", "score", 1379),
-    ),
+    _glue("CoLA", _columns("sentence"), ("unacceptable", "acceptable"), ("mcc",), "number", 1063, *_COLA),
+    _glue("SST-2", _columns("sentence"), ("negative", "positive"), ("accuracy",), "number", 1821, _WITH_INDEX),
+    _glue("MRPC", _PAIR, ("not_equivalent", "equivalent"), ("f1", "accuracy"), "number", 1725, *_MRPC),
+    _glue("QQP", _QUESTIONS, ("not_duplicate", "duplicate"), ("f1", "accuracy"), "number", 390_965, _QQP),
+    _glue("STS-B", _PAIR, (), ("pearson", "spearman"), "score", 1379, *_STSB),
     _mnli("mnli", "matched", "MNLI-m.tsv", 9796, ""),
     _mnli("mnli-mm", "mismatched", "MNLI-mm.tsv", 9847, "mnli"),
-    Task(
-        name="qnli",
-        benchmark="glue",
-        kind="pair",
-        cast="texts",
-        columns={"first": "question", "second": "sentence", "label": "label", "id": "idx"},
-        labels=ENTAILS,
-        metrics=("accuracy",),
-        folders=("QNLI", "qnli", "glue/qnli"),
-        layouts=(_GLUE, hub("qnli")),
-        submission=Submission("QNLI.tsv", "name", 5463),
-    ),
-    Task(
-        name="rte",
-        benchmark="glue",
-        kind="pair",
-        cast="texts",
-        columns=PAIR,
-        labels=ENTAILS,
-        metrics=("accuracy",),
-        folders=("RTE", "rte", "glue/rte"),
-        layouts=(_GLUE, hub("rte")),
-        submission=Submission("RTE.tsv", "name", 3000),
-    ),
-    Task(
-        name="wnli",
-        benchmark="glue",
-        kind="pair",
-        cast="texts",
-        columns=PAIR,
-        labels=("not_entailment", "entailment"),
-        metrics=("accuracy",),
-        folders=("WNLI", "wnli", "glue/wnli"),
-        layouts=(_GLUE, hub("wnli")),
-        submission=Submission("WNLI.tsv", "number", 146),
-        numbered=True,
-    ),
-    Task(
-        name="ax",
-        benchmark="glue",
-        kind="pair",
-        cast="texts",
-        columns={"first": "premise", "second": "hypothesis", "label": "label", "id": "idx"},
-        labels=NLI,
-        metrics=("mcc",),
+    _glue("QNLI", _columns("question", "sentence"), ENTAILS, ("accuracy",), "name", 5463, _WITH_INDEX),
+    _glue("RTE", _PAIR, ENTAILS, ("accuracy",), "name", 3000, _WITH_INDEX),
+    _glue("WNLI", _PAIR, ENTAILS[::-1], ("accuracy",), "number", 146, _WITH_INDEX),
+    replace(
+        _glue("AX", _PREMISE, NLI, ("mcc",), "name", 1104),
+        layouts=(_DIAGNOSTIC, hub("ax", test="test")),
         folders=("AX", "diagnostic", "ax", "glue/ax"),
-        layouts=(
-            Layout(
-                "glue",
-                {"test": ("diagnostic.tsv", "AX.tsv")},
-                columns={"first": "sentence1", "second": "sentence2"} | _INDEX,
-            ),
-            hub("ax", test="test"),
-        ),
-        submission=Submission("AX.tsv", "name", 1104),
         trained_on="mnli",
     ),
 )
@@ -223,168 +239,95 @@ _GLUE_TASKS = (
 # SuperGLUE
 
 _JSONL = {"train": ("train.jsonl",), "validation": ("val.jsonl",), "test": ("test.jsonl",)}
-_DOWNLOAD = Layout("superglue", _JSONL)
-NO_YES = ("False", "True")
-PREMISE = {"first": "premise", "second": "hypothesis", "label": "label", "id": "idx"}
 
 
-def _folders(name: str) -> tuple[str, ...]:
-    return (name, name.lower(), f"super_glue/{name.lower()}")
+def _superglue(
+    folder: str,
+    kind: Kind,
+    cast: Cast,
+    columns: Columns,
+    labels: tuple[str, ...],
+    metrics: tuple[str, ...],
+    spelling: Spelling,
+    rows: int,
+    unfold: str = "",
+) -> Task:
+    """A task of SuperGLUE. Its folder also names its submission file, and its name is the hub's configuration."""
+    name = folder.lower()
+    return Task(
+        name=name,
+        benchmark="superglue",
+        kind=kind,
+        cast=cast,
+        columns=columns,
+        labels=labels,
+        metrics=metrics,
+        layouts=(Layout("superglue", _JSONL, unfold=unfold), hub(name)),
+        folders=(folder, name, f"super_glue/{name}"),
+        submission=Submission(f"{folder}.jsonl", spelling, rows),
+    )
 
 
+def _diagnostic(name: str, columns: Columns, metrics: tuple[str, ...], rows: int) -> Task:
+    """A test set that is predicted by the model of RTE."""
+    short = name.lower().replace("-", "")
+    return replace(
+        _superglue(name, "pair", "texts", columns, ENTAILS, metrics, "name", rows),
+        layouts=(Layout("superglue", {"test": (f"{name}.jsonl",)}), hub(short, test="test")),
+        folders=(name, short, f"super_glue/{short}"),
+        trained_on="superglue-rte",
+    )
+
+
+_BOOLQ = _columns("question", "passage", group="passage")
+_CB = ("entailment", "contradiction", "neutral")
+_COPA: Columns = {
+    "context": "premise",
+    "question": "question",
+    "choices": ("choice1", "choice2"),
+    "label": "label",
+    "id": "idx",
+}
+# its authors' download: SuperGLUE's training and validation rows are the first 400 and last 100 of dev
+_COPA_XML = Layout(
+    "xml",
+    {"train": ("copa-dev.xml",), "validation": ("copa-dev.xml",), "test": ("copa-test.xml",)},
+    form="xml",
+    unfold="copa",
+    rows={"train": (0, 400), "validation": (400, 500)},
+)
+_MULTIRC = {"first": "paragraph", "question": "question", "answer": "answer", "label": "label", "id": "idx"}
+_RECORD = {"context": "passage", "question": "query", "choices": "entities", "golds": "answers", "id": "idx"}
+_WIC = _columns("sentence1", "sentence2", group="word")
+
+_boolq = _superglue("BoolQ", "pair", "texts", _BOOLQ, NO_YES, ("accuracy",), "lower", 3245)
+_copa = _superglue("COPA", "choice", "choice", _COPA, ("choice1", "choice2"), ("accuracy",), "number", 500)
+_rte = _superglue("RTE", "pair", "texts", _PREMISE, ENTAILS, ("accuracy",), "name", 3000)
+_wsc = _superglue("WSC", "span", "wsc", _columns("text"), NO_YES, ("accuracy",), "name", 146, unfold="wsc")
 _SUPERGLUE_TASKS = (
-    Task(
-        name="boolq",
-        benchmark="superglue",
-        kind="pair",
-        cast="texts",
-        columns={"first": "question", "second": "passage", "group": "passage", "label": "label", "id": "idx"},
-        labels=NO_YES,
-        metrics=("accuracy",),
-        folders=_folders("BoolQ"),
-        layouts=(_DOWNLOAD, hub("boolq")),
-        submission=Submission("BoolQ.jsonl", "lower", 3245),
-        until=" -- ",  # passages begin with the title of their article
-    ),
-    Task(
-        name="cb",
-        benchmark="superglue",
-        kind="pair",
-        cast="texts",
-        columns=PREMISE,
-        labels=("entailment", "contradiction", "neutral"),
-        metrics=("macro_f1", "accuracy"),
-        folders=_folders("CB"),
-        layouts=(_DOWNLOAD, hub("cb")),
-        submission=Submission("CB.jsonl", "name", 250),
-    ),
-    Task(
-        name="copa",
-        benchmark="superglue",
-        kind="choice",
-        cast="choice",
-        columns={
-            "context": "premise",
-            "question": "question",
-            "choices": ("choice1", "choice2"),
-            "label": "label",
-            "id": "idx",
-        },
-        labels=("choice1", "choice2"),
-        metrics=("accuracy",),
-        folders=_folders("COPA"),
-        layouts=(
-            _DOWNLOAD,
-            hub("copa"),
-            # its authors' download: SuperGLUE's training and validation rows are the first 400 and last 100 of dev
-            Layout(
-                "xml",
-                {"train": ("copa-dev.xml",), "validation": ("copa-dev.xml",), "test": ("copa-test.xml",)},
-                form="xml",
-                unfold="copa",
-                rows={"train": (0, 400), "validation": (400, 500)},
-            ),
-        ),
-        submission=Submission("COPA.jsonl", "number", 500),
+    replace(_boolq, until=" -- "),  # passages begin with the title of their article
+    _superglue("CB", "pair", "texts", _PREMISE, _CB, ("macro_f1", "accuracy"), "name", 250),
+    replace(
+        _copa,
+        layouts=(*_copa.layouts, _COPA_XML),
         wording={"cause": "What was the cause of this?", "effect": "What happened as a result?"},
     ),
-    Task(
-        name="multirc",
-        benchmark="superglue",
-        kind="multi-sentence",
-        cast="multirc",
-        columns={"first": "paragraph", "question": "question", "answer": "answer", "label": "label", "id": "idx"},
-        labels=NO_YES,
-        metrics=("f1a", "em"),
-        folders=_folders("MultiRC"),
-        layouts=(Layout("superglue", _JSONL, unfold="multirc"), hub("multirc")),
-        submission=Submission("MultiRC.jsonl", "answers", 9693),
-    ),
-    Task(
-        name="record",
-        benchmark="superglue",
-        kind="cloze",
-        cast="record",
-        columns={
-            "context": "passage",
-            "question": "query",
-            "choices": "entities",
-            "golds": "answers",
-            "id": "idx",
-        },
-        labels=(),
-        metrics=("f1", "em"),
-        folders=_folders("ReCoRD"),
-        layouts=(Layout("superglue", _JSONL, unfold="record"), hub("record")),
-        submission=Submission("ReCoRD.jsonl", "text", 10_000),
-    ),
-    Task(
-        name="superglue-rte",
-        benchmark="superglue",
-        kind="pair",
-        cast="texts",
-        columns=PREMISE,
-        labels=ENTAILS,
-        metrics=("accuracy",),
-        folders=_folders("RTE"),
-        layouts=(_DOWNLOAD, hub("rte")),
-        submission=Submission("RTE.jsonl", "name", 3000),
-    ),
-    Task(
-        name="wic",
-        benchmark="superglue",
-        kind="span",
-        cast="wic",
-        columns={"first": "sentence1", "second": "sentence2", "group": "word", "label": "label", "id": "idx"},
-        labels=NO_YES,
-        metrics=("accuracy",),
-        folders=_folders("WiC"),
-        layouts=(_DOWNLOAD, hub("wic")),
-        submission=Submission("WiC.jsonl", "lower", 1400),
-    ),
-    Task(
-        name="wsc",
-        benchmark="superglue",
-        kind="span",
-        cast="wsc",
-        columns={"first": "text", "label": "label", "id": "idx"},
-        labels=NO_YES,
-        metrics=("accuracy",),
-        folders=(*_folders("WSC"), "wsc.fixed", "super_glue/wsc.fixed"),
-        layouts=(Layout("superglue", _JSONL, unfold="wsc"), hub("wsc")),
-        submission=Submission("WSC.jsonl", "name", 146),
-    ),
-    Task(
-        name="ax-b",
-        benchmark="superglue",
-        kind="pair",
-        cast="texts",
-        columns={"first": "sentence1", "second": "sentence2", "label": "label", "id": "idx"},
-        labels=ENTAILS,
-        metrics=("mcc",),
-        folders=("AX-b", "axb", "super_glue/axb"),
-        layouts=(Layout("superglue", {"test": ("AX-b.jsonl",)}), hub("axb", test="test")),
-        submission=Submission("AX-b.jsonl", "name", 1104),
-        trained_on="superglue-rte",
-    ),
-    Task(
-        name="ax-g",
-        benchmark="superglue",
-        kind="pair",
-        cast="texts",
-        columns=PREMISE,
-        labels=ENTAILS,
-        metrics=("gender_parity", "accuracy"),
-        folders=("AX-g", "axg", "super_glue/axg"),
-        layouts=(Layout("superglue", {"test": ("AX-g.jsonl",)}), hub("axg", test="test")),
-        submission=Submission("AX-g.jsonl", "name", 356),
-        trained_on="superglue-rte",
-    ),
+    _superglue("MultiRC", "multi-sentence", "multirc", _MULTIRC, NO_YES, ("f1a", "em"), "answers", 9693, "multirc"),
+    _superglue("ReCoRD", "cloze", "record", _RECORD, (), ("f1", "em"), "text", 10_000, "record"),
+    replace(_rte, name="superglue-rte"),
+    _superglue("WiC", "span", "wic", _WIC, NO_YES, ("accuracy",), "lower", 1400),
+    replace(_wsc, folders=(*_wsc.folders, "wsc.fixed", "super_glue/wsc.fixed")),
+    _diagnostic("AX-b", _PAIR, ("mcc",), 1104),
+    _diagnostic("AX-g", _PREMISE, ("gender_parity", "accuracy"), 356),
 )
 
 # Reading comprehension with choices, from English examinations
 
 _OFFICIAL = {"train": "train", "validation": "dev", "test": "test"}
+
+
+def _exam(**columns: str) -> Columns:
+    return {"question": "question", "label": "answer"} | columns
 
 
 def _race(part: str) -> Task:
@@ -395,50 +338,31 @@ def _race(part: str) -> Task:
         benchmark="race",
         kind="choice",
         cast="choice",
-        columns={
-            "context": "article",
-            "question": "question",
-            "choices": "options",
-            "label": "answer",
-            "group": "example_id",
-        },
+        columns=_exam(context="article", choices="options", group="example_id"),
         labels=("A", "B", "C", "D"),
         metrics=("accuracy",) if part else ("accuracy", "accuracy_middle", "accuracy_high"),
         folders=("RACE", f"race/{config}", config),
-        layouts=(
-            Layout("race", inside, unfold="race"),
-            hub(config),
-        ),
+        layouts=(Layout("race", inside, unfold="race"), hub(config)),
         part=part,
     )
 
 
-_EXAM_TASKS = (
-    _race(""),
-    _race("middle"),
-    _race("high"),
-    Task(
-        name="dream",
-        benchmark="dream",
-        kind="choice",
-        cast="choice",
-        columns={
-            "context": "dialogue",
-            "question": "question",
-            "choices": "choice",
-            "label": "answer",
-            "group": "dialogue_id",
-        },
-        labels=(),
-        metrics=("accuracy",),
-        folders=("DREAM", "dream", "dream/plain_text", "plain_text"),
-        layouts=(
-            Layout("dream", {ours: (f"{theirs}.json",) for ours, theirs in _OFFICIAL.items()}, unfold="dream"),
-            hub("plain_text"),
-        ),
+_DREAM = Task(
+    name="dream",
+    benchmark="dream",
+    kind="choice",
+    cast="choice",
+    columns=_exam(context="dialogue", choices="choice", group="dialogue_id"),
+    labels=(),
+    metrics=("accuracy",),
+    folders=("DREAM", "dream", "dream/plain_text", "plain_text"),
+    layouts=(
+        Layout("dream", {ours: (f"{theirs}.json",) for ours, theirs in _OFFICIAL.items()}, unfold="dream"),
+        hub("plain_text"),
     ),
 )
 
+_EXAM_TASKS = (_race(""), _race("middle"), _race("high"), _DREAM)
 TASKS: dict[str, Task] = {task.name: task for task in (*_GLUE_TASKS, *_SUPERGLUE_TASKS, *_EXAM_TASKS)}
 
 

@@ -1,4 +1,4 @@
-"""Read a task's data and divide it into three parts that share no group: train, dev and held-out.
+"""A task of one's own, and a task's data divided into three parts that share no group: train, dev and held-out.
 
 Held-out is the labelled test part; without one, the validation part, which is official and comparable; without either,
 a share of the training part. Dev is the validation part, unless that is held out already; then it is a share of the
@@ -7,34 +7,32 @@ training part. Shares are taken by group (`examples.divide`), the same on every 
     >>> parts = parts_of(load(TaskData, None, {"task": "rte", "data": "glue_data"}))
     >>> parts.sentence
     'dev is divided off the training part, held out is the part validation'
-
-Importing this module imports neither torch nor transformers.
+    >>> read(own_task("reviews.csv", first="review", label="stars"), "reviews.csv", "train")
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from glob import escape
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subarch.errors import InvalidTask
 from subarch.run.configuration import Amount, Text, load
-from subarch.tasks.catalogue import task_named
-from subarch.tasks.declaration import Task
-from subarch.tasks.examples import Example, Examples, Overlap, divide, hold_out, overlaps, share_of
-from subarch.tasks.own import own_task
-from subarch.tasks.reader import find, read
+from subarch.tasks.catalogue import PARTS, Columns, Layout, Task, task_named
+from subarch.tasks.examples import Examples, Overlap, divide, hold_out, overlaps, share_of
+from subarch.tasks.reader import find, is_missing, read, rows_of
+from subarch.text.formats import COMPRESSIONS
 from subarch.text.read import DATASETS
 
 
 class TaskData(BaseModel):
-    """Which task's data is read, and how it is divided. Paths are relative to the current folder.
-
-    Create it with `configuration.load`, which raises `InvalidConfig` for wrong values.
-    """
+    """Which task's data is read, and how it is divided. Paths are relative to the current folder."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -136,8 +134,7 @@ def parts_of(source: TaskData) -> Parts:
 def _parts(train: Examples, dev: Examples, heldout: Examples, sentence: str) -> Parts:
     train, dev, heldout = replace(train, part="train"), replace(dev, part="dev"), replace(heldout, part="held-out")
     overlap = overlaps([train, dev, heldout])
-    if overlap:
-        listed = "; ".join(one.sentence for one in overlap)
+    if listed := "; ".join(one.sentence for one in overlap):
         warnings.warn(
             f"{train.task.name}: {listed}. Scores on them partly measure memory: remove them from the training part, "
             "or divide the data anew with parts",
@@ -175,9 +172,7 @@ def _together(several: Sequence[Examples]) -> Examples:
     """Several parts as one; ids are prefixed with the part they come from."""
     if len(several) == 1:
         return several[0]
-    rows: list[Example] = []
-    for examples in several:
-        rows += [replace(example, id=f"{examples.part}-{example.id}") for example in examples]
+    rows = [replace(example, id=f"{examples.part}-{example.id}") for examples in several for example in examples]
     return replace(several[0], source=", ".join(examples.source for examples in several), rows=tuple(rows))
 
 
@@ -187,3 +182,106 @@ def _sample(examples: Examples, most: int | None) -> Examples:
         return examples
     last = sorted(share_of(example.id, "rows") for example in examples)[most - 1]
     return replace(examples, rows=tuple(one for one in examples if share_of(one.id, "rows") <= last))
+
+
+ENDINGS = (
+    *(f"{end}{packed}" for end in (".csv", ".tsv", ".jsonl", ".ndjson", ".json") for packed in ("", *COMPRESSIONS)),
+    ".parquet",
+)
+MOST_LABELS = 1000
+DIVIDED = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0), "all": (0.0, 1.0)}
+"""How a file of one's own is divided: ranges of the hash of each example's group."""
+
+_NAMES = {"train": ("train",), "validation": ("validation", "dev", "val"), "test": ("test",)}
+
+
+def own_task(
+    source: str | Path,
+    *,
+    first: str,
+    second: str = "",
+    choices: str | Sequence[str] = (),
+    label: str = "label",
+    id: str = "",
+    group: str = "",
+    kind: Literal["classification", "regression", "choice"] = "classification",
+    labels: Sequence[str] = (),
+    name: str = "own",
+) -> Task:
+    """The declaration of a user's own data as a task; reads the source once where labels must be found.
+
+    A source is a folder with train.*, validation.* (or dev.*, val.*) and test.*; one file, which is divided by the hash
+    of each example's group into 70 % train, 15 % validation and 15 % test; or `datasets:NAME[:CONFIG]`.
+
+    Args:
+        source: give the same to `read`.
+        first, second: columns of the text, or of both; of context and question where there are choices.
+        choices: one column that holds lists of texts, or several of one text each.
+        label: a name; a number for regression; the text, the position from 0 or the letter (A, B, ...) of a choice.
+        id, group: columns; else rows are numbered, and equal first texts stay together. A row whose group is empty has
+            none: its first text decides.
+        labels: names in the order wanted; else those of the training part, sorted.
+
+    Raises:
+        InvalidTask: columns that do not go together, or labels that cannot be found.
+    """
+    if (kind == "choice") != bool(choices):
+        raise InvalidTask("columns of choices and the kind 'choice' go together; give both or neither")
+    if labels and kind != "classification":
+        raise InvalidTask(f"labels are names of classes, which {kind} does not have; leave them out")
+    texts = {"context": first, "question": second} if choices else {"first": first, "second": second}
+    columns: Columns = {
+        **{meaning: column for meaning, column in texts.items() if column},
+        **({"choices": choices if isinstance(choices, str) else tuple(choices)} if choices else {}),
+        **({"id": id} if id else {}),
+        **({"group": group} if group else {}),
+        "label": label,
+    }
+    pair = "pair" if second and kind == "classification" else kind
+    metrics = {"regression": ("pearson", "spearman"), "choice": ("accuracy",)}
+    task = Task(
+        name=name,
+        benchmark="own",
+        kind=pair,
+        cast="choice" if choices else "texts",
+        columns=columns,
+        labels=tuple(labels),
+        metrics=metrics.get(kind, ("accuracy", "macro_f1")),
+        layouts=(_layout(source),),
+    )
+    if kind != "classification" or labels:
+        return task
+    return replace(task, labels=_names(task, source))
+
+
+def _layout(source: str | Path) -> Layout:
+    path = Path(source)
+    if path.is_file():
+        return Layout("own file", dict.fromkeys(DIVIDED, (escape(path.name),)), shares=DIVIDED)
+    files = {
+        part: tuple(f"{name}{more}{ending}" for name in names for ending in ENDINGS for more in ("", "-*"))
+        for part, names in _NAMES.items()
+    }
+    return Layout("own folder", files, parts=dict(zip(PARTS, PARTS, strict=True)))
+
+
+def _names(task: Task, source: str | Path) -> tuple[str, ...]:
+    """The labels of the training part, sorted: as numbers where all are, else as text."""
+    rows, _, where = rows_of(task, source, "all" if "all" in task.parts else "train")
+    column = str(task.columns["label"])
+    if rows and column not in rows[0]:
+        raise InvalidTask(f"{where}: no column {column!r}; found: {', '.join(map(repr, rows[0]))}")
+    found = {str(row[column]).strip() for row in rows if not is_missing(row.get(column))} - {""}
+    if not 2 <= len(found) <= MOST_LABELS:
+        raise InvalidTask(
+            f"{where}: column {column!r} holds {len(found)} different labels; classes are 2 to {MOST_LABELS} (is it a "
+            "regression, or another column?)"
+        )
+    return tuple(sorted(found, key=_order))
+
+
+def _order(label: str) -> tuple[float, str]:
+    try:
+        return float(label), label
+    except ValueError:
+        return math.inf, label

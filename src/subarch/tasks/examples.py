@@ -1,8 +1,6 @@
 """Examples, the same for every task and layout: how they are divided, counted and compared.
 
-Text is kept as it was read, except for white space at its ends. `pairs` is the input of a stock model: one (first,
-second) for sequence classification, one per choice for multiple choice. Examples are frozen; Agora makes new ones by
-`dataclasses.replace`.
+Text is kept as it was read, except for white space at its ends.
 
     >>> Example("7", "7", ("Is _ red?",), ("Mars", "Earth"), 0).pairs()
     (('Is _ red?', 'Mars'), ('Is _ red?', 'Earth'))
@@ -21,7 +19,7 @@ from itertools import accumulate
 from typing import Any, overload
 
 from subarch.errors import InvalidTask
-from subarch.tasks.declaration import Task
+from subarch.tasks.catalogue import Task
 from subarch.text.read import hash64, identity
 
 PLACEHOLDER = "@placeholder"
@@ -152,7 +150,7 @@ def overlaps(parts: Sequence[Examples]) -> tuple[Overlap, ...]:
     Rows are the same if all texts and choices are, but for case, punctuation and spacing, whatever their labels. Give
     the parts in the order in which they are used: train, dev, held-out.
     """
-    inputs = [[_input(example) for example in part] for part in parts]
+    inputs = [[tuple(map(identity, (*one.texts, *one.choices))) for one in part] for part in parts]
     found: list[Overlap] = []
     for later, part in enumerate(parts):
         for earlier in range(later):
@@ -160,10 +158,6 @@ def overlaps(parts: Sequence[Examples]) -> tuple[Overlap, ...]:
             if rows := sum(one in known for one in inputs[later]):
                 found.append(Overlap(part.part, parts[earlier].part, rows, len(part)))
     return tuple(found)
-
-
-def _input(example: Example) -> tuple[int, ...]:
-    return tuple(identity(text) for text in (*example.texts, *example.choices))
 
 
 def statistics(examples: Examples) -> dict[str, Any]:

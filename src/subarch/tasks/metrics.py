@@ -1,4 +1,4 @@
-"""Official scores of a task's predictions, from scikit-learn and SciPy; the primary score first.
+"""Official scores of a task's predictions, from scikit-learn and SciPy, and the archives for the benchmarks' servers.
 
 Predictions are positions (of a label or a choice) or, for regression, numbers. A score that is not defined, such as a
 correlation of constant predictions, is 0, with a warning; it is never NaN.
@@ -8,22 +8,27 @@ stand more than once, as in a bootstrap sample, as long as all of a question's o
 
     >>> score(read("rte", folder, "validation"), [0] * 277)
     {'accuracy': 0.527...}
+    >>> write_submission("glue.zip", [(read("rte", folder, "test"), predictions)])
+    ('RTE.tsv',)
 """
 
 from __future__ import annotations
 
+import json
 import re
 import string
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidTask
-from subarch.tasks.declaration import Task
+from subarch.tasks.catalogue import TASKS, Submission, Task
 from subarch.tasks.examples import Example, Examples
 
 Values = NDArray[Any]
@@ -105,25 +110,22 @@ def _macro_f1(_: Examples, truth: Values, predicted: Values) -> float:
 def _mcc(examples: Examples, truth: Values, predicted: Values) -> float:
     from sklearn.metrics import matthews_corrcoef
 
-    if _is_constant(examples, "Matthews correlation", truth, predicted):
-        return 0.0
-    return float(matthews_corrcoef(truth, predicted))
+    constant = _is_constant(examples, "Matthews correlation", truth, predicted)
+    return 0.0 if constant else float(matthews_corrcoef(truth, predicted))
 
 
 def _pearson(examples: Examples, truth: Values, predicted: Values) -> float:
     from scipy.stats import pearsonr
 
-    if _is_constant(examples, "Pearson correlation", truth, predicted):
-        return 0.0
-    return float(pearsonr(truth, predicted).statistic)
+    constant = _is_constant(examples, "Pearson correlation", truth, predicted)
+    return 0.0 if constant else float(pearsonr(truth, predicted).statistic)
 
 
 def _spearman(examples: Examples, truth: Values, predicted: Values) -> float:
     from scipy.stats import spearmanr
 
-    if _is_constant(examples, "Spearman correlation", truth, predicted):
-        return 0.0
-    return float(spearmanr(truth, predicted).statistic)
+    constant = _is_constant(examples, "Spearman correlation", truth, predicted)
+    return 0.0 if constant else float(spearmanr(truth, predicted).statistic)
 
 
 def _is_constant(examples: Examples, name: str, truth: Values, predicted: Values) -> bool:
@@ -208,6 +210,11 @@ def _plain(text: str) -> str:
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
+def primary(task: Task) -> str:
+    """The score that models are chosen by: the first. (For AX-g gender parity, which is 1 if predictions are equal.)"""
+    return task.metrics[0]
+
+
 METRICS: dict[str, Callable[[Examples, Values, Values], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,
@@ -223,9 +230,74 @@ METRICS: dict[str, Callable[[Examples, Values, Values], float]] = {
 }
 
 
-def primary(task: Task) -> str:
-    """The name of the score that models are chosen by: the first official one.
+def write_submission(path: str | Path, predicted: Sequence[tuple[Examples, Sequence[float]]]) -> tuple[str, ...]:
+    """Write an archive of predictions for test parts of one benchmark, one file per task; its file names.
 
-    For AX-g that is gender parity, which is 1 for a constant prediction: read it beside accuracy.
+    GLUE: a TSV with the header `index, prediction`. SuperGLUE: a JSONL of `{"idx": ..., "label": ...}`, for MultiRC
+    nested by passage and question. Sources: gluebenchmark.com, super.gluebenchmark.com and the writers of nyu-mll/jiant
+    (the benchmarks' authors). A warning names the tasks of the benchmark that are missing.
+
+    Raises:
+        InvalidTask: a task that has no server, tasks of two benchmarks or one twice, another part than test, another
+            number of rows than the official test set, predictions that are not one number per example.
     """
-    return task.metrics[0]
+    files: dict[str, str] = {}
+    benchmarks = {examples.task.benchmark for examples, _ in predicted}
+    if len(benchmarks) != 1:
+        raise InvalidTask(f"a submission is for one benchmark, not for {', '.join(sorted(benchmarks)) or 'none'}")
+    for examples, values in predicted:
+        form = _form(examples)
+        if form.file in files:
+            raise InvalidTask(f"{form.file} would be written twice; give each task once")
+        files[form.file] = "".join(line + "\n" for line in _lines(examples, values, form))
+    asked = {task.name: task.submission for task in TASKS.values() if task.benchmark in benchmarks and task.submission}
+    if missing := [name for name, form in asked.items() if form.file not in files]:
+        warnings.warn(f"{path}: no predictions for {', '.join(missing)}; the server asks for all tasks", stacklevel=2)
+    with ZipFile(path, "w", ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return tuple(files)
+
+
+def _form(examples: Examples) -> Submission:
+    task, form = examples.task, examples.task.submission
+    if form is None:
+        raise InvalidTask(f"{task.name} has no server that takes predictions; score a labelled part instead")
+    if examples.part != "test":
+        raise InvalidTask(f"{task.name}: only predictions of the part test can be submitted, not of {examples.part}")
+    if len(examples) != form.rows:
+        raise InvalidTask(f"{task.name}: {len(examples)} predictions, the official test set has {form.rows} rows")
+    return form
+
+
+def _lines(examples: Examples, predictions: Sequence[float], form: Submission) -> Iterator[str]:
+    values = checked(examples, predictions)
+    labels = examples.task.labels
+    if form.spelling == "answers":
+        yield from _answers(examples, [int(value) for value in values])
+        return
+    if is_glue := examples.task.benchmark == "glue":
+        yield "index\tprediction"
+    for example, value in zip(examples, values, strict=True):
+        written: str | int = int(value)
+        if form.spelling == "score":
+            written = f"{min(max(float(value), 0.0), 5.0):.3f}"
+        elif form.spelling == "text":
+            written = example.choices[int(value)]
+        elif form.spelling != "number":
+            written = labels[int(value)].lower() if form.spelling == "lower" else labels[int(value)]
+        if is_glue:
+            yield f"{example.id}\t{written}"
+        else:  # the number of a query of ReCoRD is unique over all passages
+            yield json.dumps({"idx": int(example.id.rpartition("-")[2]), "label": written})
+
+
+def _answers(examples: Examples, values: Sequence[int]) -> Iterator[str]:
+    """MultiRC: a line per passage, its questions, their answers."""
+    passages: dict[int, dict[int, list[dict[str, int]]]] = {}
+    for example, value in zip(examples, values, strict=True):
+        passage, question, answer = (int(number) for number in example.id.split("-"))
+        passages.setdefault(passage, {}).setdefault(question, []).append({"idx": answer, "label": value})
+    for passage, questions in passages.items():
+        listed = [{"idx": question, "answers": answers} for question, answers in questions.items()]
+        yield json.dumps({"idx": passage, "passage": {"questions": listed}})

@@ -72,7 +72,6 @@ class Task:
 
     @property
     def fingerprint(self) -> str:
-        """Identifies the set."""
         return hashlib.sha256(json.dumps([self.kind, self.rows], sort_keys=True).encode()).hexdigest()
 
     def scores(self, embed: Embed) -> dict[str, float]:

@@ -26,9 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig, InvalidCorpus
-from subarch.text.corpus import Segments
+from subarch.text.corpus import Segments, plain
 from subarch.text.read import documents_of, explained, hash64, identity, streamed
-from subarch.text.tokenizer import plain
 
 BATCHES = 50
 """Batches of a chunk, whose sequences are sorted by length together."""
