@@ -59,8 +59,8 @@ from subarch.run.records import (
     Space,
     StudyName,
 )
-from subarch.show.data import RunData, Search
-from subarch.show.page import render
+from subarch.show.page import RunData, render
+from subarch.show.search import Search
 
 
 def extract(

@@ -47,8 +47,8 @@ from subarch.run.records import (
     Mistakes,
     PredictedStatistics,
 )
-from subarch.show.data import FineTuned, RunData
-from subarch.show.page import render
+from subarch.show.finetuning import FineTuned
+from subarch.show.page import RunData, render
 from subarch.tasks import Example, Examples, Task, overlaps, read, score, statistics, write_submission
 from subarch.tasks.division import Parts, TaskData, parts_of, task_of
 from subarch.tasks.metrics import primary
