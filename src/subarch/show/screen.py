@@ -165,8 +165,8 @@ def show_finetuning(found: Metrics, run: Path) -> None:
         score = f"{row.dev[metric]:.3f}" if row.dev else "failed"
         table.add_row("→" if row.name == found.chosen else "", *(f"{value:g}" for value in settings), score)
     Console().print(table)
-    columns = ("", "this model", f"mean of {len(heldout.seeds)} seeds", "deviation", "teacher")
-    table = _table(f"held out, {found.data.heldout.rows:,} examples", *columns)
+    shown = ("", "this model", f"mean of {len(heldout.seeds)} seeds", "deviation", "teacher")
+    table = _table(f"held out, {found.data.heldout.rows:,} examples", *shown)
     for name, value in heldout.scores.items():
         deviation, teacher = heldout.deviation[name], found.teacher
         figures = (value, heldout.mean[name], deviation, teacher.heldout[name] if teacher else None)
