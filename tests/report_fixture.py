@@ -13,8 +13,10 @@ from typing import Any
 
 from subarch import Inputs, SearchSpace
 from subarch.run.records import Agora, Bench, Evaluation, Machine, OrderRow, Parity, Pretraining, Selection, TrialRow
-from subarch.show.data import FineTuned, RunData, Search
+from subarch.show.finetuning import FineTuned
+from subarch.show.page import RunData
 from subarch.show.page import render as render_page
+from subarch.show.search import Search
 
 INPUTS = Inputs(vocabulary=30522, positions=512, token_types=2, output=384)
 LENGTH, EPSILON = 128, 3

@@ -6,6 +6,8 @@ import importlib.metadata
 import json
 import os
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ import torch
 
 import subarch
 from subarch.run import machine as doctor
+from subarch.run.configuration import dump
+from tiny_run import tiny_config
 
 
 @pytest.fixture
@@ -191,3 +195,45 @@ def test_warnings(
     else:
         assert len(warnings) == 1
         assert words in warnings[0]
+
+
+WITHOUT_HOME = """
+import os, pwd, sys
+
+def unknown(user):
+    raise KeyError(user)
+
+if "HOME" not in os.environ:
+    pwd.getpwuid = unknown
+
+import subarch.pipeline
+from subarch.cli.app import main
+from subarch.run import machine
+from tiny_run import OneProcess
+
+machine.SIZE = 64
+subarch.pipeline.Workers = OneProcess
+for words in (["doctor", "--seconds", "0.1"], ["extract", "--config", "config.yaml", "--run", "run"]):
+    sys.argv = ["subarch", *words]
+    try:
+        main()
+    except SystemExit as left:
+        assert not left.code, (words, left)
+"""
+
+
+@pytest.mark.parametrize("home", [None, "a file/home"])
+def test_doctor_and_a_search_need_no_home(tmp_path: Path, home: str | None) -> None:
+    """No home folder (a user whom the system does not know), or one that cannot be written (not even by root)."""
+    (tmp_path / "config.yaml").write_text(dump(tiny_config(tmp_path, cost="latency")), encoding="utf-8")
+    (tmp_path / "a file").touch()
+    gone = ("HOME", "USER", "LOGNAME", "XDG_CACHE_HOME", "SUBARCH_CACHE", "HF_HOME")
+    environment = {key: value for key, value in os.environ.items() if key not in gone}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | ({"HOME": str(tmp_path / home)} if home else {})
+    words = [sys.executable, "-c", WITHOUT_HOME]
+    ended = subprocess.run(
+        words, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "latencies cannot be kept there" in ended.stderr
+    assert (tmp_path / "run" / "report.html").is_file()

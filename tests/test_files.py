@@ -8,9 +8,10 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,7 +19,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from subarch.errors import InvalidStudy, SubarchError
+from subarch.exporting.runtimes import find_export
+from subarch.extraction.config import ExtractConfig
+from subarch.finetuning.fit import Fitted
+from subarch.models.student import Student, load_weights
+from subarch.models.teacher import Teacher
+from subarch.run.configuration import load
 from subarch.run.files import content_hash, replaced, replaced_file, save_tensors, unreadable, write_json, write_text
+from subarch.run.folder import RunFolder
+from subarch.run.inputs import of_file
+from subarch.run.records import Selection
+from subarch.text.corpus import Corpus
+from subarch.text.formats import records
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002])
@@ -148,10 +161,61 @@ def test_a_missing_file_has_no_hash(tmp_path: Path) -> None:
         content_hash(tmp_path / "missing")
 
 
-def test_permission_denied_is_told_from_damage() -> None:
-    denied = PermissionError(errno.EACCES, "Permission denied")
-    wrapped = RuntimeError("Error while deserializing")
-    wrapped.__cause__ = denied
-    assert unreadable(denied) == unreadable(wrapped) == "cannot be read: permission denied"
-    assert unreadable(ValueError("truncated")) is None
-    assert unreadable(OSError(errno.EIO, "Input/output error")) is None
+def test_permission_denied_is_told_from_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "weights"
+    path.write_text("damaged", encoding="utf-8")
+    for of in (path, tmp_path):
+        assert unreadable(of, ValueError("truncated"), "is truncated") == f"{of}: is truncated"
+        assert unreadable(of, OSError("Input/output error")) == f"{of}: cannot be read: Input/output error"
+    opened = Path.open
+
+    def denied(self: Path, *arguments: Any) -> Any:  # these tests may run as root, who may read everything
+        if self == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(self, *arguments)
+
+    monkeypatch.setattr(Path, "open", denied)
+    for of in (path, tmp_path):
+        said = unreadable(of, FileNotFoundError("No such file or directory: weights"), "is truncated")
+        assert said == f"{path}: cannot be read: permission denied"
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "corpus.json": lambda path: Corpus.load(path.parent),
+    "text.jsonl.gz": lambda path: list(records(path)),
+    "table.parquet": lambda path: list(records(path)),
+    "fit.json": lambda path: Fitted.read(path.parent),
+    "parity.json": lambda path: find_export(path.parent),
+    "config.json": lambda path: Teacher.load(path.parent),
+    "settings.yaml": lambda path: load(ExtractConfig, path, {}),
+    "selection.json": lambda path: RunFolder(path.parent).read(Selection),
+    "inputs.json": lambda path: of_file(path, InvalidStudy),
+    "weights.safetensors": lambda path: load_weights(cast(Student, torch.nn.Linear(1, 1)), path),
+}
+
+
+@contextmanager
+def unprivileged(path: Path) -> Iterator[None]:
+    """A file that may not be read, and a user to whom that applies."""
+    path.chmod(0)
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_takes_a_missing_permission_for_damage(name: str) -> None:
+    folder = Path(tempfile.mkdtemp())  # tmp_path is closed to other users
+    try:
+        folder.chmod(0o755)
+        (folder / name).write_bytes(b"{}")
+        said = f"{name}: cannot be read: permission denied"
+        with unprivileged(folder / name), pytest.raises(SubarchError, match=said):
+            READERS[name](folder / name)
+    finally:
+        shutil.rmtree(folder)

@@ -33,8 +33,8 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, select
+from subarch.run import silent
 from subarch.run.folder import RunFolder
-from subarch.run.progress import silent
 from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs, Latencies, Predicted
 from tiny import tiny_teacher
 from tiny_export import exported, with_corpus

@@ -20,6 +20,7 @@ from subarch.extraction.verify import verify
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract
 from subarch.run.folder import RunFolder
+from subarch.run.records import Basis, StudyName
 from tiny_run import OneProcess, tiny_config
 
 pgserver = pytest.importorskip(
@@ -76,7 +77,7 @@ def test_a_server_that_is_gone_in_mid_run_is_waited_for(
         found = extract(tiny_config(tmp_path, **CERTIFIED, database=server.get_uri()), tmp_path / "run").to_dict()
     assert found["certificate"] == expected["certificate"]
     run = RunFolder.open(tmp_path / "run")
-    study = Study.open(server.get_uri(), run.read("study"), run.read("basis")["identity"])
+    study = Study.open(server.get_uri(), run.read(StudyName).value, run.read(Basis).identity)
     keys = [trial.key for trial in study.trials()]
     assert len(keys) == len(set(keys)) == len(before)
     verify(tmp_path / "run")

@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = folder / "latency"
         extract(certified, run)
         extract(tiny_config(folder, max_parameters=1), folder / "infeasible")
-        winner = RunFolder(run).read("selection")["winner"]["architecture"]
+        winner = json.loads((run / "selection.json").read_text(encoding="utf-8"))["winner"]["architecture"]
         pretrain(run, tiny_pretraining(folder, masked_lm=False, architecture=winner))
         exported(run / "pretrained", run, runtime="onnx")
         options = load(BenchConfig, None, {"runtime": ["torch"], "length": [16], "rounds": 1})

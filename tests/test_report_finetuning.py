@@ -16,7 +16,7 @@ from subarch.finetuning.agora import Training, _grown, _iteration
 from subarch.finetuning.neighbours import Point
 from subarch.run.records import AgoraPruned, Confusion
 from subarch.show import finetuning, tables
-from subarch.show.data import FineTuned
+from subarch.show.finetuning import FineTuned
 from subarch.show.tables import LONGEST
 from subarch.tasks import TASKS, Examples
 from subarch.tasks.examples import Example

@@ -19,6 +19,13 @@ from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
+from subarch.run.records import Bare, Basis, Comparison, Selection
+
+
+class Thing(Bare):
+    """Any JSON."""
+
+    NAME = "thing"
 
 
 def configured(**changes: Any) -> ExtractConfig:
@@ -29,7 +36,7 @@ def configured(**changes: Any) -> ExtractConfig:
 def run(tmp_path: Path) -> RunFolder:
     """A run that has come to something: without a basis it would just be started again."""
     folder = RunFolder.create(tmp_path / "run", configured(), resume=False)
-    folder.write("basis", {})
+    (folder.path / "basis.json").write_text("{}", encoding="utf-8")
     return folder
 
 
@@ -159,22 +166,22 @@ json_values = st.recursive(
 @given(value=json_values)
 def test_an_artifact_comes_back_as_it_went(tmp_path: Path, value: Any) -> None:
     folder = RunFolder(tmp_path)
-    folder.write("thing", value)
-    assert folder.has("thing")
-    assert folder.read("thing") == value
+    folder.write(Thing(value=value))
+    assert folder.has(Thing)
+    assert folder.read(Thing).value == value
     assert os.listdir(tmp_path) == ["thing.json"]
 
 
 def test_what_is_no_json_leaves_the_old_file(run: RunFolder) -> None:
-    run.write("thing", 1)
+    run.write(Thing(value=1))
     for value in (float("nan"), float("inf"), {"a": [object()]}):
         with pytest.raises((ValueError, TypeError)):
-            run.write("thing", value)
-    assert run.read("thing") == 1
+            run.write(Thing(value=value))
+    assert run.read(Thing).value == 1
 
 
 def test_a_full_disk_leaves_the_old_file_and_no_other(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    run.write("thing", 1)
+    run.write(Thing(value=1))
     before = sorted(os.listdir(run.path))
 
     def full(*arguments: Any, **options: Any) -> None:
@@ -184,8 +191,8 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(run: RunFolder, monkeypatc
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, full)
             with pytest.raises(InvalidStudy, match=r"thing.json: cannot be written: .*No space left.*is kept"):
-                run.write("thing", 2)
-        assert run.read("thing") == 1
+                run.write(Thing(value=2))
+        assert run.read(Thing).value == 1
         assert sorted(os.listdir(run.path)) == before
 
 
@@ -193,16 +200,17 @@ def test_a_file_is_old_or_new_but_never_half(run: RunFolder) -> None:
     """A reader that looks at any instant: 40 writes of 80 kB each, by another process."""
     code = (
         "import sys; from pathlib import Path; from subarch.run.folder import RunFolder\n"
+        "from subarch.run.records import Comparison\n"
         "folder = RunFolder(Path(sys.argv[1]))\n"
-        "for n in range(40): folder.write('thing', [n] * 20_000)"
+        "for n in range(40): folder.write(Comparison(value=[{'n': n}] * 20_000))"
     )
-    run.write("thing", [0])
+    run.write(Comparison(value=[{"n": 0}]))
     seen = set()
     with subprocess.Popen([sys.executable, "-c", code, str(run.path)]) as process:
         while process.poll() is None:
-            value = run.read("thing")
-            assert set(value) == {value[0]}
-            seen.add((value[0], len(value)))
+            value = run.read(Comparison).value
+            assert all(row == value[0] for row in value)
+            seen.add((value[0]["n"], len(value)))
     assert process.returncode == 0
     assert len(seen) > 1
     assert {length for _, length in seen} <= {1, 20_000}
@@ -212,13 +220,13 @@ def test_a_file_is_old_or_new_but_never_half(run: RunFolder) -> None:
 def test_damaged_artifacts_are_named(run: RunFolder, content: bytes) -> None:
     (run.path / "basis.json").write_bytes(content)
     with pytest.raises(InvalidStudy, match=r"basis.json: damaged .*; delete it and resume the run"):
-        run.read("basis")
+        run.read(Basis)
 
 
 def test_missing_artifacts_name_the_command_that_makes_them(run: RunFolder) -> None:
     with pytest.raises(InvalidStudy, match=rf"finish the run first: subarch extract --run {run.path} --resume"):
-        run.read("selection")
-    assert not run.has("selection")
+        run.read(Selection)
+    assert not run.has(Selection)
 
 
 def test_the_format_is_written_before_the_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,6 +249,6 @@ def test_a_start_that_finished_nothing_is_no_reason_to_insist(tmp_path: Path) ->
     other = configured(steps=7)
     assert RunFolder.create(tmp_path / "run", other, resume=False).config(ExtractConfig) == other
     with RunFolder.open(tmp_path / "run") as run:
-        run.write("basis", {})
+        (run.path / "basis.json").write_text("{}", encoding="utf-8")
     with pytest.raises(InvalidStudy, match="holds a run already"):
         RunFolder.create(tmp_path / "run", other, resume=False)

@@ -24,7 +24,7 @@ from subarch.models.inherit import Anatomy, inherit
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
-from subarch.run.progress import silent
+from subarch.run import silent
 from subarch.tasks.scoring import Task, retrieval
 from subarch.text.corpus import Segments, build
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher

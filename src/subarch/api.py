@@ -30,9 +30,9 @@ from subarch.extraction.config import ExtractConfig
 from subarch.finetuning.config import FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
+from subarch.run import Report, silent
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
-from subarch.run.progress import Report, silent
 
 if TYPE_CHECKING:
     from subarch.planning.plan import Plan

@@ -40,11 +40,11 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
+from subarch.run import Report, silent
 from subarch.run.configuration import dump, load
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import claim
 from subarch.run.machine import environment, usable_cores
-from subarch.run.progress import Report, silent
 from subarch.run.records import (
     Basis,
     Bench,
@@ -59,8 +59,8 @@ from subarch.run.records import (
     Space,
     StudyName,
 )
-from subarch.show.data import RunData, Search
-from subarch.show.page import render
+from subarch.show.page import RunData, render
+from subarch.show.search import Search
 
 
 def extract(

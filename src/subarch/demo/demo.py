@@ -36,10 +36,10 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import export, extract, finetune, load_selected, pretrain, train_also, write_report
 from subarch.pretraining.pretrain import configure
+from subarch.run import Report, silent
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.machine import usable_cores
-from subarch.run.progress import Report, silent
 from subarch.tasks.scoring import retrieval
 from subarch.text.corpus import Corpus
 

@@ -26,10 +26,10 @@ from scipy.special import softmax
 from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.resampling import compare, intervals
 from subarch.models.heads import Logits, labels_of, predict
+from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs
 from subarch.run.machine import machine, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import (
     Agora,
     Confusion,
@@ -42,8 +42,8 @@ from subarch.run.records import (
     Mistakes,
     PredictedStatistics,
 )
-from subarch.show.data import FineTuned, RunData
-from subarch.show.page import render
+from subarch.show.finetuning import FineTuned
+from subarch.show.page import RunData, render
 from subarch.tasks import Example, Examples, Task, overlaps, read, score, statistics, write_submission
 from subarch.tasks.division import Parts, TaskData, parts_of, task_of
 from subarch.tasks.metrics import primary

@@ -26,10 +26,10 @@ from subarch.exporting.int8 import overflows, quantize_onnx, quantize_openvino, 
 from subarch.exporting.parity import ABSOLUTE, RELATIVE, Batch, Text, compare, metric_drop, objection
 from subarch.exporting.runtimes import FILES, PARITY, hashes, open_file, openvino, require
 from subarch.models.sentence import TRANSFORMER_FILES, read_json
+from subarch.run import Report, silent
 from subarch.run.files import replaced
 from subarch.run.folder import places
 from subarch.run.machine import machine, usable_cores, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import Likeness, Machine, MetricDrop, Parity
 
 VERSION = 1

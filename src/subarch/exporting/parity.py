@@ -43,8 +43,8 @@ from subarch.exporting.graph import Exportable
 from subarch.exporting.runtimes import Session
 from subarch.models.heads import columns_of, encode, labels_of, logits_of, tokenizer_for
 from subarch.models.teacher import special_tokens
+from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
-from subarch.run.progress import Report, silent
 from subarch.run.records import Likeness, MetricDrop, Metrics, TextSource
 from subarch.tasks import score
 from subarch.tasks.division import TaskData, parts_of

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidExport, MissingExtra
 from subarch.exporting.config import Engine
-from subarch.run.files import file_seal
+from subarch.run.files import file_seal, unreadable
 from subarch.run.machine import extras
 from subarch.run.records import FileSeal, Parity
 
@@ -121,8 +121,8 @@ def find_export(folder: Path) -> tuple[Path, Parity]:
         record = Parity.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
         changed = [name for name, one in hashes(path.parent, record.runtime).items() if one != record.files.get(name)]
     except (OSError, ValueError) as error:
-        problem = " ".join(str(error).split())
-        raise InvalidExport(f"{path.parent}: is damaged ({problem}); export the model again") from error
+        problem = f"is damaged ({' '.join(str(error).split())}); export the model again"
+        raise InvalidExport(unreadable(path.parent, error, problem)) from error
     if changed:
         raise InvalidExport(
             f"{path.parent / changed[0]}: was changed after it was compared with PyTorch (its size or SHA-256 is not "

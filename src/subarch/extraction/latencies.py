@@ -32,9 +32,9 @@ from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
 from subarch.models.teacher import usable_positions
 from subarch.numbers.space import Costs, SearchSpace
+from subarch.run import Report
 from subarch.run.folder import RunFolder
 from subarch.run.machine import machine, usable_cores
-from subarch.run.progress import Report
 from subarch.run.records import Basis, Latencies, LatencyFit, LatencySettings, Machine, Measured, Predicted
 from subarch.text.corpus import Corpus
 

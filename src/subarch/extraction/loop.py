@@ -17,8 +17,8 @@ from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workers import Pool
 from subarch.numbers.architecture import Architecture
+from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
-from subarch.run.progress import Report, silent
 from subarch.run.records import StudyName
 from subarch.search import Certified
 

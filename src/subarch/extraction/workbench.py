@@ -28,9 +28,9 @@ from subarch.models.student import Blueprint, Student, save_weights
 from subarch.models.teacher import content_of as teacher_content
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
+from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, of_file, of_values
-from subarch.run.progress import Report, silent
 from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs
 from subarch.run.records import Teacher as TeacherFigures
 from subarch.tasks.scoring import Task

@@ -37,12 +37,11 @@ from subarch.finetuning.neighbours import Neighbourhood
 from subarch.learning.targets import TargetCache
 from subarch.models.heads import Logits, labels_of, predict
 from subarch.models.teacher import Teacher, content_of
-from subarch.run import records
+from subarch.run import Report, records, silent
 from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
-from subarch.run.progress import Report, silent
 from subarch.show.card import facts_of, write_card
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.division import Parts, parts_of
@@ -58,6 +57,22 @@ STEPS = 9
 
 Says = Callable[[Examples], Logits]
 """The outputs of a teacher for examples."""
+
+
+class Pace(records.Bare):
+    """Seconds that a training example takes; measured once, so that a resumed run forecasts the same."""
+
+    NAME = "pace"
+
+    value: float
+
+
+class Diverged(records.Bare):
+    """Why a setting diverged, so that it is not tried again; in a file of its own for each setting."""
+
+    NAME = "diverged"
+
+    value: str
 
 
 def finetune(
@@ -225,17 +240,17 @@ class Fits:
         self, thetas: Sequence[Theta], data: Examples, title: str, soft: Logits | None = None
     ) -> tuple[list[Fitted], dict[str, str]]:
         """Train with each setting; for those that diverge the reasons, noted so as not to try them again."""
-        found, failures = [], {}
+        found, failures = [], dict[str, str]()
         for number, theta in enumerate(thetas, 1):
             note = f"diverged-{theta}"
-            if not self.folder.has(note):
+            if not self.folder.has(Diverged, note):
                 try:
                     place = self.folder.path / str(theta)
                     found.append(self.train(theta, data, place, f"{title} {number} of {len(thetas)}", soft))
                     continue
                 except TrainingDiverged as error:
-                    self.folder.write(note, str(error))
-            failures[str(theta)] = self.folder.read(note)
+                    self.folder.write(Diverged(value=str(error)), note)
+            failures[str(theta)] = self.folder.read(Diverged, note).value
         return found, failures
 
     def repeat(self, best: Theta, data: Examples, soft: Logits | None = None) -> tuple[list[Fitted], dict[str, str]]:
@@ -326,8 +341,8 @@ def _expected(fits: Fits, thetas: Sequence[Theta]) -> records.AgoraForecast:
     """A forecast; an iteration makes at most the points of a model that always predicts the majority."""
     config, train, dev = fits.config, fits.parts.train, fits.parts.dev
     assert config.agora is not None
-    if not fits.folder.has("pace"):
-        fits.folder.write("pace", _pace(fits, thetas[0]))
+    if not fits.folder.has(Pace):
+        fits.folder.write(Pace(value=_pace(fits, thetas[0])))
     wrong = WORST if dev.task.head == "regression" else 1 - statistics(dev)["majority_share"]
     return forecast(
         len(thetas),
@@ -336,7 +351,7 @@ def _expected(fits: Fits, thetas: Sequence[Theta]) -> records.AgoraForecast:
         examples=len(train) + len(dev) // 3,  # dev is scored once an epoch: forward only, a third of a training
         epochs=config.epochs,
         growth=config.points * math.ceil(wrong * len(dev)),
-        seconds=fits.folder.read("pace"),
+        seconds=fits.folder.read(Pace).value,
     )
 
 

@@ -52,8 +52,8 @@ from subarch.models.heads import (
     with_head,
 )
 from subarch.models.teacher import Teacher, quiet
-from subarch.run.files import replaced
-from subarch.run.progress import Report, silent
+from subarch.run import Report, silent
+from subarch.run.files import replaced, unreadable
 from subarch.tasks import Examples, score
 from subarch.tasks.metrics import primary
 
@@ -106,7 +106,8 @@ class Fitted:
             logits = np.load(folder / LOGITS)
             return cls(**record["fitted"] | {"folder": folder, "theta": Theta(**record["theta"]), "dev_logits": logits})
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            raise InvalidStudy(f"{folder}: not a finished fine-tuning ({error}); delete it and fit again") from error
+            problem = f"not a finished fine-tuning ({error}); delete the folder and fit again"
+            raise InvalidStudy(unreadable(folder, error, problem)) from error
 
 
 def fit(

@@ -47,9 +47,10 @@ from subarch.latency.timing import Group, Latency, Task, quantiles_of, take_turn
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import FAMILIES, TOKENIZER_FILES, usable_positions
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.run import Report, silent
+from subarch.run.files import unreadable
 from subarch.run.folder import places
 from subarch.run.machine import SIZE, extras, machine, usable_cores, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import Bench, BenchRow, BenchSubject, Machine
 from subarch.text.corpus import build
 
@@ -352,7 +353,8 @@ def _read(folder: Path) -> tuple[Architecture, Inputs, int]:
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise InvalidExport(f"{folder}: its config.json cannot be read ({error}); export the model again") from error
+        problem = f"its config.json cannot be read ({error}); export the model again"
+        raise InvalidExport(unreadable(folder, error, problem)) from error
     if config.model_type not in FAMILIES:
         raise InvalidTeacher(
             f"{folder}: model type {config.model_type!r} is not supported; use one of {', '.join(FAMILIES)}"

@@ -46,8 +46,8 @@ from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
+from subarch.run import Report, silent
 from subarch.run.machine import VARIABLES, machine, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import Measured
 
 ANCHORS = 5

@@ -21,7 +21,7 @@ from subarch.models.inherit import Anatomy
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint
 from subarch.models.teacher import Teacher
-from subarch.run.progress import Report, silent
+from subarch.run import Report, silent
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 
 

@@ -20,7 +20,7 @@ from subarch.learning.targets import TargetCache
 from subarch.models.sentence import Recipe
 from subarch.models.student import Student
 from subarch.models.teacher import BATCH, Teacher, embed
-from subarch.run.progress import Report
+from subarch.run import Report
 from subarch.tasks.scoring import Task
 from subarch.text.batches import by_length
 from subarch.text.corpus import Segments

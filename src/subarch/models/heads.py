@@ -32,7 +32,7 @@ from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassif
 from subarch.errors import InvalidTask, InvalidTeacher
 from subarch.models.products import products
 from subarch.models.teacher import Teacher, quiet, special_tokens
-from subarch.run.progress import Report, silent
+from subarch.run import Report, silent
 from subarch.tasks import Examples, Task
 from subarch.text.batches import pad
 

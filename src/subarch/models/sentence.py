@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from subarch.errors import InvalidTeacher
-from subarch.run.files import write_json
+from subarch.run.files import unreadable, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -234,7 +234,7 @@ def read_json(path: Path, expected: type = dict) -> Any:
     except FileNotFoundError as error:
         raise InvalidTeacher(f"{path}: missing; the teacher folder is incomplete, copy it again") from error
     except OSError as error:
-        raise InvalidTeacher(f"{path}: cannot be read: {error.strerror}") from error
+        raise InvalidTeacher(unreadable(path, error)) from error
     except (ValueError, RecursionError) as error:  # besides bad syntax: not UTF-8, numbers of 5000 digits, deep nesting
         raise InvalidTeacher(
             f"{path}: not valid JSON ({error}); the teacher folder is damaged, copy it again"

@@ -25,7 +25,7 @@ from subarch.errors import InvalidStudy
 from subarch.models.sentence import Recipe, pool, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.numbers.architecture import Architecture, Inputs
-from subarch.run.files import replaced, save_tensors
+from subarch.run.files import replaced, save_tensors, unreadable
 
 _ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel}
 _MASKED_LMS: dict[str, Any] = {"bert": BertForMaskedLM, "roberta": RobertaForMaskedLM}
@@ -121,7 +121,8 @@ def load_weights(student: Student, path: Path) -> Student:
     try:
         missing, unexpected = student.load_state_dict(load_file(path), strict=False)
     except (OSError, SafetensorError) as error:
-        raise InvalidStudy(f"{path}: cannot be read ({error}); delete the file to train it again") from error
+        problem = f"cannot be read ({error}); delete the file to train it again"
+        raise InvalidStudy(unreadable(path, error, problem)) from error
     except RuntimeError:  # tensors of other shapes
         fits = False
     else:

@@ -1,4 +1,4 @@
 """Architectures, spaces, objectives and the choice among candidates: exact arithmetic over columns, NumPy only.
 
-May import run.yamlfile and errors.
+May import run.files and errors.
 """

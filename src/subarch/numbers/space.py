@@ -27,7 +27,7 @@ from subarch.numbers.architecture import (
     operations,
     projection_parameters,
 )
-from subarch.run.yamlfile import read_yaml
+from subarch.run.files import read_yaml
 
 AXES = ("depth", "heads", "hidden", "intermediate")
 

@@ -38,11 +38,12 @@ from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.setup import Setup, decide
 from subarch.pretraining.trainer import PretrainTrainer, Progress, newest, put_aside
+from subarch.run import Report, silent
 from subarch.run.configuration import dump, load
+from subarch.run.files import read_yaml
 from subarch.run.folder import RunFolder, weights_file
 from subarch.run.inputs import StageInputs, claim, of_file
 from subarch.run.machine import machine, usable_cores, versions
-from subarch.run.progress import Report, silent
 from subarch.run.records import (
     Conclusion,
     CurveRow,
@@ -54,7 +55,6 @@ from subarch.run.records import (
     Timing,
     TrainedParameters,
 )
-from subarch.run.yamlfile import read_yaml
 from subarch.show.card import write_card
 from subarch.text.corpus import content_of as corpus_content
 

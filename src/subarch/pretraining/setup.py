@@ -34,7 +34,7 @@ from subarch.models.inherit import CALIBRATION, inherit
 from subarch.models.student import Blueprint, Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
-from subarch.run.progress import Report, silent
+from subarch.run import Report, silent
 from subarch.run.records import Schedule
 from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
 from subarch.text.masking import Masker

@@ -1,14 +1,9 @@
 """Reading and writing a configuration: any flat, frozen pydantic record whose keys are the command-line options.
 
-Each stage has such a record in its `config`, with a description on every key. Reading refuses what it
-does not understand, in words: the error for an unknown key names the nearest known one, a text is no number of steps,
-and every key that is wrong is named at once, with the file or the option that it came from.
+Each stage has such a record in its `config`, with a description on every key.
 
-    >>> from subarch.extraction.config import ExtractConfig
     >>> config = load(ExtractConfig, Path("configs/minilm.yaml"), {"steps": 25})
     >>> print(dump(config))                             # commented YAML; reading it gives the same record
-
-Importing this module imports neither torch nor transformers.
 """
 
 from __future__ import annotations
@@ -22,7 +17,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, Field, Strict, ValidationError
 
 from subarch.errors import InvalidConfig, show
-from subarch.run.yamlfile import read_yaml
+from subarch.run.files import read_yaml
 
 
 def _refuse_bool(value: Any) -> Any:
@@ -52,8 +47,7 @@ def load(kind: type[Record], path: Path | None, overrides: Mapping[str, Any]) ->
         overrides: values by key; None means that the option was not given.
 
     Raises:
-        InvalidConfig: an unreadable file, an unknown key, an impossible value or combination; the message names file or
-            option, key and value, for every key that is wrong.
+        InvalidConfig: the file, a key, a value or a combination; the message names file or option of every wrong key.
     """
     given = {key: value for key, value in overrides.items() if value is not None}
     values = (_read(path) if path else {}) | given

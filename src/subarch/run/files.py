@@ -2,15 +2,9 @@
 
     >>> with replaced(Path("runs/mine/selected")) as partial:               # an empty folder to write into
     ...     model.save_pretrained(partial)
-    >>> with replaced_file(Path("targets.npy")) as partial:                 # an empty file to write over
-    ...     partial.write_bytes(content)
-    >>> save_tensors({"weight": torch.eye(2)}, Path("weights.safetensors"))
-    >>> write_text(Path("notes.txt"), "...")
-    >>> content_hash(Path("models/all-MiniLM-L6-v2"))
-    '5d41402abc4b2a76b9719d911017c592'
 
 Permissions are those that the umask asks for, whatever wrote the files: libraries that write by way of tempfile, such
-as safetensors, make files that only their owner can read. Importing this module imports neither torch nor NumPy.
+as safetensors, make files that only their owner can read. A write that fails (OSError) leaves what was there.
 """
 
 from __future__ import annotations
@@ -28,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+from subarch.errors import SubarchError
 from subarch.run.records import FileSeal
 
 
@@ -36,9 +31,6 @@ def replaced(folder: Path) -> Iterator[Path]:
     """An empty hidden folder beside `folder`, which takes its place at the end; if something raises, it is deleted.
 
     What a killed process left of it is deleted the next time. One process at a time: the caller holds a lock.
-
-    Raises:
-        OSError: it cannot be written; what was there before still is.
     """
     partial, old = (folder.with_name(f".{folder.name}.{kind}") for kind in ("partial", "old"))
     for leftover in (partial, old):
@@ -62,9 +54,6 @@ def replaced_file(path: Path) -> Iterator[Path]:
     """An empty hidden file beside `path`, which takes its place at the end; if something raises, it is deleted.
 
     The folder is made where it is missing. Processes and threads may write the same file at once; the last one wins.
-
-    Raises:
-        OSError: it cannot be written; what was there before still is.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
@@ -79,11 +68,7 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file, whole or not at all.
-
-    Raises:
-        OSError, SafetensorError: the disk is full, for example.
-    """
+    """Write a safetensors file; a full disk raises SafetensorError too."""
     from safetensors.torch import save_file
 
     with replaced_file(path) as partial:
@@ -91,36 +76,21 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text.
-
-    Raises:
-        OSError: it cannot be written; what was there before still is.
-    """
+    """Write UTF-8 text."""
     with replaced_file(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = 1, ensure_ascii: bool = True) -> None:
-    """Write a value as JSON.
-
-    Raises:
-        ValueError, TypeError: a number that is not finite, or no JSON.
-        OSError: it cannot be written; what was there before still is.
-    """
+    """Write a value as JSON; ValueError or TypeError where it is none, or a number is not finite."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=ensure_ascii) + "\n")
 
 
 def content_hash(path: Path, matters: Callable[[Path], bool] = lambda _: True) -> str:
-    """A hash of a file's bytes, or of the names and bytes of the files in a folder.
+    """A hash of a file's bytes, or of the names and bytes of the files in a folder that are not hidden.
 
-    Hidden files and folders do not count. Times and permissions do not either: a copy has the same hash.
-
-    Args:
-        path: a file or a folder.
-        matters: of a folder's files, by their path relative to it, those that count.
-
-    Raises:
-        OSError: it is missing or cannot be read.
+    `matters` says which of a folder's files count, by their path relative to it. A copy has the same hash. Raises
+    OSError, as `file_digest` and `file_seal` do.
     """
     if not path.is_dir():
         return file_digest(path)
@@ -132,30 +102,64 @@ def content_hash(path: Path, matters: Callable[[Path], bool] = lambda _: True) -
 
 
 def file_digest(path: Path) -> str:
-    """The BLAKE2b hash (128 bits) of a file's bytes.
-
-    Raises:
-        OSError: it is missing or cannot be read.
-    """
+    """The BLAKE2b hash (128 bits) of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def file_seal(path: Path) -> FileSeal:
-    """Size in bytes and SHA-256 of a file, to tell later whether it is still what was written.
-
-    Raises:
-        OSError: it is missing or cannot be read.
-    """
+    """Size in bytes and SHA-256 of a file, to tell later whether it is still what was written."""
     with path.open("rb") as file:
         return FileSeal(bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest())
 
 
-def unreadable(error: BaseException) -> str | None:
-    """How to say that the system did not let a file be read; None where the error says something else about it."""
-    while error.__cause__ is not None and not isinstance(error, PermissionError):
-        error = error.__cause__
-    return "cannot be read: permission denied" if isinstance(error, PermissionError) else None
+def read_yaml(path: Path, refusal: type[SubarchError]) -> Any:
+    """The parsed content of a UTF-8 file; `refusal` is raised where it is unreadable, not UTF-8, or not YAML."""
+    import yaml
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise refusal(unreadable(path, error, f"cannot be read as UTF-8 text: {error}")) from error
+    try:
+        return yaml.safe_load(text)
+    # On a malformed number, date or tag PyYAML lets the error of int(), datetime() or a look-up through
+    except (
+        yaml.YAMLError,
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise refusal(f"{path}: not a YAML file: {error}") from error
+
+
+def unreadable(path: Path, error: BaseException, damaged: str | None = None) -> str:
+    """What is wrong with a file or folder that could not be read: a missing permission is no damage.
+
+    Libraries call a file that may not be read damaged, or even missing (safetensors does), so it is tried here.
+
+    Args:
+        path: a file, or a folder of files.
+        error: what reading it raised.
+        damaged: what to say if permissions are in order; None: what the system says.
+    """
+    denied = path if isinstance(error, PermissionError) else None
+    for one in [path, *sorted(path.glob("*"))]:
+        denied = one if _is_denied(one) else denied
+    if denied is not None:
+        return f"{denied}: cannot be read: permission denied"
+    return f"{path}: " + (f"cannot be read: {error}" if damaged is None else damaged)
+
+
+def _is_denied(path: Path) -> bool:
+    try:
+        with os.scandir(path) if path.is_dir() else path.open("rb"):
+            return False
+    except OSError as error:
+        return isinstance(error, PermissionError)
 
 
 def _chmod(path: Path, mode: int) -> None:

@@ -25,9 +25,8 @@ report.html         the page to look at
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ValidationError
@@ -35,9 +34,8 @@ from safetensors import SafetensorError
 
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.run.configuration import dump, load
-from subarch.run.files import unreadable, write_text
-from subarch.run.records import Basis, Record
-from subarch.run.yamlfile import read_yaml
+from subarch.run.files import read_yaml, unreadable, write_text
+from subarch.run.records import Bare, Basis, Record
 
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
@@ -45,9 +43,19 @@ Kind = TypeVar("Kind", bound=Record)
 FORMAT = 2
 """Raised whenever an artifact changes; 2 records what was read (`inputs`)."""
 
+_REMEDY = "delete it and resume the run"
+
+
+class Format(Bare):
+    """The version of the run folder's layout."""
+
+    NAME = "format"
+
+    value: Any  # of other versions too
+
 
 class RunFolder:
-    """A run folder. Use `create` or `open`. As a context manager it is locked and answers failures of the disk."""
+    """A run folder. Use `create` or `open`. As a context manager it is locked and explains failures of the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -86,21 +94,17 @@ class RunFolder:
     def _start(self, config: BaseModel) -> RunFolder:
         with self:  # not under the feet of a process that has only begun
             (self.path / "space.json").unlink(missing_ok=True)
-            self.write("format", FORMAT)
+            self.write(Format(value=FORMAT))
             self.write_text("config.yaml", dump(config))
         return self
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
-        """A run that is there.
-
-        Raises:
-            InvalidStudy: no run, or one of another format.
-        """
+        """A run that is there; InvalidStudy where there is none, or one of another format."""
         if not (path / "config.yaml").is_file():
             raise InvalidStudy(f"{path}: no run folder (it has no config.yaml)")
         folder = cls(path)
-        if (found := folder.read("format")) != FORMAT:
+        if (found := folder.read(Format).value) != FORMAT:
             raise InvalidStudy(f"{path}: a run of format {found}, this version reads {FORMAT}; start a new one")
         return folder
 
@@ -128,52 +132,36 @@ class RunFolder:
         return found if isinstance(found, dict) else {}
 
     def config(self, kind: type[Config]) -> Config:
-        """The configuration that the run was started with.
-
-        Raises:
-            InvalidConfig: it was damaged.
-        """
+        """The configuration that the run was started with; InvalidConfig where it was damaged."""
         return load(kind, self.path / "config.yaml", {})
 
-    def has(self, kind: type[Record] | str, name: str | None = None) -> bool:
+    def has(self, kind: type[Record], name: str | None = None) -> bool:
         """Whether an artifact is there; `name` is the stem of its file where it is another than the kind's."""
         return self._path(kind, name).is_file()
 
-    @overload
-    def read(self, kind: type[Kind], name: str | None = None) -> Kind: ...
-    @overload
-    def read(self, kind: str) -> Any: ...
-    def read(self, kind: type[Kind] | str, name: str | None = None) -> Kind | Any:
-        """An artifact; `name` is the stem of its file where it is another than the kind's.
+    def read(self, kind: type[Kind], name: str | None = None) -> Kind:
+        """An artifact; `name` as for `has`.
 
         Raises:
             InvalidStudy: it is missing, cannot be read, or does not hold what an artifact of this kind holds.
         """
         path = self._path(kind, name)
         try:
-            text = path.read_text(encoding="utf-8")
-            return json.loads(text) if isinstance(kind, str) else kind.model_validate_json(text, strict=True)
+            return kind.model_validate_json(path.read_text(encoding="utf-8"), strict=True)
         except FileNotFoundError as error:
             raise InvalidStudy(
                 f"{path}: missing; finish the run first: subarch extract --run {self.path} --resume"
             ) from error
         except OSError as error:
-            raise InvalidStudy(f"{path}: {unreadable(error) or f'cannot be read: {error}'}") from error
+            raise InvalidStudy(unreadable(path, error)) from error
         except ValidationError as error:
             raise InvalidStudy(f"{path}: damaged ({_first_problem(error)}); {_REMEDY}") from error
-        except ValueError as error:
+        except ValueError as error:  # not UTF-8
             raise InvalidStudy(f"{path}: damaged ({error}); {_REMEDY}") from error
 
-    def write(self, record: Record | str, value: Any = None, name: str | None = None) -> None:
-        """Write an artifact atomically; `name` is the stem of its file where it is another than the kind's.
-
-        Raises:
-            InvalidStudy: the disk is full or read-only.
-        """
-        if isinstance(record, str):
-            self.write_text(f"{record}.json", json.dumps(value, indent=1, allow_nan=False) + "\n")
-        else:
-            self.write_text(self._path(type(record), name).name, record.to_json())
+    def write(self, record: Record, name: str | None = None) -> None:
+        """Write an artifact atomically; `name` as for `has`, errors as for `write_text`."""
+        self.write_text(self._path(type(record), name).name, record.to_json())
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file atomically.
@@ -187,16 +175,11 @@ class RunFolder:
         except OSError as error:
             raise InvalidStudy(f"{path}: cannot be written: {error}; what was finished before is kept") from error
 
-    def _path(self, kind: type[Record] | str, name: str | None) -> Path:
-        stem = kind if isinstance(kind, str) else name or kind.NAME
-        return self.path / f"{stem}.json"
-
-
-_REMEDY = "delete it and resume the run"
+    def _path(self, kind: type[Record], name: str | None) -> Path:
+        return self.path / f"{name or kind.NAME}.json"
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first key that is wrong, and why: "winner.error: Input should be a valid number"."""
     problem = error.errors(include_url=False, include_input=False)[0]
     place = ".".join(map(str, problem["loc"]))
     return f"{place}: {problem['msg']}" if place else problem["msg"]

@@ -3,13 +3,6 @@
 Paths are not enough: labels may be corrected, rows added, weights trained again under the same name. So a stage records
 its configuration and a hash of the content of everything that it reads, before it begins. When it is called again, the
 same input goes on with what is there, and any other is refused with all that changed, by name.
-
-    >>> inputs = StageInputs(config=config.model_dump(mode="json"), sources={"teacher": of_model(teacher)})
-    >>> claim(folder, inputs, free={"threads", "teacher"}, begun=folder.has(Pretraining))
-    subarch.errors.InvalidStudy: runs/mine: the input changed since this was started: the teacher models/a has other
-    content now; ...
-
-Importing this module imports neither torch nor NumPy.
 """
 
 from __future__ import annotations
@@ -58,12 +51,9 @@ def claim(
     """Record what a stage in `folder` reads, or make sure that it is what was read when the stage began.
 
     Args:
-        folder: where the stage leaves its result.
-        inputs: what is read now.
         begun: whether something is there already that was made from what was recorded.
         free: keys of the configuration that may differ: those that change no result, and paths of sources.
         name: stem of the file; None: that of the record.
-        remedy: what to do, for the message.
 
     Raises:
         InvalidStudy: something differs, or what is there has no such record.
@@ -105,20 +95,11 @@ def of_values(path: str, *values: object) -> Content:
 
 
 def of_model(folder: Path, refusal: type[SubarchError]) -> Content:
-    """A model folder: configuration, tokenizer and weights; not its card, reports, or exports.
-
-    Raises:
-        refusal: a file cannot be read.
-    """
+    """A model folder: configuration, tokenizer and weights; not its card, reports, or exports."""
     return Content(path=str(folder), hash=_hashed(folder, refusal, models_only=True))
 
 
 def of_file(path: Path, refusal: type[SubarchError]) -> Content:
-    """A file.
-
-    Raises:
-        refusal: it cannot be read.
-    """
     return Content(path=str(path), hash=_hashed(path, refusal))
 
 
@@ -126,7 +107,7 @@ def _hashed(path: Path, refusal: type[SubarchError], models_only: bool = False) 
     try:
         return content_hash(path, _shapes_a_model) if models_only else content_hash(path)
     except OSError as error:
-        raise refusal(f"{path}: {unreadable(error) or f'cannot be read: {error}'}") from error
+        raise refusal(unreadable(path, error)) from error
 
 
 def _shapes_a_model(name: Path) -> bool:

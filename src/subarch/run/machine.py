@@ -1,17 +1,9 @@
 """What this machine is, what it can do, and what would spoil a measurement on it.
 
 `machine` is the short description that goes beside every measurement: stable between runs on the same hardware, and
-without anything that names a person, a host or a folder. `examine` is the long answer behind `subarch doctor`, with a
-matrix-product figure to compare machines by: the search trains and times candidates, and both are matrix products.
-
-    >>> from subarch.run.machine import examine, machine
-    >>> machine()["cores"]
-    {'logical': 2, 'physical': 2, 'usable': 2}
-    >>> examine(seconds=10.0)["warnings"]
-    []
-
-What a system does not tell is "unknown" or None, never guessed. Importing this module imports neither torch nor
-transformers.
+without anything that names a person, a host or a folder. `examine` is the long answer behind `subarch doctor`, with the
+speed of matrix products, which is what training and timing candidates come down to. What a system does not tell is
+"unknown" or None, never guessed.
 """
 
 from __future__ import annotations
@@ -35,20 +27,8 @@ import subarch
 from subarch.run.records import Environment, Machine
 
 PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "datasets",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "optuna",
-    "plotly",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "nncf",
-    "ray",
+    *("torch", "transformers", "tokenizers", "datasets", "numpy", "scipy", "scikit-learn", "optuna", "plotly"),
+    *("onnx", "onnxruntime", "openvino", "nncf", "ray"),
 )
 """Packages whose version can change a measurement or a file."""
 
@@ -59,14 +39,8 @@ FEATURES = (
 """Processor features that matrix kernels are written for: x86 in the first line, ARM in the second."""
 
 VARIABLES = (
-    "OPENBLAS_CORETYPE",
-    "MKL_ENABLE_INSTRUCTIONS",
-    "ATEN_CPU_CAPABILITY",
-    "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA",
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
+    *("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
 )
 """Environment variables that change the speed of matrix products behind the back of whoever measures."""
 
@@ -137,9 +111,7 @@ def extras() -> dict[str, dict[str, Any]]:
 def examine(seconds: float = 10.0) -> dict[str, Any]:
     """Everything `subarch doctor` prints, as JSON-able values.
 
-    Args:
-        seconds: time to spend on matrix products, half of it in each number format. At least three products are
-            timed in each, so that a slow machine takes longer.
+    `seconds` are spent on matrix products, half of them in each number format; of three products at least.
     """
     import torch
 
@@ -167,7 +139,6 @@ def examine(seconds: float = 10.0) -> dict[str, Any]:
 
 
 def _warnings(report: dict[str, Any]) -> list[str]:
-    """What in a report would spoil a search or its measurements, in words and with the remedy."""
     cores, usable = report["cores"], report["machine"]["cores"]["usable"]
     available, free, threads = report["memory_gib"]["available"], report["disk_free_gib"], report["torch_threads"]
     warnings = [
@@ -227,7 +198,6 @@ def _matrix_product(dtype: str, seconds: float) -> dict[str, Any]:
 
 
 def _gpu() -> list[dict[str, Any]]:
-    """The graphics processors that torch can use."""
     import torch
 
     if torch.cuda.is_available():
@@ -248,9 +218,7 @@ def _processor() -> tuple[str, list[str] | str]:
 
 
 def _affinity() -> int:
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def _cgroup_cores() -> float | None:

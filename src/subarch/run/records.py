@@ -1,15 +1,11 @@
 """What the stages leave in a run folder, typed: one class per JSON file, with the keys of the file as attributes.
 
-    >>> selection = RunFolder.open(Path("runs/mine")).read(Selection)
-    >>> selection.winner.architecture, selection.winner.parameters
-    ('3-12-384-512', 16512384)
+    >>> RunFolder.open(Path("runs/mine")).read(Selection).winner.architecture
+    '3-12-384-512'
 
 Every record is read strictly (a number that is text, a missing key or an unknown one is refused) and written back byte
-for byte as it was read. Keys that are only sometimes there have the default None here and are left out of the file when
-they are not set. Architectures are written "D-A-H-I", durations are in seconds unless the name ends in `_ms`.
-
-A record that only one folder reads and writes (notes of a search that resumes, say) is a `Record` of that folder.
-Importing this module imports neither torch nor NumPy.
+for byte. Keys with the default None are left out of the file when they are not set. Durations are in seconds unless the
+name ends in `_ms`. A record that only one folder reads and writes is a `Record` of that folder.
 """
 
 from __future__ import annotations
@@ -33,7 +29,9 @@ Shape = str
 class Row(BaseModel):
     """Part of a record."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants", defer_build=True
+    )
 
     def to_dict(self) -> Any:
         """What the file holds, in plain JSON types; keys that are not set are left out."""
@@ -46,11 +44,7 @@ class Record(Row):
     NAME: ClassVar[str]
 
     def to_json(self) -> str:
-        """The text of the file.
-
-        Raises:
-            ValueError: a free-form part holds a number that is not finite.
-        """
+        """The text of the file; ValueError where a free-form part holds a number that is not finite."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
 
@@ -81,8 +75,6 @@ class Cores(Row):
 
 
 class Machine(Row):
-    """The hardware, in words that are the same in every run on it."""
-
     processor: str
     instruction_set: str
     features: list[str] | str
@@ -95,8 +87,6 @@ Versions = dict[str, str]
 
 
 class Environment(Record):
-    """Versions, git state and machine of an extraction."""
-
     NAME = "environment"
 
     versions: Versions
@@ -108,8 +98,6 @@ class Environment(Record):
 
 
 class Space(Record):
-    """The axes of the search space, as they were when the run was started."""
-
     NAME = "space"
 
     depth: tuple[int, ...]
@@ -119,16 +107,12 @@ class Space(Record):
 
 
 class StudyName(Bare):
-    """The name of the run's study in its database."""
-
     NAME = "study"
 
     value: str
 
 
 class EncoderInputs(Row):
-    """See `numbers.architecture.Inputs`."""
-
     vocabulary: int
     positions: int
     token_types: int
@@ -136,8 +120,6 @@ class EncoderInputs(Row):
 
 
 class EncoderBlueprint(Row):
-    """See `models.student.Blueprint`."""
-
     family: str
     inputs: EncoderInputs
     pooling: str
@@ -146,8 +128,6 @@ class EncoderBlueprint(Row):
 
 
 class EmbeddingRecipe(Row):
-    """See `models.sentence.Recipe`."""
-
     pooling: str
     dense: tuple[tuple[str, str], ...]
     normalize: bool
@@ -169,8 +149,7 @@ class Teacher(Row):
 class Basis(Record):
     """What all candidates of a run share, and what they are measured against.
 
-    `reference_error` is the error that `keep` takes a share of (None: not known yet), `identity` everything that a
-    trial's error depends on besides candidate and settings.
+    `keep` takes a share of `reference_error`; a trial's error depends on `identity`, candidate and settings only.
     """
 
     NAME = "basis"
@@ -193,21 +172,24 @@ class LatencySettings(Row):
     threads: int
 
 
-class Measured(Row):
-    """A measured latency: milliseconds of a pass, timed passes, when, and the drift that it is corrected by."""
+class Timing(Row):
+    """Wall time of a forward pass, over so many passes."""
 
     median_ms: float
     q1_ms: float
     q3_ms: float
     p95_ms: float
     passes: int
+
+
+class Measured(Timing):
+    """A measured latency: when, and the drift that it is corrected by."""
+
     measured: str
     drift: float
 
 
 class Predicted(Row):
-    """A latency that the model predicted."""
-
     median_ms: float
     predicted: Literal[True]
 
@@ -281,8 +263,6 @@ class OrderRow(Row):
 
 
 class Conclusion(Record):
-    """All trials, and the candidates in order of cost (of a large space only those trained or on the grid)."""
-
     NAME = "conclusion"
 
     trials: tuple[TrialRow, ...]
@@ -330,8 +310,6 @@ class Nearest(Row):
 
 
 class SearchStrategy(Row):
-    """How the search went about it."""
-
     name: str
     epsilon: Number | None
     steps: int
@@ -401,8 +379,6 @@ class Certificate(Row):
 
 
 class LatencyModelErrors(Row):
-    """Relative errors of the latency model, and what it was fitted to."""
-
     median_error: float
     p90_error: float
     measured: int
@@ -420,15 +396,11 @@ class LatencyMeasurement(LatencySettings):
 
 
 class LedgerRow(Row):
-    """What time was spent on."""
-
     what: str
     seconds: Number
 
 
 class AbncCondition(Row):
-    """See `numbers.abnc.Condition`."""
-
     name: str
     holds: bool | None
     value: float | None
@@ -446,16 +418,12 @@ class AbncAgreement(Row):
 
 
 class Abnc(Row):
-    """Whether the space meets the conditions AB^nC."""
-
     verdict: str
     conditions: tuple[AbncCondition, ...]
     rank_agreement: AbncAgreement | None
 
 
 class Selection(Record):
-    """The choice, the frontier, the runners-up and why they lost."""
-
     NAME = "selection"
 
     version: int
@@ -481,8 +449,6 @@ class Selection(Record):
 
 
 class Comparison(Bare):
-    """The rows of a final table, with any columns."""
-
     NAME = "comparison"
 
     value: list[Free]
@@ -505,34 +471,18 @@ class Schedule(Record):
 
 
 class TrainedParameters(Row):
-    """Parameters of a pretrained model."""
-
     total: int
     encoder: int
 
 
 class CurveRow(Row):
-    """Training loss at a step."""
-
     step: int
     seconds: float
     loss: float
     learning_rate: float
 
 
-class Timing(Row):
-    """Wall time of a forward pass, see `latency.timing.Latency`."""
-
-    median_ms: float
-    q1_ms: float
-    q3_ms: float
-    p95_ms: float
-    passes: int
-
-
 class PretrainedLatency(Row):
-    """The latency of a pretrained model and of its teacher."""
-
     batch: int
     length: int
     threads: int
@@ -617,8 +567,6 @@ class FitRow(Row):
 
 
 class HeldoutScores(Row):
-    """Scores on the held-out part: of the model that is handed over, by seed, mean and standard deviation."""
-
     scores: dict[str, float]
     seeds: dict[str, dict[str, float]]
     fits: tuple[str, ...]
@@ -627,8 +575,6 @@ class HeldoutScores(Row):
 
 
 class TaskTeacher(Row):
-    """The teacher of a fine-tuning: why it is not adequate (None: it is), and its scores."""
-
     model: str
     objection: str | None
     dev: dict[str, float]
@@ -636,16 +582,12 @@ class TaskTeacher(Row):
 
 
 class FitCost(Row):
-    """What a fine-tuning took."""
-
     trainings: int
     examples_seen: int
     seconds: float
 
 
 class AgoraCost(Row):
-    """What Agora took: trainings, points, examples seen, and seconds."""
-
     trainings: int
     points: int
     examples_seen: int
@@ -655,16 +597,12 @@ class AgoraCost(Row):
 
 
 class AgoraForecast(Row):
-    """See `finetuning.agora.forecast`."""
-
     fewest: int
     most: int
     hours: tuple[float, float] | None
 
 
 class AgoraSummary(Row):
-    """How Agora went, in short."""
-
     pruning: str
     iterations: int
     stopped: str
@@ -675,8 +613,6 @@ class AgoraSummary(Row):
 
 
 class Metrics(Record):
-    """A finished fine-tuning."""
-
     NAME = "metrics"
 
     task: str
@@ -707,8 +643,6 @@ class Heldout(Record):
 
 
 class AgoraTheta(Row):
-    """See `finetuning.config.Theta`."""
-
     learning_rate: float
     weight_decay: float
     warm_up: float
@@ -719,8 +653,6 @@ class AgoraTheta(Row):
 
 
 class AgoraExamples(Row):
-    """Examples by a hash of all that they hold."""
-
     rows: int
     hash: str
 
@@ -740,15 +672,11 @@ class AgoraTraining(Row):
 
 
 class AgoraPruned(Row):
-    """A set of hyperparameters that was taken out."""
-
     theta: int
     reason: str
 
 
 class AgoraExample(Row):
-    """An example as it is shown."""
-
     id: str
     texts: tuple[str, ...]
     choices: tuple[str, ...]
@@ -756,8 +684,6 @@ class AgoraExample(Row):
 
 
 class AgoraPoint(Row):
-    """A new example beside the mistake that it was made from."""
-
     origin: AgoraExample
     point: AgoraExample
     method: str
@@ -783,8 +709,6 @@ class AgoraIteration(Row):
 
 
 class AgoraBest(Row):
-    """The best model ever seen."""
-
     model: str
     theta: int
     score: float
@@ -824,8 +748,6 @@ class Interval(Row):
 
 
 class Scores(Row):
-    """Scores by metric, with intervals."""
-
     metrics: dict[str, Interval]
     examples: int
     groups: int
@@ -837,8 +759,6 @@ class Scores(Row):
 
 
 class Difference(Row):
-    """Two models in a metric, see `evaluation.resampling.compare`."""
-
     ours: float
     theirs: float
     difference: float
@@ -849,8 +769,6 @@ class Difference(Row):
 
 
 class ScoreComparison(Row):
-    """Two models by metric; no p-value over so few seeds can be below `p_seeds_least`."""
-
     metrics: dict[str, Difference]
     p_seeds_least: float | None
     examples: int
@@ -863,8 +781,6 @@ class ScoreComparison(Row):
 
 
 class PredictedStatistics(Row):
-    """How often each class was predicted, or mean and standard deviation of predicted numbers."""
-
     counts: dict[str, int] | None = None
     mean: float | None = None
     deviation: float | None = None
@@ -888,16 +804,12 @@ class Mistake(Row):
 
 
 class Mistakes(Row):
-    """How many predictions are wrong, of how many, and the worst of them."""
-
     count: int
     rows: int
     shown: tuple[Mistake, ...]
 
 
 class Evaluation(Row):
-    """What a model is worth on a part of a task; without labels there are only predictions."""
-
     task: str
     part: str
     source: str
@@ -918,8 +830,6 @@ class Evaluation(Row):
 
 
 class Evaluations(Record):
-    """All evaluations of a fine-tuned model, the latest last."""
-
     NAME = "report"
 
     version: int
@@ -930,8 +840,6 @@ class Evaluations(Record):
 
 
 class FileSeal(Row):
-    """Size and SHA-256 of a file."""
-
     bytes: int
     sha256: str
 
@@ -962,8 +870,6 @@ class MetricDrop(Row):
 
 
 class TextSource(Row):
-    """Where the texts come from that an export was compared on."""
-
     source: str
     content_hash: str | None = None
 
@@ -1005,8 +911,6 @@ class Parity(Record):
 
 
 class BenchSubject(Row):
-    """A model that was timed."""
-
     name: str
     kind: Literal["model", "shape", "export"]
     head: str

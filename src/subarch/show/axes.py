@@ -42,21 +42,27 @@ def base_layout(x_title: str, y_title: str) -> Figure:
             "bgcolor": "--surface",
             "bordercolor": "--line",
             "align": "left",
-            "font": {**font, "color": "--ink"},
+            "font": font | {"color": "--ink"},
         },
         "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": "--muted-mark", "activecolor": "--ink"},
         "uirevision": "keep",
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "yanchor": "bottom",
-            "itemsizing": "constant",
-            "font": {"color": "--ink-soft"},
-        },
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "itemsizing": "constant"}
+        | {"font": {"color": "--ink-soft"}},
         "xaxis": {**axis, "title": {"text": x_title}},
         "yaxis": {**axis, "title": {"text": y_title}},
     }
+
+
+def scatter(name: str, mode: str, x: list[Any], y: list[Any], hovers: list[str], **more: Any) -> Figure:
+    """A trace whose points say `hovers` under the mouse."""
+    trace = {"type": "scatter", "mode": mode, "name": name, "x": x, "y": y}
+    return trace | {"hovertext": hovers, "hoverinfo": "text"} | more
+
+
+def bars(above: list[float], below: list[float], color: str, thickness: float = 1.5, width: int = 0) -> Figure:
+    """Error bars of unequal ends."""
+    ends = {"type": "data", "symmetric": False, "array": above, "arrayminus": below}
+    return ends | {"color": color, "thickness": thickness, "width": width}
 
 
 def padded_axis(values: list[float]) -> Figure:
@@ -91,12 +97,8 @@ def marker_line(axis: str, value: float, text: str, color: str, dash: str) -> Fi
     other = "y" if axis == "x" else "x"
     return {
         "type": "line",
-        f"{axis}ref": axis,
-        f"{other}ref": "paper",
-        f"{axis}0": value,
-        f"{axis}1": value,
-        f"{other}0": 0,
-        f"{other}1": 1,
+        **{f"{axis}ref": axis, f"{axis}0": value, f"{axis}1": value},
+        **{f"{other}ref": "paper", f"{other}0": 0, f"{other}1": 1},
         "line": {"color": color, "width": 1.5, "dash": dash},
         "label": {
             "text": text,

@@ -1,12 +1,4 @@
-"""The part of a page about a benchmark: a plot of latencies per batch size and length, and the table of all figures.
-
-All of it is told from bench.json alone.
-
-    >>> list(plots(found))
-    ['plot-bench-0', 'plot-bench-1']
-    >>> [trace["name"] for trace in plots(found)["plot-bench-0"]["data"]]
-    ['torch', 'onnx', 'onnx-int8']
-"""
+"""The part of a page about a benchmark: a plot of latencies per batch size and length, and the table of all figures."""
 
 from __future__ import annotations
 
@@ -14,8 +6,8 @@ from typing import Any
 
 from subarch.run.records import Bench, BenchRow
 from subarch.show import formats
-from subarch.show.axes import Figure, base_layout, label, padded_axis, ramp
-from subarch.show.tables import Cell, Column, Row, Table, architecture, counted, text
+from subarch.show.axes import Figure, bars, base_layout, label, padded_axis, ramp, scatter
+from subarch.show.tables import Cell, Row, Table, architecture, counted, number, numbers, text, texts
 
 BUSY = 0.5
 """Load average, as a share of the usable cores, above which other programs make latencies too long."""
@@ -24,7 +16,6 @@ ROW_PIXELS, FRAME_PIXELS = 48, 170
 
 
 def view(found: Bench) -> dict[str, Any]:
-    """What the template shows of bench.json."""
     return {
         "parts": [
             {"title": f"Batch {batch}, {tokens(lengths)}", "plot": f"plot-bench-{number}"}
@@ -74,27 +65,10 @@ def latencies(found: Bench, batch: int, lengths: tuple[int, ...]) -> Figure:
     for position, runtime in enumerate(runtimes):
         color = ramp(position / max(len(runtimes) - 1, 1))
         own = [row for row in rows if row.runtime == runtime]
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "markers",
-                "name": label(runtime),
-                "x": [row.median_ms for row in own],
-                "y": [label(row.subject) for row in own],
-                "hovertext": [hover(row) for row in own],
-                "hoverinfo": "text",
-                "marker": {"color": color, "size": 11},
-                "error_x": {
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [row.q3_ms - row.median_ms for row in own],
-                    "arrayminus": [row.median_ms - row.q1_ms for row in own],
-                    "color": color,
-                    "thickness": 1.5,
-                    "width": 0,
-                },
-            }
-        )
+        costs, names = [row.median_ms for row in own], [label(row.subject) for row in own]
+        trace = scatter(label(runtime), "markers", costs, names, [hover(row) for row in own])
+        above, below = [row.q3_ms - row.median_ms for row in own], [row.median_ms - row.q1_ms for row in own]
+        traces.append(trace | {"marker": {"color": color, "size": 11}, "error_x": bars(above, below, color)})
     layout = base_layout("Latency of a forward pass (ms)", "")
     layout["height"] = FRAME_PIXELS + ROW_PIXELS * len(subjects)
     layout["xaxis"] |= padded_axis([end for row in rows for end in (row.q1_ms, row.q3_ms)])
@@ -120,8 +94,9 @@ def words(found: Bench) -> list[tuple[str, str]]:
     if processes > 1:
         served = f"{processes} processes at the same time, {served} each; sentences a second are of all together"
     pairs = [("Begun", found.begun), ("Served by", served)]
-    peak = f"{found.peak_gflops:.0f} GFLOP/s in products of fp32 matrices, measured in turn with the rest"
-    pairs.append(("Peak", peak))
+    pairs.append(
+        ("Peak", f"{found.peak_gflops:.0f} GFLOP/s in products of fp32 matrices, measured in turn with the rest")
+    )
     _, lengths = settings(found)[0]
     if len(lengths) > 1:
         quantiles = ", ".join(map(str, lengths))
@@ -131,24 +106,19 @@ def words(found: Bench) -> list[tuple[str, str]]:
 
 def table(found: Bench) -> Table:
     """Every figure of every row."""
-    columns = [Column("Model", numeric=False), Column("⟨D, A, H, I⟩", numeric=False), Column("Runtime", numeric=False)]
-    titles = ("Batch", "Tokens", "ms", "p95 (ms)", "Sentences/s", "Of peak", "Memory (MB)", "Load (s)", "File (MB)")
-    columns += [Column(title) for title in titles]
+    columns = texts("Model", "⟨D, A, H, I⟩", "Runtime") + numbers("Batch", "Tokens", "ms", "p95 (ms)", "Sentences/s")
+    columns += numbers("Of peak", "Memory (MB)", "Load (s)", "File (MB)")
     body = []
     for row in found.rows:
         lengths = row.lengths
-        mean = sum(lengths) / len(lengths)
+        mean, spread = sum(lengths) / len(lengths), formats.interval([row.q1_ms, row.q3_ms])
         cells = [
             text(row.subject),
             architecture(row.architecture),
             text(row.runtime),
-            Cell(str(row.batch), row.batch),
+            number(row.batch),
             Cell(f"{mean:g}", mean, tokens(lengths) if len(lengths) > 1 else ""),
-            Cell(
-                formats.milliseconds(row.median_ms, ""),
-                row.median_ms,
-                f"IQR {formats.interval([row.q1_ms, row.q3_ms])}, {row.passes} passes",
-            ),
+            Cell(formats.milliseconds(row.median_ms, ""), row.median_ms, f"IQR {spread}, {row.passes} passes"),
             Cell(formats.milliseconds(row.p95_ms, ""), row.p95_ms),
             counted(row.sentences_per_second),
             Cell(formats.percent(row.share_of_peak), row.share_of_peak, f"{row.gflops:.1f} GFLOP/s"),

@@ -1,16 +1,11 @@
 """The part of the page about fine-tuned models: scores with intervals, what was taken for what, the worst mistakes, and
 how Agora made the training data grow.
-
-All of it is told from report.json (`evaluation`) and, where Agora ran, agora.json; each model gives one item of
-{"name", "evaluations", "agora"}.
-
-    >>> scores(items)["data"][0]["name"]
-    'Score'
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from subarch.run.records import (
@@ -25,9 +20,8 @@ from subarch.run.records import (
     Scores,
 )
 from subarch.show import formats
-from subarch.show.axes import Figure, base_layout, label, padded_axis
-from subarch.show.data import FineTuned
-from subarch.show.tables import Cell, Column, Row, Table, cut, scored, text, whole, words
+from subarch.show.axes import Figure, bars, base_layout, label, padded_axis, scatter
+from subarch.show.tables import Cell, Row, Table, cut, number, numbers, scored, text, texts, whole, words
 
 View = dict[str, Any]
 Evaluated = tuple[str, Evaluation]
@@ -36,6 +30,15 @@ Evaluated = tuple[str, Evaluation]
 MOST_CLASSES = 12
 """Classes up to which a confusion matrix is one; of more, the most frequent confusions are listed."""
 CONFUSED = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuned:
+    """A fine-tuned model: its name, its evaluations, and how Agora grew its data (None: without Agora)."""
+
+    name: str
+    evaluations: tuple[Evaluation, ...]
+    agora: Agora | None = None
 
 
 def view(items: list[FineTuned]) -> View:
@@ -96,8 +99,8 @@ def scores(items: list[FineTuned]) -> Figure:
     found = [(title, one, one.scores.metrics[one.primary]) for title, one in evaluated(items) if one.scores]
     places = {title: -position for position, (title, *_) in enumerate(found)}
     traces = [points("Score", [(title, one, metric.value) for title, one, metric in found], places)]
-    bars = [(metric.value - metric.low, metric.high - metric.value) for *_, metric in found]
-    traces[0]["error_x"] |= {"array": [high for _, high in bars], "arrayminus": [low for low, _ in bars], "width": 5}
+    above, below = ([m.high - m.value for *_, m in found], [m.value - m.low for *_, m in found])
+    traces[0]["error_x"] |= {"array": above, "arrayminus": below, "width": 5}
     others = [(title, one, one.comparison.metrics[one.primary].theirs) for title, one, _ in found if one.comparison]
     majority = [
         (title, one, one.statistics.majority_share or 0.0) for title, one, _ in found if one.primary == "accuracy"
@@ -123,26 +126,10 @@ MARKERS = {
 
 def points(name: str, rows: list[tuple[str, Evaluation, float]], places: dict[str, int]) -> Figure:
     """One trace of scores."""
-    bars = {
-        "type": "data",
-        "symmetric": False,
-        "array": [0.0] * len(rows),
-        "arrayminus": [0.0] * len(rows),
-        "color": MARKERS[name]["color"],
-        "thickness": 1.5,
-        "width": 0,
-    }
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": [score for *_, score in rows],
-        "y": [places[title] for title, *_ in rows],
-        "hovertext": [hover(name, *row) for row in rows],
-        "hoverinfo": "text",
-        "marker": MARKERS[name],
-        "error_x": bars,
-    }
+    x, y = [score for *_, score in rows], [places[title] for title, *_ in rows]
+    nothing = [0.0] * len(rows)
+    trace = scatter(name, "markers", x, y, [hover(name, *row) for row in rows], marker=MARKERS[name])
+    return trace | {"error_x": bars(nothing, nothing, str(MARKERS[name]["color"]))}
 
 
 def hover(name: str, title: str, found: Evaluation, value: float) -> str:
@@ -156,9 +143,8 @@ def hover(name: str, title: str, found: Evaluation, value: float) -> str:
 
 def score_table(evaluations: list[Evaluated]) -> Table:
     """Every metric of every evaluation."""
-    columns = [Column("Task", numeric=False), Column("Metric", numeric=False), Column("Score"), Column("Interval")]
-    columns += [Column("Level"), Column("Seeds"), Column("Deviation"), Column("Examples"), Column("Groups")]
-    columns += [Column("Most frequent label")]
+    columns = texts("Task", "Metric") + numbers("Score", "Interval", "Level", "Seeds", "Deviation")
+    columns += numbers("Examples", "Groups", "Most frequent label")
     rows = []
     for title, found in evaluations:
         if not found.scores:
@@ -190,8 +176,8 @@ def score_table(evaluations: list[Evaluated]) -> Table:
 
 def comparison_table(evaluations: list[Evaluated]) -> Table:
     """Every metric of every comparison, and what speaks for a difference."""
-    columns = [Column("Task", numeric=False), Column("Metric", numeric=False), Column("Score"), Column("Compared with")]
-    columns += [Column("Difference"), Column("Interval"), Column("p, examples"), Column("p, seeds")]
+    columns = texts("Task", "Metric") + numbers("Score", "Compared with", "Difference", "Interval")
+    columns += numbers("p, examples", "p, seeds")
     rows = [
         Row(
             [
@@ -235,7 +221,7 @@ def confusion(found: Confusion) -> Table:
     """Rows are the labels, columns what was predicted; of many classes a list of the most frequent confusions."""
     names, counts = found.labels, found.counts
     if len(names) <= MOST_CLASSES:
-        columns = [Column("Label", numeric=False), *(Column(name) for name in names), Column("Found")]
+        columns = texts("Label") + numbers(*names, "Found")
         rows = []
         for position, (name, row) in enumerate(zip(names, counts, strict=True)):
             share = row[position] / sum(row) if sum(row) else None
@@ -243,7 +229,7 @@ def confusion(found: Confusion) -> Table:
         return Table("Label in rows, prediction in columns, and the share of each label that was found", columns, rows)
     pairs = [(counts[a][b], a, b) for a in range(len(names)) for b in range(len(names)) if a != b and counts[a][b]]
     pairs.sort(key=lambda pair: (-pair[0], pair[1:]))
-    columns = [Column("Label", numeric=False), Column("Prediction", numeric=False), Column("Times")]
+    columns = texts("Label", "Prediction") + numbers("Times")
     rows = [Row([text(names[a]), text(names[b]), whole(times)]) for times, a, b in pairs[:CONFUSED]]
     return Table("The most frequent confusions", columns, rows)
 
@@ -251,15 +237,13 @@ def confusion(found: Confusion) -> Table:
 def mistakes(head: str, shown: Sequence[Mistake]) -> Table:
     """The mistakes made with the greatest confidence, to be read."""
     most = max(len(mistake.texts) for mistake in shown)
-    columns = [Column("Example", numeric=False)]
-    columns += [Column(f"Text {n + 1}" if most > 1 else "Text", numeric=False) for n in range(most)]
-    columns += [Column("Label", numeric=False), Column("Prediction", numeric=False)]
     surest = head != "regression"
-    columns += [Column("Confidence")] if surest else []
+    titles = [f"Text {n + 1}" for n in range(most)] if most > 1 else ["Text"]
+    columns = texts("Example", *titles, "Label", "Prediction") + (numbers("Confidence") if surest else [])
     rows = []
     for mistake in shown:
-        texts = [*mistake.texts, *[""] * (most - len(mistake.texts))]
-        cells = [text(mistake.id), *map(cut, texts)]
+        filled = [*mistake.texts, *[""] * (most - len(mistake.texts))]
+        cells = [text(mistake.id), *map(cut, filled)]
         cells += [cut(formats.plain(mistake.label)), cut(formats.plain(mistake.prediction))]
         rows.append(Row(cells + ([Cell(formats.percent(mistake.confidence))] if surest else [])))
     worst = "made with the greatest confidence" if surest else "that are farthest off"
@@ -326,13 +310,12 @@ def best_score(iteration: AgoraIteration) -> float | None:
 
 
 def iteration_table(iterations: Sequence[AgoraIteration], metric: str) -> Table:
-    columns = [Column("Iteration"), Column("Training examples"), Column("Trainings")]
-    columns += [Column(f"Best {words(metric)} on ℰ"), Column("Mistakes"), Column("New points")]
-    columns += [Column("Points left out", numeric=False), Column("Θ taken out")]
+    columns = numbers("Iteration", "Training examples", "Trainings", f"Best {words(metric)} on ℰ", "Mistakes")
+    columns += numbers("New points") + texts("Points left out") + numbers("Θ taken out")
     rows = [
         Row(
             [
-                Cell(str(one.number), one.number),
+                number(one.number),
                 whole(one.examples),
                 whole(len(one.trainings)),
                 scored(best_score(one)),
@@ -349,17 +332,16 @@ def iteration_table(iterations: Sequence[AgoraIteration], metric: str) -> Table:
 
 def point_table(sampled: list[tuple[int, AgoraPoint]], names: Sequence[str]) -> Table:
     """Points beside the mistakes they were made from: what differs between them, and how the teacher labelled them."""
-    columns = [Column("Iteration"), Column("Mistake on ℰ", numeric=False), Column("New point", numeric=False)]
-    columns += [Column("Label of the mistake", numeric=False), Column("Label by the teacher", numeric=False)]
-    columns += [Column("Made by", numeric=False), Column("Similarity")]
+    columns = numbers("Iteration") + texts("Mistake on ℰ", "New point", "Label of the mistake", "Label by the teacher")
+    columns += texts("Made by") + numbers("Similarity")
     rows = []
-    for number, made in sampled:
+    for iteration, made in sampled:
         before, after = (example.texts + example.choices for example in (made.origin, made.point))
         changed = [(old, new) for old, new in zip(before, after, strict=False) if old != new]
         rows.append(
             Row(
                 [
-                    Cell(str(number), number),
+                    number(iteration),
                     cut(" … ".join(old for old, _ in changed)),
                     cut(" … ".join(new for _, new in changed)),
                     *(cut(named(example, names)) for example in (made.origin, made.point)),

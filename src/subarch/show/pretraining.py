@@ -1,11 +1,6 @@
 """The part of the page about a pretraining: how its losses fell, what it took, where it started.
 
-All of it is told from pretraining.json alone; what the search said of the same architecture is drawn beside it, where
-it is the same quantity.
-
-    >>> figure = losses(None, pretraining)
-    >>> [trace["name"] for trace in figure["data"]]
-    ['Training', 'Held-out embedding', 'Held-out relations', 'Held-out, weighted sum']
+What the search said of the same architecture is drawn beside it, where it is the same quantity.
 """
 
 from __future__ import annotations
@@ -15,9 +10,9 @@ from typing import Any
 
 from subarch.run.records import Number, Pretraining
 from subarch.show import formats
-from subarch.show.axes import Figure, base_layout, label, marker_line, padded_axis, ramp
-from subarch.show.data import Search
-from subarch.show.tables import Cell, Column, Fact, Row, Table, text
+from subarch.show.axes import Figure, base_layout, label, marker_line, padded_axis, ramp, scatter
+from subarch.show.search import Search
+from subarch.show.tables import Cell, Fact, Row, Table, erred, numbers, text, texts
 
 Point = dict[str, Number]
 """Step, seconds and losses by name."""
@@ -29,7 +24,6 @@ SAME_SAMPLE = ("teacher", "corpus", "text_column", "max_length", "heldout")
 
 
 def view(found: Pretraining) -> dict[str, Any]:
-    """What the template shows of pretraining.json: sentence, facts, words and the table of losses."""
     return {
         "sentence": f"{found.architecture}, {learnt(found)}. Held-out losses are those of text that was never "
         "trained on. Hover for a figure, drag to zoom, double-click to reset.",
@@ -77,18 +71,10 @@ def losses(search: Search | None, found: Pretraining) -> Figure:
 
 
 def line(name: str, points: Sequence[Point], key: str, color: str, width: float) -> Figure:
-    """One loss over the steps."""
-    return {
-        "type": "scatter",
-        "mode": "lines+markers" if len(points) <= FEW_POINTS else "lines",
-        "name": label(name),
-        "x": [point["step"] for point in points],
-        "y": [point[key] for point in points],
-        "hovertext": [hover(name, point, point[key]) for point in points],
-        "hoverinfo": "text",
-        "line": {"color": color, "width": width},
-        "marker": {"color": color, "size": 2 * width + 1},
-    }
+    x, y = [point["step"] for point in points], [point[key] for point in points]
+    hovers = [hover(name, point, point[key]) for point in points]
+    trace = scatter(label(name), "lines+markers" if len(points) <= FEW_POINTS else "lines", x, y, hovers)
+    return trace | {"line": {"color": color, "width": width}, "marker": {"color": color, "size": 2 * width + 1}}
 
 
 def hover(name: str, point: Point, value: float) -> str:
@@ -111,7 +97,7 @@ def searched_error(search: Search | None, found: Pretraining) -> float | None:
         return None
     for row in search.selection.candidates:
         if row.architecture == found.architecture and row.error_kind == "embedding":
-            return formats.finite(row.error)
+            return row.error
     return None
 
 
@@ -146,14 +132,11 @@ def words(found: Pretraining) -> list[tuple[str, str]]:
 
 def before_and_after(found: Pretraining) -> Table:
     """Each held-out loss before and after training, with its weight."""
-    columns = [Column("Loss", numeric=False), Column("Weight"), Column("Start"), Column("End")]
-
-    def values(name: str) -> list[Cell]:
-        shown = (formats.finite(point[name]) for point in ends(found))
-        return [Cell(formats.error(value), value, formats.digits(value)) for value in shown]
-
+    start, end = ends(found)
     rows = [
-        Row([text(name), Cell(formats.plain(weight), weight), *values(name)]) for name, weight in found.losses.items()
+        Row([text(name), Cell(formats.plain(weight), weight), erred(start[name]), erred(end[name])])
+        for name, weight in found.losses.items()
     ]
-    rows.append(Row([text("weighted sum"), Cell(""), *values("loss")], "total"))
+    rows.append(Row([text("weighted sum"), Cell(""), erred(start["loss"]), erred(end["loss"])], "total"))
+    columns = texts("Loss") + numbers("Weight", "Start", "End")
     return Table("Loss on the held-out sample before and after", columns, rows)

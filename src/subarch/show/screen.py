@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE
+from rich.box import SIMPLE, Box
 from rich.console import Console
 from rich.table import Table
 
@@ -33,11 +33,21 @@ def cell(value: object) -> str:
     return f"{value / 1e6:.1f} M" if isinstance(value, int) else str(value)
 
 
+def _table(title: str | None, *columns: str, left: int = 1, box: Box | None = SIMPLE) -> Table:
+    """A table whose first `left` columns are words and the others figures."""
+    table = Table(title=title) if box is None else Table(title=title, box=box)
+    for position, column in enumerate(columns):
+        table.add_column(column, justify="left" if position < left else "right")
+    return table
+
+
+def _say(text: str, soft_wrap: bool = False) -> None:
+    Console().print(text, highlight=False, markup=False, soft_wrap=soft_wrap)
+
+
 def show_space(title: str, candidates: list[dict[str, Any]]) -> None:
     """The candidates of a space in order of cost; of many the first and the last."""
-    table = Table(title=title)
-    for column in ("D-A-H-I", "parameters", "encoder", "multiply-adds"):
-        table.add_column(column, justify="right")
+    table = _table(title, "D-A-H-I", "parameters", "encoder", "multiply-adds", left=0, box=None)
     left_out = len(candidates) - 2 * ENDS if len(candidates) > 3 * ENDS else 0
     for number, row in enumerate(candidates):
         if left_out and number == ENDS:
@@ -51,18 +61,14 @@ def show_space(title: str, candidates: list[dict[str, Any]]) -> None:
 def show_training(trained: Pretraining, run: Path) -> None:
     """What a training came to: `trained` is what the run's pretraining.json holds."""
     start, end = trained.heldout[0], trained.heldout[-1]
-    table = Table(title="loss on the held-out sample", box=SIMPLE)
-    for column in ("", "weight", "start", "end"):
-        table.add_column(column, justify="right" if column else "left")
+    table = _table("loss on the held-out sample", "", "weight", "start", "end")
     for name, weight in trained.losses.items():
         table.add_row(name, f"{weight:g}", cell(start[name]), cell(end[name]))
     table.add_row("all, weighted", "", cell(start["loss"]), cell(end["loss"]))
-    console = Console()
-    console.print(table)
-    console.print(
+    Console().print(table)
+    _say(
         f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.seconds / 60:.1f} minutes, "
         f"{trained.tokens_per_second:,.0f} tokens/s, {trained.padding:.1%} padding",
-        highlight=False,
         soft_wrap=True,
     )
     print(f"trained {trained.architecture}: {run / 'pretrained'}")
@@ -70,9 +76,8 @@ def show_training(trained: Pretraining, run: Path) -> None:
 
 def show_export(found: Parity) -> None:
     """How like PyTorch an exported file is, output by output, and where it lies."""
-    table = Table(title=f"{found.model} as {found.variant}, {found.sequences} sequences compared", box=SIMPLE)
-    for column in ("output", "largest difference", "worst cosine", "mean cosine"):
-        table.add_column(column, justify="left" if column == "output" else "right")
+    title = f"{found.model} as {found.variant}, {found.sequences} sequences compared"
+    table = _table(title, "output", "largest difference", "worst cosine", "mean cosine")
     for name, like in found.likeness.items():
         table.add_row(name, f"{like.difference:.2g}", f"{like.worst_cosine:.4f}", f"{like.mean_cosine:.4f}")
     console = Console()
@@ -85,10 +90,7 @@ def show_export(found: Parity) -> None:
 def show_plan(planned: dict[str, Any]) -> None:
     """The account of `plan.plan`: a column each for student, teacher and both."""
     shown = ("student", "teacher", "both") if planned["teacher"]["parameters"] else ("student",)
-    table = Table(title=f"{planned['architecture']}, {' + '.join(planned['losses'])}", box=SIMPLE)
-    table.add_column("")
-    for who in shown:
-        table.add_column(who, justify="right")
+    table = _table(f"{planned['architecture']}, {' + '.join(planned['losses'])}", "", *shown)
 
     def add(title: str, scale: float, *keys: str) -> None:
         figures = []
@@ -111,8 +113,7 @@ def show_plan(planned: dict[str, Any]) -> None:
     add("device hours", 1, "hours")
     if planned["gpus"] > 1:
         add(f"hours on {planned['gpus']}", 1, "wall_hours")
-    console = Console()
-    console.print(table)
+    Console().print(table)
     pace = planned["pace"]
     if "utilisation" in pace:
         speed = f"{pace['utilisation']:.0%} of {pace['peak_tflops']:g} TFLOP/s assumed"
@@ -123,15 +124,13 @@ def show_plan(planned: dict[str, Any]) -> None:
         lines.append(f"{planned['tokens']:.4g} tokens in {planned['steps']:,.0f} steps of {planned['batch_tokens']:,}")
     if planned["epochs"] is not None:
         lines.append(f"{planned['epochs']:.3g} passes over the corpus")
-    console.print("\n".join(lines), highlight=False, markup=False)
+    _say("\n".join(lines))
 
 
 def show_selection(selection: Selection, run: Path) -> None:
     """The frontier and the winner: `selection` is what the run's selection.json holds."""
-    console = Console()
-    table = Table(title="candidates on the frontier, and the winner")
-    for column in ("", "D-A-H-I", "parameters", "multiply-adds", "latency ms", "error", "W"):
-        table.add_column(column, justify="right")
+    columns = ("", "D-A-H-I", "parameters", "multiply-adds", "latency ms", "error", "W")
+    table = _table("candidates on the frontier, and the winner", *columns, left=0, box=None)
     winner = selection.winner.architecture if selection.winner else None
     for row in selection.candidates:
         if row.architecture in selection.frontier:
@@ -144,10 +143,10 @@ def show_selection(selection: Selection, run: Path) -> None:
                 f"{row.error:.4f}",
                 "" if row.w is None else f"{row.w:.3f}",
             )
-    console.print(table)
+    Console().print(table)
     if selection.latency:
-        console.print(selection.latency.sentence, highlight=False, markup=False)
-    console.print(selection.gap_sentence, highlight=False, markup=False)
+        _say(selection.latency.sentence)
+    _say(selection.gap_sentence)
     show_warnings(selection.warnings)
     if winner is None and selection.nearest:
         errors.print(selection.nearest.sentence, highlight=False, markup=False)
@@ -159,37 +158,26 @@ def show_selection(selection: Selection, run: Path) -> None:
 def show_finetuning(found: Metrics, run: Path) -> None:
     """The fits and the held-out scores: `found` is what metrics.json holds."""
     metric, heldout = found.metric, found.heldout
-    table = Table(title=f"fits, {metric} on dev", box=SIMPLE)
-    for column in ("", "learning rate", "decay", "warm-up", "batch", "seed", "epoch", metric):
-        table.add_column(column, justify="right")
+    columns = ("", "learning rate", "decay", "warm-up", "batch", "seed", "epoch", metric)
+    table = _table(f"fits, {metric} on dev", *columns, left=0)
     for row in found.fits:
         settings = (row.learning_rate, row.weight_decay, row.warm_up, row.batch_size, row.seed, row.epoch)
         score = f"{row.dev[metric]:.3f}" if row.dev else "failed"
         table.add_row("→" if row.name == found.chosen else "", *(f"{value:g}" for value in settings), score)
-    console = Console()
-    console.print(table)
-    table = Table(title=f"held out, {found.data.heldout.rows:,} examples", box=SIMPLE)
-    for column in ("", "this model", f"mean of {len(heldout.seeds)} seeds", "deviation", "teacher"):
-        table.add_column(column, justify="right" if column else "left")
+    Console().print(table)
+    shown = ("", "this model", f"mean of {len(heldout.seeds)} seeds", "deviation", "teacher")
+    table = _table(f"held out, {found.data.heldout.rows:,} examples", *shown)
     for name, value in heldout.scores.items():
         deviation, teacher = heldout.deviation[name], found.teacher
-        spread = ["" if deviation is None else f"{deviation:.3f}"]
-        table.add_row(
-            name,
-            f"{value:.3f}",
-            f"{heldout.mean[name]:.3f}",
-            *spread,
-            f"{teacher.heldout[name]:.3f}" if teacher else "",
-        )
-    console.print(table)
-    console.print(
-        f"{found.data.division}; trained on {found.data.train.rows:,} examples", highlight=False, markup=False
-    )
+        figures = (value, heldout.mean[name], deviation, teacher.heldout[name] if teacher else None)
+        table.add_row(name, *("" if figure is None else f"{figure:.3f}" for figure in figures))
+    Console().print(table)
+    _say(f"{found.data.division}; trained on {found.data.train.rows:,} examples")
     if grown := found.agora:
         data = found.data.train.rows, grown.examples
         sentence = f"Agora ({grown.pruning}), {grown.iterations} iterations: {grown.stopped}; "
         sentence += f"the best was trained on {data[1]:,} examples, {data[1] - data[0]:,} of them made"
-        console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+        _say(sentence, soft_wrap=True)
     show_warnings([f"{name}: {why}" for name, why in found.diverged.items()])
     print(f"fine-tuned model: {run / 'finetuned' / found.task}")
     print(f"report: {run / 'report.html'}")
@@ -205,9 +193,8 @@ def show_comparison(comparison: list[dict[str, Any]], proof: str, page: Path) ->
         table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
     for row in comparison:
         table.add_row(*(cell(row[column]) for column in columns))
-    console = Console()
-    console.print(table)
-    console.print(proof, highlight=False, markup=False)
+    Console().print(table)
+    _say(proof)
     for metrics in sorted(page.parent.glob("finetuned/*/metrics.json")):
         print(f"fine-tuned model: {metrics.parent}")
     print(f"report: {page}")
@@ -218,10 +205,8 @@ def show_evaluation(found: Evaluation, model: Path) -> None:
     about, compared = found.scores, found.comparison
     if about:
         title = f"{found.task}, {found.part}: {about.examples:,} examples in {about.groups:,} groups"
-        table = Table(title=title, box=SIMPLE)
         beside = ("against", "difference", "interval", "p, examples", "p, seeds") if compared else ()
-        for column in ("", "score", f"{about.level:.0%} interval", "deviation", *beside):
-            table.add_column(column, justify="right" if column else "left")
+        table = _table(title, "", "score", f"{about.level:.0%} interval", "deviation", *beside)
         for name, metric in about.metrics.items():
             cells = [name, f"{metric.value:.3f}", f"{metric.low:.3f} to {metric.high:.3f}"]
             cells.append("" if metric.deviation is None else f"{metric.deviation:.3f}")

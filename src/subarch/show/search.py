@@ -1,13 +1,10 @@
-"""The part of a page about a search: its outcome in sentences, its tables, its plots as plain Plotly figures.
-
->>> headline(selection)
-'3-12-384-512 was selected: 2.96 ms a forward pass, 2.9x as fast as the teacher, with an error of 0.2070.'
-"""
+"""The part of a page about a search: its outcome in sentences, its tables, its plots as plain Plotly figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from subarch.run.records import (
@@ -27,6 +24,7 @@ from subarch.show import formats
 from subarch.show.axes import (
     LOG_FROM_RATIO,
     Figure,
+    bars,
     base_layout,
     label,
     leaves_room,
@@ -34,8 +32,8 @@ from subarch.show.axes import (
     marker_line,
     padded_axis,
     ramp,
+    scatter,
 )
-from subarch.show.data import Search
 from subarch.show.tables import (
     Cell,
     Column,
@@ -46,8 +44,12 @@ from subarch.show.tables import (
     architecture,
     counted,
     cut,
+    erred,
+    number,
+    numbers,
     setting,
     text,
+    texts,
     whole,
     words,
 )
@@ -61,6 +63,16 @@ LIMITS = {
     "max_error": ("error at most", 4, True, ""),
     "keep": ("quality kept at least", 4, False, ""),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A finished search; `order` are the candidates in order of cost, `config` its configuration by key."""
+
+    selection: Selection
+    trials: tuple[TrialRow, ...]
+    order: tuple[OrderRow, ...]
+    config: dict[str, Any]
 
 
 def view(run: Search) -> dict[str, Any]:
@@ -193,13 +205,12 @@ def agreement_sentence(agreement: AbncAgreement | None) -> str:
 def candidates(selection: Selection, caption: str, rows: Sequence[Candidate], reasons: bool) -> Table:
     """Candidates with their objectives; with `reasons`, sortable and with why each one lost."""
     settings = list(dict.fromkeys(name for row in rows for name in thetas(row.hyperparameters)))
-    columns = [Column("⟨D, A, H, I⟩", numeric=False), Column("Error"), Column("Latency (ms)"), Column("Parameters")]
-    columns += [Column("W"), *([Column("Outcome", numeric=False)] if reasons else [])]
-    columns += [Column("Encoder"), Column("Multiply-adds")]
+    columns = texts("⟨D, A, H, I⟩") + numbers("Error", "Latency (ms)", "Parameters", "W")
+    columns += (texts("Outcome") if reasons else []) + numbers("Encoder", "Multiply-adds")
     columns += [
         Column(words(name), any_number(thetas(row.hyperparameters).get(name) for row in rows)) for name in settings
     ]
-    columns += [Column("Trial")]
+    columns += numbers("Trial")
     winner, nearest = winner_name(selection), nearest_name(selection)
     body = []
     for row in rows:
@@ -208,15 +219,15 @@ def candidates(selection: Selection, caption: str, rows: Sequence[Candidate], re
         outcome = "selected" if name == winner else row.reason or formats.DASH
         cells = [
             architecture(name),
-            Cell(formats.error(row.error), formats.finite(row.error), formats.digits(row.error)),
-            Cell(formats.milliseconds(row.latency_ms, ""), formats.finite(row.latency_ms), spread),
+            erred(row.error),
+            Cell(formats.milliseconds(row.latency_ms, ""), row.latency_ms, spread),
             counted(row.parameters),
-            Cell(formats.error(row.w), formats.finite(row.w), formats.digits(row.w)),
+            erred(row.w),
             *([text(outcome)] if reasons else []),
             counted(row.encoder_parameters),
             counted(row.operations),
             *(setting(thetas(row.hyperparameters).get(name)) for name in settings),
-            Cell(str(row.trial), row.trial),
+            number(row.trial),
         ]
         body.append(Row(cells, "winner" if name == winner else "nearest" if name == nearest else ""))
     return Table(caption, columns, body, sortable=reasons)
@@ -228,12 +239,12 @@ def excluders(certificate: Certificate, order: Sequence[OrderRow]) -> Table:
     for name, by in certificate.excluded.items():
         excluded.setdefault(by, []).append(name)
     errors = {row.architecture: row.error for row in order}
-    columns = [Column("Trained", numeric=False), Column("Error"), Column("Excludes"), Column("Of these", numeric=False)]
+    columns = texts("Trained") + numbers("Error", "Excludes") + texts("Of these")
     rows = [
         Row(
             [
                 architecture(by) if by else text("no one: the cost alone excludes them"),
-                Cell(formats.error(errors[by]), errors[by], formats.digits(errors[by])) if by else Cell(formats.DASH),
+                erred(errors[by]) if by else Cell(formats.DASH),
                 whole(len(names)),
                 cut(", ".join(names)),
             ]
@@ -245,17 +256,16 @@ def excluders(certificate: Certificate, order: Sequence[OrderRow]) -> Table:
 
 
 def failures(trials: Sequence[TrialRow]) -> Table:
-    columns = [Column("Trial"), Column("⟨D, A, H, I⟩", numeric=False), Column("θ", numeric=False), Column("Seed")]
-    columns += [Column("Steps"), Column("Time"), Column("Why it failed", numeric=False)]
+    columns = numbers("Trial") + texts("⟨D, A, H, I⟩", "θ") + numbers("Seed", "Steps", "Time") + texts("Why it failed")
     body = [
         Row(
             [
-                Cell(str(trial.number), trial.number),
+                number(trial.number),
                 architecture(trial.architecture),
                 text(formats.hyperparameters(thetas(trial.hyperparameters)) or formats.DASH),
-                Cell(str(trial.seed), trial.seed),
+                number(trial.seed),
                 Cell(formats.plain(trial.steps), trial.steps),
-                Cell(formats.duration(trial.seconds), formats.finite(trial.seconds)),
+                Cell(formats.duration(trial.seconds), trial.seconds),
                 text(trial.reason or "no reason recorded"),
             ]
         )
@@ -267,7 +277,7 @@ def failures(trials: Sequence[TrialRow]) -> Table:
 def ledger(entries: Sequence[LedgerRow]) -> Table:
     """What the run spent its time on, with the share of each part and the sum."""
     total = sum(entry.seconds for entry in entries)
-    columns = [Column("Work", numeric=False), Column("Time"), Column("Share")]
+    columns = texts("Work") + numbers("Time", "Share")
     body = [
         Row(
             [
@@ -354,25 +364,12 @@ def markers(
         row.latency_iqr_ms if is_latency and row.latency_iqr_ms else (at, at)
         for row, at in zip(rows, costs, strict=True)
     ]
-    return {
-        "type": "scatter",
-        "mode": "markers",
-        "name": name,
-        "x": costs,
-        "y": [row.error for row in rows],
-        "hovertext": [candidate_hover(row) for row in rows],
-        "hoverinfo": "text",
-        "marker": {"size": sizes, "color": color, "opacity": opacity, "line": {"color": "--surface", "width": 1}},
-        "error_x": {
-            "type": "data",
-            "symmetric": False,
-            "array": [max(high - at, 0) for at, (_, high) in zip(costs, ranges, strict=True)],
-            "arrayminus": [max(at - low, 0) for at, (low, _) in zip(costs, ranges, strict=True)],
-            "color": color,
-            "thickness": 1,
-            "width": 0,
-        },
-    }
+    above = [max(high - at, 0) for at, (_, high) in zip(costs, ranges, strict=True)]
+    below = [max(at - low, 0) for at, (low, _) in zip(costs, ranges, strict=True)]
+    marker = {"size": sizes, "color": color, "opacity": opacity, "line": {"color": "--surface", "width": 1}}
+    hovers = [candidate_hover(row) for row in rows]
+    trace = scatter(name, "markers", costs, [row.error for row in rows], hovers, marker=marker)
+    return trace | {"error_x": bars(above, below, color, thickness=1)}
 
 
 def trade_off(rows: Sequence[Candidate], selection: Selection) -> Figure:
@@ -410,26 +407,18 @@ def limit_lines(selection: Selection) -> list[Figure]:
 def scalarisation(run: Search) -> Figure:
     """W over the space in order of cost: filled on the ε-grid, hollow off it, ticks where not trained."""
     ranked = list(enumerate(run.order, start=1))
-    scored = [(rank, row) for rank, row in ranked if formats.finite(row.w) is not None]
+    scored = [(rank, row) for rank, row in ranked if row.w is not None]
     winner = winner_name(run.selection)
 
-    def points(name: str, rows: Iterable[tuple[int, OrderRow]], symbol: str, color: str, size: int) -> Figure:
-        kept = list(rows)
-        return {
-            "type": "scatter",
-            "mode": "markers",
-            "name": name,
-            "x": [rank for rank, _ in kept],
-            "y": [formats.finite(row.w) or 0 for _, row in kept],
-            "hovertext": [order_hover(rank, row, run) for rank, row in kept],
-            "hoverinfo": "text",
-            "cliponaxis": False,
-            "marker": {"symbol": symbol, "color": color, "size": size, "line": {"color": color, "width": 1.5}},
-        }
+    def points(name: str, rows: list[tuple[int, OrderRow]], symbol: str, color: str, size: int) -> Figure:
+        x, y = [rank for rank, _ in rows], [row.w or 0 for _, row in rows]
+        marker = {"symbol": symbol, "color": color, "size": size, "line": {"color": color, "width": 1.5}}
+        hovers = [order_hover(rank, row, run) for rank, row in rows]
+        return scatter(name, "markers", x, y, hovers, cliponaxis=False, marker=marker)
 
     on_grid = [item for item in scored if item[1].grid]
     off_grid = [item for item in scored if not item[1].grid]
-    untrained = [(rank, row) for rank, row in ranked if formats.finite(row.w) is None]
+    untrained = [(rank, row) for rank, row in ranked if row.w is None]
     traces = [
         points("Not trained", untrained, "line-ns-open", "--muted-mark", 7),
         points("Trained, off the grid" if on_grid else "Trained", off_grid, "circle-open", "--frontier", 9),
@@ -455,23 +444,14 @@ def curves(run: Search) -> Figure:
     traces: list[Figure] = []
     for position, name in enumerate(names):
         color = "--accent" if name == winner else ramp(position / max(len(names) - 1, 1))
-        for number, trial in enumerate(trial for trial in trials if trial.architecture == name):
+        for place, trial in enumerate(trial for trial in trials if trial.architecture == name):
             points = [point for point in trial.curve if point[0] > 0 or not logarithmic]
-            traces.append(
-                {
-                    "type": "scatter",
-                    "mode": "lines+markers" if len(points) < 12 else "lines",
-                    "name": label(name),
-                    "legendgroup": label(name),
-                    "showlegend": number == 0,
-                    "x": [point[0] for point in points],
-                    "y": [formats.finite(point[1]) for point in points],
-                    "hovertext": [curve_hover(trial, point) for point in points],
-                    "hoverinfo": "text",
-                    "line": {"color": color, "width": 3.5 if name == winner else 1.5},
-                    "marker": {"color": color, "size": 7 if name == winner else 4},
-                }
-            )
+            mode = "lines+markers" if len(points) < 12 else "lines"
+            hovers = [curve_hover(trial, point) for point in points]
+            trace = scatter(label(name), mode, [point[0] for point in points], [point[1] for point in points], hovers)
+            trace |= {"line": {"color": color, "width": 3.5 if name == winner else 1.5}}
+            trace |= {"marker": {"color": color, "size": 7 if name == winner else 4}}
+            traces.append(trace | {"legendgroup": label(name), "showlegend": place == 0})
     layout = base_layout("Training steps", f"Error ({label(error_kind(run.selection.candidates))})")
     if logarithmic:
         layout["xaxis"] |= log_ticks(min(steps), max(steps))
@@ -482,7 +462,7 @@ def cost_of(row: Candidate | Teacher | None, selection: Selection) -> float | No
     """The cost of a candidate or the teacher, in the unit of the search; None where it was not measured."""
     if row is None:
         return None
-    return formats.finite(row.latency_ms if selection.cost_kind == "latency" else row.operations)
+    return row.latency_ms if selection.cost_kind == "latency" else row.operations
 
 
 def cost(row: Candidate, selection: Selection) -> float:
@@ -501,7 +481,7 @@ def nearest_name(selection: Selection) -> str | None:
 
 
 def plottable(row: Candidate, selection: Selection) -> bool:
-    return cost_of(row, selection) is not None and formats.finite(row.error) is not None
+    return cost_of(row, selection) is not None and row.error is not None
 
 
 def error_kind(rows: Sequence[Candidate]) -> str:
@@ -510,7 +490,7 @@ def error_kind(rows: Sequence[Candidate]) -> str:
 
 def candidate_hover(row: Candidate) -> str:
     lines = [f"<b>{label(formats.shape(row.architecture))}</b>", f"{formats.count(row.parameters)} parameters"]
-    if formats.finite(row.latency_ms) is not None:
+    if row.latency_ms is not None:
         spread = f" (IQR {formats.interval(row.latency_iqr_ms)})" if row.latency_iqr_ms else ""
         lines.append(f"{formats.milliseconds(row.latency_ms)}{spread}")
     lines.append(f"{formats.count(row.operations)} multiply-adds")

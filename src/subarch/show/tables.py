@@ -2,10 +2,6 @@
 
 The template only lays them out. A cell carries `value` beside its text, so that a table sorts by 13,427,328 and not by
 "13.4 M", and `exact`, the figure in full, shown on hover.
-
-    >>> table = comparison([{"model": "teacher", "parameters": 22_713_216, "ms per query": 11.6}], None, "Compared")
-    >>> [cell.text for cell in table.rows[0].cells]
-    ['teacher', '22.7 M', '11.60']
 """
 
 from __future__ import annotations
@@ -40,6 +36,16 @@ class Column:
     numeric: bool = True
 
 
+def texts(*titles: str) -> list[Column]:
+    """Columns of words."""
+    return [Column(title, numeric=False) for title in titles]
+
+
+def numbers(*titles: str) -> list[Column]:
+    """Columns of figures."""
+    return [Column(title) for title in titles]
+
+
 @dataclass(frozen=True)
 class Row:
     cells: list[Cell]
@@ -68,9 +74,8 @@ class Fact:
 
 def exports(records: Sequence[Parity]) -> Table:
     """What exported files lose against PyTorch: each parity.json, an output a row."""
-    columns = [Column("Model", numeric=False), Column("As", numeric=False), Column("Output", numeric=False)]
-    columns += [Column("Size (MB)"), Column("Largest difference"), Column("Worst cosine"), Column("Mean cosine")]
-    columns += [Column("Sequences"), Column("On its task", numeric=False)]
+    columns = texts("Model", "As", "Output") + numbers("Size (MB)", "Largest difference", "Worst cosine", "Mean cosine")
+    columns += numbers("Sequences") + texts("On its task")
     rows = []
     for record in records:
         size, score = sum(file.bytes for file in record.files.values()), formats.DASH
@@ -129,6 +134,16 @@ def counted(value: Any) -> Cell:
 def scored(value: Any) -> Cell:
     """A metric of a task, or a p-value."""
     return Cell(formats.score(value), formats.finite(value), formats.digits(value))
+
+
+def erred(value: float | None) -> Cell:
+    """An error, or W."""
+    return Cell(formats.error(value), formats.finite(value), formats.digits(value))
+
+
+def number(value: int | None) -> Cell:
+    """A number of something: a trial, a seed."""
+    return Cell(str(value), value)
 
 
 def whole(value: int) -> Cell:

@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig, InvalidCorpus
-from subarch.run.files import file_digest, replaced
+from subarch.run.files import file_digest, replaced, unreadable
 from subarch.run.inputs import Content, of_values
 from subarch.run.records import Record, Row
 from subarch.text.read import Document, Source, documents, hash64, identity, listed, opened
@@ -159,9 +159,8 @@ class Corpus:
         except (OSError, EOFError, ValueError) as error:
             if isinstance(error, InvalidCorpus):
                 raise
-            raise InvalidCorpus(
-                f"{folder}: no readable corpus ({error!r}); delete the folder and build it again"
-            ) from error
+            problem = f"no readable corpus ({error!r}); delete the folder and build it again"
+            raise InvalidCorpus(unreadable(folder, error, problem)) from error
         return cls(folder, train, heldout, meta)
 
     def segments(self, part: Part, length: int) -> Segments:
@@ -279,7 +278,7 @@ def fingerprint(source: Source) -> Fingerprint:
         try:
             content = file_digest(path)
         except OSError as error:
-            raise InvalidCorpus(f"{path}: cannot be read: {error}") from error
+            raise InvalidCorpus(unreadable(path, error)) from error
         digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content.encode())
     return Fingerprint(source=source.name, blake2b=digest.hexdigest() if source.files else None)
 

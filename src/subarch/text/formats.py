@@ -27,6 +27,7 @@ from typing import Any, BinaryIO, Literal
 from xml.etree import ElementTree
 
 from subarch.errors import InvalidCorpus
+from subarch.run.files import unreadable
 
 Record = dict[str, Any]
 """A row by its column names; what a cell holds is up to the file."""
@@ -185,7 +186,7 @@ def _compression(path: Path) -> str:
         with path.open("rb") as file:
             start = file.read(16)
     except OSError as error:
-        raise InvalidCorpus(f"{path}: cannot be read: {error}") from error
+        raise InvalidCorpus(unreadable(path, error)) from error
     by_content = (ending for ending, (_, magic) in COMPRESSIONS.items() if magic.match(start))
     return next(by_content, path.suffix.lower() if path.suffix.lower() in COMPRESSIONS else "")
 
@@ -204,7 +205,7 @@ def _bytes(path: Path) -> Iterator[bytes]:
                 yield chunk
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise InvalidCorpus(f"{path}: cannot be read: {error}") from error
+            raise InvalidCorpus(unreadable(path, error)) from error
         name = COMPRESSIONS[ending][0]
         if "too much memory" in str(error):
             raise InvalidCorpus(
@@ -444,4 +445,5 @@ def _parquet(path: Path, only: Sequence[str]) -> Iterator[tuple[str, Record]]:
                     number += 1
                     yield f"row {number}", row
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise InvalidCorpus(f"{path}, after row {number}: not a readable Parquet file: {error}") from error
+        problem = f"not a readable Parquet file (after row {number}): {error}"
+        raise InvalidCorpus(unreadable(path, error, problem)) from error
