@@ -29,9 +29,7 @@ Shape = str
 class Row(BaseModel):
     """Part of a record."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants", defer_build=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="constants")
 
     def to_dict(self) -> Any:
         """What the file holds, in plain JSON types; keys that are not set are left out."""
