@@ -187,7 +187,7 @@ def batches(source: Source, budget: Budget, seed: int, position: Position | None
         InvalidCorpus: the source holds less than one batch, or cannot be read.
     """
     if budget.tokens < budget.length:
-        raise InvalidConfig(f"batch_tokens {budget.tokens} is below max_length {budget.length}; make it larger")
+        raise InvalidConfig(f"batch_tokens {budget.tokens} holds no sequence of max_length {budget.length}; raise it")
     start = position or {"source": None, "done": 0}
     for number, chunk in enumerate(source.chunks(budget, start["source"])):
         sizes = budget.sizes(chunk.sequences)
