@@ -207,8 +207,8 @@ def test_agreement_is_reproducible_and_bounded_by_perfect_order() -> None:
     [
         ([0.1, 0.2], [0.1, 0.2], "2 candidates means nothing"),
         ([0.1, 0.2, 0.3], [0.1, 0.2], "one length"),
-        ([0.1, math.nan, 0.3], [0.1, 0.2, 0.3], "row 1: the short run's error is nan"),
-        ([0.1, 0.2, 0.3], [0.1, 0.2, math.inf], "row 2: the long run's error is inf"),
+        ([0.1, math.nan, 0.3], [0.1, 0.2, 0.3], "row 1: the short run's error nan"),
+        ([0.1, 0.2, 0.3], [0.1, 0.2, math.inf], "row 2: the long run's error inf"),
         ([0.1, 0.2, 0.3], [0.2, 0.2, 0.2], "all long runs have the error 0.2"),
     ],
 )

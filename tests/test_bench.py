@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from subarch.show.bench_page import keep
 from transformers import BertForMaskedLM
 
 from subarch.cli import app as cli
@@ -25,13 +24,12 @@ from subarch.errors import (
 )
 from subarch.exporting.graph import load_graph
 from subarch.latency import bench as stage
-from subarch.latency.bench import bench
+from subarch.latency.bench import Subject, artifacts, bench, find, write_shape
 from subarch.latency.config import RUNTIMES, BenchConfig
-from subarch.latency.serving import Task
-from subarch.latency.subjects import Subject, artifacts, find, write_shape
-from subarch.latency.timing import PASSES
+from subarch.latency.timing import PASSES, Task
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
+from subarch.pipeline import bench as keep
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Bench
@@ -298,7 +296,7 @@ def test_a_full_disk_is_told(model: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("subarch.latency.subjects.write", full)
+    monkeypatch.setattr("subarch.latency.bench.write", full)
     with pytest.raises(InvalidExport, match="No space left on device; free some space, or set TMPDIR"):
         bench([str(model)], config(runtime=["onnx"]))
 

@@ -16,12 +16,10 @@ from forked import start
 from subarch.errors import InvalidExport
 from subarch.exporting.graph import load_graph
 from subarch.latency import bench as stage
-from subarch.latency import serving
-from subarch.latency.bench import bench
+from subarch.latency import timing
+from subarch.latency.bench import bench, write_shape
 from subarch.latency.config import BenchConfig
-from subarch.latency.serving import Group, Task, TorchSession, open_task, peak_memory
-from subarch.latency.subjects import write_shape
-from subarch.latency.timing import session_call
+from subarch.latency.timing import Group, Task, TorchSession, open_task, peak_memory, session_call
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.configuration import load
 from tiny_export import exported, tiny_model
@@ -41,7 +39,7 @@ class Forked:
             os.dup2(asked, 0)
             os.dup2(answered, 1)
             sys.stdin, sys.argv = os.fdopen(0), ["serving", json.dumps(asdict(task))]
-            serving.main()
+            timing.main()
 
         self.pid = start(work)
         os.close(asked)
@@ -67,7 +65,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Forked]]:
         begun.append(Forked(task))
         return begun[-1]
 
-    monkeypatch.setattr(serving, "_start", begin)
+    monkeypatch.setattr(timing, "_start", begin)
     yield begun
     assert all(process.code is not None for process in begun)
 
@@ -107,7 +105,7 @@ def test_an_export_in_a_process_of_its_own(tmp_path: Path) -> None:
 
 
 def test_several_serve_at_the_same_time(shape: Path, forked: list[Forked], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "TOGETHER", 0.02)
+    monkeypatch.setattr(timing, "TOGETHER", 0.02)
     with Group("it", task(shape), count=2) as group:
         assert group.visit(1, (8,), passes=0) == [[], []]  # a warm-up is one pass
         for times in group.visit(1, (8,), passes=2):
@@ -194,5 +192,5 @@ def test_the_whole_of_it(tmp_path: Path, forked: list[Forked], monkeypatch: pyte
 
 
 def test_where_the_system_does_not_tell_memory_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "_STATUS", Path("/no/such/file"))
+    monkeypatch.setattr(timing, "_STATUS", Path("/no/such/file"))
     assert peak_memory() is None

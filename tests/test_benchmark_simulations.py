@@ -44,7 +44,7 @@ def test_a_worker_without_work_waits_for_the_next_tell() -> None:
         """Hands out rows 0 and 1, and the next two only when both are told."""
 
         def ask(self) -> int | None:
-            return super().ask() if not self._awaited or self._handed_out % 2 else None
+            return super().ask() if not self.awaited or self._handed_out % 2 else None
 
     seconds = np.array([1.0, 3.0, 2.0, 2.0])
     done = schedule(Pairs(problem(4)), np.full(4, 0.5), seconds, workers=3)

@@ -242,7 +242,7 @@ def test_every_option_reaches_the_configuration(
 
 
 class Pretrainings(NamedTuple):
-    """What the stand-ins for `pretraining.configure` and `pipeline.pretrain` were called with."""
+    """What the stand-ins for `pretraining.pretrain.configure` and `pipeline.pretrain` were called with."""
 
     configured: list[tuple[Path, Path | None, dict[str, Any]]]
     trained: list[tuple[Path, Any, bool]]

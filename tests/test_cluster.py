@@ -13,6 +13,7 @@ import pytest
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
+from subarch.extraction.workers import RayWorkers
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract
 from subarch.run.configuration import load
@@ -20,8 +21,6 @@ from tiny_run import OneProcess, tiny_config
 
 ray = pytest.importorskip("ray", reason="the extra ray is not installed")
 from ray.cluster_utils import Cluster  # noqa: E402
-
-from subarch.extraction.cluster import RayWorkers  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning"

@@ -188,7 +188,7 @@ def test_reading_what_was_dumped_gives_the_same(
         ({"teacher": None, "error": "mlm"}, "initialise 'inherit' takes its weights"),
         (
             {"teacher": None, "error": "mlm", "initialise": "scratch", "max_latency_ratio": 0.5},
-            "there is no teacher; use max_latency_ms",
+            "max_latency_ratio needs a teacher",
         ),
         ({"error": "task"}, "task is missing"),
         ({"task": "sts"}, "task 'sts' would not be used with error 'embedding'"),

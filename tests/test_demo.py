@@ -84,7 +84,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def shown(folder: Path) -> tuple[list[dict[str, Any]], Path]:
-    return demo.demonstrate(folder / "run")
+    rows, page, certificate = demo.demonstrate(folder / "run")
+    assert certificate in page.read_text()
+    return rows, page
 
 
 def test_the_table_compares_the_selected_with_the_teacher_and_the_hand_picked(
@@ -183,7 +185,7 @@ def test_a_demo_stopped_in_its_pretraining_goes_on(
     (run / "pretraining.json").unlink()
     heard: list[tuple[str, float]] = []
     asked = OneProcess.submitted
-    rows, _ = demo.demonstrate(run, lambda what, done, total: heard.append((what.split(",")[0], done)))
+    rows, *_ = demo.demonstrate(run, lambda what, done, total: heard.append((what.split(",")[0], done)))
     assert OneProcess.submitted == asked
     assert [done for what, done in heard if what == "pretraining"] == list(range(13, 25))
     assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0]]
@@ -216,7 +218,7 @@ def test_a_demo_shown_again_trains_and_reads_nothing_again(
     kept = [folder / "run-data" / name for name in ("docstrings.jsonl", "packages.jsonl")]
     kept += [folder / run / "finetuned" / "package" / "metrics.json" for run in ("run", "run-teacher")]
     asked, written = OneProcess.submitted, [path.stat().st_mtime_ns for path in kept]
-    rows, _ = demo.demonstrate(folder / "run")
+    rows, *_ = demo.demonstrate(folder / "run")
     assert (OneProcess.submitted, [path.stat().st_mtime_ns for path in kept]) == (asked, written)
     same = ("model", "distance", "recall@10", "MRR", "params", "accuracy")
     assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in shown[0]]
@@ -230,7 +232,7 @@ def test_without_a_winner_the_hand_picked_are_compared_all_the_same(
         demo.demonstrate(folder / "run")
     (folder / "none-data").mkdir()
     (folder / "none-data" / "docstrings.jsonl").write_bytes((folder / "run-data" / "docstrings.jsonl").read_bytes())
-    rows, page = demo.demonstrate(folder / "none")
+    rows, page, _ = demo.demonstrate(folder / "none")
     assert [row["model"] for row in rows] == ["teacher", "1-2-8-16", "2-4-16-16"]
     assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0] if "selected" not in row["model"]]
     assert not (folder / "none" / "pretraining.json").exists()

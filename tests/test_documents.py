@@ -27,9 +27,9 @@ OTHERS = {
     "create_pretraining_data",
     "run_pretraining_distillation",
 }
-"""Names in Optuna, onnxruntime, sentence-transformers, OpenVINO and the released scripts of Bort."""
-GONE = {"--hints", "benchmarks/hints.py", "benchmarks/search/hinted.py", "create_pretraining_data.py"}
-"""Named by the documents as removed, or as another program's."""
+"""Names in other programs, and one that could be added."""
+GONE = {"--hints", "--loss-x", "benchmarks/hints.py", "benchmarks/search/hinted.py", "create_pretraining_data.py"}
+"""Named by the documents as removed, as another program's, or as an example of what could be added."""
 
 
 def text_of(page: Path) -> str:

@@ -152,8 +152,8 @@ def test_other_parts_are_kept_and_the_same_is_replaced(tmp_path: Path, models: M
     models.run([tmp_path / "a"], part_of("rte", [None] * 5, "test"))
     models.run([tmp_path / "a"], RTE[:4])
     (item,) = gathered([tmp_path / "a", tmp_path / "b"])  # b was not evaluated
-    assert [(one["part"], one["statistics"]["rows"]) for one in item["evaluations"]] == [("test", 5), ("validation", 4)]
-    assert item["agora"] is None
+    assert [(one.part, one.statistics.rows) for one in item.evaluations] == [("test", 5), ("validation", 4)]
+    assert item.agora is None
 
 
 def test_seeds_and_a_comparison(tmp_path: Path, models: Models) -> None:

@@ -12,9 +12,8 @@ import torch
 from subarch.exporting import int8
 from subarch.exporting.graph import Exportable, load_exportable, store_in_16_bits, write_onnx
 from subarch.exporting.int8 import Int8Embedding, overflows, quantize_onnx, smoothed, with_int8_embeddings
-from subarch.exporting.parity import compare
+from subarch.exporting.parity import Text, compare
 from subarch.exporting.runtimes import open_file
-from subarch.exporting.text import Text
 from tiny_export import tiny_model
 
 

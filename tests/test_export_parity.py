@@ -11,8 +11,7 @@ from scipy.special import softmax
 
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.graph import Exportable, load_exportable
-from subarch.exporting.parity import Tally, objection
-from subarch.exporting.text import TOKENS, Text
+from subarch.exporting.parity import TOKENS, Tally, Text, objection
 from subarch.run.configuration import load
 from subarch.run.records import Likeness
 from tiny import tiny_corpus

@@ -25,8 +25,7 @@ from subarch.extraction.conclude import measurement
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.latencies import MOST_MEASURED, check_runtime, confirm, decisive, measure_latencies
 from subarch.extraction.question import Question
-from subarch.latency.cache import LatencyCache
-from subarch.latency.measuring import ANCHORS, Candidates, Stopwatch, untrained
+from subarch.latency.measuring import ANCHORS, Candidates, LatencyCache, Stopwatch, untrained
 from subarch.latency.timing import Latency
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student, hand_over

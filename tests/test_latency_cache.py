@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from subarch.latency.cache import LatencyCache, cache_folder
+from subarch.latency.measuring import LatencyCache, cache_folder
 from subarch.run.records import Measured
 
 CONDITIONS = {"runtime": "onnx", "lengths": [32], "machine": {"processor": "some"}}

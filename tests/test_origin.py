@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from subarch.demo import origin
-from subarch.demo.docstrings import scattered
-from subarch.demo.origin import write_task
+from subarch.demo import docstrings
+from subarch.demo.docstrings import scattered, write_task
 from subarch.errors import InvalidCorpus
 from subarch.text.read import identity
 
@@ -20,8 +19,8 @@ FILLER = "four five six seven eight nine ten eleven twelve"
 def write_package(folder: Path, modules: dict[str, list[str]]) -> None:
     folder.mkdir()
     (folder / "__init__.py").touch()
-    for name, docstrings in modules.items():
-        functions = (f'def function_{n}():\n    r"""{text}"""\n' for n, text in enumerate(docstrings))
+    for name, texts in modules.items():
+        functions = (f'def function_{n}():\n    r"""{text}"""\n' for n, text in enumerate(texts))
         (folder / f"{name}.py").write_text("".join(functions))
 
 
@@ -69,7 +68,7 @@ def test_a_module_gives_few_examples_and_a_package_not_too_many(
     alpha = [row for row in made(installed) if row["package"] == "alphapack"]
     per_module = Counter(row["module"] for row in alpha)
     assert per_module == {f"alphapack.module_{m}": 4 for m in range(5)}
-    monkeypatch.setattr(origin, "EXAMPLES", 7)
+    monkeypatch.setattr(docstrings, "EXAMPLES", 7)
     fewer = [row for row in made(installed) if row["package"] == "alphapack"]
     assert fewer == alpha[:7]
 

@@ -22,7 +22,7 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning import cost, pace
 from subarch.planning.config import PEAK_TFLOPS, PlanConfig
-from subarch.planning.cost import Job, Memory, Pace
+from subarch.planning.cost import Job, Pace
 from subarch.planning.plan import Plan, at_peak, draw_up, plan
 from subarch.pretraining.setup import StepTimes, step_times
 from subarch.run.configuration import load
@@ -136,7 +136,7 @@ def test_a_teacher_weighs_what_it_is_built_of() -> None:
     teacher = pace.made_up(with_head)
     assert cost.teacher_parameters(with_head) == sum(p.numel() for p in teacher.masked_lm.parameters())
     assert cost.teacher_parameters(without) == sum(p.numel() for p in teacher.encoder.parameters())
-    assert cost.teacher_memory(job(("mlm",))) == Memory(0, 0, 0, 0)
+    assert cost.teacher_memory(job(("mlm",))).total == 0
 
 
 def saved_bytes(work: Job) -> int:

@@ -215,7 +215,7 @@ def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
     [
         (GOOD | {"loss_mlm": 0}, "loss_mlm 0.0: no loss has a positive weight"),
         (ALONE | {"loss_logits": 0.5}, "teacher is missing: loss_logits 0.5 needs one"),
-        (ALONE | {"loss_embedding": 1, "loss_mlm": 1}, "give a teacher, or remove loss_embedding"),
+        (ALONE | {"loss_embedding": 1, "loss_mlm": 1}, "loss_embedding 1.0 needs one; give one or remove it"),
         (ALONE | {"initialise": "inherit"}, "initialise 'inherit' takes its weights"),
         (ALONE | {"targets": "live"}, "targets 'live' needs one"),
         (ALONE | {"streaming": True}, "streaming needs a teacher's tokenizer"),

@@ -145,7 +145,7 @@ def test_two_studies_share_a_file(tmp_path: Path) -> None:
 
 def test_another_identity_is_refused_and_the_keys_are_named(tmp_path: Path) -> None:
     opened(tmp_path / "study.db").record(trial())
-    with pytest.raises(InvalidStudy, match=r"another corpus, max_length: errors would not compare"):
+    with pytest.raises(InvalidStudy, match=r"another corpus, max_length; use a new run folder"):
         opened(tmp_path / "study.db", IDENTITY | {"max_length": 32, "corpus": "x"})
     with pytest.raises(InvalidStudy, match="another task"):
         opened(tmp_path / "study.db", IDENTITY | {"task": "t"})

@@ -2,7 +2,7 @@
 
 `recorded` loads what an exhaustive study of ours left (record.py makes the file; README.md has the schema). `synthetic`
 makes errors of scaling-law form. A search that fits a law of its own must not be tested on that law alone, so there are
-four forms, and none of them is a quadratic in logarithms, which is what `search/law.py` fits:
+four forms, and none of them is a quadratic in logarithms, which is what `search/bounds.py` fits:
 
     additive     e = e∞ + Σ w_k n_k^-α_k                       a power law in each of D, H and I
     parameters   e = e∞ + w (D (4H² + 2HI))^-α + v D^-β        one in the size of the encoder, and one in depth

@@ -25,8 +25,7 @@ from scipy.stats import kendalltau
 
 from subarch.exporting.config import RuntimeName
 from subarch.extraction.latencies import DESIGN
-from subarch.latency.cache import LatencyCache
-from subarch.latency.measuring import Candidates, Stopwatch
+from subarch.latency.measuring import Candidates, LatencyCache, Stopwatch
 from subarch.latency.model import TERMS, fit, spread
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint

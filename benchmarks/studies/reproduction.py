@@ -161,7 +161,7 @@ def stock(folder: Path, shape: str, inputs: Inputs, family: str) -> None:
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    from subarch.latency.subjects import write_shape
+    from subarch.latency.bench import write_shape
 
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     words = [*special, *map(str, range(inputs.vocabulary - len(special)))]

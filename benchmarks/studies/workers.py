@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.workers               # results/search_workers.json, and the tables of the documents
 
-Whenever a worker is idle the strategy is asked, as in `extraction/searching.py`; where it has nothing to hand out, the
+Whenever a worker is idle the strategy is asked, as in `extraction/loop.py`; where it has nothing to hand out, the
 worker waits until the next training has ended and its error is told. `certified` begins as there: its first candidates
 are trained side by side, once each (no repeats for the noise), and nothing else is until all of these have ended.
 A training takes as long as it was recorded to take (`minilm`), or as its operations say (synthetic tables, in the unit
@@ -80,7 +80,7 @@ def schedule(strategy: Strategy, error: Floats, seconds: Floats, workers: int, c
 
 
 def search(strategy: Strategy, problem: Problem, table: Table, workers: int) -> Schedule:
-    """As `extraction.searching.search` goes about it, with one seed."""
+    """As `extraction.loop.search` goes about it, with one seed."""
     error, seconds = table.error(), table.trial
     if not isinstance(strategy, Certified):
         return schedule(strategy, error, seconds, workers)

@@ -30,7 +30,7 @@ from subarch.extraction.question import Question, best_trials, candidates, theta
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_basis, recipe_of
-from subarch.extraction.workers import Pool, Workers
+from subarch.extraction.workers import Pool, RayWorkers, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.latency.bench import bench as time_models
@@ -143,7 +143,7 @@ def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[
 
 
 def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> Pretraining:
-    """Train an architecture in full, in the run it was selected in or in a new folder; see `pretraining.train`.
+    """Train an architecture in full, in the run it was selected in or in a new folder; see `pretrain.train`.
 
     One process of several writes the report.
 
@@ -275,8 +275,6 @@ def load_selected(path: Path, architecture: Architecture) -> Student:
 def _workers(run: RunFolder, config: ExtractConfig) -> Pool:
     if config.ray is not None:
         require("ray")
-        from subarch.extraction.cluster import RayWorkers
-
         return RayWorkers(config, run.path, config.ray)
     return Workers(config, run.path, config.workers or max(1, usable_cores() // config.threads_per_worker))
 

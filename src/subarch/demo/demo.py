@@ -20,8 +20,7 @@ from typing import Any
 
 import torch
 
-from subarch.demo.docstrings import collect, retrieval_pairs, write_corpus
-from subarch.demo.origin import write_task
+from subarch.demo.docstrings import collect, retrieval_pairs, write_corpus, write_task
 from subarch.errors import InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
 from subarch.exporting.config import ExportConfig

@@ -1,23 +1,20 @@
-"""The docstrings of installed packages: real English text that is on every machine, without a download.
+"""The docstrings of installed packages, which are on every machine: a corpus, pairs to search, a classification task.
 
-Packages are found without importing them and their files are parsed with `ast`, never run. The bytes wanted are shared
-out fairly: the next docstring always comes from the package that has given least so far, so a small package gives
-all it has and the large ones share the rest.
-
-A docstring is half prose and half tables, code and signatures. `prose` keeps the prose, paragraph by paragraph; it is
-a heuristic over the habits of Google, NumPy and reST docstrings.
+Packages are found without importing them and their files are parsed with `ast`, never run. The next docstring always
+comes from the package that has given least so far: a small package gives all it has, the large ones share the rest.
+`prose` keeps the prose of a docstring; it is a heuristic over the habits of Google, NumPy and reST docstrings.
 
     >>> found = list(collect(["scipy", "sympy"], limit_bytes=1_000_000))
-    >>> write_corpus(found, Path("docstrings.jsonl"))["records"]
-    5214
+    >>> write_corpus(found, Path("docstrings.jsonl"))
     >>> retrieval_pairs(found)[0]
     ('Removes empty values in a dict recursively', 'This ensures we remove values that Meson could not provide ...')
+    >>> write_task(("networkx", "torch"), Path("docstrings.jsonl"), Path("package.jsonl"))
+    {'networkx': 300, 'torch': 300}
 """
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import heapq
 import importlib.util
 import inspect
@@ -28,11 +25,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from subarch.errors import InvalidCorpus
-from subarch.run.files import replaced_file
-from subarch.text.read import clean, hash64, identity
+from subarch.run.files import replaced_file, write_text
+from subarch.text.read import clean, hash64, identity, read
 
 _TESTS = {"tests", "test"}
 _SHORTEST_QUERY, _SHORTEST_DOCUMENT = 4, 8  # words
@@ -49,12 +45,11 @@ class Docstring:
     text: str
 
 
-def collect(packages: Sequence[str], *, limit_bytes: int, tally: Counter[str] | None = None) -> Iterator[Docstring]:
+def collect(packages: Sequence[str], *, limit_bytes: int) -> Iterator[Docstring]:
     """Docstrings of installed packages, in an order that depends on nothing but the files, up to `limit_bytes`.
 
     Files come in sorted order, without tests; a text that was seen before (but for case and punctuation) is left
-    out. The limit counts UTF-8 bytes of docstring text and is passed by the last docstring at most. `tally`, if
-    given, counts "files", "unparsable" files and "duplicates".
+    out. The limit counts UTF-8 bytes of docstring text and is passed by the last docstring at most.
 
     Raises:
         InvalidCorpus: at once, where a package is not installed or has no Python source.
@@ -67,7 +62,7 @@ def collect(packages: Sequence[str], *, limit_bytes: int, tally: Counter[str] | 
             f"packages not installed, or without Python source: {', '.join(missing) or 'none named'}; found: {found}. "
             "Install them or leave them out (top-level import names are wanted, sklearn and not scikit-learn)"
         )
-    return _fairly(roots, limit_bytes, Counter() if tally is None else tally)
+    return _fairly(roots, limit_bytes)
 
 
 def scattered(package: str) -> Iterator[Docstring]:
@@ -75,36 +70,16 @@ def scattered(package: str) -> Iterator[Docstring]:
 
     None where it is not installed.
     """
-    return _of_package(package, _roots(package), Counter(), scattered=True)
+    return _of_package(package, _roots(package), scattered=True)
 
 
-def write_corpus(docstrings: Iterable[Docstring], path: Path) -> dict[str, Any]:
-    """Write the prose as JSONL, one record a paragraph: `text`, and the package as `group`. Atomic.
-
-    Returns the number of docstrings, records and bytes, the SHA-256 of the file, and per package records and bytes
-    of text.
-    """
-    count = 0
-    packages: dict[str, dict[str, int]] = {}
-    digest = hashlib.sha256()
+def write_corpus(docstrings: Iterable[Docstring], path: Path) -> None:
+    """Write the prose as JSONL, one record a paragraph: `text`, and the package as `group`. Atomic."""
     with replaced_file(path) as partial, partial.open("wb") as file:
         for docstring in docstrings:
-            count += 1
-            share = packages.setdefault(docstring.package, {"records": 0, "bytes": 0})
             for paragraph in prose(docstring.text):
                 line = json.dumps({"text": paragraph, "group": docstring.package}, ensure_ascii=False) + "\n"
                 file.write(line.encode())
-                digest.update(line.encode())
-                share["records"] += 1
-                share["bytes"] += len(paragraph.encode())
-        size = file.tell()
-    return {
-        "docstrings": count,
-        "records": sum(share["records"] for share in packages.values()),
-        "bytes": size,
-        "sha256": digest.hexdigest(),
-        "packages": packages,
-    }
 
 
 def retrieval_pairs(docstrings: Iterable[Docstring]) -> list[tuple[str, str]]:
@@ -114,8 +89,7 @@ def retrieval_pairs(docstrings: Iterable[Docstring]) -> list[tuple[str, str]]:
     its query, give none. Hold whole packages out and give those only: pairs of the packages trained on measure memory.
     """
     pairs: list[tuple[str, str]] = []
-    queries: set[int] = set()
-    documents: set[int] = set()
+    queries, documents = set[int](), set[int]()
     for docstring in docstrings:
         first, _, rest = docstring.text.partition("\n")
         query = next(iter(prose(first)), "")
@@ -150,8 +124,8 @@ def _roots(package: str) -> list[Path]:
     return [Path(spec.origin)] if spec.origin and spec.origin.endswith(".py") else []
 
 
-def _fairly(roots: dict[str, list[Path]], limit_bytes: int, tally: Counter[str]) -> Iterator[Docstring]:
-    streams = {package: _of_package(package, paths, tally) for package, paths in roots.items()}
+def _fairly(roots: dict[str, list[Path]], limit_bytes: int) -> Iterator[Docstring]:
+    streams = {package: _of_package(package, paths) for package, paths in roots.items()}
     given = [(0, package) for package in streams]  # a heap: least first
     seen: set[int] = set()
     total = 0
@@ -160,9 +134,7 @@ def _fairly(roots: dict[str, list[Path]], limit_bytes: int, tally: Counter[str])
         docstring = next(streams[package], None)
         if docstring is None:
             heapq.heappop(given)
-        elif (key := identity(docstring.text)) in seen:
-            tally["duplicates"] += 1
-        else:
+        elif (key := identity(docstring.text)) not in seen:
             seen.add(key)
             length = len(docstring.text.encode())
             heapq.heapreplace(given, (size + length, package))
@@ -170,20 +142,18 @@ def _fairly(roots: dict[str, list[Path]], limit_bytes: int, tally: Counter[str])
             yield docstring
 
 
-def _of_package(package: str, roots: list[Path], tally: Counter[str], scattered: bool = False) -> Iterator[Docstring]:
+def _of_package(package: str, roots: list[Path], scattered: bool = False) -> Iterator[Docstring]:
     for root in roots:
         for path in _files(root, scattered):
             parts = path.relative_to(root).with_suffix("").parts if path != root else ()
             if _TESTS.intersection(parts) or path.name.startswith("test_") or path.name == "conftest.py":
                 continue
-            tally["files"] += 1
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # invalid escapes in other people's strings
                     tree = ast.parse(path.read_bytes())
             except (SyntaxError, ValueError, RecursionError, MemoryError):
                 # templates, other Python versions, deep nesting (ast reports a full parser stack as MemoryError)
-                tally["unparsable"] += 1
                 continue
             yield from _of_tree(package, ".".join((package, *(part for part in parts if part != "__init__"))), tree)
 
@@ -304,3 +274,53 @@ def _is_markup(line: str, following: str) -> bool:
         or _CODE.match(line)
         or _TYPE_FIELD.match(line)
     )
+
+
+EXAMPLES = 300
+"""Of a package, at most."""
+
+OF_MODULE = 4
+"""Examples from one module at most, so that both sides have many modules and none dominates its class."""
+
+WORDS = 12
+"""Of an example. With more, a bag of words comes close to a fine-tuned encoder."""
+
+ALIASES = r"scikit|hugging|\b(nx|np|pd|hf)\b"
+"""Other names of the packages."""
+
+
+def write_task(packages: Sequence[str], corpus: Path, path: Path) -> dict[str, int]:
+    """Write the examples as JSONL with the columns `text`, `package` and `module`; returns the number per package.
+
+    An example is the first dozen words of a docstring, without words that name one of the packages, and without
+    paragraphs of `corpus` (JSONL, `text`), which the models were trained on. Dividing by module keeps neighbouring
+    docstrings, which resemble each other, on one side. The same packages and corpus give the same file. Atomic.
+
+    Raises:
+        InvalidCorpus: the corpus cannot be read.
+    """
+    known = {identity(document.text) for document in read([corpus])}
+    names = re.compile("|".join([*map(re.escape, packages), ALIASES]), re.IGNORECASE)
+    rows = [row for package in packages for row in _examples(package, names, known)]
+    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
+    return dict(Counter(row["package"] for row in rows))
+
+
+def _examples(package: str, names: re.Pattern[str], known: set[int]) -> Iterator[dict[str, str]]:
+    """The examples of a package; their texts are added to `known`."""
+    given: Counter[str] = Counter()
+    for docstring in scattered(package):
+        if given.total() == EXAMPLES:
+            return
+        text = _opening(docstring, names, known)
+        if given[docstring.module] < OF_MODULE and text and identity(text) not in known:
+            known.add(identity(text))
+            given[docstring.module] += 1
+            yield {"text": text, "package": package, "module": docstring.module}
+
+
+def _opening(docstring: Docstring, names: re.Pattern[str], known: set[int]) -> str:
+    """The first words of the paragraphs that are not known, without package names; "" if there are too few."""
+    paragraphs = [paragraph for paragraph in prose(docstring.text) if identity(paragraph) not in known]
+    words = [word for word in " ".join(paragraphs).split() if not names.search(word)]
+    return " ".join(words[:WORDS]) if len(words) >= WORDS else ""

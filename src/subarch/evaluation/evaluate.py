@@ -5,14 +5,9 @@
     subarch evaluate MODEL-SEED-0 MODEL-SEED-1 --task rte --data glue_data --against OTHER-0 --against OTHER-1
     subarch evaluate MODEL --task rte --data glue_data --part test --submission glue.zip
 
-Several models are the seeds of one fine-tuning: scores are means over them, single examples are shown for the first.
-Written into the folder of the first model:
-
-    report.json                        per task and part: scores, comparison, confusion matrix, worst mistakes
-    predictions-TASK-PART.jsonl        a line per example: id, prediction, confidence
-    report.html                        the page about it
-
-`assess` computes an evaluation from outputs, `leave` writes it; fine-tuning uses both for its held-out part.
+Several models are the seeds of one fine-tuning: scores are means over them, single examples are shown for the first,
+whose folder gets report.json, report.html and predictions-TASK-PART.jsonl. `assess` computes an evaluation from
+outputs, `leave` writes it; fine-tuning uses both for its held-out part.
 """
 
 from __future__ import annotations
@@ -75,9 +70,7 @@ def evaluate(
     Args:
         given: keys of `TaskData`, and `max_length`; without `task`, the other keys are those of the fine-tuning.
         part: of the task; `dev` or `held-out`: as fine-tuning divides the data.
-        against: as many models to compare with.
         submission: archive to write for the benchmark's server, from the predictions of the first model.
-        command: that the page shows to repeat the evaluation.
 
     Raises:
         InvalidConfig: task or data are missing or wrong.
@@ -94,13 +87,12 @@ def evaluate(
     run = partial(predict, examples=examples, max_length=given.get("max_length"), report=report)
     ours = [run(model) for model in models]
     found = assess(examples, ours, [run(model) for model in against])
-    found = found.model_copy(
-        update={
-            "models": tuple(map(str, models)),
-            "against": tuple(map(str, against)),
-            "warnings": (*(_cautions_of(trained, examples) if trained else ()), *found.warnings),
-        }
-    )
+    try:
+        warned = cautions(parts_of(trained), examples) if trained else []
+    except InvalidTask as error:
+        warned = [f"whether the model was trained on these examples is unknown: {error}"]
+    names = {"models": tuple(map(str, models)), "against": tuple(map(str, against))}
+    found = found.model_copy(update={**names, "warnings": (*warned, *found.warnings)})
     found = leave(models[0], examples, ours[0], found, command)
     if submission:
         write_submission(submission, [(examples, labels_of(examples.task, ours[0]))])
@@ -108,14 +100,11 @@ def evaluate(
 
 
 def _check(models: Sequence[Path], against: Sequence[Path], examples: Examples) -> None:
-    """Refuse before anything is predicted what could not be scored, compared or written."""
     task, part = examples.task, examples.part
     if not len(examples):
         raise InvalidTask(f"{examples.source}: part {part} of {task.name} is empty")
     if against and len(against) != len(models):
-        raise InvalidTask(
-            f"{len(models)} models against {len(against)}; give as many of both, one per seed of each fine-tuning"
-        )
+        raise InvalidTask(f"{len(models)} models against {len(against)}; give as many of both, one per seed")
     if against and examples.labels is None:
         raise InvalidTask(f"{examples.source}: part {part} of {task.name} has no labels to compare by")
     _evaluations(models[0])
@@ -128,13 +117,6 @@ def data_of(model: Path) -> TaskData | None:
     if RunFolder(model.parent).has(StageInputs):  # one of the fits
         return TaskData.of(RunFolder(model.parent).read(StageInputs).config)
     return None
-
-
-def _cautions_of(trained: TaskData, examples: Examples) -> list[str]:
-    try:
-        return cautions(parts_of(trained), examples)
-    except InvalidTask as error:
-        return [f"whether the model was trained on these examples is unknown: {error}"]
 
 
 def cautions(parts: Parts, examples: Examples) -> list[str]:
@@ -150,24 +132,20 @@ def cautions(parts: Parts, examples: Examples) -> list[str]:
     return found
 
 
-def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] = (), seed: int = 0) -> Evaluation:
-    """Evaluate (N, C) outputs of models (one per seed), compared with `theirs`; without labels only count predictions.
-
-    Raises:
-        InvalidTask: no examples, outputs of another number, or another number of models in `theirs`.
-    """
+def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] = ()) -> Evaluation:
+    """Evaluate (N, C) outputs of models (one per seed), against `theirs`; without labels only count predictions."""
     task = examples.task
     rows = np.asarray([labels_of(task, logits) for logits in ours])
     scores = comparison = confused = missed = None
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         if examples.labels is not None:
-            scores = intervals(examples, rows, seed=seed)
+            scores = intervals(examples, rows)
             confused = confusion(examples, rows[0])
             missed = mistakes(examples, rows[0], ours[0])
             if theirs:
                 others = np.asarray([labels_of(task, logits) for logits in theirs])
-                comparison = compare(examples, rows, others, seed=seed)
+                comparison = compare(examples, rows, others)
     return Evaluation(
         task=task.name,
         part=examples.part,
@@ -209,14 +187,10 @@ def mistakes(examples: Examples, predictions: Sequence[float], logits: Logits) -
     for row in order[:MISTAKES]:
         example = examples[row]
         assert example.label is not None  # either all examples of a part are labelled or none
+        label, prediction = (worded(example, task, value) for value in (example.label, predictions[row]))
+        confidence = sure[row] if sure else None
         shown.append(
-            Mistake(
-                id=example.id,
-                texts=example.texts,
-                label=worded(example, task, example.label),
-                prediction=worded(example, task, predictions[row]),
-                confidence=sure[row] if sure else None,
-            )
+            Mistake(id=example.id, texts=example.texts, label=label, prediction=prediction, confidence=confidence)
         )
     return Mistakes(count=len(order), rows=len(examples), shown=tuple(shown))
 
@@ -268,13 +242,8 @@ def leave(folder: Path, examples: Examples, logits: Logits, found: Evaluation, c
     run.write_text(f"predictions-{task.name}-{part}.jsonl", "".join(lines))
     run.write(Evaluations(version=1, evaluations=(*others, found)))
     items = gathered([folder])
-    page = RunData(
-        name=folder.name,
-        command="\n".join(commands(items)),
-        machine=here,
-        versions=versions(),
-        finetuning=items,
-    )
+    shown = "\n".join(commands(items))
+    page = RunData(name=folder.name, command=shown, machine=here, versions=versions(), finetuning=items)
     run.write_text("report.html", render(page))
     return found
 
@@ -298,5 +267,4 @@ def gathered(folders: Sequence[Path]) -> list[FineTuned]:
 
 
 def commands(items: list[FineTuned]) -> list[str]:
-    """The commands of all evaluations, each once."""
     return list(dict.fromkeys(one.command for item in items for one in item.evaluations if one.command))

@@ -2,15 +2,8 @@
 
 Whole groups are resampled (a passage with its questions, equal first texts, a pair of AX-g), because their members
 stand or fall together: resampling rows would make the intervals too narrow. A resample is a row of weights, how often
-each example occurs in it. `tasks.score` takes milliseconds for one of them, which is too slow for thousands of
-resamples, several seeds and two models. `Scored` computes the official metrics of weighted examples for many resamples
-at once; a test compares each formula with `tasks.score`.
-
-    >>> part = read("rte", folder, "validation")
-    >>> intervals(part, predictions).metrics["accuracy"]                    # one model; (seeds, rows) for several
-    Interval(value=0.61, low=0.55, high=0.67, seeds=(0.61,), deviation=None)
-    >>> compare(part, predictions, others).metrics["accuracy"].difference
-    0.04
+each example occurs in it. `tasks.score` is too slow for thousands of resamples: `Scored` computes the official metrics
+of weighted examples for many at once; a test compares each formula with `tasks.score`.
 """
 
 from __future__ import annotations
@@ -37,9 +30,7 @@ CELLS = 1 << 20
 """Resamples times examples that are scored at once: 8 MB per array."""
 
 
-def intervals(
-    examples: Examples, predictions: ArrayLike, *, resamples: int = RESAMPLES, level: float = LEVEL, seed: int = 0
-) -> Scores:
+def intervals(examples: Examples, predictions: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Scores:
     """Official scores with percentile bootstrap intervals over groups of examples, and the spread over seeds.
 
     `predictions` are (rows,) of one model, or (seeds, rows) of models that differ only by their seed. `value` is the
@@ -55,12 +46,11 @@ def intervals(
     drawn = _bootstrap(examples, [rows], resamples, seed)
     metrics = {}
     for name, seeds in scores.items():
-        low, high = _quantiles(drawn[name][0], level)
+        low, high = _quantiles(drawn[name][0])
         deviation = float(np.std(seeds, ddof=1)) if len(seeds) > 1 else None
-        metrics[name] = Interval(
-            value=float(np.mean(seeds)), low=low, high=high, seeds=tuple(seeds), deviation=deviation
-        )
-    return Scores(metrics=metrics, **_described(examples, len(rows), resamples, level, seed))
+        mean = float(np.mean(seeds))
+        metrics[name] = Interval(value=mean, low=low, high=high, seeds=tuple(seeds), deviation=deviation)
+    return Scores(metrics=metrics, **_described(examples, len(rows), resamples, seed))
 
 
 def compare(
@@ -69,7 +59,6 @@ def compare(
     theirs: ArrayLike,
     *,
     resamples: int = RESAMPLES,
-    level: float = LEVEL,
     seed: int = 0,
 ) -> ScoreComparison:
     """How much better `ours` is than `theirs` on the same examples, per metric, with as many seeds of each.
@@ -84,9 +73,7 @@ def compare(
     """
     pair = [_rows(examples, ours), _rows(examples, theirs)]
     if len(pair[0]) != len(pair[1]):
-        raise InvalidTask(
-            f"{examples.task.name}: {len(pair[0])} seeds against {len(pair[1])}; give as many seeds of both models"
-        )
+        raise InvalidTask(f"{examples.task.name}: {len(pair[0])} seeds against {len(pair[1])}; give as many of both")
     scores = [_scores(examples, rows) for rows in pair]
     drawn = _bootstrap(examples, pair, resamples, seed)
     swapped = _swapped(examples, pair, resamples, seed)
@@ -95,7 +82,7 @@ def compare(
     for name in scores[0]:
         first, second = (np.asarray(found[name]) for found in scores)
         difference = float(first.mean() - second.mean())
-        low, high = _quantiles(drawn[name][0] - drawn[name][1], level)
+        low, high = _quantiles(drawn[name][0] - drawn[name][1])
         # the sample itself is one of the permutations; rounding errors must not separate equal differences
         extreme = np.abs(swapped[name]) >= abs(difference) - 1e-12
         metrics[name] = Difference(
@@ -108,7 +95,7 @@ def compare(
             p_seeds=_exchanged(first, second) if seeds > 1 else None,
         )
     least = 2 / comb(2 * seeds, seeds) if seeds > 1 else None
-    return ScoreComparison(metrics=metrics, p_seeds_least=least, **_described(examples, seeds, resamples, level, seed))
+    return ScoreComparison(metrics=metrics, p_seeds_least=least, **_described(examples, seeds, resamples, seed))
 
 
 def _rows(examples: Examples, predictions: ArrayLike) -> Values:
@@ -119,7 +106,6 @@ def _rows(examples: Examples, predictions: ArrayLike) -> Values:
 
 
 def _scores(examples: Examples, rows: Values) -> dict[str, list[float]]:
-    """The official scores of each seed."""
     found = [score(examples, row) for row in rows]
     return {name: [one[name] for one in found] for name in examples.task.metrics}
 
@@ -163,7 +149,6 @@ def _swapped(examples: Examples, pair: list[Values], resamples: int, seed: int) 
 
 
 def _exchanged(first: Values, second: Values) -> float:
-    """Exact two-sided permutation test of two sets of scores."""
     from scipy.stats import permutation_test
 
     def difference(a: Values, b: Values, axis: int) -> Values:
@@ -178,19 +163,18 @@ def _portions(resamples: int, examples: int) -> Iterator[int]:
         yield min(size, resamples - begun)
 
 
-def _quantiles(values: Values, level: float) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+def _quantiles(values: Values) -> tuple[float, float]:
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def _described(examples: Examples, seeds: int, resamples: int, level: float, seed: int) -> dict[str, Any]:
-    """How the figures were computed: counts, level, method."""
+def _described(examples: Examples, seeds: int, resamples: int, seed: int) -> dict[str, Any]:
     over = "groups of examples" + (" and seeds" if seeds > 1 else "")
     return {
         "examples": len(examples),
         "groups": int(units(examples).max()) + 1,
         "n_seeds": seeds,
-        "level": level,
+        "level": LEVEL,
         "resamples": resamples,
         "seed": seed,
         "method": f"percentile bootstrap over {over}",
@@ -204,9 +188,6 @@ class Scored:
     Every metric takes weights (B or 1, N), how often each example occurs, and predictions (1 or B, N), and gives (B,).
     Examples that are resampled together (`units`) must have equal weights. `predicted` (any, N): all predictions that
     will be scored.
-
-        >>> scored = Scored(examples, predictions)                     # (models, N)
-        >>> scored.by("f1", weights, predictions[:1])                  # (B, N) and (1, N) -> (B,)
     """
 
     examples: Examples

@@ -1,9 +1,5 @@
 """Export a model for a runtime; the file is kept only if it computes what PyTorch does.
 
-    subarch export runs/mine --runtime onnx                          # runs/mine/exported/onnx
-    subarch export runs/mine --runtime onnx --quantize int8          # runs/mine/exported/onnx-int8
-    subarch export models/all-MiniLM-L6-v2 --beside                  # models/all-MiniLM-L6-v2/onnx
-
 Everything is written into a hidden folder, where the file is run on batches of many sizes and lengths and compared with
 PyTorch (`parity`). Only then does the folder get its name, so every export that is there has been compared. An earlier
 export of that name is replaced; any other folder is refused.
@@ -27,9 +23,8 @@ from subarch.errors import InvalidExport
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.graph import Exportable, Graph, load_exportable, store_in_16_bits, write_onnx
 from subarch.exporting.int8 import overflows, quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
-from subarch.exporting.parity import ABSOLUTE, RELATIVE, compare, metric_drop, objection
+from subarch.exporting.parity import ABSOLUTE, RELATIVE, Batch, Text, compare, metric_drop, objection
 from subarch.exporting.runtimes import FILES, PARITY, hashes, open_file, openvino, require
-from subarch.exporting.text import Batch, Text
 from subarch.models.sentence import TRANSFORMER_FILES, read_json
 from subarch.run import Report, silent
 from subarch.run.files import replaced
@@ -128,11 +123,7 @@ def export(model: Path, config: ExportConfig, run: Path, report: Report = silent
 def write(graph: Graph, config: ExportConfig, calibration: Sequence[Batch] | None, place: Path) -> None:
     """Write the files of a runtime into a folder, without any comparison.
 
-    Args:
-        calibration: batches to take ranges from; None: there is no text.
-
-    Raises:
-        OSError: for example a full disk.
+    `calibration`: batches to take ranges from; None: there is no text. A full disk is an OSError.
     """
     if config.quantize:
         graph = with_int8_embeddings(graph)
@@ -169,11 +160,7 @@ def _calibration(model: Exportable, text: Text, config: ExportConfig, longest: i
 def _compared(
     model: Exportable, batches: Sequence[Batch], config: ExportConfig, place: Path, report: Report
 ) -> tuple[dict[str, Likeness], MetricDrop | None]:
-    """How alike the outputs are, and what the task's metric loses.
-
-    Raises:
-        InvalidExport: the difference exceeds the limits.
-    """
+    """How alike the outputs are, and what the task's metric loses; InvalidExport beyond the limits."""
     session = open_file(config.runtime, place / FILES[config.runtime][0], usable_cores())
     found = compare(model, session, batches, report)
     against = objection(config, found)
@@ -206,11 +193,7 @@ def _furnish(exportable: Exportable, folder: Path) -> None:
 
 @contextmanager
 def _replacing(folder: Path) -> Iterator[Path]:
-    """A hidden folder to write into, which replaces `folder` if nothing is raised.
-
-    Raises:
-        InvalidExport: it cannot be written, another process exports there, or the folder there is not an export.
-    """
+    """A hidden folder to write into, which replaces `folder` if nothing is raised."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):

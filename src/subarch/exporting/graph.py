@@ -92,7 +92,7 @@ class Graph(nn.Module):
 
 @dataclass(frozen=True)
 class Exportable:
-    """A loaded model: the graph to export, and the encoder, tokenizer and recipe of its folder."""
+    """A loaded model: the graph to export, and all of its folder."""
 
     graph: Graph
     teacher: Teacher
@@ -154,11 +154,7 @@ def _head_of(folder: Path) -> Head:
 
 
 def write_onnx(graph: Graph, file: Path) -> None:
-    """Trace the graph into a file.
-
-    Raises:
-        OSError: for example a full disk.
-    """
+    """Trace the graph into a file. A full disk is an OSError."""
     inputs = [torch.ones((2,) * (len(graph.axes) - 1) + (7,), dtype=torch.int64) for _ in graph.inputs]
     inputs[1][..., -2:] = 0  # a mask with padding
     axes = dict.fromkeys(graph.inputs, graph.axes) | graph.outputs

@@ -12,7 +12,7 @@ Where there is text, outlying channels behind LayerNorms are first made smaller,
 them. In fp32 this changes nothing.
 
     >>> graph = smoothed(with_int8_embeddings(graph), batches)
-    >>> write_onnx(graph, file); quantize_onnx(file, None)
+    >>> write_onnx(graph, file); quantize_onnx(file, None, reduce_range=overflows())
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from subarch.exporting.graph import Graph
+from subarch.exporting.parity import Batch
 from subarch.exporting.runtimes import nncf
-from subarch.exporting.text import Batch
 from subarch.run.machine import machine
 
 STRENGTH = 0.5
@@ -115,11 +115,7 @@ def overflows() -> bool:
 def quantize_onnx(file: Path, batches: Sequence[Batch] | None, reduce_range: bool) -> None:
     """Quantise an ONNX file in place: dynamically, or with ranges from `batches`.
 
-    Args:
-        reduce_range: weights in 7 bits, for processors whose sums would overflow (`overflows`).
-
-    Raises:
-        OSError: for example a full disk.
+    `reduce_range`: weights in 7 bits, for processors whose sums would overflow (`overflows`).
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_dynamic, quantize_static

@@ -132,12 +132,7 @@ def find_export(folder: Path) -> tuple[Path, Parity]:
 
 
 def open_export(folder: Path, threads: int) -> Session:
-    """Open an exported folder.
-
-    Raises:
-        InvalidExport: see `find_export`.
-        MissingExtra: its runtime is not installed.
-    """
+    """Open an exported folder; the errors are those of `find_export` and `require`."""
     file, record = find_export(folder)
     require(record.runtime)
     return open_file(record.runtime, file, threads)
@@ -158,7 +153,6 @@ def require(extra: str) -> None:
 
 
 def openvino() -> Any:
-    """The module `openvino`."""
     _forbid_telemetry()
     import openvino as module
 

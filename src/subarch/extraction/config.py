@@ -1,15 +1,10 @@
 """The configuration of `subarch extract`: one flat, frozen record whose keys are the command-line options.
 
-A key is an option with its dashes as underscores, so a YAML file, a command line and the `config.yaml` of a run say
-the same things in the same words, and one description serves `--help` and the commented YAML. How it is read and
-what reading refuses is in `configuration`.
+One description serves `--help` and the commented YAML. Reading and writing is in `configuration`:
 
-    >>> from pathlib import Path
-    >>> from subarch.run.configuration import dump, load
     >>> config = load(ExtractConfig, Path("configs/minilm.yaml"), {"steps": 25})
     >>> config.steps, config.space
     (25, 'minilm')
-    >>> print(dump(config))                             # commented YAML; reading it gives the same record
 
 Importing this module imports neither torch nor transformers.
 """
@@ -31,8 +26,7 @@ MEASUREMENT = ("runtime", "latency_batch", "latency_length", "length_from", "lat
 class ExtractConfig(BaseModel):
     """Everything that decides a search. Paths are relative to the current folder. Defaults suit MiniLM on a CPU.
 
-    Construct it with `configuration.load`, whose errors are `InvalidConfig`; constructing it directly raises pydantic's
-    `ValidationError`.
+    Construct it with `configuration.load`, which raises `InvalidConfig`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -46,9 +40,7 @@ class ExtractConfig(BaseModel):
         min_length=1,
         description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
     )
-    text_column: str = Field(
-        "text", min_length=1, description="Column that holds the text in files of records and data sets"
-    )
+    text_column: str = Field("text", min_length=1, description="Column of the text in files of records and data sets")
     space: str = Field(
         "minilm", min_length=1, description="Search space: paper, minilm, demo, or a YAML file with the four axes"
     )
@@ -177,39 +169,26 @@ class ExtractConfig(BaseModel):
             )
         if self.teacher is None and self.initialise != "scratch":
             raise ValueError(
-                f"teacher is missing: initialise {self.initialise!r} takes its weights; give one, or set initialise to "
-                "scratch"
+                f"teacher is missing: initialise {self.initialise!r} takes its weights; use scratch instead"
             )
         if self.error == "task" and self.task is None:
             raise ValueError("task is missing: error 'task' scores candidates on that set")
         if self.error != "task" and self.task is not None:
-            raise ValueError(
-                f"task {str(self.task)!r} would not be used with error {self.error!r}; set error to task, or drop task"
-            )
+            raise ValueError(f"task {str(self.task)!r} would not be used with error {self.error!r}; drop it")
         if self.max_latency_ms is not None and self.max_latency_ratio is not None:
-            raise ValueError(
-                f"max_latency_ms {self.max_latency_ms} and max_latency_ratio {self.max_latency_ratio} limit the same; "
-                "give one of them"
-            )
+            raise ValueError("max_latency_ms and max_latency_ratio limit the same; give one of them")
         if self.max_latency_ratio is not None and self.teacher is None:
-            raise ValueError(
-                "max_latency_ratio is a share of the teacher's latency and there is no teacher; use max_latency_ms"
-            )
+            raise ValueError("max_latency_ratio needs a teacher, of whose latency it is a share; use max_latency_ms")
         if self.cost == "operations":
             for key in ("max_latency_ms", "max_latency_ratio"):
                 if getattr(self, key) is not None:
-                    raise ValueError(
-                        f"{key} {getattr(self, key)} needs measured latency; set cost to latency, or drop {key}"
-                    )
+                    raise ValueError(f"{key} {getattr(self, key)} needs measured latency; set cost to latency")
             if self.objective == "latency":
                 raise ValueError("objective 'latency' needs measured latency; set cost to latency")
         if self.objective == "latency" and self.keep is None:
             raise ValueError("keep is missing: objective 'latency' needs a quality floor, as in keep 0.97")
         if self.objective != "latency" and self.keep is not None:
-            raise ValueError(
-                f"keep {self.keep} would not be used with objective {self.objective!r}; "
-                "set objective to latency, or drop keep"
-            )
+            raise ValueError(f"keep {self.keep} would not be used with objective {self.objective!r}; drop it")
         for key in ("learning_rate", "batch_size"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key} {getattr(self, key)} holds a value twice, which would be trained twice")

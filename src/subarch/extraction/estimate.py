@@ -1,8 +1,8 @@
 """The error estimate e(ξ): s training steps of a candidate, then its error on a fixed sample of held-out text.
 
-A `Signal` (see `signals.py`) says what a candidate is trained on and what its error is; `estimate` runs the steps.
-The stream of training batches is a function of the seed, the batch size and the step alone, so every candidate
-sees the same data, and a trial repeats bit for bit with the same number of threads.
+A `Signal` (see `learning.signals`) is what a candidate is trained on and what its error is. The batches depend on the
+seed, the batch size and the step alone: every candidate sees the same data, and a trial repeats bit for bit with the
+same number of threads.
 
     >>> result = estimate(student, signal, Settings(steps=100, learning_rate=2e-3, batch_size=64))
     >>> result.error, result.curve[-1].seconds
@@ -63,19 +63,14 @@ class Signal(Protocol):
         ...
 
 
-def estimate(
-    student: Student,
-    signal: Signal,
-    settings: Settings,
-) -> Estimate:
+def estimate(student: Student, signal: Signal, settings: Settings) -> Estimate:
     """Train `student` in place for s steps of AdamW; return its error and curve, leave the averaged weights in it.
 
     The learning rate warms up over ten steps and stays; errors are those of the running average of the weights
     (polynomial-decay averaging, Shamir and Zhang, arXiv 1212.1824), which does what a decaying learning rate does
-    without having to know the last step. So the curve of a long run *is* the curve of every shorter one. The
-    gradient norm is clipped at 1 (one of the conditions of AB^nC). Dropout is off: the students are small and see
-    little data. Token embeddings learn by sparse updates where the loss allows it, since a dense one of 30,000 rows
-    costs more than a small encoder.
+    without having to know the last step: the curve of a long run *is* that of every shorter one. The gradient norm is
+    clipped at 1 (a condition of AB^nC). Dropout is off. Token embeddings learn by sparse updates where the loss allows
+    it, since a dense update of 30,000 rows costs more than a small encoder.
 
     Raises:
         TrainingDiverged: the loss or the error became NaN or infinite, at the step named.
@@ -84,11 +79,10 @@ def estimate(
     student.eval()  # no dropout; nothing else in these models depends on the mode
     sparse = _sparse_parameters(student)
     dense = [p for p in student.parameters() if p.requires_grad and all(p is not s for s in sparse)]
-    optimizers: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(dense, settings.learning_rate, weight_decay=WEIGHT_DECAY)
-    ]
+    rate = settings.learning_rate
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(dense, rate, weight_decay=WEIGHT_DECAY)]
     if sparse:
-        optimizers.append(torch.optim.SparseAdam(sparse, settings.learning_rate))
+        optimizers.append(torch.optim.SparseAdam(sparse, rate))
     weights = [p.detach() for p in (*dense, *sparse)]
     average = [weight.clone() for weight in weights]
     points = {math.ceil(settings.steps * share) for share in CURVE}
@@ -96,7 +90,7 @@ def estimate(
     for step, (epoch, rows) in enumerate(batches(signal.lengths, settings), 1):
         start = time.perf_counter()
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = settings.learning_rate * min(1.0, step / WARM_UP)
+            optimizer.param_groups[0]["lr"] = rate * min(1.0, step / WARM_UP)
             optimizer.zero_grad()
         loss = signal.loss(student, rows, epoch)
         if not math.isfinite(value := loss.item()):
@@ -110,7 +104,7 @@ def estimate(
         if step in points:
             with _swapped(weights, average):
                 curve.append(_point(student, signal, step, training))
-    _copy(weights, average)
+    torch._foreach_copy_(weights, average)
     return Estimate(curve[-1].error, tuple(curve), time.perf_counter() - began)
 
 
@@ -133,23 +127,18 @@ def _sparse_parameters(student: Student) -> list[torch.nn.Parameter]:
 def _swapped(weights: list[Tensor], average: list[Tensor]) -> Iterator[None]:
     """The average in place of the weights, for the time of an evaluation."""
     kept = [weight.clone() for weight in weights]
-    _copy(weights, average)
+    torch._foreach_copy_(weights, average)
     try:
         yield
     finally:
-        _copy(weights, kept)
-
-
-def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-    torch._foreach_copy_(targets, sources)
+        torch._foreach_copy_(weights, kept)
 
 
 def batches(lengths: NDArray[np.int64], settings: Settings) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """(epoch, rows) for each step: bucket after bucket of fifty batches, sorted by length in each.
 
-    The seed shuffles inside the buckets, so that every run reads the same text in the same rough order, and a short
-    run reads a prefix of what a long one does. The last, incomplete batch of an epoch is dropped, unless it is the
-    only one.
+    The seed shuffles inside the buckets, so a short run reads a prefix of what a long one does. The last, incomplete
+    batch of an epoch is dropped, unless it is the only one.
     """
     done, epoch, size = 0, 0, min(settings.batch_size, len(lengths))
     whole = len(lengths) // size * size

@@ -11,10 +11,6 @@ predicts the others, and then everything that a decision turns on is measured:
 
 latency.json says of every candidate which it is. The figures that the search began with stay as they are, so that a
 resumed run trains the same candidates; those that were measured later stand beside them, as `confirmed`.
-
-    >>> latencies = measure_latencies(run, config, space, basis, report)
-    >>> latencies.candidates["3-12-384-512"].median_ms, latencies.model.median_error
-    (1.31, 0.041)
 """
 
 from __future__ import annotations
@@ -31,8 +27,7 @@ from subarch.exporting.runtimes import require
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import Question, latency_limit
 from subarch.extraction.workbench import blueprint_of, recipe_of
-from subarch.latency.cache import LatencyCache, conditions
-from subarch.latency.measuring import TEACHER, Candidates, Stopwatch
+from subarch.latency.measuring import TEACHER, Candidates, LatencyCache, Stopwatch, conditions
 from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
 from subarch.models.teacher import usable_positions
@@ -55,16 +50,9 @@ DESIGN = 36
 
 
 def measure_latencies(
-    run: RunFolder,
-    config: ExtractConfig,
-    space: SearchSpace,
-    basis: Basis,
-    report: Report,
-    remeasure: bool = False,
+    run: RunFolder, config: ExtractConfig, space: SearchSpace, basis: Basis, report: Report, remeasure: bool = False
 ) -> Latencies:
-    """Measured once per run and setting; read back afterwards, so that a resumed run decides on the same figures.
-
-    `remeasure` passes by what the run and the cache hold, and forgets the latter.
+    """Measured once per run and setting, then read back; `remeasure` ignores the record and clears the cache.
 
     Raises:
         InvalidConfig: sequences are longer than candidates can read.
@@ -96,12 +84,9 @@ def measure_latencies(
 def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[str, float], report: Report) -> Latencies:
     """The latencies of a run with all that was ever measured under the question's conditions.
 
-    Candidates that were trained are measured if they were only predicted so far. So are those that decide this
-    question where it is another than the one that the latencies were taken for, and where latency is the objective,
-    those about as fast as the fastest trained one that is good enough: one of them may be the answer.
-
-    Args:
-        errors: of the trained candidates, by name.
+    Trained candidates (`errors`, by name) are measured if they were only predicted so far. So are those that decide
+    this question, if it is another than the latencies were taken for. If latency is the objective, so are those about
+    as fast as the fastest trained one that is good enough: one of them may be the answer.
     """
     config, objective = question.config, question.objective
     name, settings = _file(run, config, basis)
@@ -136,11 +121,7 @@ def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[st
 
 
 def check_runtime(config: ExtractConfig) -> None:
-    """Make sure, before anything else is done, that latency can be measured in the runtime that is asked for.
-
-    Raises:
-        MissingExtra: it is not installed; the message names the extra.
-    """
+    """Raises MissingExtra if the runtime that latency is measured in is not installed."""
     if config.cost == "latency" and config.runtime != "torch":
         require(parse_runtime(config.runtime)[0])
 
@@ -150,13 +131,9 @@ def decisive(
 ) -> Rows:
     """Rows whose predicted latency a decision turns on, those first that it turns on most.
 
-    Args:
-        milliseconds: (N,) measured or predicted.
-        predicted: (N,) which are predicted.
-        others: (N,) the largest share of another limit that a candidate takes: over 1, it is out whatever its latency.
-        limit: milliseconds; None: there is none.
-        error: relative error of predictions that is reckoned with.
-        scale: whether the largest latency counts, as the maximum i_T of W does.
+    `milliseconds` (N,) are measured or `predicted` (N,), with a relative `error`. `others` (N,) is the largest share of
+    another limit that a candidate takes: over 1, it is out whatever its latency. `scale`: the largest latency counts,
+    as the maximum i_T of W does.
     """
     wanted = np.zeros(len(milliseconds), dtype=bool)
     distance = np.zeros(len(milliseconds))

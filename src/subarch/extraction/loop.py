@@ -1,10 +1,7 @@
 """The search loop: what a strategy asks for is trained by workers, written down, and told.
 
-Each trial is in the study before the strategy hears of it, so whoever is killed loses the running trials only; started
-again, nothing that is known is trained twice.
-
-    >>> search(question, study, workers, report)
-    >>> trials = train([(architecture, settings)], study, workers)
+Each trial is in the study before the strategy hears of it, so a kill loses the running trials only, and nothing is
+trained twice.
 """
 
 from __future__ import annotations

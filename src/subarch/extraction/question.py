@@ -1,9 +1,6 @@
 """The question of a search: which candidates there are, what they cost, what is optimised, and by which strategy.
 
 All of it is known before anything is trained, so the same trials can answer another question later.
-
-    >>> question = Question.pose(config, space, run.read(Basis), run.read(Latencies))
-    >>> question.strategy.ask(), question.objective.max_cost
 """
 
 from __future__ import annotations
@@ -34,10 +31,8 @@ HEAD_SIZE = 64
 
 def thetas(config: ExtractConfig) -> list[Settings]:
     """Θ as configured: the product of learning rates and batch sizes."""
-    return [
-        Settings(config.steps, rate, size, config.seed)
-        for rate, size in product(config.learning_rate, config.batch_size)
-    ]
+    pairs = product(config.learning_rate, config.batch_size)
+    return [Settings(config.steps, rate, size, config.seed) for rate, size in pairs]
 
 
 @dataclass(frozen=True)
@@ -172,10 +167,10 @@ def _problem(config: ExtractConfig, costs: Costs, basis: Basis, latencies: Laten
 
 
 def _floor(config: ExtractConfig, reference: float | None) -> float | None:
-    """The largest error that keeps the configured share of the reference's quality.
+    """The largest error that keeps the configured share of the reference's quality. (Ours; the paper has no floor.)
 
-    Quality is 1 - e for a bounded error (cosine similarity to the teacher, the task's score), and exp(-e), the
-    geometric mean probability of the right token, for a cross-entropy. (Ours; the paper has no floor.)
+    Quality is 1 - e for a bounded error, and exp(-e), the geometric mean probability of the right token, for a
+    cross-entropy.
     """
     if config.keep is None:
         return None

@@ -1,9 +1,8 @@
 """The study: every finished trial, on disk, so that no work is ever done twice.
 
-Trials live in an Optuna storage (SQLite in the run folder, or any SQLAlchemy URL), so Optuna's own tools can read
-them; `docs/study.md` documents the attributes. One process, the coordinator, writes: a trial is stored in one
-transaction, when it has ended. A kill therefore loses the running trials and nothing else, there is no half-written
-trial to clean up, and no lease has to expire before a search can go on.
+Trials live in an Optuna storage (SQLite in the run folder, or any SQLAlchemy URL); `docs/study.md` documents the
+attributes. One process, the coordinator, writes a trial in one transaction when it has ended: a kill loses the running
+trials and leaves nothing to clean up.
 
     >>> study = Study.open(sqlite(run / "study.db"), "extract", bench.identity)
     >>> study.record(bench.train(architecture, settings))
@@ -94,15 +93,11 @@ class Study:
                 "if the file is damaged, restore it from a copy, or move it away to train again"
             ) from error
         if schema != SCHEMA:
-            raise InvalidStudy(
-                f"{_shown(url)}: written with schema {schema}, this version reads {SCHEMA}; use a new run folder"
-            )
+            raise InvalidStudy(f"{_shown(url)}: has schema {schema}, this version reads {SCHEMA}; use a new run folder")
         changed = sorted(key for key in {*recorded, *identity} if recorded.get(key) != identity.get(key))
         if changed:
-            raise InvalidStudy(
-                f"{_shown(url)}: its trials were trained with another {', '.join(changed)}: errors would not compare; "
-                "use a new run folder"
-            )
+            other = ", ".join(changed)
+            raise InvalidStudy(f"{_shown(url)}: its trials were trained with another {other}; use a new run folder")
         return cls(study, url, identity)
 
     def record(self, trial: Trial) -> None:
@@ -168,19 +163,13 @@ def sqlite(path: Path) -> str:
 
 
 def _to_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
-    params, attributes = frozen.params, frozen.user_attrs
+    params, more = frozen.params, frozen.user_attrs
     if (frozen.state == TrialState.COMPLETE) != (frozen.value is not None):
         raise ValueError(f"trial {frozen.number} is {frozen.state.name} with the error {frozen.value}")
-    return Trial(
-        Architecture(*(params[axis] for axis in ("depth", "heads", "hidden", "intermediate"))),
-        Settings(*(params[name] for name in THETA)),
-        frozen.value,
-        tuple(Point(*point) for point in attributes["curve"]),
-        attributes["seconds"],
-        attributes["threads"],
-        attributes["reason"],
-        frozen.number,
-    )
+    architecture = Architecture(*(params[axis] for axis in ("depth", "heads", "hidden", "intermediate")))
+    settings, curve = Settings(*(params[name] for name in THETA)), tuple(Point(*point) for point in more["curve"])
+    rest = more["seconds"], more["threads"], more["reason"], frozen.number
+    return Trial(architecture, settings, frozen.value, curve, *rest)
 
 
 def _cause(error: BaseException) -> str:

@@ -52,16 +52,10 @@ class Trial:
         theta = row.hyperparameters
         assert theta.learning_rate is not None
         assert theta.batch_size is not None
-        return cls(
-            Architecture.parse(row.architecture),
-            Settings(row.steps, theta.learning_rate, theta.batch_size, row.seed),
-            row.error,
-            tuple(Point(*point) for point in row.curve),
-            row.seconds,
-            row.threads,
-            row.reason,
-            row.number,
-        )
+        settings = Settings(row.steps, theta.learning_rate, theta.batch_size, row.seed)
+        curve = tuple(Point(*point) for point in row.curve)
+        architecture = Architecture.parse(row.architecture)
+        return cls(architecture, settings, row.error, curve, row.seconds, row.threads, row.reason, row.number)
 
     def row(self) -> TrialRow:
         """The record that later tools and the report read."""

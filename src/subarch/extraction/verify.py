@@ -1,12 +1,11 @@
 """Check a certificate again, from the study, by other means than those that made it.
 
 Nothing of the search is used here: errors come from the trials in the study, parameters and operations from the closed
-forms of `Architecture`, latencies from the record of measurements, and every candidate of the space is looked at in
-plain loops. Each must have been trained, or exceed a limit known before training, or be no larger in depth,
-hidden and intermediate size than the trained one named as its excluder, whose error, less noise and slack, leaves it no
-value that beats the incumbent's by more than is claimed. With `heads: all` this is asked of the number of heads that is
-nearest to the teacher's head size; of the incumbent's shape every other number must have been trained, or have failed,
-or be over a limit. The sentence that people read is composed again from the record.
+forms of `Architecture`, latencies from the record of measurements, in plain loops over the space. Each candidate must
+have been trained, or exceed a limit known before training, or be no larger in depth, hidden and intermediate size than
+the trained one named as its excluder, whose error, less noise and slack, leaves it no value that beats the incumbent's
+by more than is claimed. With `heads: all` this is asked of the number of heads nearest to the teacher's head size; of
+the incumbent's shape every other number must have been trained, or have failed, or be over a limit.
 
     >>> verify(Path("runs/mine"))
     ['148 candidates: 11 trained, 60 over a limit, 77 excluded for a reason that holds', ...]
@@ -25,7 +24,7 @@ from typing import Any
 from scipy import stats
 
 from subarch.errors import InvalidStudy
-from subarch.extraction.certificate import sentence
+from subarch.extraction.conclude import certificate_sentence
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
 from subarch.numbers.architecture import Architecture, Inputs
@@ -136,14 +135,9 @@ class _Check:
                 if name not in measured:
                     raise self.fail(f"the latency of {name} is not on record")
                 cost = measured[name]
-            found[name] = Candidate(
-                (architecture.depth, architecture.hidden, architecture.intermediate),
-                parameters,
-                cost,
-                cost <= limit and parameters <= largest,
-                errors.get(name, {}).get(self.seed),
-                name in failed,
-            )
+            shape = architecture.depth, architecture.hidden, architecture.intermediate
+            affordable, error = cost <= limit and parameters <= largest, errors.get(name, {}).get(self.seed)
+            found[name] = Candidate(shape, parameters, cost, affordable, error, name in failed)
         self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
         return found
 
@@ -166,11 +160,8 @@ class _Check:
     def trained_since(self, candidates: dict[str, Candidate]) -> dict[str, Candidate]:
         """Those that were trained, or failed, after the certificate was made; here they count as untrained."""
         before, excluded = set(self.certificate.trained), self.certificate.excluded
-        since = {
-            name: one
-            for name, one in candidates.items()
-            if name not in before and (one.error is not None or (one.failed and name in excluded))
-        }
+        later = ((name, one) for name, one in candidates.items() if name not in before)
+        since = {name: one for name, one in later if one.error is not None or (one.failed and name in excluded)}
         candidates |= {name: replace(one, error=None, failed=False) for name, one in since.items()}
         return since
 
@@ -287,11 +278,11 @@ class _Check:
         return 0.0 if factor == 0 else -factor / error if error > 0 else -math.inf
 
     def in_words(self, trained: dict[str, Candidate]) -> None:
-        """What people read is what the record says; asked last, when the record is known to be right."""
+        """The sentences say what the record says; checked last, when the record is known to be right."""
         over = sum(not one.affordable for one in trained.values())
         self.same("trained candidates over a limit", self.certificate.over, over)
         for said in (self.certificate.sentence, self.selection.gap_sentence):
-            self.same("sentence", said, sentence(self.certificate))
+            self.same("sentence", said, certificate_sentence(self.certificate))
 
     def audit(self, trained: dict[str, Candidate], eta: float) -> None:
         claimed, failures = self.certificate.audit, 0
@@ -300,19 +291,15 @@ class _Check:
             if name not in trained:
                 raise self.fail(f"{name}, which the audit drew, was not trained")
             one = trained[name]
-            failures += any(
-                _below(one, other) and _error(one) < _error(other) - 2 * eta
-                for other in trained.values()
-                if other is not one
-            )
+            others = [other for other in trained.values() if other is not one and _below(one, other)]
+            failures += any(_error(one) < _error(other) - 2 * eta for other in others)
         self.same("failures in the audit", claimed.failures, failures)
         most = float(stats.beta.ppf(LEVEL, failures + 1, len(drawn) - failures)) if failures < len(drawn) else 1.0
         self.same("rate of failures that the audit leaves possible", claimed.failing, most)
 
 
 def _space(axes: Space, head_size: float, free: bool) -> Iterator[tuple[Architecture, bool]]:
-    """Every candidate, and whether it is the one of its depth, hidden and intermediate size with heads nearest to that
-    size; where the number of heads is not free only these."""
+    """Every candidate, and whether its heads are nearest to that size among its shape; if not `free`, only these."""
     for depth, hidden, intermediate in product(set(axes.depth), set(axes.hidden), set(axes.intermediate)):
         heads = [a for a in set(axes.heads) if hidden % a == 0]
         if depth and heads:

@@ -1,8 +1,7 @@
 """All that one process needs to train a candidate: teacher, data, targets, and where candidates start from.
 
-Opening a workbench is idempotent: what the run folder already holds (packed corpus, cached targets, the
-teacher's anatomy) is opened, what is missing is computed and stored. So the coordinator opens it once, with
-progress, and every worker opens it again within seconds.
+What the run folder already holds (packed corpus, cached targets, the teacher's anatomy) is opened, what is missing is
+computed and stored: the coordinator opens it once, and every worker again within seconds.
 
     >>> bench = Workbench.open(config, run)
     >>> trial = bench.train(Architecture.parse("2-12-384-512"), Settings(100, 2e-3, 64))
@@ -54,11 +53,7 @@ class Workbench:
 
     @classmethod
     def open(cls, config: ExtractConfig, run: Path, report: Report = silent) -> Workbench:
-        """Load or compute everything.
-
-        Raises:
-            InvalidTeacher, InvalidCorpus: see `Teacher.load`, `corpus.build` and `Task.read`.
-        """
+        """Load or compute everything; raises what `Teacher.load`, `corpus.build` and `Task.read` raise."""
         task = Task.read(config.task) if config.task is not None else None
         material = Material.load(config, run, report)
         max_length = material.recipe.max_length

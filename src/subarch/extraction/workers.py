@@ -1,11 +1,10 @@
-"""Local worker processes: each opens the workbench once, then trains one candidate after the other.
+"""Workers: each opens the workbench once, then trains one candidate after the other; local or on a ray cluster.
 
-Processes, not threads: a trial repeats bit for bit only with a fixed number of threads of its own. A worker that
-dies (killed, out of memory, over the time limit of a trial, which it ends itself for) takes its trial with it; the
-others are tried again once, and the one that kills its worker twice comes back as failed. Workers end by themselves
-when their parent is gone.
+Processes, not threads: a trial repeats bit for bit only with a fixed number of threads of its own. A worker that dies
+(killed, out of memory, over the time limit of a trial, at which it ends itself) takes its trial with it. Those trials
+are tried once more, and one that kills its worker twice comes back as failed. Workers end when their parent is gone.
 
-    >>> with Workers(config, run, count=2) as workers:
+    >>> with Workers(config, run, count=2) as workers:        # or RayWorkers(config, run, "local")
     ...     workers.submit(architecture, settings)
     ...     trials = list(workers.next())
 """
@@ -23,8 +22,9 @@ from contextlib import contextmanager
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.numbers.architecture import Architecture
@@ -32,12 +32,16 @@ from subarch.numbers.architecture import Architecture
 if TYPE_CHECKING:
     from subarch.extraction.workbench import Workbench
 
+RETRIES = 1
+"""Of a trial on a cluster whose process or machine is gone."""
+STORE = 100 * 2**20
+"""Bytes of shared memory of a cluster that is started here: tasks pass names and figures only."""
 _place: tuple[ExtractConfig, Path, int]
 """In a worker: the configuration, the run folder and the number of threads."""
 
 
 class Pool(Protocol):
-    """Whatever trains candidates, here (`Workers`) or on a cluster (`cluster.RayWorkers`)."""
+    """Whatever trains candidates, here (`Workers`) or on a cluster (`RayWorkers`)."""
 
     count: int
     """Trials at a time."""
@@ -85,7 +89,6 @@ class Workers:
         self._running[future] = (architecture, settings)
 
     def next(self) -> Iterator[Trial]:
-        """See `Pool`."""
         done, _ = wait(self._running, return_when=FIRST_COMPLETED)
         if any(isinstance(future.exception(), BrokenProcessPool) for future in done):
             yield from self._recover()
@@ -104,18 +107,15 @@ class Workers:
                     future = self._pool.submit(_train, *job)
                 yield future.result()
             except BrokenProcessPool:
-                yield Trial(*job, None, (), 0.0, self.config.threads_per_worker, self._death())
+                limit = self.config.trial_minutes
+                late = "" if limit is None else f", or over the limit of {limit:g} minutes"
+                reason = f"its worker process died twice, killed or out of memory{late}"
+                yield Trial(*job, None, (), 0.0, self.config.threads_per_worker, reason)
                 self._renew()
 
-    def _death(self) -> str:
-        limit = self.config.trial_minutes
-        late = "" if limit is None else f", or over the limit of {limit:g} minutes"
-        return f"its worker process died twice, killed or out of memory{late}"
-
     def _start(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(
-            self.count, get_context("spawn"), _open, (self.config, self.run, self.config.threads_per_worker)
-        )
+        place = self.config, self.run, self.config.threads_per_worker
+        return ProcessPoolExecutor(self.count, get_context("spawn"), _open, place)
 
     def _renew(self) -> None:
         self._stop()
@@ -126,6 +126,70 @@ class Workers:
         self._pool.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.kill()
+
+
+class RayWorkers:
+    """Trials as tasks of a ray cluster: as many as it has room for, or `config.workers`. Use as a context manager.
+
+    `address` is that of a cluster, "auto" (the one this machine belongs to) or "local" (one is started here). All
+    machines must see the run folder under the same path: they read from and leave weights in it. Only the coordinator
+    records trials, so none is counted twice. ray starts the tasks of a lost node again elsewhere, once.
+
+    Raises:
+        InvalidConfig: no cluster answers there, or it has no processors.
+    """
+
+    def __init__(self, config: ExtractConfig, run: Path, address: str) -> None:
+        import ray
+
+        self.config, self.run = config, run.resolve()
+        self._began = not ray.is_initialized()
+        if self._began:
+            try:
+                given: dict[str, Any] = {"object_store_memory": STORE} if address == "local" else {"address": address}
+                ray.init(**given, log_to_driver=False)
+            except (ConnectionError, RuntimeError, ValueError) as error:
+                raise InvalidConfig(f"ray: no cluster at {address!r}: {error}; start one, or use 'local'") from error
+        processors = int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+        self.count = config.workers or processors // config.threads_per_worker
+        if self.count < 1:
+            threads = config.threads_per_worker
+            raise InvalidConfig(f"ray: {address!r} has fewer processors than threads_per_worker {threads}; lower that")
+        self._task = ray.remote(_train_for).options(num_cpus=config.threads_per_worker, max_retries=RETRIES)
+        self._running: dict[Any, tuple[Architecture, Settings]] = {}
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        import ray
+
+        for task in self._running:
+            ray.cancel(task, force=True)
+        if self._began:
+            ray.shutdown()
+
+    @property
+    def free(self) -> int:
+        return self.count - len(self._running)
+
+    def submit(self, architecture: Architecture, settings: Settings) -> None:
+        self._running[self._task.remote(self.config, self.run, architecture, settings)] = (architecture, settings)
+
+    def next(self) -> Iterator[Trial]:
+        import ray
+        from ray.exceptions import RayError, RayTaskError
+
+        ended, _ = ray.wait(list(self._running), num_returns=1)
+        for task in ended:
+            job = self._running.pop(task)
+            try:
+                yield ray.get(task)
+            except RayTaskError as error:
+                raise error.cause from error
+            except RayError as error:  # its process or its machine, and the next one, too
+                reason = f"its process died {RETRIES + 1} times: {type(error).__name__}"
+                yield Trial(*job, None, (), 0.0, self.config.threads_per_worker, reason)
 
 
 def _open(config: ExtractConfig, run: Path, threads: int) -> None:
@@ -174,3 +238,13 @@ def _train(architecture: Architecture, settings: Settings) -> Trial:
     bench = _bench()
     with _in_time(bench.config.trial_minutes):
         return bench.train(architecture, settings, weights_path(bench.run, architecture, settings))
+
+
+def _train_for(config: ExtractConfig, run: Path, architecture: Architecture, settings: Settings) -> Trial:
+    """In a process of ray's, which may serve several runs."""
+    global _place
+    place = config, run, config.threads_per_worker
+    if globals().get("_place", place) != place:
+        _bench.cache_clear()
+    _place = place
+    return _train(architecture, settings)

@@ -8,24 +8,11 @@
         sort Θ by score, remove the sets that are like the worst            5
     return the best model ever seen                                         6
 
-docs/agora.md says what is known, what is inferred and what is our choice. Training, teacher and τ are passed as
-functions. Each result is written to a file before anything else happens and is never computed again, so an interrupted
-run is resumed by the same call:
-
-    question.json                   what was asked; a folder with another question is refused
-    teacher.json                    the teacher's predictions on ℰ
-    iteration-1/training-0.json     scores, predictions on ℰ and cost of one training; model-0/ is the model, which is
-                                    deleted unless it is the best so far
-    iteration-1/points.json         the points of τ; labels.json: their labels by the teacher; both with durations
-    agora.json                      the record `run.records.Agora`
+docs/agora.md says what is known, what is inferred and what is our choice. Each result (question.json, teacher.json,
+iteration-1/training-0.json, points.json, labels.json) is written before anything else happens and is never computed
+again, so the same call resumes an interrupted run. Only the best model so far is kept.
 
 ℰ shapes 𝒟 and chooses the model, so a score on ℰ is no estimate of quality: keep a part that nothing here sees.
-
-    >>> tau = Neighbourhood.load([train, dev, held_out], encoder=model)
-    >>> outcome = agora(thetas, train, dev, Path("runs/mine/agora"), fit=partial(fit, model, settings=settings),
-    ...                 teacher=teacher, transform=tau)
-    >>> outcome.model
-    PosixPath('runs/mine/agora/iteration-2/model-5')
 """
 
 from __future__ import annotations
@@ -43,26 +30,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from subarch.errors import InvalidConfig, InvalidStudy, InvalidTask, TrainingDiverged
 from subarch.finetuning.config import Theta
 from subarch.finetuning.neighbours import Made, Point
 from subarch.models.heads import labels_of
+from subarch.run import records
 from subarch.run.files import write_json
-from subarch.run.records import (
-    Agora,
-    AgoraBest,
-    AgoraCost,
-    AgoraExample,
-    AgoraExamples,
-    AgoraForecast,
-    AgoraIteration,
-    AgoraPoint,
-    AgoraPruned,
-    AgoraTheta,
-    AgoraTraining,
-    Number,
-)
 from subarch.tasks import Example, Examples, Task, balanced_accuracy, statistics
 from subarch.tasks.metrics import checked, primary
 from subarch.text.read import hash64
@@ -85,32 +60,29 @@ LEAST_BALANCED = 2 / 3
 SHAPED = "ℰ shaped the training data and chose the model, so a score on it is no estimate of quality; hold a part out"
 
 
-class Training(AgoraTraining):
+class Training(records.AgoraTraining):
     """One training, with its predictions on ℰ and, per epoch, loss and scores.
 
-    `theta` is the position in Θ, `model` the folder below Agora's, `score` the primary metric on ℰ, `epoch` the one
-    whose weights were kept. If the training diverged, `failure` says why, and there are no score and no predictions.
+    If the training diverged, `failure` says why, and there are no score and no predictions.
     """
 
     predictions: tuple[float, ...] | None
-    history: tuple[dict[str, Number], ...]
+    history: tuple[dict[str, records.Number], ...]
 
     @property
     def value(self) -> float:
-        """The score; -inf if there is none."""
         return -math.inf if self.score is None else self.score
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The best model ever seen (the first if equal), its hyperparameters, and 𝒟 as it was when it was trained; all
-    trainings; and the record that agora.json holds."""
+    """The best model ever seen (the first if equal), and the hyperparameters and 𝒟 that it was trained with."""
 
     model: Path
     theta: Theta
     data: Examples
     trainings: tuple[Training, ...]
-    record: Agora
+    record: records.Agora
 
     @property
     def dev_score(self) -> float:
@@ -137,12 +109,11 @@ def agora(
 
     Args:
         thetas: Θ, each set once; more than MOST_SETS only with `many`.
-        train: 𝒟, labelled.
-        dev: ℰ, labelled.
+        train, dev: 𝒟 and ℰ, labelled.
         fit: (𝒟, ℰ, θ, folder) -> a trained model; `finetuning.fit.fit` with model and settings given.
         teacher: S, examples -> predictions; must be adequate on ℰ unless `inadequate`.
         transform: τ, (mistakes, 𝒟 as it has grown, iteration from 1) -> points; deterministic in these.
-        pruning: `common`, the published rule, or `halving`.
+        pruning: a key of PRUNINGS.
         about: whatever else decides the result, as JSON (model, teacher, settings of τ); compared on resuming.
 
     Raises:
@@ -152,7 +123,7 @@ def agora(
         TrainingDiverged: all trainings of the first iteration diverged. In a later iteration, Agora ends there.
     """
     check(thetas, train, dev, pruning, many)
-    question = _asked(folder, _question(thetas, train, dev, pruning, about or {}))
+    question = _asked(folder, thetas, train, dev, pruning, about or {})
     objection = adequate(dev, _kept(folder / "teacher.json", lambda: _floats(teacher(dev))))
     if objection and not inadequate:
         raise InvalidTask(f"the teacher is not adequate: {objection}; use a better one, or allow it all the same")
@@ -160,7 +131,7 @@ def agora(
     data, left = train, list(range(len(thetas)))
     trainings: list[Training] = []
     learnt: dict[str, Examples] = {}
-    iterations: list[AgoraIteration] = []
+    iterations: list[records.AgoraIteration] = []
     stopped = ""
     while not stopped:
         number = len(iterations) + 1
@@ -188,27 +159,21 @@ def agora(
             reasons = PRUNINGS[pruning]([thetas[training.theta].values for training in ascending])  # 5
             gone = {training.theta: reason for training, reason in zip(ascending, reasons, strict=False)}
             left = [at for at in left if at not in gone]
-            iteration = iteration.model_copy(
-                update={
-                    **_grown(points, wrong),
-                    "dropped": made.dropped,
-                    "seconds": seconds,
-                    "labels_seconds": labels_seconds,
-                    "pruned": tuple(AgoraPruned(theta=at, reason=reason) for at, reason in gone.items()),
-                }
-            )
+            pruned = tuple(records.AgoraPruned(theta=at, reason=reason) for at, reason in gone.items())
+            took = {"dropped": made.dropped, "seconds": seconds, "labels_seconds": labels_seconds}
+            iteration = iteration.model_copy(update={**_grown(points, wrong), **took, "pruned": pruned})
             stopped = "" if points else "τ made no point: the same sets on the same data would give the same models"
         iterations.append(iteration)
 
         best = max(trainings, key=lambda training: training.value)  # 6; the first if equal
         assert best.score is not None
-        record = Agora(
+        record = records.Agora(
             **question,
             warning=SHAPED,
             objection=objection,
             iterations=tuple(iterations),
             stopped=stopped,
-            best=AgoraBest(model=best.model, theta=best.theta, score=best.score),
+            best=records.AgoraBest(model=best.model, theta=best.theta, score=best.score),
             cost=_cost(trainings, iterations),
         )
         write_json(folder / "agora.json", record.to_dict(), ensure_ascii=False)
@@ -241,10 +206,7 @@ def _trained(
             model=model,
             score=fitted.dev_scores[primary(dev.task)] if fitted else None,
             scores=fitted.dev_scores if fitted else None,
-            epoch=fitted.epoch if fitted else 0,
-            steps=fitted.steps if fitted else 0,
-            examples_seen=fitted.examples_seen if fitted else 0,
-            seconds=fitted.seconds if fitted else 0.0,
+            **{name: getattr(fitted, name, 0) for name in ("epoch", "steps", "examples_seen", "seconds")},
             failure=failure,
             predictions=tuple(_floats(labels_of(dev.task, fitted.dev_logits))) if fitted else None,
             history=tuple(fitted.history) if fitted else (),
@@ -290,16 +252,16 @@ def mistakes(dev: Examples, predictions: Sequence[float]) -> Examples:
         worst = sorted(range(len(dev)), key=lambda row: -errors[row])[: math.ceil(WORST * len(dev))]
         rows = [dev[row] for row in sorted(worst) if errors[row] > 0]
     else:
-        rows = [example for example, prediction in pairs if not _is_right(example, int(prediction))]
+        rows = [
+            example
+            for example, prediction in pairs
+            if prediction != example.label and not (example.golds and example.choices[int(prediction)] in example.golds)
+        ]
     return replace(dev, rows=tuple(rows))
 
 
-def _is_right(example: Example, prediction: int) -> bool:
-    return prediction == example.label or (bool(example.golds) and example.choices[prediction] in example.golds)
-
-
 def check(thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, many: bool) -> None:
-    """Refuse arguments that Agora cannot run with; see there."""
+    """Refuse arguments that `agora` cannot run with."""
     if not thetas or len(set(thetas)) < len(thetas):
         raise InvalidConfig(f"Θ has {len(thetas)} sets, {len(set(thetas))} of them different; give each set once")
     if len(thetas) > MOST_SETS and not many:
@@ -347,11 +309,7 @@ def adequate(examples: Examples, predictions: Sequence[float]) -> str | None:
 
 
 def _kept(path: Path, compute: Callable[[], Any]) -> Any:
-    """The JSON in `path`; if there is no such file, compute it and write it first.
-
-    Raises:
-        InvalidStudy: the file is damaged.
-    """
+    """The JSON in `path`; if there is no such file, compute it and write it first."""
     if not path.is_file():
         write_json(path, compute(), ensure_ascii=False)
     try:
@@ -374,40 +332,26 @@ def _timed(path: Path, compute: Callable[[], Any]) -> tuple[Any, float]:
 def _made(path: Path, transform: Callable[[], Made]) -> tuple[Made, float]:
     """The points of an iteration, and how long they took."""
     found, seconds = _timed(path, lambda: asdict(transform()))
-    return Made(tuple(map(_point, found["points"])), found["dropped"]), seconds
+    return TypeAdapter(Made).validate_python(found), seconds
 
 
-def _point(found: dict[str, Any]) -> Point:
-    example = found["example"]
-    texts = {name: tuple(example[name]) for name in ("texts", "choices", "golds")}
-    return Point(**found | {"example": Example(**example | texts)})
-
-
-def _question(
-    thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, about: Mapping[str, Any]
+def _asked(
+    folder: Path, thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Everything that decides the result."""
-    return {
+    """Everything that decides the result, written down; refused if the folder was begun with something else."""
+
+    def identified(examples: Examples) -> records.AgoraExamples:
+        return records.AgoraExamples(rows=len(examples), hash=f"{hash64(repr(examples.rows)):016x}")
+
+    question = {
         "task": dev.task.name,
         "metric": primary(dev.task),
         "pruning": pruning,
-        "thetas": tuple(AgoraTheta(**asdict(theta)) for theta in thetas),
-        "train": _identified(train),
-        "dev": _identified(dev),
+        "thetas": tuple(records.AgoraTheta(**asdict(theta)) for theta in thetas),
+        "train": identified(train),
+        "dev": identified(dev),
         "about": dict(about),
     }
-
-
-def _identified(examples: Examples) -> AgoraExamples:
-    return AgoraExamples(rows=len(examples), hash=f"{hash64(repr(examples.rows)):016x}")
-
-
-def _asked(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
-    """Write the question, or compare it with the one in the folder.
-
-    Raises:
-        InvalidStudy: they differ, naming where.
-    """
     plain = json.loads(json.dumps(question, default=lambda row: row.model_dump(mode="json")))
     begun = _kept(folder / "question.json", lambda: plain)
     if changed := [name for name in plain | begun if plain.get(name) != begun.get(name)]:
@@ -419,13 +363,13 @@ def _asked(folder: Path, question: dict[str, Any]) -> dict[str, Any]:
 
 def _iteration(
     number: int, data: Examples, trainings: Sequence[Training], best: Training, wrong: Examples
-) -> AgoraIteration:
+) -> records.AgoraIteration:
     """An iteration before points are made; predictions and histories stay in the files of the trainings."""
-    names = AgoraTraining.model_fields
-    return AgoraIteration(
+    names = records.AgoraTraining.model_fields
+    return records.AgoraIteration(
         number=number,
         examples=len(data),
-        trainings=tuple(AgoraTraining(**{name: getattr(one, name) for name in names}) for one in trainings),
+        trainings=tuple(records.AgoraTraining(**{name: getattr(one, name) for name in names}) for one in trainings),
         best=best.theta,
         mistakes=len(wrong),
         points=0,
@@ -436,6 +380,10 @@ def _iteration(
 
 def _grown(points: Sequence[Point], wrong: Examples) -> dict[str, Any]:
     """Of an iteration: counts of its labelled points, and a sample of them beside their origins."""
+
+    def shown(example: Example) -> records.AgoraExample:
+        return records.AgoraExample(id=example.id, texts=example.texts, choices=example.choices, label=example.label)
+
     task, origins = wrong.task, {example.id: example for example in wrong}
     names = [task.labels[int(point.example.label or 0)] if task.labels else "" for point in points]
     sample = sorted(points, key=lambda point: hash64(point.example.id))[:SAMPLE]
@@ -444,24 +392,20 @@ def _grown(points: Sequence[Point], wrong: Examples) -> dict[str, Any]:
         "methods": dict(sorted(Counter(point.method for point in points).items())),
         "labels": dict(sorted(Counter(names).items())) if task.labels else {},
         "sample": tuple(
-            AgoraPoint(
-                origin=_shown(origins[point.origin]),
-                point=_shown(point.example),
-                method=point.method,
-                similarity=point.similarity,
+            records.AgoraPoint(
+                origin=shown(origins[one.origin]),
+                point=shown(one.example),
+                method=one.method,
+                similarity=one.similarity,
             )
-            for point in sample
+            for one in sample
         ),
     }
 
 
-def _shown(example: Example) -> AgoraExample:
-    return AgoraExample(id=example.id, texts=example.texts, choices=example.choices, label=example.label)
-
-
-def _cost(trainings: Sequence[Training], iterations: Sequence[AgoraIteration]) -> AgoraCost:
-    """Totals of all iterations: examples seen forward and backward; seconds of training, of τ, and of the teacher."""
-    return AgoraCost(
+def _cost(trainings: Sequence[Training], iterations: Sequence[records.AgoraIteration]) -> records.AgoraCost:
+    """Totals of all iterations; examples seen are counted forward and backward."""
+    return records.AgoraCost(
         trainings=len(trainings),
         points=sum(iteration.points for iteration in iterations),
         examples_seen=sum(training.examples_seen for training in trainings),
@@ -526,11 +470,10 @@ def forecast(
     epochs: int = 1,
     growth: int = 0,
     seconds: float | None = None,
-) -> AgoraForecast:
+) -> records.AgoraForecast:
     """How many trainings so many sets take, at least (ℰ has no mistakes) and at most, and the hours of each.
 
     Args:
-        sets: |Θ|.
         repeats: trainings of the best set with other seeds afterwards, on 𝒟 as it is then.
         examples: of 𝒟 at the start.
         epochs: of a training, at most.
@@ -548,11 +491,10 @@ def forecast(
     most = sum(number * (examples + at * growth) for at, number in enumerate(left))
     most += repeats * (examples + (len(left) - 1) * growth)
     hours = None if seconds is None else (least * epochs * seconds / 3600, most * epochs * seconds / 3600)
-    return AgoraForecast(fewest=sets + repeats, most=sum(left) + repeats, hours=hours)
+    return records.AgoraForecast(fewest=sets + repeats, most=sum(left) + repeats, hours=hours)
 
 
-def worded(expected: AgoraForecast) -> str:
-    """A forecast as a phrase."""
+def worded(expected: records.AgoraForecast) -> str:
     number = f"{expected.fewest}" if expected.fewest == expected.most else f"{expected.fewest} to {expected.most}"
     text = f"{number} training{'s' * (expected.most > 1)}"
     if expected.hours is None:

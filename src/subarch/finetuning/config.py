@@ -1,12 +1,6 @@
 """Configuration of a fine-tuning (`FinetuneConfig`) and of each of its trainings (`Theta`, `FitSettings`).
 
-`Theta` holds the hyperparameters that are searched, `FitSettings` what all trainings of a search have in common. The
-configuration is one flat, frozen record whose keys are the command-line options; its lists span the search space Θ.
-
-    >>> config = load(FinetuneConfig, None, {"task": "rte", "data": "glue_data", "learning_rate": [3e-5, 1e-4]})
-    >>> [theta.values for theta in config.thetas()]
-    [(3e-05, 0.01, 0.1, 16), (0.0001, 0.01, 0.1, 16)]
-
+The configuration is one flat, frozen record whose keys are the command-line options; its lists span the search space Θ.
 The published ranges are in `configs/finetune-bort.yaml`: 96 sets, 480 with their seeds.
 
 Importing this module imports neither torch nor transformers.
@@ -26,16 +20,9 @@ from subarch.tasks.division import TaskData
 
 @dataclass(frozen=True, slots=True)
 class Theta:
-    """The hyperparameters of one training.
+    """The hyperparameters of one training; `FinetuneConfig` describes them.
 
-    Attributes:
-        learning_rate: peak, at the end of the warm-up; then it falls linearly to 0.
-        weight_decay: decoupled (AdamW), not for biases and LayerNorm.
-        warm_up: share of the steps in which the learning rate rises linearly.
-        batch_size: examples per optimiser step.
-        epochs: passes over the training examples, at most (early stopping).
-        dropout: of hidden states, attention and head.
-        seed: of the new head, the order of the data, and dropout. Not in `values`: no seed is better than another.
+    `seed` is of the new head, the order of the data, and dropout; it is not in `values`: no seed is better.
     """
 
     learning_rate: float
@@ -52,19 +39,15 @@ class Theta:
         return self.learning_rate, self.weight_decay, self.warm_up, self.batch_size
 
     def __str__(self) -> str:
-        """A name for messages and folders."""
         rate, decay, warm_up, batch = self.values
         return f"lr{rate:g}-wd{decay:g}-wu{warm_up:g}-b{batch}-e{self.epochs}-d{self.dropout:g}-s{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class FitSettings:
-    """What all trainings of a search have in common.
+    """What all trainings of a search have in common; see `FinetuneConfig`.
 
-    Attributes:
-        max_length: of a text, a pair, or a pair per choice, in tokens; longer ones are truncated.
-        patience: stop after this many epochs in a row, counted after the warm-up, without a better dev score; 0: never.
-        threads: of torch; None: unchanged. The same seed gives the same weights only with the same number of threads.
+    `threads` None: unchanged. The same seed gives the same weights only with the same number of threads.
     """
 
     max_length: int = 128
@@ -77,10 +60,7 @@ EXAMINED = (*TaskData.model_fields, "max_length")
 
 
 class FinetuneConfig(TaskData):
-    """The options of `subarch finetune`. Paths are relative to the current folder.
-
-    Create it with `configuration.load`, which raises `InvalidConfig` for wrong values.
-    """
+    """The options of `subarch finetune`; `configuration.load` makes it. Paths are relative to the current folder."""
 
     learning_rate: list[Number] = Field(
         [3e-5, 1e-4, 3e-4],
@@ -152,10 +132,7 @@ class FinetuneConfig(TaskData):
     def thetas(self) -> tuple[Theta, ...]:
         """All combinations of the lists, each once, with the first seed."""
         spanned = product(self.learning_rate, self.weight_decay, self.warm_up, self.batch_size)
-        found = (
-            Theta(rate, decay, warm_up, batch, self.epochs, self.dropout, self.seeds[0])
-            for rate, decay, warm_up, batch in spanned
-        )
+        found = (Theta(*values, self.epochs, self.dropout, self.seeds[0]) for values in spanned)
         return tuple(dict.fromkeys(found))
 
     def others(self) -> list[int]:
@@ -163,5 +140,4 @@ class FinetuneConfig(TaskData):
         return list(dict.fromkeys(self.seeds))[1:]
 
     def settings(self) -> FitSettings:
-        """What all trainings have in common."""
         return FitSettings(max_length=self.max_length, patience=self.patience, threads=self.threads)

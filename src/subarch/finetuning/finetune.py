@@ -8,8 +8,7 @@ Every setting is tried with the first seed, and the best on dev is trained again
 has a standard deviation: on the data as it is (`plain`), or by Agora, which adds data near the mistakes (`with_agora`).
 The held-out part is predicted at the very end, by the models of the best setting only.
 
-In the run folder, `finetuned/<task>/` is the model that is best on dev, a stock folder, with metrics.json (trainings,
-scores), heldout.json (predictions), report.json and report.html (see `evaluation`), and agora.json if Agora ran.
+In the run folder, `finetuned/<task>/` is the model that is best on dev, with the records and the report;
 `finetuned/<task>.fits/` keeps the models of the best setting, one per seed. If it is killed at any instant, the same
 command continues and repeats no finished training.
 """
@@ -38,26 +37,11 @@ from subarch.finetuning.neighbours import Neighbourhood
 from subarch.learning.targets import TargetCache
 from subarch.models.heads import Logits, labels_of, predict
 from subarch.models.teacher import Teacher, content_of
-from subarch.run import Report, silent
+from subarch.run import Report, records, silent
 from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
-from subarch.run.records import (
-    Agora,
-    AgoraForecast,
-    AgoraSummary,
-    Bare,
-    ExampleStatistics,
-    FitCost,
-    FitRow,
-    Heldout,
-    HeldoutScores,
-    Machine,
-    Metrics,
-    TaskData,
-    TaskTeacher,
-)
 from subarch.show.card import facts_of, write_card
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.division import Parts, parts_of
@@ -66,8 +50,7 @@ from subarch.text.corpus import content_of as corpus_content
 from subarch.text.read import hash64
 
 FREE = {"threads", "data", "teacher", "masked_lm", "neighbours"}
-"""Configuration keys that may change when a search is continued: with other threads, weights agree up to rounding only;
-the others are paths whose content is hashed."""
+"""Keys that may change when a search is continued: threads change rounding only, the others are hashed by content."""
 
 STEPS = 9
 """Optimiser steps that the speed is measured with; the first is not timed."""
@@ -76,7 +59,7 @@ Says = Callable[[Examples], Logits]
 """The outputs of a teacher for examples."""
 
 
-class Pace(Bare):
+class Pace(records.Bare):
     """Seconds that a training example takes; measured once, so that a resumed run forecasts the same."""
 
     NAME = "pace"
@@ -84,7 +67,7 @@ class Pace(Bare):
     value: float
 
 
-class Diverged(Bare):
+class Diverged(records.Bare):
     """Why a setting diverged, so that it is not tried again; in a file of its own for each setting."""
 
     NAME = "diverged"
@@ -101,11 +84,10 @@ def finetune(
     *,
     say: Callable[[str], object] = lambda sentence: None,
     command: str = "",
-) -> Metrics:
+) -> records.Metrics:
     """Search, train and score; a search that is finished is returned as it is.
 
     Args:
-        model: folder of the encoder.
         run: folder that `finetuned/` is made in.
         restart: begin again, without the trainings that are there.
         say: called with what Agora will take, before the first training.
@@ -131,7 +113,7 @@ def finetune(
             Teacher.load(model)  # fails before a finished fine-tuning is deleted
             shutil.rmtree(target, ignore_errors=True)
         begun = not restart and any(place.rglob("fit.json"))
-        if done.has(Metrics):
+        if done.has(records.Metrics):
             claim(done, inputs, begun=True, free=FREE)
         else:
             if not begun:  # nothing is lost, so the question may change
@@ -140,8 +122,13 @@ def finetune(
             torch.set_num_threads(config.threads or usable_cores())
             about_teacher, says = _teacher(config, parts, folder, report)
             fits = Fits(model, parts, config, folder, report)
-            _finish(_search(fits, says, say), fits, about_teacher, inputs, target, command)
-        result = done.read(Metrics)
+            if config.agora:
+                assert says is not None  # the configuration requires a teacher
+                found = with_agora(fits, lambda examples: labels_of(examples.task, says(examples)), say)
+            else:
+                found = plain(fits, None if says is None else np.array(says(parts.train)))
+            _finish(found, fits, about_teacher, inputs, target, command)
+        result = done.read(records.Metrics)
         _clear(place, keep={"inputs.json", *result.heldout.fits})
         shutil.rmtree(_unfinished(target), ignore_errors=True)
         return result
@@ -152,7 +139,6 @@ def _unfinished(target: Path) -> Path:
 
 
 def _clear(folder: Path, keep: set[str]) -> None:
-    """Delete trainings, outputs of the teacher and notes, except those in `keep`."""
     for path in folder.iterdir():
         if path.name not in keep and path.is_dir():
             shutil.rmtree(path)
@@ -161,18 +147,13 @@ def _clear(folder: Path, keep: set[str]) -> None:
 
 
 def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
-    """Everything that a fine-tuning reads.
-
-    Raises:
-        InvalidTeacher, InvalidCorpus: something is missing or cannot be read.
-    """
+    """Everything that a fine-tuning reads."""
     sources = {"model": content_of(model)}
     for name, part in (("training", parts.train), ("development", parts.dev), ("held-out", parts.heldout)):
         sources[f"set of {name} examples"] = of_values(part.source, part.rows)
-    if config.teacher is not None:
-        sources["teacher"] = content_of(config.teacher)
-    if config.masked_lm is not None:
-        sources["masked language model"] = content_of(config.masked_lm)
+    for name, path in (("teacher", config.teacher), ("masked language model", config.masked_lm)):
+        if path is not None:
+            sources[name] = content_of(path)
     if config.neighbours is not None:
         sources["corpus of neighbours"] = corpus_content(config.neighbours, "text")
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
@@ -180,7 +161,7 @@ def _inputs(model: Path, config: FinetuneConfig, parts: Parts) -> StageInputs:
 
 def _teacher(
     config: FinetuneConfig, parts: Parts, folder: RunFolder, report: Report
-) -> tuple[TaskTeacher | None, Says | None]:
+) -> tuple[records.TaskTeacher | None, Says | None]:
     """The record of the teacher, once it is adequate or allowed not to be; and its outputs, cached on disk."""
     teacher = config.teacher
     if teacher is None:
@@ -202,7 +183,7 @@ def _teacher(
         raise InvalidTask(
             f"{teacher}: is not an adequate teacher: {objection}; use a better one or none, or add --any-teacher"
         )
-    about = TaskTeacher(
+    about = records.TaskTeacher(
         model=teacher.absolute().name,
         objection=objection,
         dev=score(parts.dev, on_dev),
@@ -218,23 +199,18 @@ def _teacher(
 class Found:
     """The result of a search.
 
-    Attributes:
-        best: the best on dev of all trainings with the first seed (the first if equal).
-        again: the same settings on the same data with the other seeds.
-        rows: the table of trainings, in their order; the name of one whose model is kept is that of its folder.
-        failures: why trainings diverged, by name.
-        seconds: spent on the data, in addition to the trainings.
-        agora: a summary of Agora; None: plain.
-        record: the full record of Agora.
+    `best` is the best on dev with the first seed (the first if equal), `again` the same settings with the other seeds.
+    `rows` are all trainings (the name of one whose model is kept is that of its folder), `failures` say by name why
+    trainings diverged, `seconds` were spent on the data in addition to the trainings.
     """
 
     best: Fitted
     again: list[Fitted]
-    rows: list[FitRow]
+    rows: list[records.FitRow]
     failures: dict[str, str]
     seconds: float = 0.0
-    agora: AgoraSummary | None = None
-    record: Agora | None = None
+    agora: records.AgoraSummary | None = None
+    record: records.Agora | None = None
 
 
 @dataclass(slots=True)
@@ -263,7 +239,7 @@ class Fits:
     def each(
         self, thetas: Sequence[Theta], data: Examples, title: str, soft: Logits | None = None
     ) -> tuple[list[Fitted], dict[str, str]]:
-        """Train with each setting; for those that diverge the reasons, which are noted so as not to try them again."""
+        """Train with each setting; for those that diverge the reasons, noted so as not to try them again."""
         found, failures = [], dict[str, str]()
         for number, theta in enumerate(thetas, 1):
             note = f"diverged-{theta}"
@@ -283,19 +259,8 @@ class Fits:
         return self.each(others, data, "fine-tuning with other seeds", soft)
 
 
-def _search(fits: Fits, says: Says | None, say: Callable[[str], object]) -> Found:
-    if fits.config.agora:
-        assert says is not None  # the configuration requires a teacher
-        return with_agora(fits, lambda examples: labels_of(examples.task, says(examples)), say)
-    return plain(fits, None if says is None else np.array(says(fits.parts.train)))
-
-
 def plain(fits: Fits, soft: Logits | None) -> Found:
-    """Try every setting on the training data, with the teacher's outputs for it if there is a teacher.
-
-    Raises:
-        TrainingDiverged: with every setting.
-    """
+    """Try every setting on the training data, with the teacher's outputs for it if there is a teacher."""
     thetas, train = fits.config.thetas(), fits.parts.train
     tried, failures = fits.each(thetas, train, "fine-tuning", soft)
     if not tried:
@@ -305,20 +270,12 @@ def plain(fits: Fits, soft: Logits | None) -> Found:
         )
     best = max(tried, key=lambda found: found.dev_score)  # the first if equal
     again, lost = fits.repeat(best.theta, train, soft)
-    return Found(best, again, [_row_of(found) for found in (*tried, *again)], failures | lost)
+    rows = [_row(str(found.theta), found.theta, found.dev_scores, found) for found in (*tried, *again)]
+    return Found(best, again, rows, failures | lost)
 
 
 def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: Callable[[str], object]) -> Found:
-    """Run Agora over the settings; dev is ℰ, and no text of the three parts is made again.
-
-    Args:
-        teacher: S, examples -> labels; already checked to be adequate.
-        say: called once with what to expect, before the first training.
-
-    Raises:
-        InvalidConfig, InvalidTeacher, InvalidCorpus: see `agora` and `Neighbourhood`.
-        TrainingDiverged: with every setting.
-    """
+    """Run Agora over the settings; dev is ℰ, the teacher labels, and no text of the three parts is made again."""
     config, parts, folder = fits.config, fits.parts, fits.folder.path
     thetas, pruning = config.thetas(), config.agora
     assert pruning is not None
@@ -333,7 +290,10 @@ def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: 
         seed=config.seeds[0],
     )
     expected = _expected(fits, thetas)
-    say(_sentence(expected, len(thetas), config.others()))
+    text = f"Agora over {f'{len(thetas)} settings' if len(thetas) > 1 else 'one setting'}: {worded(expected)}"
+    if seeds := config.others():
+        text += f"; this includes repeating the best setting with seed {', '.join(map(str, seeds))}"
+    say(text if len(thetas) > 1 else f"{text}; with one setting no examples are made and nothing is pruned")
     outcome = agora(
         thetas,
         parts.train,
@@ -347,19 +307,24 @@ def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: 
         many=config.many_sets,
         inadequate=config.any_teacher,
     )
-    best = _taken(outcome, folder / str(outcome.theta))
+    place = folder / str(outcome.theta)
+    if not place.is_dir():
+        with replaced(place) as partial:
+            shutil.copytree(outcome.model, partial, dirs_exist_ok=True)
+    best = Fitted.read(place)
     again, lost = fits.repeat(outcome.theta, outcome.data)
     named = [(_name(training, outcome, thetas), training) for training in outcome.trainings]
     rows = [_row(name, thetas[one.theta], one.scores, one) for name, one in named if not one.failure]
+    rows += [_row(str(one.theta), one.theta, one.dev_scores, one) for one in again]
     failures = {name: training.failure for name, training in named if training.failure}
     record = outcome.record
     return Found(
         best,
         again,
-        rows + [_row_of(found) for found in again],
+        rows,
         failures | lost,
         record.cost.points_seconds + record.cost.labels_seconds,
-        AgoraSummary(
+        records.AgoraSummary(
             pruning=record.pruning,
             iterations=len(record.iterations),
             stopped=record.stopped,
@@ -372,7 +337,7 @@ def with_agora(fits: Fits, teacher: Callable[[Examples], Sequence[float]], say: 
     )
 
 
-def _expected(fits: Fits, thetas: Sequence[Theta]) -> AgoraForecast:
+def _expected(fits: Fits, thetas: Sequence[Theta]) -> records.AgoraForecast:
     """A forecast; an iteration makes at most the points of a model that always predicts the majority."""
     config, train, dev = fits.config, fits.parts.train, fits.parts.dev
     assert config.agora is not None
@@ -402,69 +367,28 @@ def _pace(fits: Fits, theta: Theta) -> float:
     shutil.rmtree(place, ignore_errors=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about its scores, which do not matter
-        settings = fits.config.settings()
-        fit(
-            fits.model,
-            sample,
-            sample,
-            theta,
-            place,
-            settings=settings,
-            report=lambda *_: ends.append(time.perf_counter()),
-        )
+        timed = replace(fits, parts=replace(fits.parts, dev=sample), report=lambda *_: ends.append(time.perf_counter()))
+        timed.train(theta, sample, place, "measuring the pace")
     shutil.rmtree(place)
     return (ends[-1] - ends[0]) / (len(ends) - 1) / theta.batch_size
 
 
-def _sentence(expected: AgoraForecast, sets: int, seeds: Sequence[int]) -> str:
-    text = f"Agora over {f'{sets} settings' if sets > 1 else 'one setting'}: {worded(expected)}"
-    if seeds:
-        text += f"; this includes repeating the best setting with seed {', '.join(map(str, seeds))}"
-    return text if sets > 1 else f"{text}; with one setting no examples are made and nothing is pruned"
-
-
-def _taken(outcome: Outcome, place: Path) -> Fitted:
-    """Copy the best model beside its repetitions with other seeds."""
-    if not place.is_dir():
-        with replaced(place) as partial:
-            shutil.copytree(outcome.model, partial, dirs_exist_ok=True)
-    return Fitted.read(place)
-
-
 def _name(training: Training, outcome: Outcome, thetas: Sequence[Theta]) -> str:
     """The folder of the model that is kept; for others with the iteration, as settings are trained in several."""
-    theta = str(thetas[training.theta])
-    is_best = training.model == outcome.record.best.model
-    return theta if is_best else f"{training.model.split('/')[0]}/{theta}"
+    place = "" if training.model == outcome.record.best.model else f"{training.model.split('/')[0]}/"
+    return f"{place}{thetas[training.theta]}"
 
 
-def _row_of(found: Fitted) -> FitRow:
-    return _row(str(found.theta), found.theta, found.dev_scores, found)
-
-
-def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Training) -> FitRow:
-    return FitRow(
-        name=name,
-        **asdict(theta),
-        dev=dev,
-        epoch=one.epoch,
-        history=tuple(one.history),
-        steps=one.steps,
-        examples_seen=one.examples_seen,
-        seconds=one.seconds,
-    )
+def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Training) -> records.FitRow:
+    took = {key: getattr(one, key) for key in ("epoch", "steps", "examples_seen", "seconds")}
+    return records.FitRow(name=name, **asdict(theta), dev=dev, history=tuple(one.history), **took)
 
 
 # Result
 
 
 def _finish(
-    found: Found,
-    fits: Fits,
-    about_teacher: TaskTeacher | None,
-    inputs: StageInputs,
-    target: Path,
-    command: str,
+    found: Found, fits: Fits, about_teacher: records.TaskTeacher | None, inputs: StageInputs, target: Path, command: str
 ) -> None:
     """Predict the held-out part and write `target`."""
     parts, config, models = fits.parts, fits.config, [found.best, *found.again]
@@ -477,16 +401,16 @@ def _finish(
     scores = {seed: score(parts.heldout, predicted) for seed, predicted in predictions.items()}
     columns = {name: [one[name] for one in scores.values()] for name in scores[chosen.theta.seed]}
     overlaps = {f"{one.part} in {one.other}": one.rows for one in parts.overlap}
-    result = Metrics(
+    result = records.Metrics(
         task=config.task,
         metric=primary(parts.train.task),
         model=fits.model.absolute().name,
-        data=TaskData(
+        data=records.TaskData(
             source=config.data,
             division=parts.sentence,
-            train=ExampleStatistics(**statistics(parts.train)),
-            dev=ExampleStatistics(**statistics(parts.dev)),
-            heldout=ExampleStatistics(**statistics(parts.heldout)),
+            train=records.ExampleStatistics(**statistics(parts.train)),
+            dev=records.ExampleStatistics(**statistics(parts.dev)),
+            heldout=records.ExampleStatistics(**statistics(parts.heldout)),
             truncated=chosen.truncated,
             **({"overlaps": overlaps} if overlaps else {}),
         ),
@@ -494,7 +418,7 @@ def _finish(
         diverged=found.failures,
         best=str(found.best.theta),
         chosen=str(chosen.theta),
-        heldout=HeldoutScores(
+        heldout=records.HeldoutScores(
             scores=scores[chosen.theta.seed],
             seeds={str(seed): one for seed, one in scores.items()},
             fits=tuple(str(fitted.theta) for fitted in models),
@@ -502,14 +426,14 @@ def _finish(
             deviation={name: numbers.stdev(column) if len(column) > 1 else None for name, column in columns.items()},
         ),
         teacher=about_teacher,
-        cost=FitCost(
+        cost=records.FitCost(
             trainings=len(found.rows) + len(found.failures),
             examples_seen=sum(row.examples_seen for row in found.rows),
             seconds=sum(row.seconds for row in found.rows) + found.seconds,
         ),
         agora=found.agora,
         config=config.model_dump(mode="json"),
-        machine=Machine.model_validate(machine()),
+        machine=records.Machine.model_validate(machine()),
         versions=versions(),
     )
     shown = [chosen.theta.seed, *(seed for seed in outputs if seed != chosen.theta.seed)]  # examples are the first's
@@ -521,7 +445,7 @@ def _finish(
     left = RunFolder(partial)
     assert parts.heldout.labels is not None
     left.write(
-        Heldout(
+        records.Heldout(
             ids=tuple(example.id for example in parts.heldout),
             labels=parts.heldout.labels,
             seeds={str(seed): tuple(predicted) for seed, predicted in predictions.items()},

@@ -11,10 +11,6 @@ Epochs are compared by the official metric, and early stopping starts to count a
 
 Only the embeddings of tokens that occur in the task's texts are trained (`Occurring`). The others get no gradient, but
 clearing, measuring and updating all 30,000 of them each step costs more than a small encoder does on short texts.
-
-    >>> fitted = fit(Path("runs/mine/pretrained"), train, dev, Theta(1e-4), Path("fits/0"), settings=FitSettings())
-    >>> fitted.dev_scores
-    {'accuracy': 0.61}
 """
 
 from __future__ import annotations
@@ -76,17 +72,13 @@ TEMPERATURE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The result of a training.
+    """The result of a training: the stock folder, its scores and outputs on dev, and what it took.
 
     Attributes:
-        folder: stock folder with the weights of the epoch with the best primary metric on dev (the first if equal).
-        theta: the hyperparameters.
+        folder: holds the weights of the epoch with the best primary metric on dev (the first if equal).
         dev_scores: official metrics on dev, the primary one first.
-        dev_logits: see `Logits`, in the order of dev.
         epoch: the one whose weights were kept, from 1.
-        steps: all optimiser steps taken.
         examples_seen: forward and backward passes over one training example (with all its choices).
-        seconds: duration of training and evaluation on dev.
         truncated: share of the training examples that were longer than max_length.
         history: per epoch: loss on train, scores on dev.
     """
@@ -104,22 +96,17 @@ class Fitted:
 
     @property
     def dev_score(self) -> float:
-        """The primary metric on dev, which models are compared by."""
         return next(iter(self.dev_scores.values()))
 
     @classmethod
     def read(cls, folder: Path) -> Fitted:
-        """Read a finished training from its folder.
-
-        Raises:
-            InvalidStudy: files are missing or damaged.
-        """
+        """Read a finished training; InvalidStudy if files are missing or damaged."""
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             logits = np.load(folder / LOGITS)
             return cls(**record["fitted"] | {"folder": folder, "theta": Theta(**record["theta"]), "dev_logits": logits})
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            problem = f"not a finished fine-tuning ({error}); delete the folder and fit again"
+            problem = f"not a finished fine-tuning ({error}); delete it and fit again"
             raise InvalidStudy(unreadable(folder, error, problem)) from error
 
 
@@ -138,11 +125,9 @@ def fit(
 
     Args:
         model: folder with a BERT or RoBERTa encoder; the head of a fine-tuned model is replaced.
-        train: labelled examples.
-        dev: labelled examples; its primary metric decides about the best epoch and early stopping.
+        dev: labelled; its primary metric decides about the best epoch and early stopping.
         folder: appears whole or not at all. If killed before, the same call starts the training from the beginning.
         teacher: (N, C) soft targets for `train`, from `predict`.
-        report: called with the activity, steps done and steps at most.
 
     Raises:
         InvalidTask: missing labels, an empty part, labels that are not finite or out of range, dev of another task, or
@@ -156,10 +141,7 @@ def fit(
     key = _key(encoder.fingerprint, train, dev, theta, settings, teacher)
     if (folder / RECORD).is_file():
         if json.loads((folder / RECORD).read_text(encoding="utf-8"))["key"] != key:
-            raise InvalidStudy(
-                f"{folder}: holds a fine-tuning of another model, other examples or other settings; choose another "
-                "folder"
-            )
+            raise InvalidStudy(f"{folder}: was fitted with another model, data or settings; choose another folder")
         return Fitted.read(folder)
     if encoder.architecture.depth == 0:
         warnings.warn(
@@ -169,9 +151,8 @@ def fit(
         )
     with replaced(folder) as partial, quiet(), _threads(settings.threads):
         fitted = _fit(encoder, train, dev, theta, partial, settings, teacher, report)
-        record = {
-            name: value for name, value in asdict(fitted).items() if name not in ("folder", "theta", "dev_logits")
-        }
+        elsewhere = ("folder", "theta", "dev_logits")
+        record = {name: value for name, value in asdict(fitted).items() if name not in elsewhere}
         np.save(partial / LOGITS, fitted.dev_logits)
         told = {"key": key, "theta": asdict(theta), "settings": asdict(settings), "fitted": record}
         (partial / RECORD).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
@@ -241,7 +222,6 @@ def _fit(
     teacher: Logits | None,
     report: Report,
 ) -> Fitted:
-    """Train and write the stock folder."""
     task, began = train.task, time.perf_counter()
     tokenizer = tokenizer_for(encoder, settings.max_length)
     encoded, truncated = encode(train, tokenizer, teacher)
@@ -317,7 +297,7 @@ def arguments(folder: Path, theta: Theta, encoded: Sequence[Encoded], metric: st
 
 
 def _fits(batch_size: int, parts: int, longest: int) -> bool:
-    """Whether a batch may be made in so many equal parts: each within the limit, or of one example."""
+    """Whether a batch may be split into so many equal parts: each within the limit, or of one example."""
     return batch_size % parts == 0 and (parts == batch_size or batch_size // parts * longest <= TRAINED_TOKENS)
 
 
@@ -372,7 +352,7 @@ class Dev:
 
 
 class FitTrainer(Trainer):
-    """The training loop, see the module. `seen` counts the training examples that were passed through the model."""
+    """See the module. `seen` counts the training examples that were passed through the model."""
 
     loss_is_scaled_for_ga = True  # the loss of a part is its share of the whole batch's
 
@@ -426,7 +406,6 @@ class FitTrainer(Trainer):
         return loss / num_items_in_batch
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
-        """The official scores on dev."""
         assert self.model is not None
         logits = logits_of(self.model.eval(), self.dev.encoded, self.tokenizer, self.dev.examples.task)
         if not np.isfinite(logits.max(axis=1)).all():
@@ -451,8 +430,6 @@ class _Patience(EarlyStoppingCallback):
 
 
 class _Report(TrainerCallback):
-    """Reports progress after each step."""
-
     def __init__(self, report: Report) -> None:
         self.report = report
 
@@ -499,7 +476,6 @@ class Occurring:
         self.embeddings.weight = nn.Parameter(self.all[self.kept])
 
     def renumber(self, encoded: Sequence[Encoded]) -> list[Encoded]:
-        """The same examples with the token ids of the reduced model."""
         return [replace(one, ids=[np.searchsorted(self.kept, row).tolist() for row in one.ids]) for one in encoded]
 
     @torch.no_grad()

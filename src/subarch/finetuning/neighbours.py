@@ -9,21 +9,14 @@ or one of the choices (never the question), of a cloze the passage. Three method
 - `nearest`: the nearest texts of a corpus, by the sentence encoder. Not for texts with marked words.
 
 A text is kept if its similarity to the original lies inside a band and if no split, the held-out one included, has the
-same text (`text.read.identity` ignores case, punctuation and spacing). The words that a question is about (`* so *` and
-`# so #`, the entities of a cloze) stay unchanged.
+same text (`text.read.identity`). The words that a question is about (`* so *` and `# so #`, the entities of a cloze)
+stay unchanged.
 
 The band has its own scale, so that one default serves all encoders: 0 is the median similarity of unrelated texts of
-the task, 1 is equality. BERT-like encoders that were never trained on sentences give unrelated texts cosines of 0.8 and
-more, others near 0. The scale and the methods are our choice: the paper only asks for points that are "similar but
-neither copies nor far", and its code was never released.
+the task (some encoders give them cosines of 0.8), 1 is equality. Scale and methods are our choice: the paper only asks
+for points that are "similar but neither copies nor far", and its code was never released.
 
-Everything random depends only on the seed, the iteration and the id of the mistake, so a repeated call gives the same
-points.
-
-    >>> tau = Neighbourhood.load([train, dev, held_out], encoder=Path("runs/mine/pretrained"))
-    >>> made = tau(mistakes, train, iteration=1)
-    >>> made.points[0].example.texts, made.points[0].similarity, made.dropped
-    (('a gripping, funny and honest',), 0.93, {'copy': 3, 'known': 1})
+Everything random depends only on the seed, the iteration and the id of the mistake.
 """
 
 from __future__ import annotations
@@ -154,7 +147,7 @@ class Neighbourhood:
         embeddings of the corpus are cached in the folder `cache`.
 
         Raises:
-            InvalidTeacher: a model cannot be loaded, or `masked_lm` has no masked-LM head.
+            InvalidTeacher: a model cannot be loaded, or `masked_lm` has no masked-LM head or mask token.
             InvalidCorpus: the corpus cannot be read.
             InvalidConfig: a corpus without an encoder; see also the class.
         """
@@ -229,7 +222,6 @@ class Neighbourhood:
 
 
 def identities(examples: Examples) -> Iterator[int]:
-    """The identity of every text and choice, which a new text must differ from."""
     return (identity(text) for example in examples for text in (*example.texts, *example.choices))
 
 
@@ -251,7 +243,7 @@ def locked_in(task: Task, example: Example) -> re.Pattern[str] | None:
 
 
 def _with_text(origin: Example, slot: int, text: str, name: str) -> Example:
-    """The origin with one text changed and without label; it stays in the group of its origin."""
+    """The origin, in its group, with one text changed and without label."""
     parts = [*origin.texts, *origin.choices]
     parts[slot] = text
     count = len(origin.texts)
@@ -287,18 +279,13 @@ def edited(draft: Draft) -> str | None:
 class Infilling:
     """Masks words and draws replacements from the likeliest words of a masked language model, never the original.
 
-    All masks of a text are filled in one forward pass, independently. If the model truncates a text, only the part it
-    reads is changed.
-
-    Raises:
-        InvalidTeacher: the model has no masked-LM head, or its tokenizer no mask token.
+    All masks of a text are filled in one forward pass, independently. Only what the model reads of a text is changed.
     """
 
     def __init__(self, model: Teacher) -> None:
         if model.masked_lm is None or model.tokenizer.mask_token is None:
             raise InvalidTeacher(
-                f"{model.folder}: infilling needs a masked-LM head and a tokenizer with a mask token; name a masked "
-                "language model, or leave infilling out"
+                f"{model.folder}: infilling needs a masked-LM head and a mask token; name a masked language model"
             )
         self._model = model
         self._tokenizer = model.tokenizer
@@ -338,13 +325,8 @@ class Infilling:
         """Spans of characters of the words to mask, ascending; not locked ones, nor any beyond what the model reads."""
         if self._tokenizer.mask_token in draft.text:
             return []  # a mask in the text itself could not be told from ours
-        read = self._tokenizer(
-            draft.text,
-            add_special_tokens=False,
-            truncation=True,
-            max_length=self._length - 2,
-            return_offsets_mapping=True,
-        )["offset_mapping"]
+        cut = {"add_special_tokens": False, "truncation": True, "max_length": self._length - 2}
+        read = self._tokenizer(draft.text, return_offsets_mapping=True, **cut)["offset_mapping"]
         locked = [match.span() for match in draft.locked.finditer(draft.text)] if draft.locked else []
         words = [match.span() for match in _WORD.finditer(draft.text, 0, read[-1][1] if read else 0)]
         free = [word for word in words if all(word[1] <= start or word[0] >= end for start, end in locked)]
@@ -411,7 +393,6 @@ class Embedding:
         return found
 
     def cosine(self, ones: Sequence[str], others: Sequence[str]) -> Floats:
-        """(n,) cosines of n pairs of texts."""
         both = self([*ones, *others])
         found: Floats = (both[: len(ones)] * both[len(ones) :]).sum(1)
         return found

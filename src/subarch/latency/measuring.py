@@ -1,15 +1,16 @@
-"""Latencies of candidates, in the runtime that will serve them, measured and kept.
+"""Latencies of candidates, in the runtime that will serve them: measured, and kept in a cache across runs.
 
-Weights do not matter for time, so candidates are built with arbitrary ones. For PyTorch that costs nothing. For an
-exported runtime each is written as `subarch export` would write it, smoothing and int8 included, calibrated on random
-tokens, opened, and its file deleted: about a second a candidate (docs/latency.md).
+Weights do not matter for time, so candidates are built with arbitrary ones. For an exported runtime each is written as
+`subarch export` would write it, smoothing and int8 included, calibrated on random tokens, opened, and its file deleted:
+about a second a candidate (docs/latency.md).
 
 Candidates are measured in blocks, because opened files take memory and because each finished block is saved. In a block
 they take turns (`timing.measure`); between blocks, which may be days apart, the machine's speed drifts. So a few known
 candidates, the anchors, are measured again in each block, and the block's latencies are divided by the median ratio of
 the anchors' new latencies to their old ones: all latencies are on the scale of the first block.
 
-    >>> stopwatch = Stopwatch(candidates.calls, LatencyCache(conditions), candidates.block, len(lengths))
+    >>> cache = LatencyCache(conditions("onnx-int8", threads=2, batch=1, lengths=[32], blueprint={...}))
+    >>> stopwatch = Stopwatch(candidates.calls, cache, candidates.block, parts=1)
     >>> stopwatch.measure(["2-12-384-512", "6-12-384-1536"])
     >>> stopwatch.known["2-12-384-512"].median_ms
     0.93
@@ -17,30 +18,36 @@ the anchors' new latencies to their old ones: all latencies are on the scale of 
 
 from __future__ import annotations
 
+import json
+import os
+import sqlite3
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import init_empty_weights
+from pydantic import ValidationError
 from torch import Tensor, nn
 
-from subarch.exporting.config import ExportConfig, Head, RuntimeName
+from subarch.exporting.config import ExportConfig, Head, RuntimeName, parse_runtime
 from subarch.exporting.export import write
 from subarch.exporting.graph import Graph
 from subarch.exporting.runtimes import FILES, open_file
-from subarch.latency.cache import LatencyCache
 from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.run import Report, silent
+from subarch.run.machine import VARIABLES, machine, versions
 from subarch.run.records import Measured
 
 ANCHORS = 5
@@ -54,10 +61,7 @@ TEACHER = "teacher "
 def torch_calls(
     models: Mapping[str, nn.Module], vocabulary: int, batch: int, lengths: Sequence[int], threads: int
 ) -> Iterator[dict[str, Call]]:
-    """Calls of models of (ids, mask) in eager PyTorch, to be made inside the context, which sets the threads.
-
-    A call is one pass over `batch` sequences of random tokens at each length, in turn, and returns the outputs.
-    """
+    """Calls of models of (ids, mask) in eager PyTorch, as of `session_call`; the context sets the threads."""
     generator = torch.Generator().manual_seed(0)
     inputs = [torch.randint(5, vocabulary, (batch, length), generator=generator) for length in lengths]
     masks = [torch.ones_like(ids) for ids in inputs]
@@ -89,10 +93,7 @@ def measure_models(
 
 
 def untrained(architectures: Iterable[Architecture], make: Callable[[Architecture], Student]) -> dict[str, Student]:
-    """Students by name with arbitrary weights, for timing only; tensors of equal name and shape are shared.
-
-    So a space of hundreds fits in memory.
-    """
+    """Students by name with arbitrary weights; tensors of equal name and shape are shared, so that hundreds fit."""
     shared: dict[tuple[str, tuple[int, ...]], Tensor] = {}
     students = {}
     for architecture in architectures:
@@ -202,16 +203,7 @@ class Stopwatch:
             ratios = [passes[name].median_ms / self.known[name].median_ms for name in anchors]
             drift = float(np.median(ratios)) if ratios else 1.0
             entries = {
-                name: Measured(
-                    median_ms=passes[name].median_ms / drift,
-                    q1_ms=passes[name].q1_ms / drift,
-                    q3_ms=passes[name].q3_ms / drift,
-                    p95_ms=passes[name].p95_ms / drift,
-                    passes=passes[name].passes,
-                    measured=now,
-                    drift=drift,
-                )
-                for name in block
+                name: Measured(**passes[name].per(drift).model_dump(), measured=now, drift=drift) for name in block
             }
             self.known |= entries
             self._cache.add(entries)
@@ -223,3 +215,95 @@ class Stopwatch:
         )
         places = np.linspace(0, len(names) - 1, min(ANCHORS, len(names))).round()
         return [names[int(place)] for place in places]
+
+
+PACKAGES = {
+    "torch": ("torch", "transformers"),
+    "onnx": ("subarch", "torch", "transformers", "onnx", "onnxruntime"),
+    "openvino": ("subarch", "torch", "transformers", "onnx", "openvino", "nncf"),
+}
+"""Packages by engine whose version can change a latency: those that run a file, and those that write it."""
+
+
+def cache_folder() -> Path:
+    """$SUBARCH_CACHE, else $XDG_CACHE_HOME/subarch or ~/.cache/subarch; OSError if the user has no home folder."""
+    if own := os.environ.get("SUBARCH_CACHE"):
+        return Path(own)
+    if cache := os.environ.get("XDG_CACHE_HOME"):
+        return Path(cache) / "subarch"
+    try:
+        return Path.home() / ".cache" / "subarch"
+    except RuntimeError as error:
+        raise OSError("the user has no home folder") from error
+
+
+def conditions(runtime: str, threads: int, batch: int, lengths: Sequence[int], **candidates: Any) -> dict[str, Any]:
+    """Everything that a latency depends on besides the architecture; `candidates`: what they are built of, as JSON."""
+    found = versions()
+    return {
+        "runtime": runtime,
+        "batch": batch,
+        "lengths": list(lengths),
+        "threads": threads,
+        "machine": machine(),
+        "versions": {name: found.get(name) for name in PACKAGES[parse_runtime(runtime)[0]]},
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        **candidates,
+    }
+
+
+class LatencyCache:
+    """Latencies in an SQLite file in the user's cache folder, under the conditions (any JSON object) of measuring.
+
+    A damaged or unwritable cache costs a warning and the time to measure again.
+    """
+
+    def __init__(self, conditions: Mapping[str, Any]) -> None:
+        self._conditions = json.dumps(conditions, sort_keys=True)
+
+    def read(self) -> dict[str, Measured]:
+        """Latencies by name; damaged entries are left out."""
+        rows = self._run("SELECT name, entry FROM latencies WHERE conditions = ?", [(self._conditions,)])
+        found = {name: _parsed(entry) for name, entry in rows}
+        if None in found.values():
+            warnings.warn("the cache of latencies holds damaged entries; they are measured again", stacklevel=2)
+        return {name: entry for name, entry in found.items() if entry is not None}
+
+    def add(self, entries: Mapping[str, Measured]) -> None:
+        """Store latencies; older ones of the same names are replaced."""
+        rows = [(self._conditions, name, entry.model_dump_json()) for name, entry in entries.items()]
+        self._run("INSERT OR REPLACE INTO latencies VALUES (?, ?, ?)", rows)
+
+    def clear(self) -> None:
+        self._run("DELETE FROM latencies WHERE conditions = ?", [(self._conditions,)])
+
+    def _run(self, command: str, rows: Sequence[tuple[str, ...]]) -> list[tuple[str, str]]:
+        """Run a command for each row, in one transaction; the answer to the last one. A failure is a warning."""
+        path = None
+        try:
+            path = cache_folder() / "latencies.sqlite"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(path, timeout=30)) as database, database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS latencies (conditions TEXT, name TEXT, entry TEXT, "
+                    "PRIMARY KEY (conditions, name))"
+                )
+                found: list[tuple[str, str]] = []
+                for row in rows:
+                    found = database.execute(command, row).fetchall()
+                return found
+        except (OSError, sqlite3.Error) as error:
+            warnings.warn(
+                f"{path or 'no cache'}: latencies cannot be kept there ({error}), so every run measures them again. "
+                "Delete the file if it is damaged, or set SUBARCH_CACHE to another folder",
+                stacklevel=3,
+            )
+            return []
+
+
+def _parsed(text: Any) -> Measured | None:
+    try:
+        entry = Measured.model_validate_json(text, strict=True)
+    except (ValidationError, TypeError):
+        return None
+    return entry if min(entry.median_ms, entry.q1_ms, entry.q3_ms, entry.p95_ms) > 0 else None

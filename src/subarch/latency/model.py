@@ -2,9 +2,8 @@
 
 A forward pass is a sum of parts, each of which grows with the architecture in a known way: matrix products, attention,
 elementwise operations, the start of each operation, and reading weights that the caches no longer hold. How much each
-part costs depends on the machine and the runtime, so it is fitted: non-negative least squares of the relative error,
-since no part takes negative time and 10 % matter as much at 0.2 ms as at 20 ms. Batch and lengths are fixed throughout
-a search and therefore no terms: they scale the coefficients. docs/latency.md lists the alternatives that were tried.
+part costs is fitted: non-negative least squares of the relative error, since no part takes negative time and 10 %
+matter as much at 0.2 ms as at 20 ms. Batch and lengths are fixed in a search. docs/latency.md lists alternatives.
 
     >>> model = fit(table[rows], milliseconds, output=384)
     >>> model.predict(table), model.median_error, model.p90_error

@@ -1,9 +1,4 @@
-"""Training batches as tensors: special tokens, padding, masks, and each process's part of every batch.
-
->>> collator = Collator(teacher.tokenizer, teacher.recipe, masker=None, seed=0)
->>> collator(batch.sequences, batch.rows, batch.epoch).ids.shape
-torch.Size([214, 38])
-"""
+"""Training batches as tensors: special tokens, padding, masks, and each process's part of every batch."""
 
 from __future__ import annotations
 
@@ -26,6 +21,9 @@ from subarch.text.masking import Masker
 Cached = Callable[[int, NDArray[np.int64], int], dict[str, Any]]
 """(epoch, rows, length) -> the cached outputs of the teacher for these sequences."""
 
+Masks = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
+"""Of each sequence the masked positions, and the tokens to put there."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -45,12 +43,9 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Collator:
-    """Turns token sequences into tensors.
+    """Turns token sequences into tensors; `masker` is None where the input is not masked, `seed` is of the masks.
 
-    Args:
-        masker: None where the input is not masked.
-        seed: of the masks.
-        maskings: number of different masks of a sequence, used in turn; 0: a new one in each epoch.
+    `maskings`: number of different masks of a sequence, used in turn; 0: a new one in each epoch.
     """
 
     tokenizer: Any
@@ -66,13 +61,10 @@ class Collator:
         return 2 + (len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0)
 
     def masking(self, epoch: int) -> int:
-        """Which of the maskings an epoch uses."""
         return epoch % self.maskings if self.maskings else epoch
 
-    def masks(
-        self, sequences: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], epoch: int
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """Masked positions of each sequence, and the tokens to put there. Tokens that are cut off are not masked."""
+    def masks(self, sequences: Sequence[NDArray[np.int32]], rows: NDArray[np.int64], epoch: int) -> Masks:
+        """Tokens that are cut off are not masked."""
         assert self.masker is not None
         room = self.recipe.max_length - self.extra
         keys = ([self.seed, self.masking(epoch), int(row)] for row in rows)
@@ -83,7 +75,7 @@ class Collator:
         sequences: Sequence[NDArray[np.int32]],
         rows: NDArray[np.int64],
         epoch: int,
-        masks: list[tuple[NDArray[np.int64], NDArray[np.int64]]] | None = None,
+        masks: Masks | None = None,
     ) -> Inputs:
         """Token sequences without special tokens, and the rows and epoch that their masks depend on -> tensors."""
         batch = assemble(sequences, self.tokenizer, self.recipe)
@@ -127,9 +119,7 @@ class Loader(IterableDataset[dict[str, Any]]):
             for step in range(self.accumulation):
                 yield self._part(batch, masks, runs[step * self.processes + self.process])
 
-    def _part(
-        self, batch: TrainingBatch, masks: list[tuple[NDArray[np.int64], NDArray[np.int64]]] | None, run: slice
-    ) -> dict[str, Any]:
+    def _part(self, batch: TrainingBatch, masks: Masks | None, run: slice) -> dict[str, Any]:
         own = None if masks is None else masks[run]
         inputs = self.collator(batch.sequences[run], batch.rows[run], batch.epoch, own)
         shares = {

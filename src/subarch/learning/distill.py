@@ -38,8 +38,7 @@ class Distiller(nn.Module):
     """The student, the linear maps that only training needs, and the weighted sum of the losses.
 
     Args:
-        weights: by loss (mlm, logits, embedding, hidden, relations); a loss without a weight is not computed.
-        teacher: needed by every loss except mlm.
+        weights: by loss; a loss without a weight is not computed. Every loss except mlm needs the teacher.
         temperature: τ of the loss `logits`.
 
     Raises:
@@ -81,7 +80,6 @@ class Distiller(nn.Module):
 
     @property
     def masked(self) -> bool:
-        """Whether the input is masked."""
         return "mlm" in self.weights or "logits" in self.weights
 
     @products()
@@ -96,9 +94,7 @@ class Distiller(nn.Module):
     ) -> dict[str, Tensor]:
         """The weighted sum as "loss", and each loss by name, detached; all of them scaled by `shares`.
 
-        Args:
-            ids, mask: (n, L).
-            where, labels: (m,) masked positions in the flattened ids, and their true tokens.
+        ids, mask: (n, L); where, labels: (m,) masked positions in the flattened ids, and their true tokens.
         """
         targets = targets or {}
         self._relations.clear()
@@ -188,12 +184,10 @@ class TeacherSide:
         return targets
 
     def to(self, device: torch.device) -> None:
-        """Move the teacher."""
         (self.teacher.masked_lm if self.teacher.masked_lm is not None else self.teacher.encoder).to(device)
         self.teacher.dense.to(device)
 
     def live(self, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Targets:
-        """The targets of a batch, computed now."""
         return self.targets(self.outputs(ids, mask, where))
 
 

@@ -2,10 +2,6 @@
 
 Loading can be repeated: what the run folder holds already (packed corpus, tokenizer, anatomy of the teacher) is opened,
 what is missing is made. So the first process makes it, and every further one opens it within seconds.
-
-    >>> material = Material.load(config, Path("runs/mine"))
-    >>> train, heldout = material.split(config, length=126)
-    >>> anatomy = material.anatomy(train.shuffled()[:CALIBRATION])
 """
 
 from __future__ import annotations
@@ -61,11 +57,7 @@ class Material:
 
     @classmethod
     def load(cls, wanted: Wanted, run: Path, report: Report = silent, streaming: bool = False) -> Material:
-        """Load or make everything; with `streaming` no corpus is packed.
-
-        Raises:
-            InvalidTeacher, InvalidCorpus: see `Teacher.load` and `corpus.build`.
-        """
+        """Load or make everything; with `streaming` no corpus is packed. Errors: see `Teacher.load`, `corpus.build`."""
         teacher = Teacher.load(wanted.teacher) if wanted.teacher is not None else None
         tokenizer = (
             teacher.tokenizer
@@ -86,18 +78,13 @@ class Material:
         return cls(run, teacher, tokenizer, recipe, corpus)
 
     def split(self, wanted: Wanted, length: int) -> tuple[Segments, Segments]:
-        """Training and held-out sequences of at most `length` tokens; of the latter as many as are wanted.
-
-        Raises:
-            InvalidCorpus: fewer than two held-out sequences.
-        """
+        """Training and held-out sequences of at most `length` tokens; of the latter as many as are wanted."""
         assert self.corpus is not None
         heldout = self.corpus.segments("heldout", length).shuffled()[: wanted.heldout]
         check_heldout(heldout, wanted.corpus)
         return self.corpus.segments("train", length), heldout
 
     def targets(self) -> TargetCache:
-        """The cache of what the teacher says of the corpus."""
         assert self.teacher is not None
         assert self.corpus is not None
         text = f"{self.corpus.content_hash} {self.recipe.max_length}"
@@ -110,10 +97,9 @@ class Material:
         return Blueprint.of_teacher(self.teacher, masked_lm, sentence)
 
     def anatomy(self, sample: Sequence[NDArray[np.int32]], lowest: bool = False) -> Anatomy:
-        """The teacher's anatomy on a sample of the text, `CALIBRATION` sequences say; kept in the run folder.
+        """The teacher's anatomy on a sample of the text, kept in the run folder.
 
-        Args:
-            lowest: for students that take over the lowest layers instead of those that the teacher needs most.
+        `lowest`: for students that take over the lowest layers instead of those that the teacher needs most.
         """
         assert self.teacher is not None
         text = [[int(token) for token in segment] for segment in sample]
@@ -123,10 +109,6 @@ class Material:
 
 
 def check_heldout(sequences: Sequence[Any], corpus: list[str]) -> None:
-    """Refuse a corpus that leaves too little to measure an error on.
-
-    Raises:
-        InvalidCorpus: fewer than two held-out sequences.
-    """
+    """Refuse a corpus that leaves too little to measure an error on."""
     if len(sequences) < 2:
         raise InvalidCorpus(f"{corpus}: {len(sequences)} held-out sequences; give more text")

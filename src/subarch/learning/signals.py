@@ -36,10 +36,7 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 class EmbeddingSignal:
     """Cosine distance between the student's and the teacher's sentence embeddings.
 
-    Args:
-        train, heldout: segments without special tokens.
-        needed: how many of the training segments are used, from the first on.
-        report: called with what is being done, the segments done and their number.
+    `train` and `heldout` are segments without special tokens, of which the first `needed` training ones are used.
     """
 
     def __init__(
@@ -129,9 +126,8 @@ class MaskedLMSignal:
         self.teacher, self.needed, self.cache, self.report = teacher, needed, cache, report
         self.train, self.heldout = train, heldout
         masker, recipe = Masker(tokenizer), Recipe(max_length=max_length)
-        self.collators = {
-            part: Collator(tokenizer, recipe, masker, seed) for part, seed in (("train", 1), ("heldout", 0))
-        }
+        seeds = {"train": 1, "heldout": 0}
+        self.collators = {part: Collator(tokenizer, recipe, masker, seed) for part, seed in seeds.items()}
         self._states: dict[tuple[str, int], tuple[Tensor, NDArray[np.int64]]] = {}
         # Asked for first: a teacher without one is refused before anything is computed
         self._head = teacher.head if teacher is not None else None

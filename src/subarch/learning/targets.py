@@ -5,10 +5,6 @@ compares with them, in shards of `SHARD` sequences where there are many. Each fi
 interrupted computation loses one shard at most. Its name is a hash of all that decides the content: the teacher (its
 weights and files, not its path), the text, and the settings. So another teacher or a grown corpus never meets old
 answers.
-
-    >>> cache = TargetCache(run / "targets", teacher.fingerprint, corpus.content_hash)
-    >>> cache.get(("embedding",), lambda: teacher.embed(segments)).shape
-    torch.Size([100, 384])
 """
 
 from __future__ import annotations
@@ -39,12 +35,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class TargetCache:
-    """A folder of a teacher's answers.
-
-    Args:
-        teacher: what identifies the teacher by content, such as `Teacher.fingerprint`.
-        text: what identifies what it reads by content, such as `Corpus.content_hash` and the length it is cut at.
-    """
+    """A folder of a teacher's answers; `teacher` and `text` identify by content who answers and what it reads."""
 
     folder: Path
     teacher: str
@@ -72,12 +63,7 @@ class TargetCache:
         compute: Callable[[range], Tensor],
         report: Callable[[int, int], None],
     ) -> Tensor:
-        """The answers on the first `needed` of `count` sequences, rounded up to whole shards, one after another.
-
-        Args:
-            compute: called with the range of each shard that is missing.
-            report: called with the sequences done and their number.
-        """
+        """The answers on the first `needed` of `count` sequences, rounded up to whole shards, one after another."""
         shards, total = [], min(count, -(-needed // SHARD) * SHARD)
         for start in range(0, total, SHARD):
             piece = range(start, min(start + SHARD, total))
@@ -93,14 +79,6 @@ class TargetStore:
     Losses that need the same kind share its files. Embeddings and hidden states are kept as they are; of logits the
     `top_k` most probable tokens and their log-probabilities at `temperature`. Rows are read one by one from disk, so
     that a corpus need not fit into memory.
-
-    Attributes:
-        cache: its `text` names the corpus and the length that sequences are cut at.
-
-    >>> store = TargetStore(cache, side, collator, segments, top_k=64, temperature=2.0)
-    >>> store.fill(masking=0, report=print)
-    >>> store.read(masking=0, rows=np.array([3, 1]), length=32)["state 5"].shape
-    torch.Size([2, 32, 384])
     """
 
     cache: TargetCache
@@ -166,7 +144,6 @@ class TargetStore:
         return self._open[path]
 
     def _compute(self, kinds: list[str], masking: int, shard: int) -> dict[str, dict[str, Tensor]]:
-        """The tensors of the files of a shard, by kind."""
         first, last = shard * SHARD, min((shard + 1) * SHARD, len(self.segments))
         found: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in kinds}
         for batch in by_length(self.segments.size[first:last], BATCH):
@@ -177,11 +154,9 @@ class TargetStore:
                 found[kind].update(zip(rows.tolist(), pieces[kind], strict=True))
         tensors = {}
         for kind, by_row in found.items():
-            pieces_in_order = [by_row[row] for row in range(first, last)]
-            ends = torch.tensor([0, *(len(piece["values"]) for piece in pieces_in_order)]).cumsum(0)
-            names = pieces_in_order[0]
-            tensors[kind] = {name: torch.cat([piece[name] for piece in pieces_in_order]) for name in names}
-            tensors[kind]["ends"] = ends
+            ordered = [by_row[row] for row in range(first, last)]
+            tensors[kind] = {name: torch.cat([piece[name] for piece in ordered]) for name in ordered[0]}
+            tensors[kind]["ends"] = torch.tensor([0, *(len(piece["values"]) for piece in ordered)]).cumsum(0)
         return tensors
 
     def _pieces(self, ids: Tensor, mask: Tensor, where: Tensor | None) -> dict[str, list[dict[str, Tensor]]]:

@@ -2,8 +2,7 @@
 
 The head is a stock one, so that `AutoModelForSequenceClassification` or `AutoModelForMultipleChoice` loads what is
 fine-tuned here. The published head (released scripts of Bort) is dropout, dense(H, tanh), dropout, dense(classes) on
-the first token. RoBERTa's classification head is exactly that; the other families have the same as pooler, dropout and
-classifier, without the first dropout. Mean pooling is not offered because no stock class of these families has it.
+the first token. RoBERTa's classification head is exactly that; BERT's lacks the first dropout.
 
 A multiple-choice model gets one example with all choices of a batch, so that the number of choices may vary between
 examples and no padding is computed. The logits of choices that an example lacks are -inf.
@@ -121,7 +120,8 @@ def load_fine_tuned(folder: Path, task: Task) -> tuple[Any, Teacher]:
             f"{folder}: is not fine-tuned for {task.head}, which {task.name} needs ({missing[0]} is missing); "
             "fine-tune it first"
         )
-    if task.head != "choice" and model.config.num_labels != (wanted := _outputs(task)):
+    wanted = 1 if task.head == "regression" else len(task.labels)
+    if task.head != "choice" and model.config.num_labels != wanted:
         raise InvalidTeacher(
             f"{folder}: has {model.config.num_labels} outputs, but {task.name} needs {wanted}; was it fine-tuned for "
             "another task?"
@@ -130,10 +130,9 @@ def load_fine_tuned(folder: Path, task: Task) -> tuple[Any, Teacher]:
 
 
 def columns_of(model: Any, task: Task) -> list[int]:
-    """The column of the model's outputs for each label of the task, matched by name.
+    """The column of the model's outputs for each label of the task, matched by name (models differ, as for MNLI).
 
-    Published models differ in the order of the labels (MNLI). A model whose labels have other names, such as LABEL_0,
-    is assumed to use the task's order.
+    A model whose labels have other names, such as LABEL_0, is assumed to use the task's order.
     """
     names = [str(model.config.id2label[column]).lower() for column in range(model.config.num_labels)]
     wanted = [name.lower() for name in task.labels]
@@ -145,39 +144,26 @@ def columns_of(model: Any, task: Task) -> list[int]:
 def encode(examples: Examples, tokenizer: Any, soft: Logits | None = None) -> tuple[list[Encoded], float]:
     """Tokenize all examples, truncated to the tokenizer's `model_max_length`; also the share that was truncated.
 
-    Args:
-        soft: (N, C) logits of a teacher.
+    `soft`: (N, C) logits of a teacher.
 
     Raises:
         InvalidTask: some examples have one text and some have two.
     """
     pairs = [example.pairs() for example in examples]
-    flat = [pair for choices in pairs for pair in choices]
-    second = [pair[1] for pair in flat]
-    if any(text is None for text in second) and any(text is not None for text in second):
+    first, second = zip(*(pair for choices in pairs for pair in choices), strict=True)
+    if None in second and any(text is not None for text in second):
         raise InvalidTask(
             f"{examples.source}: some examples have one text and some have two; a model can learn only one of these"
         )
-    found = tokenizer(
-        [pair[0] for pair in flat],
-        None if second[0] is None else second,
-        truncation=True,
-        return_attention_mask=False,
-        return_token_type_ids=True,
-    )
+    texts = (list(first), None if second[0] is None else list(second))
+    found = tokenizer(*texts, truncation=True, return_attention_mask=False, return_token_type_ids=True)
     encoded, cut, start = [], 0, 0
     for number, (example, choices) in enumerate(zip(examples, pairs, strict=True)):
         rows = slice(start, start + len(choices))
         start = rows.stop
         cut += any(encoding.overflowing for encoding in found.encodings[rows])
-        encoded.append(
-            Encoded(
-                found["input_ids"][rows],
-                found["token_type_ids"][rows],
-                example.label,
-                None if soft is None else soft[number],
-            )
-        )
+        target = None if soft is None else soft[number]
+        encoded.append(Encoded(found["input_ids"][rows], found["token_type_ids"][rows], example.label, target))
     return encoded, cut / len(encoded)
 
 
@@ -223,8 +209,7 @@ def logits_of(
 ) -> Logits:
     """(N, C) logits of the examples, in their order, by a model in evaluation mode; batched by length.
 
-    Args:
-        done: called with the number of examples finished so far.
+    `done` is called with the number of examples finished so far.
     """
     columns = max(len(one.ids) for one in encoded) if task.head == "choice" else int(model.config.num_labels)
     result = np.full((len(encoded), columns), -np.inf, dtype=np.float32)
@@ -239,11 +224,9 @@ def logits_of(
 
 
 def predict(model: Path, examples: Examples, *, max_length: int | None = None, report: Report = silent) -> Logits:
-    """The (N, C) outputs of a fine-tuned folder for examples, labelled or not; see `Logits`.
+    """The (N, C) outputs of a fine-tuned or any stock folder for examples, labelled or not; see `Logits`.
 
-    Args:
-        model: a folder that `subarch finetune` wrote, or any stock folder for the task.
-        max_length: truncate texts to this many tokens; None: to the tokenizer's own maximum.
+    Texts are truncated to `max_length` tokens; None: to the tokenizer's own maximum.
 
     Raises:
         InvalidTeacher: the folder cannot be loaded, or is not fine-tuned for this kind of task.
@@ -281,7 +264,3 @@ def _by_length(encoded: Sequence[Encoded]) -> Iterator[list[int]]:
 
 def _auto(task: Task) -> Any:
     return AutoModelForMultipleChoice if task.head == "choice" else AutoModelForSequenceClassification
-
-
-def _outputs(task: Task) -> int:
-    return 1 if task.head == "regression" else len(task.labels)

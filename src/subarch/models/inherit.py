@@ -111,30 +111,21 @@ class Anatomy:
             neurons.append(inner.square().mean(0) * column)
             activations.append(inner.mean(0))
             context = seen[layer.attention.output.dense][0].double()
-            size = teacher.architecture.head_size
             out = layer.attention.output.dense.weight.double()
-            heads.append(
-                torch.stack(
-                    [
-                        (context[:, at : at + size] @ out[:, at : at + size].T).square().sum(-1).mean()
-                        for at in range(0, context.shape[1], size)
-                    ]
-                )
-            )
+            size = teacher.architecture.head_size
+            each = (slice(at, at + size) for at in range(0, context.shape[1], size))
+            energies = [(context[:, one] @ out[:, one].T).square().sum(-1).mean() for one in each]
+            heads.append(torch.stack(energies))
         before = [seen[norm][0].double() for norm in norms]
         after = [seen[norm][1].double() for norm in norms]
         moment = torch.stack([stream.T @ stream / len(stream) for stream in after]).mean(0)
         basis = torch.linalg.eigh(moment).eigenvectors.flip(1).T
-        empty = torch.empty(0, 0)
-        return cls(
-            _rank_layers(teacher, batch.ids, batch.mask),
-            torch.stack(neurons) if neurons else empty,
-            torch.stack(activations) if activations else empty,
-            torch.stack(heads) if heads else empty,
-            basis,
-            before,
-            after,
-        )
+        ranked = _rank_layers(teacher, batch.ids, batch.mask)
+
+        def stacked(each: list[Tensor]) -> Tensor:
+            return torch.stack(each) if each else torch.empty(0, 0)
+
+        return cls(ranked, stacked(neurons), stacked(activations), stacked(heads), basis, before, after)
 
 
 @torch.inference_mode()
@@ -183,10 +174,9 @@ def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, 
     kept = sorted(anatomy.keep[: architecture.depth])
     for position, index in enumerate(kept):
         layer = own.encoder.layer[position]
-        _inherit_attention(layer.attention, source.encoder.layer[index].attention, anatomy.heads[index], rotate)
-        _inherit_feed_forward(
-            layer, source.encoder.layer[index], anatomy.neurons[index], anatomy.activations[index], rotate
-        )
+        theirs = source.encoder.layer[index]
+        _inherit_attention(layer.attention, theirs.attention, anatomy.heads[index], rotate)
+        _inherit_feed_forward(layer, theirs, anatomy.neurons[index], anatomy.activations[index], rotate)
         for half in (1, 2):
             _fit_norm(own_norms[2 * position + half], norms[2 * index + half], anatomy, 2 * index + half, rotate)
     if student.projection is not None:
@@ -199,10 +189,7 @@ def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, 
 
 
 def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:
-    """The teacher's dense maps after pooling as one linear map (width, K) and its bias; a tanh between is left out.
-
-    So is a normalisation before a cut of the embedding.
-    """
+    """The teacher's dense maps after pooling as one linear map (width, K) and its bias; no tanh, no norm."""
     width = teacher.encoder.config.hidden_size
     weight, bias = torch.eye(width, dtype=torch.float64), torch.zeros(width, dtype=torch.float64)
     for linear in teacher.dense.modules():
@@ -213,14 +200,9 @@ def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:
 
 
 def _norms(encoder: Any) -> list[nn.Module]:
-    return [
-        encoder.embeddings.LayerNorm,
-        *(
-            norm
-            for layer in encoder.encoder.layer
-            for norm in (layer.attention.output.LayerNorm, layer.output.LayerNorm)
-        ),
-    ]
+    layers = encoder.encoder.layer
+    pairs = ((layer.attention.output.LayerNorm, layer.output.LayerNorm) for layer in layers)
+    return [encoder.embeddings.LayerNorm, *(norm for pair in pairs for norm in pair)]
 
 
 def _copy(target: Tensor, value: Tensor) -> None:

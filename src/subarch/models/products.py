@@ -1,9 +1,8 @@
 """Linear layers by oneDNN: on some processors twice as fast as what torch calls, in the same 32-bit arithmetic.
 
-On x86, torch leaves matrix products in fp32 to MKL, which keeps AMD's processors off their AVX-512: a core of the EPYC
-this was measured on does 95 GFLOP/s with MKL and 205 with oneDNN, which torch brings along too, for 16-bit products and
-compiled models. Within `products` a linear layer in fp32 on a CPU goes to oneDNN, forward and backward; all else goes
-where it went before. Sums are taken in another order, so results differ from MKL's by rounding only.
+On x86, torch leaves matrix products in fp32 to MKL, which keeps AMD's processors off their AVX-512: 95 GFLOP/s on a
+core of an EPYC, and 205 with oneDNN, which torch has for 16-bit products. Within `products` a linear layer in fp32 on a
+CPU goes to oneDNN, forward and backward. Results differ from MKL's by rounding only (another order of sums).
 
     >>> with products():             # or, around a function: @products()
     ...     loss = model(**batch).loss
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -34,16 +33,11 @@ AVAILABLE = (
 @contextmanager
 def products() -> Iterator[None]:
     """Within it, linear layers are computed by oneDNN where torch would take MKL."""
-    if AVAILABLE:
-        with _Products():
-            yield
-    else:
+    with _Products() if AVAILABLE else nullcontext():
         yield
 
 
 class _Products(TorchFunctionMode):
-    """Sees every call of a torch function, and redirects one of them."""
-
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
     ) -> Any:

@@ -213,11 +213,7 @@ class Recipe:
 
 
 def transformer_of(folder: Path) -> tuple[Path, TransformerSettings]:
-    """Where the encoder and its tokenizer lie (the folder itself, or a folder in it), and how they are loaded.
-
-    Raises:
-        InvalidTeacher: damaged files, or a setting that is not supported.
-    """
+    """Where the encoder and its tokenizer lie (the folder itself, or a folder in it), and how they are loaded."""
     if not (folder / "modules.json").is_file():  # then sentence-transformers reads no other file of its own either
         return folder, TransformerSettings()
     where = folder / _modules(folder / "modules.json")[0][1]
@@ -257,7 +253,6 @@ def pool(hidden: Tensor, mask: Tensor, pooling: str) -> Tensor:
 
 
 def dense_settings(folder: Path) -> DenseSettings:
-    """The settings of a Dense module in its folder."""
     return _parse(path := folder / "config.json", DenseSettings, read_json(path))
 
 
@@ -271,39 +266,28 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
 
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
     write_json(folder / TRANSFORMER_FILES[0], {"max_seq_length": recipe.max_length, "do_lower_case": recipe.lower_case})
-    write_json(
-        folder / "1_Pooling" / "config.json",
-        {
-            "word_embedding_dimension": hidden,
-            "pooling_mode_cls_token": recipe.pooling == "cls",
-            "pooling_mode_mean_tokens": recipe.pooling == "mean",
-            "pooling_mode_max_tokens": False,
-            "pooling_mode_mean_sqrt_len_tokens": False,
-        },
-    )
+    pooling = {
+        "word_embedding_dimension": hidden,
+        "pooling_mode_cls_token": recipe.pooling == "cls",
+        "pooling_mode_mean_tokens": recipe.pooling == "mean",
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
+    write_json(folder / "1_Pooling" / "config.json", pooling)
     if projection is not None:
         modules.append(("2_Dense", "Dense"))
-        write_json(
-            folder / "2_Dense" / "config.json",
-            {
-                "in_features": projection.in_features,
-                "out_features": projection.out_features,
-                "bias": True,
-                "activation_function": _IDENTITY,
-            },
-        )
+        size = {"in_features": projection.in_features, "out_features": projection.out_features}
+        write_json(folder / "2_Dense" / "config.json", size | {"bias": True, "activation_function": _IDENTITY})
         state = {f"linear.{name}": value.detach().contiguous() for name, value in projection.named_parameters()}
         save_file(state, folder / "2_Dense" / "model.safetensors")
     if recipe.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
         (folder / modules[-1][0]).mkdir()
-    write_json(
-        folder / "modules.json",
-        [
-            {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for index, (path, kind) in enumerate(modules)
-        ],
-    )
+    entries = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(modules)
+    ]
+    write_json(folder / "modules.json", entries)
     prompts = {"default": recipe.prefix} if recipe.prefix else {}
     write_json(
         folder / "config_sentence_transformers.json",
@@ -315,11 +299,7 @@ S = TypeVar("S", bound=_Settings)
 
 
 def _parse(path: Path, kind: type[S], value: Any) -> S:
-    """The settings that a file holds.
-
-    Raises:
-        InvalidTeacher: a setting that is unknown, missing, or has a value that is not supported.
-    """
+    """The settings that a file holds; InvalidTeacher names one that is unknown, missing or has another value."""
     try:
         return kind.model_validate(value)
     except ValidationError as error:

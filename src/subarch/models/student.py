@@ -30,13 +30,8 @@ from subarch.run.files import replaced, save_tensors, unreadable
 _ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel}
 _MASKED_LMS: dict[str, Any] = {"bert": BertForMaskedLM, "roberta": RobertaForMaskedLM}
 _INHERITED_SETTINGS = (
-    "pad_token_id",
-    "bos_token_id",
-    "eos_token_id",
-    "hidden_act",
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "layer_norm_eps",
+    *("pad_token_id", "bos_token_id", "eos_token_id"),
+    *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"),
 )
 
 
@@ -54,7 +49,7 @@ class Blueprint:
     def of_teacher(cls, teacher: Teacher, masked_lm: bool = False, sentence: bool | None = None) -> Blueprint:
         """Candidates with the teacher's vocabulary, special ids, activation and pooling.
 
-        They are masked language models, sentence encoders (those that are not the former) or both.
+        Masked language models, sentence encoders (None: if not the former) or both.
         """
         config = teacher.encoder.config
         settings = {name: getattr(config, name) for name in _INHERITED_SETTINGS}
@@ -99,8 +94,7 @@ class Student(nn.Module):
     @property
     def tied_names(self) -> set[str]:
         """Names in the state of parameters that are another parameter: the masked-LM decoder, its bias."""
-        own = {name for name, _ in self.named_parameters()}
-        return set(self.state_dict()) - own
+        return set(self.state_dict()) - {name for name, _ in self.named_parameters()}
 
     def hidden(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(n, length) ids and mask -> last hidden states (n, length, H)."""
@@ -119,11 +113,10 @@ def save_weights(student: Student, path: Path) -> None:
 
 
 def load_weights(student: Student, path: Path) -> Student:
-    """Read what `save_weights` wrote into a student of the same architecture.
+    """Read what `save_weights` wrote into a student of the same architecture, up to the number of heads.
 
     Raises:
-        InvalidStudy: a missing or damaged file, or the weights of another architecture (other heads have the same
-            weights, so they are not told apart).
+        InvalidStudy: a missing or damaged file, or the weights of another architecture.
     """
     try:
         missing, unexpected = student.load_state_dict(load_file(path), strict=False)

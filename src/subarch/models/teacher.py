@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from tokenizers import normalizers
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
@@ -119,11 +120,10 @@ class Teacher:
         if recipe.max_length < 3:
             raise InvalidTeacher(f"{where}: reads {recipe.max_length} tokens at once; at least 3 are needed")
         if recipe.lower_case:
-            from tokenizers.normalizers import Lowercase
-            from tokenizers.normalizers import Sequence as Chain
-
             backend = tokenizer.backend_tokenizer
-            backend.normalizer = Chain([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+            backend.normalizer = normalizers.Sequence(
+                [normalizers.Lowercase(), *([backend.normalizer] if backend.normalizer else [])]
+            )
         if not (folder / "modules.json").is_file():
             _check_default(folder, config, tokenizer)
         _check_prefix(folder, tokenizer, recipe.prefix)
@@ -194,7 +194,7 @@ class SentenceModel(nn.Module):
 
 @torch.inference_mode()
 def embed(forward: Callable[[Tensor, Tensor], Tensor], segments: Tokens, tokenizer: Any, recipe: Recipe) -> Tensor:
-    """(n, width) outputs of `forward(ids, mask)`; batches are made by length, so that little of them is padding."""
+    """(n, width) outputs of `forward(ids, mask)`, in the order given; batched by length."""
     groups = by_length([len(segment) for segment in segments], BATCH)
     parts = []
     for rows in groups:
@@ -226,11 +226,7 @@ def special_tokens(tokenizer: Any) -> tuple[int, int]:
 
 
 def content_of(source: str | Path) -> Content:
-    """What a stage records of a model folder or hub name that it reads (`run.inputs`).
-
-    Raises:
-        InvalidTeacher: it is missing or cannot be read.
-    """
+    """What a stage records of a model folder or hub name that it reads (`run.inputs`)."""
     return of_model(resolve(source), InvalidTeacher).model_copy(update={"path": str(source)})
 
 
@@ -251,8 +247,7 @@ def resolve(source: str | Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    try:
-        # The patterns leave pickled weights and code behind.
+    try:  # the patterns leave pickled weights and code behind
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise InvalidTeacher(f"{source}: not a folder, and the hub did not give it: {error}") from error
@@ -278,9 +273,8 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
                 **options,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        said = f"{type(error).__name__}: {error}"
-        problem = f"its configuration or weights cannot be read, a file may be truncated: {said}"
-        raise InvalidTeacher(unreadable(folder, error, problem)) from error
+        why = f"its configuration or weights cannot be read, a file may be truncated: {type(error).__name__}: {error}"
+        raise InvalidTeacher(unreadable(folder, error, why)) from error
     if missing := sorted(report["missing_keys"]):
         raise InvalidTeacher(f"{folder}: {len(missing)} weights are missing from its files, first {missing[0]}")
     if mismatched := sorted(report["mismatched_keys"]):
@@ -289,8 +283,7 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
             f"{folder}: {name} has shape {tuple(found)} in its weights, {tuple(wanted)} by its config.json"
         )
     prefix = f"{model.base_model_prefix}."
-    inside = [name for name in sorted(report["unexpected_keys"]) if _is_of_encoder(name, prefix)]
-    if inside:
+    if inside := [name for name in sorted(report["unexpected_keys"]) if _is_of_encoder(name, prefix)]:
         raise InvalidTeacher(
             f"{folder}: {len(inside)} weights of its encoder have no place in the model that config.json describes, "
             f"first {inside[0]}; without them it would compute something else"
@@ -349,7 +342,7 @@ def dense_maps(folder: Path, maps: Sequence[tuple[str, str]], width: int) -> nn.
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars and load reports of transformers: what is missing is refused in words."""
+    """Without the progress bars and load reports of transformers."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -390,8 +383,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(folder: Path, options: dict[str, Any]) -> Any:
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        # transformers would make one up that knows no word
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # transformers would make one up
         raise InvalidTeacher(f"{folder}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
     config = read_json(path) if (path := folder / "tokenizer_config.json").is_file() else {}
     if "auto_map" in config:

@@ -2,9 +2,7 @@
 
 A network f = C(B_n(...B_1(A(x)))) has the AB^nC property if the input part A (embeddings) and the output part C (the
 map to the output width) grow no faster than the n layers B, if a partial order on ξ orders p and i, and if training
-behaves (Lipschitz losses, bounded gradients, compact weights), so that errors after s steps order like errors after
-full training. The first two are arithmetic on this Ξ, vocabulary and length; the last shows after a search, in
-`rank_agreement`.
+behaves, so that errors after s steps order like errors after full training (`rank_agreement` shows that afterwards).
 
     >>> conditions = check(SearchSpace.load("minilm"), Inputs(30522, output=384), length=128)
     >>> print(verdict(conditions))
@@ -25,7 +23,7 @@ from subarch.numbers.architecture import (
     operations,
     projection_parameters,
 )
-from subarch.numbers.objectives import Floats
+from subarch.numbers.objectives import Floats, refuse
 from subarch.numbers.space import Costs, SearchSpace
 
 Integers = NDArray[np.int64]
@@ -53,29 +51,15 @@ class RankAgreement:
     candidates: int
 
 
-UNCHECKED = (
-    Condition(
-        "bounded gradients",
-        None,
-        None,
-        "Lipschitz losses and bounded stochastic gradients cannot be checked before training; training clips the "
-        "norm of the gradient, all but the sparse one of token embeddings.",
-    ),
-    Condition(
-        "compact weights",
-        None,
-        None,
-        "That the weights stay in a compact set cannot be checked before training; weight decay holds them near 0, but "
-        "none is clipped.",
-    ),
-    Condition(
-        "errors keep their order",
-        None,
-        None,
-        "That errors after s steps order like errors after full training cannot be checked before training (training "
-        "is by AdamW, not by the SGD of the proof); the rank agreement with longer runs measures it after the search.",
-    ),
-)
+UNCHECKED = {
+    "bounded gradients": "Lipschitz losses and bounded stochastic gradients cannot be checked before training; "
+    "training clips the norm of the gradient, all but the sparse one of token embeddings.",
+    "compact weights": "That the weights stay in a compact set cannot be checked before training; weight decay holds "
+    "them near 0, but none is clipped.",
+    "errors keep their order": "That errors after s steps order like errors after full training cannot be checked "
+    "before training (training is by AdamW, not by the SGD of the proof); the rank agreement with longer runs measures "
+    "it after the search.",
+}
 
 
 def check(space: SearchSpace, inputs: Inputs, length: int) -> list[Condition]:
@@ -99,7 +83,7 @@ def check(space: SearchSpace, inputs: Inputs, length: int) -> list[Condition]:
         _order("operations", space, operations_of),
         _total_order(costs),
         _heads(space),
-        *UNCHECKED,
+        *(Condition(name, None, None, sentence) for name, sentence in UNCHECKED.items()),
     ]
 
 
@@ -121,10 +105,9 @@ def verdict(conditions: list[Condition]) -> str:
 def rank_agreement(short: ArrayLike, long: ArrayLike, seed: int = 0, resamples: int = 2000) -> RankAgreement:
     """How far errors after few steps, (N,), order candidates like errors after many, (N,), with a bootstrap interval.
 
-    The interval is the percentile bootstrap over candidates. A resample is a vector of counts w, and τ_b of the
-    resampled candidates is a ratio of quadratic forms in w over the signs of all pairs: three matrix products do for
-    all resamples. Resamples without any order (one candidate drawn N times) are left out. With few candidates in
-    perfect agreement the interval is [1, 1] and says less than it seems to. Memory grows with N².
+    The interval is the percentile bootstrap over candidates. A resample is a vector of counts w, and its τ_b is a ratio
+    of quadratic forms in w over the signs of all pairs. Resamples without any order (one candidate drawn N times) are
+    left out. With few candidates in perfect agreement the interval is [1, 1] and says little. Memory grows with N².
 
     Raises:
         ValueError: fewer than 3 candidates, columns of unequal length, NaN or infinite errors, or all errors equal.
@@ -136,9 +119,7 @@ def rank_agreement(short: ArrayLike, long: ArrayLike, seed: int = 0, resamples: 
     if candidates < 3:
         raise ValueError(f"rank agreement of {candidates} candidates means nothing; train at least 3 both ways")
     for name, column in zip(("short", "long"), columns, strict=True):
-        if not np.isfinite(column).all():
-            row = int(np.argmin(np.isfinite(column)))
-            raise ValueError(f"row {row}: the {name} run's error is {column[row]}; leave failed candidates out of both")
+        refuse(~np.isfinite(column), f"the {name} run's error", column, "is not finite; leave failed candidates out")
         if (column == column[0]).all():
             raise ValueError(f"all {name} runs have the error {column[0]}: there is no order to compare")
     signs = [np.sign(column[:, None] - column[None, :]) for column in columns]
@@ -164,8 +145,7 @@ def _tau(counts: Floats, short: Floats, long: Floats) -> Floats:
 def _growth(what: str, ends: Integers, layers: Integers) -> Condition:
     """The words "no faster" on a finite Ξ: from least to greatest, A and C together gain no more than B.
 
-    (The paper compares polynomials, where it always holds: A and C are linear in H, a layer is quadratic. The
-    reading by amounts over Ξ is ours; it tells a space in which the embeddings drive p from one in which layers do.)
+    (Ours; the paper compares polynomials, where it always holds: A and C are linear in H, a layer is quadratic.)
     """
     gained, by_layers = int(np.ptp(ends)), int(np.ptp(layers))
     embeddings = "embeddings" if what == "parameters" else "embeddings (looked up, at no operation)"
@@ -214,9 +194,9 @@ def _order(what: str, space: SearchSpace, cost_of: CostOf) -> Condition:
 def neighbours(space: SearchSpace) -> tuple[Integers, Integers, Integers]:
     """The distinct ⟨D, H, I⟩ of Ξ, (M, 3), and the neighbours in their partial order as rows (lower, upper).
 
-    Every comparable pair is joined by a chain of neighbours, so what is monotone on these is monotone on all, without
-    looking at M² pairs. The layered shapes are a full grid over D, H (those some A divides) and I; the static ones
-    (D = 0) are a chain over H, and each lies below the least layered shape of its H.
+    Every comparable pair is joined by a chain of neighbours, so what is monotone on these is monotone on all. The
+    layered shapes are a full grid over D, H (those some A divides) and I; the static ones (D = 0) are a chain over H,
+    and each lies below the least layered shape of its H.
     """
     static = np.array(space.hidden if 0 in space.depth else (), dtype=np.int64)
     depth = np.array([d for d in space.depth if d], dtype=np.int64)

@@ -1,9 +1,8 @@
 """An architecture ⟨D, A, H, I⟩ and its exact cost, in closed form.
 
 D is the depth (encoder layers), A the attention heads, H the hidden size and I the intermediate size of the
-feed-forward block ("Optimal Subarchitecture Extraction For BERT", arXiv 2010.10499, section 2). The cost
-functions take ints or NumPy arrays, so one formula serves a single candidate and a space of a million; the
-tests hold them against the parameters and the operations of the built model.
+feed-forward block (arXiv 2010.10499, section 2). The cost functions take ints or NumPy arrays; the tests compare them
+with the parameters and the operations of the built model.
 
     >>> from subarch import Architecture, Inputs
     >>> bort = Architecture.parse("4-8-1024-768")
@@ -29,12 +28,11 @@ Count = TypeVar("Count", int, "NDArray[np.int64]")
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """What the encoder is fed and what it must hand over; shared by all candidates of a search.
+    """The rows of the three embedding tables and the width of the output, shared by all candidates of a search.
 
-    `vocabulary`, `positions` and `token_types` are the rows of the three embedding tables (BERT: 2 token types;
-    RoBERTa: 1, and 514 positions, of which 512 can be used). `output` is the width a candidate's pooled
-    embedding must have (the teacher's): a candidate of another hidden size carries a linear map H -> output, which is
-    counted. 0 means that no such map is wanted (a masked-LM search).
+    RoBERTa has 1 token type, and 514 positions, of which 512 can be used. `output` is the width that a pooled embedding
+    must have (the teacher's): a candidate of another hidden size has a linear map H -> output, which is counted. 0: no
+    such map (a masked-LM search).
     """
 
     vocabulary: int
@@ -45,7 +43,7 @@ class Inputs:
 
 @dataclass(frozen=True, slots=True)
 class ParameterCount:
-    """Trainable weights by part. Which parts make "the size" is a rule of counting; the properties name them."""
+    """Trainable weights by part; the properties are the usual ways to count "the size"."""
 
     embeddings: int
     encoder: int
@@ -73,8 +71,7 @@ class ParameterCount:
 class Architecture:
     """⟨D, A, H, I⟩. Hashable, ordered lexicographically, written `D-A-H-I`.
 
-    Depth 0 is legal: token embeddings alone (a static encoder). Heads and intermediate size mean nothing there and
-    are always 0, so that each hidden size has one such candidate.
+    Depth 0 is a static encoder, token embeddings alone; heads and intermediate size are 0 there.
 
     Raises:
         InvalidArchitecture: a size below 1 (depth below 0), or H not divisible by A.
@@ -91,7 +88,7 @@ class Architecture:
         if self.depth == 0:
             if self.heads or self.intermediate:
                 raise InvalidArchitecture(
-                    f"{self}: at depth 0 there are no heads and no intermediate layer; write 0-0-{self.hidden}-0"
+                    f"{self}: at depth 0 there are no heads and layers; write 0-0-{self.hidden}-0"
                 )
             return
         if self.heads < 1 or self.intermediate < 1:

@@ -1,8 +1,7 @@
 """The choice among trained candidates, and in plain words why each of the others lost.
 
-Nothing is trained here, so a study can be re-selected for another objective, limit or device for free. An infeasible
-limit is an answer, not an error: there is no winner, and the candidate that comes nearest is named with the limits that
-would admit it.
+An infeasible limit is an answer, not an error: there is no winner, and the candidate that comes nearest is named with
+the limits that would admit it.
 
     >>> objective = Objective("error", parameters_maximum=30e6, cost_maximum=9.0, max_cost=4.2)
     >>> chosen = select(objective, [12e6, 20e6, 30e6], [2.0, 5.1, 9.0], [0.30, 0.24, 0.20])
@@ -29,12 +28,12 @@ CostUnit = Literal["ms", "multiply-adds"]
 class Nearest:
     """The candidate that needs the least relaxation, where none meets the limits.
 
-    `excess` is its largest relative excess over a limit (0.2: 20 % over); `limits` are the limits that would admit it,
-    by the field of `Objective`, those it already meets left out.
+    `limits` are the limits that would admit it, by the field of `Objective`, those it already meets left out.
     """
 
     index: int
     excess: float
+    """Largest relative excess over a limit; 0.2: 20 % over."""
     limits: dict[str, float]
     sentence: str
 
@@ -43,11 +42,9 @@ class Nearest:
 class Selection:
     """The choice among N trained candidates; all indices are positions in the columns given.
 
-    `ties` holds every candidate whose value equals the winner's, the winner included. The winner among them has the
-    fewest parameters, then the least cost, then the least error, then the lowest index; it always lies on the
-    frontier. `frontier`, (N,), marks the candidates not dominated in (p, i, e), whether they meet the limits or not.
-    `reasons` says of every other candidate why it lost. Where no candidate meets the limits, `winner` is None and
-    `nearest` is set.
+    `ties` are the candidates whose value equals the winner's, itself included; the winner among them has the fewest
+    parameters, then the least cost, error and index. `frontier`, (N,), marks the candidates not dominated in (p, i, e),
+    whether they meet the limits or not. Where no candidate meets the limits, `winner` is None and `nearest` is set.
     """
 
     winner: int | None
@@ -113,8 +110,7 @@ def nearest(
 ) -> Nearest:
     """The candidate whose largest relative excess over the limits is least; equals: fewest parameters, least cost.
 
-    Before training `error` is None, and only the limits on cost and parameters count: so the question has an answer
-    even where no candidate can be afforded, and none was trained.
+    Before training `error` is None, and only the limits on cost and parameters count.
 
     Raises:
         ValueError: no candidate, no limit, or a candidate that meets all of them.

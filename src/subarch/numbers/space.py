@@ -1,19 +1,16 @@
 """The search space Ξ: finite axes for ⟨D, A, H, I⟩, the candidates in order of cost, and the maximum point T.
 
-Everything is NumPy over columns, so a space of a million candidates is enumerated, costed and ordered in well
-under two seconds.
-
-    >>> from subarch import Inputs, SearchSpace
-    >>> space = SearchSpace.load("paper")
-    >>> len(space), str(space.costs(Inputs(50265, 514, 1), length=128).maximum_point)
-    (300, '12-4-1024-3072')
+>>> from subarch import Inputs, SearchSpace
+>>> space = SearchSpace.load("paper")
+>>> len(space), str(space.costs(Inputs(50265, 514, 1), length=128).maximum_point)
+(300, '12-4-1024-3072')
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -67,8 +64,7 @@ PRESETS: dict[str, dict[str, list[int]]] = {
 class Costs:
     """The candidates of a space in ascending order of cost: operations, then parameters, then ⟨D, A, H, I⟩.
 
-    (The order is inferred, not the paper's word: under AB^nC it extends the partial order of ⟨D, H, I⟩.)
-    `table` is (N, 4) int64, `parameters` and `operations` are (N,) int64.
+    (Inferred, not the paper's word: under AB^nC this extends the partial order of ⟨D, H, I⟩.) `table` is (N, 4).
     """
 
     table: NDArray[np.int64]
@@ -114,7 +110,7 @@ class SearchSpace:
             least = 0 if axis == "depth" else 1
             if not isinstance(values, (list, tuple)) or not values:
                 raise InvalidSpace(
-                    f"space {self.name!r}: {axis} must be a non-empty list of whole numbers, not {show(values)}"
+                    f"space {self.name!r}: {axis} must be a non-empty list of integers, not {show(values)}"
                 )
             for value in values:
                 if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= LARGEST[axis]:
@@ -125,14 +121,10 @@ class SearchSpace:
             object.__setattr__(self, axis, tuple(sorted(set(values))))
         combinations = math.prod(len(getattr(self, axis)) for axis in AXES)
         if combinations > COMBINATIONS:
-            raise InvalidSpace(
-                f"space {self.name!r} has {combinations} combinations; at most {COMBINATIONS} are allowed"
-            )
+            raise InvalidSpace(f"space {self.name!r}: {combinations} combinations; at most {COMBINATIONS} are allowed")
         if not len(self):
-            raise InvalidSpace(
-                f"space {self.name!r} is empty: no hidden size of {list(self.hidden)} is divisible by "
-                f"a number of heads of {list(self.heads)}"
-            )
+            sizes = f"no hidden size of {list(self.hidden)} is divisible by a number of heads of {list(self.heads)}"
+            raise InvalidSpace(f"space {self.name!r} is empty: {sizes}")
 
     @classmethod
     def load(cls, source: str | Path) -> SearchSpace:
@@ -157,7 +149,7 @@ class SearchSpace:
         return replace(self, head_size=head_size)
 
     def to_dict(self) -> dict[str, list[int]]:
-        return {field.name: list(getattr(self, field.name)) for field in fields(self) if field.name in AXES}
+        return {axis: list(getattr(self, axis)) for axis in AXES}
 
     @cached_property
     def table(self) -> NDArray[np.int64]:
@@ -181,10 +173,8 @@ class SearchSpace:
         return (Architecture(*map(int, row)) for row in self.table)
 
     def __contains__(self, architecture: object) -> bool:
-        if not isinstance(architecture, Architecture) or architecture.hidden not in self.hidden:
+        if not isinstance(architecture, Architecture):
             return False
-        if architecture.depth == 0:
-            return 0 in self.depth
         return bool((self.table == astuple(architecture)).all(axis=1).any())
 
     def costs(self, inputs: Inputs, length: int) -> Costs:

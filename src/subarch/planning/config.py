@@ -1,12 +1,7 @@
 """The configuration of `subarch plan`: one flat, frozen record whose keys are the command-line options.
 
-Where `subarch pretrain` has the same key, it means the same.
-
-    >>> from subarch.run.configuration import load
-    >>> load(PlanConfig, None, {"architecture": "4-8-1024-768", "device": "v100", "hours": 288}).length
-    128
-
-Importing this module imports neither torch nor transformers.
+Where `subarch pretrain` has the same key, it means the same. Importing this module imports neither torch nor
+transformers.
 """
 
 from __future__ import annotations
@@ -71,9 +66,8 @@ class PlanConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> PlanConfig:
         """Checks that need several keys. Every message names the keys and what to change."""
-        given = [
-            f"{key} {getattr(self, key)}" for key in ("steps", "epochs", "hours") if getattr(self, key) is not None
-        ]
+        keys = ("steps", "epochs", "hours")
+        given = [f"{key} {getattr(self, key)}" for key in keys if getattr(self, key) is not None]
         if len(given) > 1:
             raise ValueError(f"{' and '.join(given)} both set the duration; give one of them")
         if self.epochs is not None and self.corpus is None:

@@ -1,9 +1,8 @@
 """The cost of a training step in closed form: operations, weights and memory of student and teacher.
 
-The tests compare these counts with built models: with PyTorch's counter of operations, forward and backward, with the
-tensors of weights, gradients and optimiser, and with what is saved for the backward pass. The masked-LM head is counted
-at the masked positions only, as `distill` runs it, and so is the end of the last layer if no loss needs the other
-positions. Padding is not counted: batches are made by length.
+The tests compare these counts with built models. The masked-LM head is counted at the masked positions only, as
+`distill` runs it, and so is the end of the last layer if no loss needs the other positions. Padding is not counted:
+batches are made by length.
 
     >>> job = Job(Architecture.parse("4-8-1024-768"), Inputs(50265, 514, 1), ("mlm",), length=512)
     >>> 2 * training_operations(job) / job.length / 1e6  # million floating-point operations a token
@@ -20,6 +19,7 @@ from typing import Any
 from subarch.errors import InvalidConfig
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.pretraining.config import LOSSES, NEED_TEACHER
+from subarch.run.records import Row
 
 HEAD = {"mlm", "logits"}
 """Losses that run the student's masked-LM head; `logits` runs the teacher's too."""
@@ -30,10 +30,7 @@ MASKED = 0.15
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A training: shapes, losses and the size of a step.
-
-    `length` is tokens per sequence with the special ones, `batch_tokens` the tokens of an optimiser step over all
-    devices and `micro_tokens` those of one forward pass of a device.
+    """A training: shapes, losses, tokens per sequence, per optimiser step of all devices and per pass of one.
 
     Raises:
         InvalidConfig: an unknown loss, a loss without the teacher it needs, or a sequence longer than a batch or than
@@ -60,9 +57,9 @@ class Job:
         if self.length > self.inputs.positions:
             raise InvalidConfig(f"length {self.length} is more than the {self.inputs.positions} positions; lower it")
         if self.length > min(self.batch_tokens, self.micro_tokens):
+            given = f"batch_tokens {self.batch_tokens} and micro_tokens {self.micro_tokens}"
             raise InvalidConfig(
-                f"a sequence of {self.length} tokens does not fit batch_tokens {self.batch_tokens} and micro_tokens "
-                f"{self.micro_tokens}; raise them, or lower the length"
+                f"a sequence of {self.length} tokens does not fit {given}; raise them, or lower the length"
             )
 
     @property
@@ -102,24 +99,22 @@ class Job:
         return self.student.hidden != self.width and (not self.has_head or "embedding" in self.losses)
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes on one device."""
+class Memory(Row):
+    """Bytes on one device; of student and teacher together only the total."""
 
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.gradients + self.optimizer + self.activations
+    weights: int | None = None
+    gradients: int | None = None
+    optimizer: int | None = None
+    activations: int | None = None
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """Seconds of one device: per token through the student (forward, backward) and through the teacher, and per step
-    of the optimiser. `source` says where they come from, in JSON types."""
+    """Seconds of one device: per token through the student (forward, backward) and the teacher, and per optimiser step.
+
+    `source` says where they come from, in JSON types.
+    """
 
     student_token: float
     teacher_token: float
@@ -192,18 +187,22 @@ def student_memory(job: Job) -> Memory:
     """
     weights = student_parameters(job)
     # AdamW keeps two averages; its step counters, 4 bytes a tensor, are left out
-    return Memory(4 * weights, 4 * weights, 8 * weights, student_activations(job))
+    return _memory(4 * weights, 4 * weights, 8 * weights, student_activations(job))
+
+
+def _memory(weights: int, gradients: int, optimizer: int, activations: int) -> Memory:
+    total = weights + gradients + optimizer + activations
+    return Memory(weights=weights, gradients=gradients, optimizer=optimizer, activations=activations, total=total)
 
 
 def student_activations(job: Job) -> int:
     """Bytes that the forward pass of `micro_tokens` keeps for the backward pass, without dropout.
 
-    Per token and layer: the inputs of the six matrix products (input, queries, keys, values, attention output, input
-    of the feed-forward block, its activation before and after GELU) in the precision of the products, the inputs of the
-    two LayerNorms in fp32, mean and deviation of each, and the A normalisers of the fused attention, which keeps no
-    n x n matrix. The vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by `logits`. bf16
-    adds a copy of each weight matrix, and one of the layer's input for each of queries, keys and values. The tests hold
-    this to 5 % in fp32 and 15 % in bf16. Temporary tensors of the backward pass itself come on top.
+    Per token and layer: the inputs of the six matrix products (and of GELU) in the precision of the products, the
+    inputs of the two LayerNorms in fp32, mean and deviation of each, and the A normalisers of the fused attention,
+    which keeps no n x n matrix. The vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by
+    `logits`. bf16 adds a copy of each weight matrix, and one of the layer's input for each of queries, keys and values.
+    Accurate to 5 % in fp32 and 15 % in bf16 (tests). Temporary tensors of the backward pass come on top.
     """
     depth, heads, hidden, intermediate = (getattr(job.student, n) for n in ("depth", "heads", "hidden", "intermediate"))
     size, inputs = (4, 6) if job.precision == "fp32" else (2, 8)
@@ -232,12 +231,11 @@ def teacher_memory(job: Job) -> Memory:
     """fp32 weights, and the peak of activations in a pass without gradients over `micro_tokens`.
 
     The peak is in a layer's feed-forward block: the embeddings and the layer's and the block's input, all in fp32, then
-    either the wide vectors before and after GELU, or one of them and the three steps to the layer's output. The tests
-    hold it to 5 % in fp32.
+    either the wide vectors before and after GELU, or one of them and the three steps to the layer's output.
     """
     teacher = job.asked
     if teacher is None:
-        return Memory(0, 0, 0, 0)
+        return _memory(0, 0, 0, 0)
     size, hidden, intermediate = 4 if job.precision == "fp32" else 2, teacher.hidden, teacher.intermediate
     sequences = job.micro_tokens // job.length
     # Hidden states that a loss needs are kept from all layers
@@ -245,4 +243,4 @@ def teacher_memory(job: Job) -> Memory:
     layer = 4 * states * hidden + max(2 * size * intermediate, size * intermediate + (size + 8) * hidden)
     logits = 4 * job.inputs.vocabulary if "logits" in job.losses else 0
     most = max(job.length * layer, job.length * 4 * hidden + job.masked_positions * logits)
-    return Memory(4 * teacher_parameters(job), 0, 0, int(sequences * most))
+    return _memory(4 * teacher_parameters(job), 0, 0, int(sequences * most))

@@ -1,8 +1,7 @@
 """The pretraining speed of this machine: a few real training steps on random text, timed.
 
-The steps are those of `distill`: the teacher's targets, the losses, their gradients, clipping and the optimiser. Only
-the reading of text is left out. On a CPU a pass has at most SAMPLE tokens: its speed hardly depends on the batch beyond
-that, and a full pass of a large teacher would take minutes.
+The steps are those of `distill`, without the reading of text. On a CPU a pass has at most SAMPLE tokens: its speed
+hardly depends on the batch beyond that, and a full pass of a large teacher would take minutes.
 
     >>> from subarch.planning.pace import measure
     >>> plan(job, measure(job, None), tokens=1e8).both.hours
@@ -37,16 +36,14 @@ NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 def measure(job: Job, teacher: Teacher | None, seconds: float | None = None) -> Pace:
     """Median times over `seconds` (default SECONDS) of training steps on this machine's accelerator, or its CPU.
 
-    Args:
-        teacher: the loaded one. None: if a loss needs a teacher, one of the job's shape is made with random weights.
+    Without a `teacher`, one with random weights is made if a loss needs it.
     """
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     if job.asked is not None and teacher is None:
         teacher = made_up(job)
     distiller, side = build(job, teacher)
     most = max(job.length, min(job.micro_tokens, SAMPLE)) if device.type == "cpu" else job.micro_tokens
-    sequences = most // job.length
-    tokens = sequences * job.length
+    tokens = (sequences := most // job.length) * job.length
     batches = repeated(text(job, sequences), SECONDS if seconds is None else seconds)
     times = step_times(distiller, side, batches, device, precision=job.precision)
     of = {"student": times.student, "teacher": times.teacher, "optimizer": times.optimizer}

@@ -1,15 +1,12 @@
 """What a pretraining run will take, before it is paid for: operations, memory, hours; of student and teacher.
 
-Operations and memory are closed forms (`cost`). Speed is measured here (`pace`), or taken from a device's peak and a
-stated utilisation.
+Operations and memory are closed forms (`cost`). Speed is measured here (`pace`), or follows from a device's peak and a
+given utilisation. docs/plan.md applies `subarch plan` to the published run.
 
     >>> bort, teacher = Architecture.parse("4-8-1024-768"), Architecture.parse("24-16-1024-4096")
     >>> job = Job(bort, Inputs(50265, 514, 1), ("logits", "mlm"), teacher, length=512)
     >>> plan(job, at_peak(job, 125.0, 0.3), tokens=1e9).both.hours
     6.525...
-
-`subarch plan --architecture 4-8-1024-768 --teacher 24-16-1024-4096 --loss logits --device v100 --hours 288` is the same
-from a shell; docs/plan.md applies it to the published run.
 """
 
 from __future__ import annotations
@@ -43,16 +40,6 @@ ROBERTA = Inputs(vocabulary=50265, positions=514, token_types=1)
 """The tables if no teacher folder is given."""
 
 
-class MemoryBytes(Row):
-    """Bytes on one device; of student and teacher together only the total."""
-
-    weights: int | None = None
-    gradients: int | None = None
-    optimizer: int | None = None
-    activations: int | None = None
-    total: int
-
-
 class Account(Row):
     """What the student, the teacher or both take. FLOPs count 2 for a multiply-add; hours are those of one device.
 
@@ -66,7 +53,7 @@ class Account(Row):
     flops: float | None = None
     hours: float | None = None
     wall_hours: float | None = None
-    memory_bytes: MemoryBytes
+    memory_bytes: Memory
 
 
 class Plan(Record):
@@ -128,7 +115,7 @@ def plan(
             more |= {"flops": flops * tokens, "hours": spent, "wall_hours": spent / gpus}
         return Account(**more)
 
-    memory = student_memory(job), teacher_memory(job)
+    total = student_memory(job).total + teacher_memory(job).total
     return Plan(
         architecture=str(job.student),
         teacher_architecture=str(job.teacher) if job.teacher else None,
@@ -148,26 +135,12 @@ def plan(
             step,
             parameters=student_parameters(job),
             forward_flops_per_token=2 * student_operations(job) / job.length,
-            memory_bytes=_bytes(memory[0]),
+            memory_bytes=student_memory(job),
         ),
         teacher=account(
-            teacher, pace.teacher_token, parameters=teacher_parameters(job), memory_bytes=_bytes(memory[1])
+            teacher, pace.teacher_token, parameters=teacher_parameters(job), memory_bytes=teacher_memory(job)
         ),
-        both=account(
-            student + teacher,
-            step + pace.teacher_token,
-            memory_bytes=MemoryBytes(total=memory[0].total + memory[1].total),
-        ),
-    )
-
-
-def _bytes(memory: Memory) -> MemoryBytes:
-    return MemoryBytes(
-        weights=memory.weights,
-        gradients=memory.gradients,
-        optimizer=memory.optimizer,
-        activations=memory.activations,
-        total=memory.total,
+        both=account(student + teacher, step + pace.teacher_token, memory_bytes=Memory(total=total)),
     )
 
 
@@ -190,7 +163,10 @@ def draw_up(config: PlanConfig) -> Plan:
     """
     teacher = read_teacher(config.teacher) if config.teacher else None
     job = _job(config, teacher)
-    corpus = _pass_tokens(config)
+    corpus = None
+    if config.corpus is not None:
+        sizes = Corpus.load(config.corpus).segments("train", config.length - 2).size
+        corpus = float(sizes.sum() + 2 * len(sizes))
     if config.steps is not None:
         tokens: float | None = config.steps * config.batch_tokens
     elif corpus is not None and config.hours is None:
@@ -252,11 +228,3 @@ def _job(config: PlanConfig, teacher: Known | None) -> Job:
         config.micro_tokens or max(config.length, config.batch_tokens // config.gpus),
         config.precision,
     )
-
-
-def _pass_tokens(config: PlanConfig) -> float | None:
-    """Tokens of one pass over the corpus, with the two special ones of each sequence; None without a corpus."""
-    if config.corpus is None:
-        return None
-    sizes = Corpus.load(config.corpus).segments("train", config.length - 2).size
-    return float(sizes.sum() + 2 * len(sizes))

@@ -3,11 +3,6 @@
 Three keys have defaults that depend on the run: the architecture (what the search selected), the initial weights, and
 the losses (what the teacher offers). The length of the training is given in steps or in minutes on this machine.
 
-    >>> config = load(PretrainConfig, None, {"teacher": "all-MiniLM-L6-v2", "corpus": ["my-texts"], "minutes": 15})
-    >>> config.weights(has_head=False)
-    {'embedding': 1.0, 'relations': 1.0}
-    >>> print(dump(config))                             # commented YAML; reading it gives the same record
-
 Importing this module imports neither torch nor transformers.
 """
 
@@ -165,7 +160,7 @@ class PretrainConfig(BaseModel):
 
     @model_validator(mode="after")
     def _check_together(self) -> PretrainConfig:
-        """Check combinations of keys. Every message names the keys and what to change."""
+        """Every message names the keys and what to change."""
         given = self._given()
         if given and not any(given.values()):
             raise ValueError(
@@ -175,51 +170,37 @@ class PretrainConfig(BaseModel):
         if self.teacher is None:
             for name in NEED_TEACHER:
                 if given.get(name):
-                    raise ValueError(
-                        f"teacher is missing: loss_{name} {given[name]} needs one; give a teacher, "
-                        f"or remove loss_{name}"
-                    )
+                    raise ValueError(f"teacher is missing: loss_{name} {given[name]} needs one; give one or remove it")
             if self.initialise in ("inherit", "inherit-lowest"):
                 raise ValueError(
-                    f"teacher is missing: initialise {self.initialise!r} takes its weights; give one, or set "
-                    "initialise to scratch"
+                    f"teacher is missing: initialise {self.initialise!r} takes its weights; give one or use scratch"
                 )
             if self.targets != "auto":
-                raise ValueError(
-                    f"teacher is missing: targets {self.targets!r} needs one; give a teacher, or remove targets"
-                )
+                raise ValueError(f"teacher is missing: targets {self.targets!r} needs one; give one or remove it")
             if self.streaming:
                 raise ValueError(
-                    "streaming needs a teacher's tokenizer: without a teacher, a tokenizer is trained on the packed "
-                    "corpus; give a teacher, or set streaming to false"
+                    "streaming needs a teacher's tokenizer, as a new one is trained on a packed corpus; give a "
+                    "teacher, or set streaming to false"
                 )
         if self.targets == "cache":
             if self.streaming:
-                raise ValueError(
-                    "targets 'cache' needs a packed corpus; set targets to live, or set streaming to false"
-                )
+                raise ValueError("targets 'cache' needs a packed corpus; set targets to live or streaming to false")
             if given.get("logits") and not self.maskings:
                 raise ValueError(
                     f"targets 'cache' is of no use to loss_logits {given['logits']} with a new mask at each visit; "
                     "set maskings to 1 or more, or targets to live"
                 )
         if self.freeze_embeddings and self.initialise == "scratch":
-            raise ValueError(
-                "freeze_embeddings with initialise 'scratch' would keep random embeddings; remove one of the two"
-            )
+            raise ValueError("freeze_embeddings with initialise 'scratch' would keep random embeddings; remove one")
         if self.steps is not None and self.minutes is not None:
             raise ValueError(f"steps {self.steps} and minutes {self.minutes} exclude each other; give one of them")
         for key in ("batch_tokens", "micro_tokens"):
             tokens = getattr(self, key)
             if tokens is not None and tokens < self.max_length:
-                raise ValueError(
-                    f"{key} {tokens} is less than one sequence of max_length {self.max_length}; raise it, or "
-                    "lower max_length"
-                )
+                raise ValueError(f"{key} {tokens} is less than one sequence of max_length {self.max_length}; raise it")
         if self.micro_tokens is not None and self.micro_tokens > self.batch_tokens:
             raise ValueError(
-                f"micro_tokens {self.micro_tokens} is more than batch_tokens {self.batch_tokens}; lower it, or "
-                "leave it out"
+                f"micro_tokens {self.micro_tokens} is more than batch_tokens {self.batch_tokens}; lower it"
             )
         return self
 

@@ -3,12 +3,11 @@
     subarch pretrain runs/mine --minutes 30              # what extraction selected there
     subarch pretrain runs/new --architecture 4-8-1024-768 --teacher roberta-large --corpus my-texts
 
-It writes `pretrained/` (a stock Hugging Face folder with a model card), `pretrained.checkpoints/` and
-`pretraining.json` to the run folder. If it is killed, the same command continues; on a CPU the weights are then
-equal, bit for bit, to those of a run that was never interrupted. Under `torchrun` or `accelerate launch` all processes
-call it with the same arguments: with DDP, or with FSDP if accelerate is configured for it (ACCELERATE_USE_FSDP=true
-FSDP_VERSION=2, best with FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP FSDP_TRANSFORMER_CLS_TO_WRAP=BertLayer or
-RobertaLayer). accelerate 1.15 does not shard on CPUs: it uses DDP there, whatever the configuration.
+It writes `pretrained/` (a stock folder), `pretrained.checkpoints/` and `pretraining.json` to the run folder. If it is
+killed, the same command continues; on a CPU the weights are then equal, bit for bit, to those of a run that was never
+interrupted. Under `torchrun` or `accelerate launch` all processes call it with the same arguments: with DDP, or with
+FSDP if accelerate is configured for it (ACCELERATE_USE_FSDP=true FSDP_VERSION=2, best with
+FSDP_AUTO_WRAP_POLICY=TRANSFORMER_BASED_WRAP FSDP_TRANSFORMER_CLS_TO_WRAP=BertLayer or RobertaLayer; not on CPUs).
 """
 
 from __future__ import annotations
@@ -19,18 +18,20 @@ import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
+from numpy.typing import NDArray
 from transformers import TrainingArguments, set_seed
 
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.latency.measuring import measure_models
-from subarch.learning.collate import Cached, Collator, Loader
-from subarch.learning.targets import TargetStore
+from subarch.learning.collate import Loader
 from subarch.models.student import Student, hand_over
 from subarch.models.teacher import content_of as teacher_content
 from subarch.numbers.architecture import Architecture
@@ -60,8 +61,7 @@ from subarch.text.corpus import content_of as corpus_content
 CHECKPOINTS = "pretrained.checkpoints"
 EVENTS = "events"
 FREE = {"threads", "teacher", "corpus"}
-"""Configuration keys that may differ when a training goes on: with other threads, weights agree up to rounding only;
-the others name what is hashed."""
+"""Keys that may differ when a training goes on: threads change rounding only, the others are hashed by content."""
 LATENCY_LENGTH = 32
 """Tokens of the input that student and teacher are timed on, as far as they read so many."""
 
@@ -120,7 +120,10 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
         with state.main_process_first():
             setup = Setup.load(config, folder.path, architecture, searched, told)
         if state.is_main_process and restart:  # not before: what cannot be loaded shall not cost a finished training
-            _discard(folder)
+            for name in (CHECKPOINTS, EVENTS):
+                shutil.rmtree(folder.path / name, ignore_errors=True)
+            for kind in (Pretraining, Schedule):
+                (folder.path / f"{kind.NAME}.json").unlink(missing_ok=True)
             _claim(folder, config, searched)
         state.wait_for_everyone()
         return _train(folder, config, setup, state, told)
@@ -134,20 +137,9 @@ def _claim(folder: RunFolder, config: PretrainConfig, searched: Path | None) -> 
     if searched is not None and config.initialise in (None, "search"):
         sources["file of weights to start from"] = of_file(searched, InvalidStudy)
     inputs = StageInputs(config=config.model_dump(mode="json"), sources=sources)
-    claim(folder, inputs, begun=_begun(folder), free=FREE, name="pretraining.inputs")
+    begun = folder.has(Schedule) or folder.has(Pretraining)  # a mistyped teacher leaves nothing that could be lost
+    claim(folder, inputs, begun=begun, free=FREE, name="pretraining.inputs")
     folder.write_text("pretrain.yaml", dump(config))
-
-
-def _begun(folder: RunFolder) -> bool:
-    """Whether there is something that other input would lose; a mistyped teacher leaves nothing."""
-    return folder.has(Schedule) or folder.has(Pretraining)
-
-
-def _discard(folder: RunFolder) -> None:
-    for name in (CHECKPOINTS, EVENTS):
-        shutil.rmtree(folder.path / name, ignore_errors=True)
-    for kind in (Pretraining, Schedule):
-        (folder.path / f"{kind.NAME}.json").unlink(missing_ok=True)
 
 
 def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: PartialState, report: Report) -> Pretraining:
@@ -167,9 +159,8 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
     if schedule.cached:
         assert setup.store is not None
         for masking in range(schedule.maskings):
-            setup.store.fill(
-                masking, lambda done, total: report("teacher targets", done, total), state.process_index, processes
-            )
+            told = partial(report, "teacher targets")
+            setup.store.fill(masking, told, state.process_index, processes)
         state.wait_for_everyone()
 
     def warn(message: str) -> None:
@@ -187,6 +178,11 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
         )
     # Only the maskings that are cached
     collator = replace(setup.collator, maskings=schedule.maskings) if schedule.cached else setup.collator
+
+    def read(epoch: int, rows: NDArray[np.int64], length: int) -> dict[str, Any]:
+        assert setup.store is not None
+        return setup.store.read(collator.masking(epoch) if collator.masker else 0, rows, length)
+
     loader = Loader(
         setup.source,
         setup.budget,
@@ -195,7 +191,7 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
         process=state.process_index,
         processes=processes,
         accumulation=accumulation,
-        cached=_reader(setup.store, collator) if schedule.cached else None,
+        cached=read if schedule.cached else None,
     )
     set_seed(config.seed)
     trainer = PretrainTrainer(
@@ -218,11 +214,6 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
         folder.write(_hand_over(folder, config, setup, student.eval(), trainer, schedule, report))
     state.wait_for_everyone()
     return folder.read(Pretraining)
-
-
-def _reader(store: TargetStore | None, collator: Collator) -> Cached:
-    assert store is not None
-    return lambda epoch, rows, length: store.read(collator.masking(epoch) if collator.masker else 0, rows, length)
 
 
 def _arguments(
@@ -268,9 +259,8 @@ def _searched(folder: RunFolder, architecture: Architecture) -> Path | None:
     for trial in folder.read(Conclusion).trials:
         if trial.number == numbers.get(str(architecture)):
             theta = trial.hyperparameters
-            path = weights_file(
-                folder.path, architecture, trial.steps, theta.learning_rate, theta.batch_size, trial.seed
-            )
+            settings = (trial.steps, theta.learning_rate, theta.batch_size, trial.seed)
+            path = weights_file(folder.path, architecture, *settings)
             return path if path.is_file() else None
     return None
 
@@ -346,7 +336,7 @@ def _curves(trainer: PretrainTrainer) -> tuple[tuple[CurveRow, ...], tuple[dict[
 
 
 def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> dict[str, Any]:
-    """What the model card says of a pretraining."""
+    """What the model card says."""
     why = None
     winner = folder.read(Selection).winner if folder.has(Selection) else None
     if winner is not None and winner.architecture == record.architecture:

@@ -71,11 +71,7 @@ class Setup:
         searched: Path | None = None,
         report: Report = silent,
     ) -> Setup:
-        """Load and build everything; `searched` are the candidate's weights from the search, if there are any.
-
-        Raises:
-            InvalidTeacher, InvalidCorpus, InvalidConfig: see `Material.load` and `Distiller`.
-        """
+        """Load and build everything; `searched` are the candidate's weights from the search, if there are any."""
         material = Material.load(config, run, report, streaming=config.streaming)
         teacher, recipe = material.teacher, material.recipe
         weights = config.weights(teacher is not None and teacher.masked_lm is not None, architecture.depth)
@@ -88,7 +84,11 @@ class Setup:
         sample: Sequence[NDArray[np.int32]]
         heldout: Sequence[NDArray[np.int32]]
         if config.streaming:
-            source = _streamed(config, material.tokenizer)
+            if len(config.corpus) != 1 or not config.corpus[0].startswith("datasets:"):
+                raise InvalidConfig(
+                    f"streaming reads one data set, not {config.corpus}; write datasets:NAME, or datasets:FOLDER"
+                )
+            source = Streamed(config.corpus[0], config.text_column, material.tokenizer)
             heldout = sample = source.held_out(budget, config.heldout)
             check_heldout(heldout, config.corpus)
         else:
@@ -111,20 +111,12 @@ class Setup:
             store = TargetStore(material.targets(), side, collator, segments, top_k, temperature)
         if side is not None and store is None and config.targets == "cache":  # streaming is refused before
             raise InvalidConfig(
-                f"targets 'cache' needs every sequence to be masked in the same few ways, and the losses "
-                f"{', '.join(weights)} mask it anew at each visit; set maskings to 1 or more, or targets to live"
+                f"targets 'cache' needs the same few masks of every sequence, but {', '.join(weights)} mask it anew at "
+                "each visit; set maskings to 1 or more, or targets to live"
             )
         return cls(
             material, blueprint, distiller, side, collator, budget, source, _batches(heldout, collator), store, started
         )
-
-
-def _streamed(config: PretrainConfig, tokenizer: Any) -> Streamed:
-    if len(config.corpus) != 1 or not config.corpus[0].startswith("datasets:"):
-        raise InvalidConfig(
-            f"streaming reads one data set, and corpus is {config.corpus}; write datasets:NAME, or datasets:FOLDER"
-        )
-    return Streamed(config.corpus[0], config.text_column, tokenizer)
 
 
 def _student(
@@ -177,22 +169,22 @@ def decide(
 
     live = steps_at(student + teacher)
 
-    def uncached(sentence: str) -> Schedule:
+    def schedule(steps: int, teacher: float, sentence: str, maskings: int = 0) -> Schedule:
         return Schedule(
-            steps=live,
+            steps=steps,
             student_seconds=student,
             teacher_seconds=teacher,
-            cached=False,
-            maskings=0,
+            cached=maskings > 0,
+            maskings=maskings,
             sentence=sentence,
         )
 
     if setup.side is None:
-        return uncached("no loss needs a teacher")
-    sentence = f"running the teacher at every step takes {_minutes(live * teacher)}"
+        return schedule(live, teacher, "no loss needs a teacher")
+    sentence = f"running the teacher at every step takes {live * teacher / 60:.1f} min"
     store = setup.store
     if store is None:
-        return uncached(f"{sentence}; no output is needed twice, so none is cached")
+        return schedule(live, teacher, f"{sentence}; no output is needed twice, so none is cached")
     whole = int(setup.budget.sizes(store.segments).sum())
     seen = sum(part["sizes"][0] for part in parts) / len(parts)
     missing = 0.0
@@ -203,23 +195,12 @@ def decide(
         if cached * config.batch_tokens <= maskings * whole:  # no epoch needs a further one
             break
     size = store.bytes_of(parts[0]) / parts[0]["sizes"][0] * missing
-    sentence += f"; computing its outputs once takes {_minutes(once)} and {size / 1e9:.1f} GB"
+    sentence += f"; computing its outputs once takes {once / 60:.1f} min and {size / 1e9:.1f} GB"
     fits = size < shutil.disk_usage(setup.material.run).free / 2
     pays = cached > live if config.steps is None else once < live * teacher
     if config.targets == "cache" or (config.targets == "auto" and pays and fits):
-        return Schedule(
-            steps=cached,
-            student_seconds=student,
-            teacher_seconds=0.0,
-            cached=True,
-            maskings=maskings,
-            sentence=f"{sentence}: they are cached",
-        )
-    return uncached(f"{sentence}: it runs at every step")
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.1f} min"
+        return schedule(cached, 0.0, f"{sentence}: they are cached", maskings)
+    return schedule(live, teacher, f"{sentence}: it runs at every step")
 
 
 @dataclass(frozen=True, slots=True)

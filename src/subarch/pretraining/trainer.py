@@ -69,12 +69,9 @@ class PretrainTrainer(Trainer):
     """See the module.
 
     Args:
-        distiller: student and losses.
-        args: of Trainer; `max_steps` decides the length.
         loader: this process's parts of the batches, starting at the position in `progress`.
         heldout: batches for the evaluations, the same in every process.
         side: the teacher; None if no loss needs one.
-        report: called with what is being done, the steps done and all steps.
         events: folder for TensorBoard; None: none is written.
     """
 
@@ -150,13 +147,8 @@ class PretrainTrainer(Trainer):
         totals: dict[str, float] = {}
         counts: dict[str, float] = {}
         for number, inputs in enumerate(self.heldout):
-            on_device = self._prepare_inputs(
-                {
-                    name: value
-                    for name in ("ids", "mask", "where", "labels")
-                    if (value := getattr(inputs, name)) is not None
-                }
-            )
+            tensors = {name: getattr(inputs, name) for name in ("ids", "mask", "where", "labels")}
+            on_device = self._prepare_inputs({name: value for name, value in tensors.items() if value is not None})
             if number == len(self._heldout_targets):
                 self._heldout_targets.append(self._targets(on_device, None))
             found = self.model_wrapped(targets=self._heldout_targets[number], **on_device)
@@ -166,9 +158,8 @@ class PretrainTrainer(Trainer):
                 counts[name] = counts.get(name, 0.0) + count
         metrics = {f"{metric_key_prefix}_{name}": totals[name] / counts[name] for name in totals}
         weights = self.distiller.weights
-        metrics[f"{metric_key_prefix}_loss"] = sum(
-            weight * metrics[f"{metric_key_prefix}_{name}"] for name, weight in weights.items()
-        )
+        weighted = (weight * metrics[f"{metric_key_prefix}_{name}"] for name, weight in weights.items())
+        metrics[f"{metric_key_prefix}_loss"] = sum(weighted)
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingDiverged(
                 f"a held-out loss is not finite after step {self.state.global_step}: {metrics}; the last good "
@@ -233,8 +224,6 @@ class PretrainTrainer(Trainer):
 
 
 class _Report(TrainerCallback):
-    """Passes progress on."""
-
     def __init__(self, report: Callable[[str, float, float], None]) -> None:
         self.report, self.loss = report, ""
 
@@ -253,21 +242,14 @@ MANIFEST = "manifest.json"
 
 
 def seal(folder: Path) -> None:
-    """Write the manifest of all files in the folder. Nothing may be written there afterwards.
-
-    Raises:
-        OSError: a full disk, say; the checkpoint is then not sealed.
-    """
+    """Write the manifest of all files in the folder; OSError if it cannot. Nothing may be written there afterwards."""
     manifest = {name: file_seal(path).model_dump() for name, path in _files(folder).items()}
     # Compact: whitespace could be damaged without changing the content
     write_text(folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, separators=(",", ":")))
 
 
 def verify(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None if every file is there and as it was when sealed.
-
-    A file that the manifest does not list is wrong too: something was written after the seal.
-    """
+    """What is wrong with a checkpoint, or None if its files are those that were sealed, no more and no fewer."""
     try:
         known = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -275,7 +257,7 @@ def verify(folder: Path) -> str | None:
     except OSError as error:
         return f"it cannot be read: {error}"
     except (ValueError, RecursionError):
-        return f"{MANIFEST} is damaged"
+        known = None
     if not isinstance(known, dict):
         return f"{MANIFEST} is damaged"
     files = _files(folder)
@@ -298,9 +280,6 @@ def put_aside(root: Path, warn: Callable[[str], None]) -> None:
 
     An unfinished one is deleted, a damaged one is kept as `broken-checkpoint-N`. If they stayed, the training would
     count them when it deletes old checkpoints, and delete the intact one first. One process alone may call this.
-
-    Raises:
-        OSError: a folder cannot be renamed or deleted.
     """
     for folder in _latest_first(root):
         wrong = verify(folder)
@@ -317,12 +296,7 @@ def put_aside(root: Path, warn: Callable[[str], None]) -> None:
 
 
 def newest(root: Path, warn: Callable[[str], None]) -> Path | None:
-    """The intact `checkpoint-N` of greatest N; None if there is none. Changes nothing on disk.
-
-    Args:
-        root: the folder of checkpoints; it need not exist.
-        warn: called with a sentence about each later checkpoint.
-    """
+    """The intact `checkpoint-N` of greatest N, None if there is none; warns of each later one, changes nothing."""
     for folder in _latest_first(root):
         wrong = verify(folder)
         if wrong is None:

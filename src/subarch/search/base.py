@@ -1,16 +1,15 @@
 """What every strategy shares: the problem, ask/tell, and the bound on what was not trained.
 
 A strategy never trains: it hands out rows of the space in order of cost (`space.Costs`) and is told their errors, or
-that their training failed. It knows the exact costs before training, so rows over a limit on cost or size are never
-handed out. Which candidate wins is decided by `selection.select`, from the same errors.
+that their training failed. Which candidate wins is decided by `selection.select`, from the same errors.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,9 +21,8 @@ from subarch.numbers.objectives import Floats, Mask, Objective, checked_costs
 class Problem:
     """The candidates as columns (N,), in the order of `space.Costs`, and what is sought.
 
-    `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective. A measured latency need not ascend along the
-    order, which is that of operations. `table` is ⟨D, A, H, I⟩, (N, 4), and `effort` what a training costs, (N,), in
-    any unit: only the certified search needs them.
+    `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective (a measured latency need not ascend in this
+    order). `table` (N, 4) is ⟨D, A, H, I⟩ and `effort` (N,) what a training costs, for the certified search.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -59,11 +57,10 @@ class Problem:
 class Gap:
     """What may remain among affordable candidates that were not trained, if the order of cost orders error totally.
 
-    `bound` is the best value any of them can have (the objective's, minimised: -W for W), and `row` who could have it;
-    +inf and None where none of them can meet the limits or all are trained. `best` is the best value trained, +inf
-    where none meets the limits. `absolute` = best - bound, at least 0: no untrained candidate improves on the best by
-    more. `violations` counts neighbours among the trained whose errors rise along the order: above 0 the order is
-    visibly not total here, and the bound is void.
+    `bound` is the best value any of them can have (minimised: -W for W), and `row` which could have it; +inf and None
+    if none of them can meet the limits or all are trained. `best` is the best value trained (+inf: none meets the
+    limits), `absolute` = max(best - bound, 0). `violations` counts neighbours among the trained whose errors rise along
+    the order: above 0 the order is not total here, and the bound is void.
     """
 
     bound: float
@@ -73,13 +70,22 @@ class Gap:
     violations: int
 
 
-class Strategy(Protocol):
-    """Ask for rows, tell their errors. What is asked and concluded does not depend on the order of the tells."""
+class Strategy(ABC):
+    """Ask for rows, tell their errors. What is asked and concluded does not depend on the order of the tells.
+
+    `rows` are those that may be asked for; `error` (N,) is NaN where none is known; `awaited` rows were asked for and
+    not answered yet.
+    """
 
     name: str
-    rows: NDArray[np.int64]
-    """The rows that may be asked for, at most."""
 
+    def __init__(self, problem: Problem, rows: NDArray[np.int64]) -> None:
+        self.problem, self.rows = problem, rows
+        self.error = np.full(len(problem), np.nan)
+        self.failed = np.zeros(len(problem), dtype=np.bool_)
+        self.awaited: set[int] = set()
+
+    @abstractmethod
     def ask(self) -> int | None:
         """The row to train next; None: nothing to hand out at the moment (ask again after a tell, unless `done`)."""
 
@@ -89,62 +95,60 @@ class Strategy(Protocol):
         Raises:
             ValueError: NaN, infinity, an error <= 0 with W (report those with `fail`), or a row that is not awaited.
         """
+        if not math.isfinite(error) or (self.problem.objective.name == "w" and error <= 0):
+            raise ValueError(f"row {row}: an error of {error} cannot be compared; report the training as failed")
+        self._settle(row)
+        self.recall(row, error)
+
+    def recall(self, row: int, error: float) -> None:
+        """Take in an error that is known from before, though it was not asked for."""
+        self.error[row] = error
 
     def fail(self, row: int) -> None:
         """The row's training failed: it cannot win, and the search goes on."""
+        self._settle(row)
+        self.failed[row] = True
+
+    def _settle(self, row: int) -> None:
+        if row not in self.awaited:
+            raise ValueError(f"row {row} is not awaited: it was never asked for, or was answered already")
+        self.awaited.remove(row)
 
     @property
+    @abstractmethod
     def done(self) -> bool:
         """Nothing is awaited and nothing more will be asked."""
 
     @property
+    @abstractmethod
     def progress(self) -> tuple[float, float]:
         """What is settled, and of how much, in any unit."""
 
 
-class FixedRows:
-    """A strategy whose rows are known at the start: hands them out in ascending order of cost, whatever it is told."""
-
-    name: str
+class FixedRows(Strategy):
+    """Hands out rows known at the start, in ascending order of cost, whatever it is told."""
 
     def __init__(self, problem: Problem, rows: NDArray[np.int64]) -> None:
-        self.problem = problem
-        self.rows = rows
-        self.error = np.full(len(problem), np.nan)
+        super().__init__(problem, rows)
         self._handed_out = 0
-        self._awaited: set[int] = set()
 
     def ask(self) -> int | None:
         if self._handed_out == len(self.rows):
             return None
         row = int(self.rows[self._handed_out])
         self._handed_out += 1
-        self._awaited.add(row)
+        self.awaited.add(row)
         return row
-
-    def tell(self, row: int, error: float) -> None:
-        if not math.isfinite(error) or (self.problem.objective.name == "w" and error <= 0):
-            raise ValueError(f"row {row}: an error of {error} cannot be compared; report the training as failed")
-        self._settle(row)
-        self.error[row] = error
-
-    def fail(self, row: int) -> None:
-        self._settle(row)
-
-    def _settle(self, row: int) -> None:
-        if row not in self._awaited:
-            raise ValueError(f"row {row} is not awaited: it was never asked for, or was answered already")
-        self._awaited.remove(row)
 
     @property
     def done(self) -> bool:
-        return self._handed_out == len(self.rows) and not self._awaited
+        return self._handed_out == len(self.rows) and not self.awaited
 
     @property
     def progress(self) -> tuple[float, float]:
         effort = np.ones(len(self.problem)) if self.problem.effort is None else self.problem.effort
         settled = self.rows[: self._handed_out]
-        waiting = effort[list(self._awaited)].sum()
+        waiting = effort[list(self.awaited)].sum()
         return float(effort[settled].sum() - waiting), float(effort[self.rows].sum())
 
 
@@ -152,9 +156,8 @@ def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:
     """The best value each row could have, (N,), if e does not increase along the order; NaN in `error`: not trained.
 
     A skipped ξ below the trained b then has e(ξ) >= e(b), so with f the known cost factor W(ξ) <= f(ξ)/e(b). (The
-    textbook form f(a)/e(b), a being the trained neighbour below, is looser where f decreases along the order and
-    wrong where it does not: operations ascend, but parameters and a measured latency need not. ξ's own f is known
-    before training, so nothing is lost by using it.) `error` and `latency` take the same e(b). Rows with nothing
+    textbook form f(a)/e(b), a being the trained neighbour below, is wrong where f does not decrease along the order:
+    parameters and a measured latency need not ascend.) `error` and `latency` take the same e(b). Rows with nothing
     trained above them have no bound on e, those over a limit have +inf, trained rows their own value.
     """
     e = np.asarray(error, dtype=np.float64)
@@ -166,8 +169,8 @@ def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:
 def gap_under_total_order(problem: Problem, error: ArrayLike) -> Gap | None:
     """The gap that `optimistic_values` leaves, failed rows counted as untrained; None: a row's value has no bound.
 
-    It is a statement under a total order of the errors only. ⟨D, H, I⟩ order them partially: a skipped candidate may be
-    incomparable to its neighbour above in cost, and better than the bound (the tests keep a counterexample).
+    ⟨D, H, I⟩ order errors only partially: a skipped candidate may be incomparable to its neighbour above in cost, and
+    better than the bound (the tests keep a counterexample).
     """
     e = np.asarray(error, dtype=np.float64)
     trained = ~np.isnan(e)

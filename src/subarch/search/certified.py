@@ -18,20 +18,17 @@ what lies below it just as well, and one such training may exclude many.
 The assumptions are checked. A trained pair x ≤ t with ê(x) < ê(t) - 2η contradicts (M): all bounds are then lowered by
 the largest such contradiction (`slack`), and the search continues until it is closed again. The audit looks for such
 pairs where the search did not choose to look. Where noise and slack make δ unreachable, the search aims for the least
-difference that can be reached, and reports it. η comes from `Noise`.
+difference that can be reached, and reports it. η comes from `Noise`. Encoders without layers (D = 0) bound no other:
+among themselves a wider one was measured to be worse.
 
-Encoders without layers (D = 0) bound no other: among themselves a wider one was measured to be worse.
-
-The next row depends on the set of known errors alone, not on the order in which they came. So an interrupted search
-continues where it was, and trials of earlier studies can be recalled. NumPy only; a step over a million candidates
-takes tens of milliseconds.
-
-    >>> search = Certified(problem, delta=0.01, audit=5)
+The next row depends on the set of known errors alone, not on their order: an interrupted search continues where it was,
+and trials of earlier studies can be recalled.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,10 +36,8 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Floats, Mask
-from subarch.search.audit import Audit
-from subarch.search.base import Problem
-from subarch.search.bounds import Bounds, Grid
-from subarch.search.law import Law
+from subarch.search.base import Problem, Strategy
+from subarch.search.bounds import Bounds, Grid, Law
 from subarch.search.noise import Noise, most_failing
 
 LEVELS = 6
@@ -55,11 +50,10 @@ FIRST = (0.5, 0.2, 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the errors told so far amount to.
+    """What follows from the errors so far.
 
-    `trained` are rows, `best` the incumbent, `worst` its value at ê + η, `target` the value that a better candidate
-    would have to reach, `aim` the relative difference that it stands for. `least` (C,) is L(x), `needed` (C,) the least
-    error that excludes, both by cell of the grid.
+    `worst` is the value of `best`, the incumbent, at ê + η; a better candidate must reach `target`, which differs by
+    the relative `aim`. By cell of the grid, `least` (C,) is L(x) and `needed` (C,) the least error that excludes.
     """
 
     trained: NDArray[np.int64]
@@ -78,16 +72,12 @@ class Known:
 class Evidence:
     """What a certified search can prove from what it knows; rows are those of the problem.
 
-    Attributes:
-        incumbent: the best row trained; None: none meets the limits.
-        closed: no untrained candidate can be better than the incumbent by more than `aim`, relative to its value.
-        delta: what was asked for; `aim`: that, or the least that noise and violations allow.
-        reached: by how much any other candidate, trained or not, may be better at most, noise included; inf: no bound.
-        eta, slack: η, and what the bounds are lowered by because of violations.
-        violations: trained pairs that contradict the order by more than the noise.
-        because: for each untrained affordable row the trained one that bounds its error best, -1: none.
-        audited: rows drawn at random of those excluded by another's error, empty while some are not trained; of these
-            `failures` contradicted it, and with probability 0.95 at most the share `failing` of all so excluded do.
+    `closed`: no untrained candidate can be better than the incumbent by more than `aim`, relative to its value: `delta`
+    as asked for, or the least that noise and violations allow. No other, trained or not, is better by more than
+    `reached`, noise included (inf: no bound). `violations` are trained pairs that contradict the order by more than the
+    noise; all bounds are lowered by `slack` for that. `because` names for each untrained affordable row the trained one
+    that bounds its error best (-1: none). Of the excluded rows `audited`, drawn at random (none while some are not
+    trained), `failures` contradict the order; with probability 0.95 at most the share `failing` of all excluded do.
     """
 
     incumbent: int | None
@@ -104,12 +94,35 @@ class Evidence:
     failing: float
 
 
-class Certified:
-    """See the module. `rows` are all candidates: also those over a limit may be trained, to exclude others.
+class Audit:
+    """A random sample, of at most `size`, of the candidates that another's error excludes; they are then trained.
 
-    Args:
-        delta: relative difference of value up to which a better candidate may be missed, 0 <= δ < 1.
-        audit: excluded candidates to train, to check the assumptions.
+    It is the head of one random order of all of them, trained or not, so it is drawn without regard to their errors.
+    One whose error is below the bound that excluded it, by more than the noise, is a failure.
+    """
+
+    def __init__(self, problem: Problem, bounds: Bounds, size: int) -> None:
+        self.bounds, self.size = bounds, size
+        self.order = np.random.default_rng(0).permutation(len(problem))
+
+    def sample(self, known: Known, error: Floats) -> list[int]:
+        """The rows to train; `error` (N,) is NaN where nothing was trained."""
+        least = self._least_by_others(known, error)
+        excluded = ((least >= known.needed) & np.isfinite(known.needed))[self.bounds.grid.cell]
+        return [int(row) for row in self.order[excluded[self.order]][: self.size]]
+
+    def failures(self, known: Known, error: Floats, sample: Sequence[int]) -> int:
+        """How many of a sample are better than the errors of the others allow."""
+        least = self._least_by_others(known, error)[self.bounds.grid.cell]
+        return sum(bool(error[row] < least[row] + known.slack - known.eta) for row in sample)
+
+    def _least_by_others(self, known: Known, error: Floats) -> Floats:
+        """(C,) L(x) without a row's own error."""
+        return self.bounds.highest_by_others(known.trained, error[known.trained]) - known.eta - known.slack
+
+
+class Certified(Strategy):
+    """See the module; δ is relative to the value, `audit` the number of excluded candidates to train.
 
     Raises:
         InvalidConfig: δ or the audit outside its range.
@@ -125,9 +138,8 @@ class Certified:
             raise InvalidConfig(f"audit is {audit}; it is a number of candidates, at least 0")
         if problem.table is None:
             raise ValueError("a certified search needs the table of ⟨D, A, H, I⟩")
-        self.problem, self.delta = problem, delta
-        self.noise = Noise()
-        self.rows = np.arange(len(problem), dtype=np.int64)
+        super().__init__(problem, np.arange(len(problem), dtype=np.int64))
+        self.delta, self.noise = delta, Noise()
         effort = np.ones(len(problem)) if problem.effort is None else problem.effort
         self.grid = grid = Grid(problem.table)
         self.law = Law(grid)
@@ -142,9 +154,6 @@ class Certified:
         ranked = affordable[np.argsort(effort[affordable], kind="stable")]
         spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
         self.first = list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
-        self.error = np.full(len(problem), np.nan)
-        self.failed = np.zeros(len(problem), dtype=np.bool_)
-        self.awaited: set[int] = set()
         self._break_even = math.nan, np.empty(0)
 
     def ask(self) -> int | None:
@@ -153,25 +162,9 @@ class Certified:
             self.awaited.add(row)
         return row
 
-    def tell(self, row: int, error: float) -> None:
-        if not math.isfinite(error) or (self.problem.objective.name == "w" and error <= 0):
-            raise ValueError(f"row {row}: an error of {error} cannot be compared; report the training as failed")
-        self._settle(row)
-        self.recall(row, error)
-
     def recall(self, row: int, error: float) -> None:
-        """Take in an error that is known from before, though it was not asked for."""
-        self.error[row] = error
+        super().recall(row, error)
         self.bounds.take(row, error)
-
-    def fail(self, row: int) -> None:
-        self._settle(row)
-        self.failed[row] = True
-
-    def _settle(self, row: int) -> None:
-        if row not in self.awaited:
-            raise ValueError(f"row {row} is not awaited: it was never asked for, or was answered already")
-        self.awaited.remove(row)
 
     @property
     def done(self) -> bool:
@@ -221,7 +214,6 @@ class Certified:
         return [int(rows[objective.bound(self.parameters[cells], self.cost[cells], guess).argmin()])]
 
     def _known(self) -> Known:
-        """What the errors so far amount to."""
         problem, objective = self.problem, self.problem.objective
         trained = np.flatnonzero(~np.isnan(self.error))
         e = self.error[trained]

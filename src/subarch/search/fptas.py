@@ -5,10 +5,10 @@
     for ξ in Ξ_ε:   e(ξ) <- the least error over Θ, after at most s steps, on a fixed sample
     return  argmax W(ξ, T) over Ξ_ε
 
-Training (s, Θ, the sample) is the estimator's part and the argmax is `selection.select`'s; what is left is the grid.
-ε = 1 is the exhaustive search. Inferred, not the paper's word: the order; that the grid starts at the cheapest and
-always holds the costliest candidate, so that each skipped one lies between two trained neighbours; and that candidates
-over a limit that is known before training are left out before the grid is laid.
+Training is the estimator's part and the argmax is `selection.select`'s; what is left is the grid. ε = 1 is the
+exhaustive search. Inferred, not the paper's word: the order; that the grid holds the cheapest and the costliest
+candidate, so that each skipped one lies between two trained ones; and that candidates over a limit that is known before
+training are left out first.
 
 The guarantee assumes that cost orders error totally; `base.gap_under_total_order` then bounds what was skipped.
 
@@ -35,10 +35,7 @@ class Fptas(FixedRows):
 
     def __init__(self, problem: Problem, epsilon: int) -> None:
         if not isinstance(epsilon, int) or isinstance(epsilon, bool) or not 1 <= epsilon <= len(problem):
-            raise InvalidConfig(
-                f"epsilon is {epsilon!r}; it is the interval between trained candidates, "
-                f"a whole number from 1 (train all) to |Ξ| = {len(problem)}"
-            )
+            raise InvalidConfig(f"epsilon is {epsilon!r}; it must be from 1 (train all) to |Ξ| = {len(problem)}")
         self.epsilon = epsilon
         ordered = np.flatnonzero(problem.affordable)
         super().__init__(problem, np.union1d(ordered[::epsilon], ordered[-1:]))

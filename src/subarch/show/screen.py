@@ -116,10 +116,10 @@ def show_plan(planned: dict[str, Any]) -> None:
     Console().print(table)
     pace = planned["pace"]
     if "utilisation" in pace:
-        speed = f"{pace.utilisation:.0%} of {pace.peak_tflops:g} TFLOP/s assumed"
+        speed = f"{pace['utilisation']:.0%} of {pace['peak_tflops']:g} TFLOP/s assumed"
     else:
-        speed = f"{pace.passes} steps of {pace.tokens_per_pass:,} tokens timed, {pace.threads} threads"
-    lines = [f"{pace.device}, {planned['precision']}: {speed}"]
+        speed = f"{pace['passes']} steps of {pace['tokens_per_pass']:,} tokens timed, {pace['threads']} threads"
+    lines = [f"{pace['device']}, {planned['precision']}: {speed}"]
     if planned["tokens"] is not None:
         lines.append(f"{planned['tokens']:.4g} tokens in {planned['steps']:,.0f} steps of {planned['batch_tokens']:,}")
     if planned["epochs"] is not None:

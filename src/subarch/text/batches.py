@@ -1,13 +1,9 @@
 """Padding, batches by length, and training batches by token budget that resume exactly.
 
-A source yields chunks of sequences. Within a chunk they are sorted by length and cut into batches of equal tokens, so
-that little of a batch is padding; the batches are then shuffled. A batch is what one optimiser step sees, whatever the
-number of processes and accumulation steps: `parts` cuts it further, so the result does not depend on either.
-
-A position is the source's position at the start of a chunk and the number of batches done in it. It is plain JSON,
-and `batches` continues from it with exactly the batches that would have followed.
-
-`by_length` and `pad` are for every other place that batches token sequences: a teacher's answers, predictions, exports.
+A source yields chunks of sequences. Within a chunk they are sorted by length and cut into batches of equal tokens; the
+batches are then shuffled. A batch is what one optimiser step sees, whatever the number of processes and accumulation
+steps: `parts` cuts it further. A position (plain JSON) is the source's position at the start of a chunk and the number
+of batches done in it; `batches` continues from it with exactly the batches that would have followed.
 
     >>> source = Packed(corpus.segments("train", 126), seed=0)
     >>> batch = next(batches(source, Budget(8192, 128), seed=0))
@@ -36,10 +32,7 @@ Position = dict[str, Any]
 
 
 def by_length(sizes: Sequence[int] | NDArray[np.int64], batch: int) -> list[NDArray[np.int64]]:
-    """Row numbers in batches of at most `batch`, ascending in size, so that little of a batch is padding.
-
-    Rows of equal size keep their order.
-    """
+    """Row numbers in batches of at most `batch`, ascending in size; rows of equal size keep their order."""
     order = np.argsort(np.asarray(sizes), kind="stable")
     return [order[start : start + batch] for start in range(0, len(order), batch)]
 
@@ -194,9 +187,7 @@ def batches(source: Source, budget: Budget, seed: int, position: Position | None
         InvalidCorpus: the source holds less than one batch, or cannot be read.
     """
     if budget.tokens < budget.length:
-        raise InvalidConfig(
-            f"batch_tokens {budget.tokens} holds no sequence of max_length {budget.length}; make it larger"
-        )
+        raise InvalidConfig(f"batch_tokens {budget.tokens} is below max_length {budget.length}; make it larger")
     start = position or {"source": None, "done": 0}
     for number, chunk in enumerate(source.chunks(budget, start["source"])):
         sizes = budget.sizes(chunk.sequences)

@@ -4,11 +4,9 @@ What is held out is decided by hashes and not by position, and by whole groups w
 an author), so that neither the order of the files nor a near-copy next door carries text across the split. Where
 there is no group, neighbouring paragraphs of one file may land on both sides.
 
-The folder holds `train.npy` and `heldout.npy` (int32, the documents of a split end to end, without special tokens),
-`train.offsets.npy` and `heldout.offsets.npy` (int64, where each document begins, then the end) and `corpus.json`
-(`Meta`: what it was made of). They are mapped into memory, so segments are views of one flat array. int32, because
-torch's embedding takes it as it is. The folder appears by a rename once complete, so a build that is killed leaves no
-half corpus.
+The folder holds `train.npy` and `heldout.npy` (int32, the documents of a split end to end, without special tokens,
+mapped into memory), `train.offsets.npy` and `heldout.offsets.npy` (int64, where each document begins, then the end) and
+`corpus.json` (`Meta`: what it was made of).
 
     >>> corpus = build(["docs/", "abstracts.jsonl.gz"], tokenizer, Path("corpus"))
     >>> corpus.segments("heldout", 128)[0], corpus.meta.tokens, corpus.content_hash
@@ -141,7 +139,6 @@ class Corpus:
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 over tokens and offsets of both splits."""
         return self.meta.content_hash
 
     @classmethod
@@ -260,7 +257,7 @@ def hold_out(units: NDArray[np.uint64], sizes: NDArray[np.int64], fraction: floa
 
 
 def own_tokenizer(sources: Sequence[str | Path], text_column: str, vocabulary_size: int, folder: Path) -> Any:
-    """A BPE trained on the corpus, kept in `folder`; trained again if the corpus or the size of vocabulary changed."""
+    """A BPE trained on the corpus, kept in `folder`; trained again if the corpus or the vocabulary's size changed."""
     from transformers import AutoTokenizer
 
     found = [opened(source, text_column) for source in listed(sources)]
@@ -275,11 +272,7 @@ def own_tokenizer(sources: Sequence[str | Path], text_column: str, vocabulary_si
 
 
 def fingerprint(source: Source) -> Fingerprint:
-    """Tells whether a source changed. Cheap: it reads the bytes and neither decompresses nor parses them.
-
-    The bytes are hashed, not the modification time, so that a source written anew with the same content counts as
-    unchanged. Of a data set on the hub only the name is known.
-    """
+    """Tells whether the bytes of a source changed, without decompressing or parsing them."""
     digest = hashlib.blake2b(digest_size=16)
     for path in source.files:
         try:
@@ -406,7 +399,7 @@ def _open(folder: Path, part: Part) -> Segments:
 def _rebuilt(folder: Path, is_current: Callable[[], bool]) -> Iterator[Path | None]:
     """A folder to write into, which then takes the place of `folder`; None where `folder` is up to date already.
 
-    The lock makes a second process wait and then find the folder ready. Leftovers of killed builds are removed.
+    The lock makes a second process wait and then find the folder ready.
     """
     from filelock import FileLock
 

@@ -1,14 +1,9 @@
 """A file of any usual format -> its records, or its text. Corpora, tasks and scoring all read through this module.
 
-Formats: JSON lines (`.jsonl`, `.ndjson`, `.json`), a JSON array or object (`.json`), CSV, TSV, Parquet and plain text
-(`.txt`, `.md`, `.rst`, anything else); all but Parquet also compressed (`.gz`, `.zst`, `.bz2`, `.xz`). The content
-decides before the ending does: JSON, Parquet and compressed data are recognised under any name, and markup is refused,
-so that braces and tags are never read as prose.
-
-Text is UTF-8, with or without a byte order mark. Lines end at a line feed only: `str.splitlines` would also split at
-Unicode separators, which occur inside sentences. CSV is quoted as in RFC 4180, and refused where it is not well formed.
-TSV is unquoted, as in GLUE: a quote is a character like any other, so an unbalanced one cannot join two rows.
-
+The content decides before the ending does: JSON, Parquet and compressed data are recognised under any name, and markup
+is refused, so that braces and tags are never read as prose. Text is UTF-8. Lines end at a line feed only:
+`str.splitlines` would also split at Unicode separators, which occur inside sentences. CSV is quoted as in RFC 4180, and
+refused where it is not well formed. TSV is unquoted, as in GLUE: an unbalanced quote cannot join two rows.
 Everything streams, except a JSON array or object, which is held in memory as a whole.
 
     >>> next(records(Path("RTE/dev.tsv")))
@@ -26,9 +21,9 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 from xml.etree import ElementTree
 
 from subarch.errors import InvalidCorpus
@@ -40,19 +35,10 @@ Record = dict[str, Any]
 Form = Literal["text", "json", "csv", "tsv", "parquet", "markup", "xml"]
 
 ENDINGS: Mapping[str, Form] = {
-    ".txt": "text",
-    ".md": "text",
-    ".rst": "text",
-    ".jsonl": "json",
-    ".ndjson": "json",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    ".html": "markup",
-    ".htm": "markup",
-    ".xhtml": "markup",
-    ".xml": "markup",
+    **dict.fromkeys((".txt", ".md", ".rst"), "text"),
+    **dict.fromkeys((".jsonl", ".ndjson", ".json"), "json"),
+    **{".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"},
+    **dict.fromkeys((".html", ".htm", ".xhtml", ".xml"), "markup"),
 }
 READ = tuple(ending for ending, form in ENDINGS.items() if form != "markup")
 COMPRESSIONS: Mapping[str, tuple[str, re.Pattern[bytes]]] = {
@@ -138,22 +124,17 @@ def records(
     form = form or form_of(path)
     if form == "markup":
         raise NotRecords(
-            f"{path}: HTML or XML, and tags are not text; extract its text first, for example with trafilatura or "
-            "BeautifulSoup's get_text, and save it as .txt or .jsonl"
+            f"{path}: HTML or XML, and tags are not text; extract its text first (trafilatura, BeautifulSoup's "
+            "get_text) and save it as .txt or .jsonl"
         )
     if form == "text":
         raise NotRecords(f"{path}: plain text, not records; save them as JSON lines, CSV, TSV or Parquet")
-    found: Iterator[tuple[str, Record]]
     if form == "parquet":
         found = _parquet(path, only)
-    elif form == "json":
-        found = _json_records(path)
-    elif form == "csv":
-        found = _csv(path)
     elif form == "tsv":
         found = _tsv(path, header, ragged)
     else:
-        found = _xml(path)
+        found = {"json": _json_records, "csv": _csv, "xml": _xml}[form](path)
     for place, record in found:
         if only and only[0] not in record:
             raise MissingColumn(f"{path}, {place}", only[0], record)
@@ -218,13 +199,8 @@ def _bytes(path: Path) -> Iterator[bytes]:
     openers = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
     position = 0
     try:
-        if ending == ".zst":
-            for chunk in _zstd(path):
-                position += len(chunk)
-                yield chunk
-            return
         with openers.get(ending, open)(path, "rb") as file:  # type: ignore[operator]
-            while chunk := file.read(_CHUNK):
+            for chunk in _zstd(file) if ending == ".zst" else iter(lambda: file.read(_CHUNK), b""):
                 position += len(chunk)
                 yield chunk
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
@@ -241,21 +217,20 @@ def _bytes(path: Path) -> Iterator[bytes]:
         ) from error
 
 
-def _zstd(path: Path) -> Iterator[bytes]:
+def _zstd(file: BinaryIO) -> Iterator[bytes]:
     """By frames, because zstandard's own stream reader does not notice a truncated last one."""
     import zstandard
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
     frame = None
-    with path.open("rb") as file:
-        while data := file.read(_ZSTD_CHUNK):
-            while data:
-                frame = frame or decompressor.decompressobj()
-                if chunk := frame.decompress(data):
-                    yield chunk
-                data = frame.unused_data if frame.eof else b""
-                if frame.eof:
-                    frame = None
+    while data := file.read(_ZSTD_CHUNK):
+        while data:
+            frame = frame or decompressor.decompressobj()
+            if chunk := frame.decompress(data):
+                yield chunk
+            data = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = None
     if frame is not None:
         raise EOFError("the last frame is not complete")
 
@@ -285,9 +260,7 @@ def _loaded(text: str, path: Path, line: int) -> Any:
         return json.loads(text.strip("\ufeff"))  # also in the middle, where files were joined
     except (ValueError, RecursionError) as error:
         line += error.lineno - 1 if isinstance(error, json.JSONDecodeError) else 0
-        raise InvalidCorpus(
-            f"{path}, line {line}: not JSON ({error}); give an object a line, or one array of objects"
-        ) from error
+        raise InvalidCorpus(f"{path}, line {line}: not JSON ({error}); give an object a line, or an array") from error
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -307,19 +280,19 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def _filled(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines that hold anything, without a carriage return at their end."""
+    """The lines that are not blank, without a carriage return at their end."""
     return ((number, line.removesuffix("\r")) for number, line in _lines(path) if line.strip())
 
 
 def _json_records(path: Path) -> Iterator[tuple[str, Record]]:
     lines = _filled(path)
-    first = list(zip(range(2), lines, strict=False))
+    first = list(islice(lines, 2))
     if not first:
         return
-    (number, opening), alone = first[0][1], len(first) == 1
-    rest = chain((line for _, line in first), lines)
+    number, opening = first[0]
+    rest = chain(first, lines)
     # a line that ends inside an array or object is the beginning of one that goes over several lines
-    if alone or (opening.rstrip().endswith(("[", "{", ",")) and _parsed(opening) is None):
+    if len(first) == 1 or (opening.rstrip().endswith(("[", "{", ",")) and _parsed(opening) is None):
         yield from _json_document(_loaded("\n".join(line for _, line in rest), path, number), path, number)
         return
     for number, line in rest:

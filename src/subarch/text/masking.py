@@ -29,13 +29,9 @@ STARTS = ("Ġ", "▁")
 
 
 class Masker:
-    """Draws masks for the sequences of one tokenizer.
+    """Draws masks for the sequences of one tokenizer; InvalidTeacher if it has no mask token.
 
-    Attributes:
-        scheme: belongs into the key of anything cached that depends on masks.
-
-    Raises:
-        InvalidTeacher: the tokenizer has no mask token.
+    `scheme` belongs into the key of anything cached that depends on masks.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -55,16 +51,12 @@ class Masker:
         `tokens` is one sequence without special tokens, not empty; `key` is made of numbers from 0.
         """
         generator = np.random.default_rng(key)
-        positions = _choose(len(tokens), generator)
+        positions = np.flatnonzero(generator.random(len(tokens)) < CHOSEN)
+        if not len(positions):
+            positions = generator.integers(0, len(tokens), 1)
         replacements = np.array(tokens[positions], dtype=np.int64)
         kind = generator.random(len(positions))
         swapped = np.flatnonzero((kind >= HIDDEN) & (kind < HIDDEN + SWAPPED))
         replacements[kind < HIDDEN] = self._mask_token
         replacements[swapped] = self._ordinary[generator.integers(0, len(self._ordinary), len(swapped))]
         return positions, replacements
-
-
-def _choose(count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Each of 0 to count - 1 with probability CHOSEN; one of them where that would be none."""
-    chosen = np.flatnonzero(generator.random(count) < CHOSEN)
-    return chosen if len(chosen) else generator.integers(0, count, 1)

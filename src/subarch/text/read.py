@@ -66,8 +66,7 @@ def identity(text: str) -> int:
 
     64 bits make one false duplicate among ten million documents a chance of 3e-6, at 8 bytes each.
     """
-    key = _PUNCTUATION.sub(" ", text.casefold()).strip()
-    return hash64(key)
+    return hash64(_PUNCTUATION.sub(" ", text.casefold()).strip())
 
 
 def hash64(text: str) -> int:
@@ -77,10 +76,7 @@ def hash64(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, a folder or a data set of the hub: the files that are read, and those that are not with the reason.
-
-    Files whose names begin with a dot, and what is in such folders, are left out without being listed.
-    """
+    """A file, a folder or a data set of the hub: the files that are read, and those that are not with the reason."""
 
     name: str
     files: tuple[Path, ...]
@@ -139,8 +135,9 @@ def listed(sources: Sequence[str | Path]) -> list[str | Path]:
 def opened(source: str | Path, text_column: str = "text") -> Source:
     """Look at a source: the files that it consists of; of a data set of the hub, those that are on this machine.
 
-    In a folder, files with unknown endings and markup are skipped. Where it holds records with the text column, so are
-    records without it and the README and LICENSE beside them; where all records lack it, that is an error.
+    In a folder, files with unknown endings and markup are skipped, hidden ones without being listed. Where it holds
+    records with the text column, so are records without it and the README and LICENSE beside them; where all records
+    lack it, that is an error.
 
     Raises:
         InvalidCorpus: nothing there, nothing of use in a folder, or no records have the column (names those found).
@@ -196,7 +193,9 @@ def _some(paths: Sequence[Path]) -> str:
 
 def _documents(source: Source, text_column: str) -> Iterator[Document]:
     if source.is_dataset:
-        yield from _from_datasets(source.name, text_column)
+        with explained(source.name):
+            for number, row in enumerate(streamed(source.name, text_column), 1):
+                yield from documents_of(row, text_column, f"{source.name}, row {number}")
         return
     for path in source.files:
         if form_of(path) == "text":
@@ -207,20 +206,8 @@ def _documents(source: Source, text_column: str) -> Iterator[Document]:
                 yield from documents_of(record, text_column, f"{path}, {place}")
 
 
-def _from_datasets(source: str, text_column: str) -> Iterator[Document]:
-    number = 0
-    with explained(source):
-        for row in streamed(source, text_column):
-            number += 1
-            yield from documents_of(row, text_column, f"{source}, row {number}")
-
-
 def streamed(source: str, text_column: str) -> Any:
-    """The rows of `datasets:NAME[:SPLIT]` as a streaming `IterableDataset`, without the columns that are of no use.
-
-    Raises:
-        InvalidCorpus: it cannot be loaded, or lacks the column.
-    """
+    """The rows of `datasets:NAME[:SPLIT]` as a streaming `IterableDataset`, with the columns that are used only."""
     import datasets
 
     name, split = _dataset_name(source)
