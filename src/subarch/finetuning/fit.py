@@ -106,7 +106,7 @@ class Fitted:
             logits = np.load(folder / LOGITS)
             return cls(**record["fitted"] | {"folder": folder, "theta": Theta(**record["theta"]), "dev_logits": logits})
         except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
-            problem = f"not a finished fine-tuning ({error}); delete the folder and fit again"
+            problem = f"not a finished fine-tuning ({error}); delete it and fit again"
             raise InvalidStudy(unreadable(folder, error, problem)) from error
 
 

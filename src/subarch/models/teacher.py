@@ -273,9 +273,8 @@ def load_model(auto: Any, folder: Path, **options: Any) -> Any:
                 **options,
             )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        said = f"{type(error).__name__}: {error}"
-        problem = f"its configuration or weights cannot be read, a file may be truncated: {said}"
-        raise InvalidTeacher(unreadable(folder, error, problem)) from error
+        why = f"its configuration or weights cannot be read, a file may be truncated: {type(error).__name__}: {error}"
+        raise InvalidTeacher(unreadable(folder, error, why)) from error
     if missing := sorted(report["missing_keys"]):
         raise InvalidTeacher(f"{folder}: {len(missing)} weights are missing from its files, first {missing[0]}")
     if mismatched := sorted(report["mismatched_keys"]):
