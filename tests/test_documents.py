@@ -20,6 +20,7 @@ CODE = sorted(path for folder in ("src", "benchmarks", "tests") for path in (ROO
 FOREIGN = {"--no-deps", "--nproc-per-node", "--strict", "--use_avg_len"}
 """Options of other programs: pip, torchrun, mypy, the released scripts of Bort."""
 OTHERS = {
+    "loss_x",
     "datetime_start",
     "reduce_range",
     "model_kwargs",
