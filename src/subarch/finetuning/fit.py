@@ -265,7 +265,12 @@ def _fit(
 
 def arguments(folder: Path, theta: Theta, encoded: Sequence[Encoded], metric: str) -> TrainingArguments:
     longest = max(one.tokens for one in encoded)
-    parts = next(n for n in range(1, theta.batch_size + 1) if _fits(theta.batch_size, n, longest))
+    # the fewest equal parts of a batch, each within the limit, or of one example
+    parts = next(
+        n
+        for n in range(1, theta.batch_size + 1)
+        if theta.batch_size % n == 0 and (n == theta.batch_size or theta.batch_size // n * longest <= TRAINED_TOKENS)
+    )
     steps = theta.epochs * math.ceil(len(encoded) / theta.batch_size)
     arguments = TrainingArguments(
         output_dir=str(folder),
@@ -294,11 +299,6 @@ def arguments(folder: Path, theta: Theta, encoded: Sequence[Encoded], metric: st
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # Trainer would copy so small a model to all, and divide batches where no example ends
     return arguments
-
-
-def _fits(batch_size: int, parts: int, longest: int) -> bool:
-    """Whether a batch may be split into so many equal parts: each within the limit, or of one example."""
-    return batch_size % parts == 0 and (parts == batch_size or batch_size // parts * longest <= TRAINED_TOKENS)
 
 
 def history(log: list[dict[str, float]]) -> list[dict[str, float]]:

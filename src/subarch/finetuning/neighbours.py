@@ -423,14 +423,13 @@ def overlap(ones: Sequence[str], others: Sequence[str]) -> Floats:
 
     The bigrams make it notice swapped words.
     """
-    return np.array([_dice(_grams(one), _grams(other)) for one, other in zip(ones, others, strict=True)], np.float32)
 
+    def grams(text: str) -> Counter[str]:
+        words = text.casefold().split()
+        return Counter([*words, *(f"{one} {following}" for one, following in pairwise(words))])
 
-def _grams(text: str) -> Counter[str]:
-    words = text.casefold().split()
-    return Counter([*words, *(f"{one} {next_}" for one, next_ in pairwise(words))])
-
-
-def _dice(one: Counter[str], other: Counter[str]) -> float:
-    size = one.total() + other.total()
-    return 2 * (one & other).total() / size if size else 1.0
+    found = []
+    for one, other in zip(map(grams, ones), map(grams, others), strict=True):
+        size = one.total() + other.total()
+        found.append(2 * (one & other).total() / size if size else 1.0)
+    return np.array(found, np.float32)

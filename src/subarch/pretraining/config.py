@@ -27,10 +27,6 @@ WITHOUT_TEACHER = {"mlm": 1.0}
 DEFAULT_STEPS = 10_000
 
 
-def _check_architecture(text: str) -> str:
-    return str(Architecture.parse(text))
-
-
 class PretrainConfig(BaseModel):
     """Everything that decides a pretraining. Paths are relative to the current folder.
 
@@ -40,7 +36,7 @@ class PretrainConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    architecture: Annotated[str, AfterValidator(_check_architecture)] | None = Field(
+    architecture: Annotated[str, AfterValidator(lambda text: str(Architecture.parse(text)))] | None = Field(
         None,
         description="Architecture, as D-A-H-I, 4-8-1024-768; null: the one selected in the run folder",
     )

@@ -114,9 +114,11 @@ class Setup:
                 f"targets 'cache' needs the same few masks of every sequence, but {', '.join(weights)} mask it anew at "
                 "each visit; set maskings to 1 or more, or targets to live"
             )
-        return cls(
-            material, blueprint, distiller, side, collator, budget, source, _batches(heldout, collator), store, started
-        )
+        # Batches of similar length. Their masks are those of an epoch that training never reaches
+        groups = by_length([len(sequence) for sequence in heldout], BATCH)
+        fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
+        grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
+        return cls(material, blueprint, distiller, side, collator, budget, source, grouped, store, started)
 
 
 def _student(
@@ -143,13 +145,6 @@ def _student(
     lowest = initialise == "inherit-lowest"
     student = inherit(architecture, blueprint, teacher, material.anatomy(sample, lowest))
     return student, f"the teacher's {'lowest layers' if lowest else 'weights'}, reduced"
-
-
-def _batches(heldout: Sequence[NDArray[np.int32]], collator: Collator) -> list[Inputs]:
-    """Batches of similar length. Their masks are those of an epoch that training never reaches."""
-    groups = by_length([len(sequence) for sequence in heldout], BATCH)
-    fixed = replace(collator, maskings=0, seed=0)
-    return [fixed([heldout[int(row)] for row in rows], rows, torch.iinfo(torch.int32).max) for rows in groups]
 
 
 def decide(
