@@ -223,7 +223,7 @@ def test_where_exports_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_runs_own_corpus_is_taken_where_the_tokenizer_made_it(models: dict[str, Path], tmp_path: Path) -> None:
     corpus = tiny_corpus(tmp_path / "corpus.txt")
     build([corpus], Teacher.load(models["encoder"]).tokenizer, tmp_path / "run" / "corpus")
-    record = exported(models["encoder"], tmp_path / "run", quantize="int8", calibration=16, min_cosine=0.5)
+    record = exported(models["encoder"], tmp_path / "run", quantize="int8", calibration=16)
     assert record.text.source == "the run's corpus, held-out part"
     assert record.calibrated_on == 16
     other = tiny_model(tmp_path / "other", "encoder")

@@ -225,9 +225,9 @@ def test_a_metric_that_drops_too_far_keeps_the_file_out(
         InvalidExport,
         match=r"not kept: accuracy on 90 held-out examples of topic drops from 0\.8000 to 0\.7500, the limit is 0\.02",
     ):
-        exported(tuned, tmp_path / "run", quantize="int8", min_cosine=0.5)
+        exported(tuned, tmp_path / "run", quantize="int8")
     assert not list((tmp_path / "run" / "exported").glob("[!.]*"))
-    assert exported(tuned, tmp_path / "run", quantize="int8", min_cosine=0.5, max_drop=0.05).task == found
+    assert exported(tuned, tmp_path / "run", quantize="int8", max_drop=0.05).task == found
 
 
 def test_a_task_whose_data_is_gone_is_not_scored(tuned: Path, tmp_path: Path) -> None:

@@ -425,7 +425,7 @@ def test_what_is_timed_is_what_an_export_would_serve(
     blueprint, shape = Blueprint.of_teacher(teacher), Architecture.parse("1-4-16-64")
     student = untrained([shape], lambda shape: Student(shape, blueprint))[str(shape)]  # no two of its biases are equal
     hand_over(student, teacher.tokenizer, teacher.recipe, tmp_path / "model")
-    served = exported(tmp_path / "model", tmp_path / "run", quantize="int8", min_cosine=0.5, **with_corpus(tmp_path))
+    served = exported(tmp_path / "model", tmp_path / "run", quantize="int8", **with_corpus(tmp_path))
     timed = list[Any]()
 
     def opened(engine: str, file: Path, threads: int) -> str:
@@ -441,7 +441,7 @@ def test_what_is_timed_is_what_an_export_would_serve(
         assert set(calls.values()) == {("session", len(teacher.tokenizer), 2, (8, 16))}
     assert timed[0] == timed[2] == ("onnx", 3)
     assert timed[1] == content(Path(str(served.folder)) / "onnx" / "model.onnx")
-    served = exported(tmp_path / "teacher", tmp_path / "run", quantize="int8", min_cosine=0.5, **with_corpus(tmp_path))
+    served = exported(tmp_path / "teacher", tmp_path / "run", quantize="int8", **with_corpus(tmp_path))
     assert timed[3] == content(Path(str(served.folder)) / "onnx" / "model.onnx")
 
 
