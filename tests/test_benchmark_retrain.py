@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "search" / "retrain.py"
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "studies" / "retrain.py"
 NAME = "3-6-192-512"
 
 
@@ -24,7 +24,7 @@ def retrain(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    table, about = module.recorded(SCRIPT.with_name("minilm.parquet"))
+    table, about = module.recorded(SCRIPT.parents[1] / "search" / "minilm.parquet")
     monkeypatch.setattr(module, "trained", lambda *_: ({NAME: list(table[NAME])}, about["identity"]))
     monkeypatch.setattr(module, "subarch", lambda *_: {"machine": {}, "versions": {}})
     return module

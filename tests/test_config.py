@@ -296,7 +296,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, key: Any, ne
         (b"steps: !!python/object/apply:os.getcwd []", "not a YAML file"),
         (b"[" * 3000, "not a YAML file"),
         (b"teacher: t\ncorpus: &a [*a]", "corpus[0]"),
-        (b"teacher: t\ncorpus: [c]\nstorage: " + b"x" * 10**6 + b"\nkeep: " + b"y" * 10**6, "keep = 'yyy"),
+        (b"teacher: t\ncorpus: [c]\ndatabase: " + b"x" * 10**6 + b"\nkeep: " + b"y" * 10**6, "keep = 'yyy"),
     ],
     ids=lambda value: value[:24].decode(errors="replace") if isinstance(value, bytes) else "",
 )

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from subarch.run.records import Record
+from subarch.run.records import Row
 
 STOPPED = 130
 """Exit code after Ctrl-C."""
@@ -118,7 +118,7 @@ def answering(function: Callable[..., Answer]) -> Callable[..., None]:
             answer = function(report=report, **values)
         if first and as_json:
             data = answer.data
-            print(json.dumps(data.to_dict() if isinstance(data, Record) else data))
+            print(json.dumps(data.to_dict() if isinstance(data, Row) else data))
         elif first:
             answer.show()
         if answer.code:

@@ -158,7 +158,7 @@ def _is_denied(path: Path) -> bool:
     try:
         with os.scandir(path) if path.is_dir() else path.open("rb"):
             return False
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         return isinstance(error, PermissionError)
 
 
