@@ -34,7 +34,7 @@ STOPPED = 130
 errors = Console(stderr=True)
 
 GROUPS = {
-    "What to compress": "architecture teacher corpus text_column streaming space",
+    "What to compress": "architecture teacher start_from corpus text_column streaming space",
     "Task": "task data first second choices label id group kind parts rows",
     "Objective and limits": "objective max_latency_ms max_latency_ratio max_parameters keep error",
     "Search": "strategy delta epsilon heads repeats audit reuse",

@@ -11,12 +11,14 @@ Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subarch.exporting.config import RuntimeName
 from subarch.run.configuration import File, Number, Text
+from subarch.text.vectors import is_recording
 
 # What may be asked of a finished run again, without training
 QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
@@ -33,16 +35,24 @@ class ExtractConfig(BaseModel):
 
     teacher: File | None = Field(
         None,
-        description="Folder of the model to compress, Hugging Face or sentence-transformers format; "
-        "may be left out only with error mlm and initialise scratch",
+        description="What to compress: a folder or hub name of an encoder of texts, or a file of recorded vectors "
+        "(subarch record); may be left out only with error mlm and initialise scratch",
+    )
+    start_from: File | None = Field(
+        None,
+        description="Folder or hub name of the encoder whose weights, tokenizer and family candidates have; null: the "
+        "teacher, where they can start from it",
     )
     corpus: list[Text] = Field(
-        min_length=1,
+        [],
         description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
     )
     text_column: str = Field("text", min_length=1, description="Column of the text in files of records and data sets")
     space: str = Field(
-        "minilm", min_length=1, description="Search space: paper, minilm, demo, or a YAML file with the four axes"
+        "auto",
+        min_length=1,
+        description="Search space: auto (sub-architectures of what candidates start from), paper, minilm, demo, or a "
+        "YAML file with the four axes",
     )
     error: Literal["embedding", "logits", "mlm", "task"] = Field(
         "embedding",
@@ -160,6 +170,14 @@ class ExtractConfig(BaseModel):
         None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_the_recording(cls, values: Any) -> Any:
+        """The texts of recorded vectors are the corpus, where none is given."""
+        if isinstance(values, Mapping) and not values.get("corpus") and is_recording(values.get("teacher") or ""):
+            return {**values, "corpus": [str(values["teacher"])]}
+        return values
+
     @model_validator(mode="after")
     def _check_together(self) -> ExtractConfig:
         """What no single key can tell. Every message names the keys and what to change."""
@@ -171,6 +189,10 @@ class ExtractConfig(BaseModel):
             raise ValueError(
                 f"teacher is missing: initialise {self.initialise!r} takes its weights; use scratch instead"
             )
+        if not self.corpus:
+            raise ValueError("corpus is missing: give text to train and measure on")
+        if self.start_from is not None and self.initialise == "scratch":
+            raise ValueError(f"start_from {str(self.start_from)!r} would not be used with initialise scratch; drop one")
         if self.error == "task" and self.task is None:
             raise ValueError("task is missing: error 'task' scores candidates on that set")
         if self.error != "task" and self.task is not None:

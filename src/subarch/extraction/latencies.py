@@ -67,7 +67,7 @@ def measure_latencies(
     if remeasure:
         cache.clear()
     stopwatch = _stopwatch(config, settings, basis, cache, report)
-    teacher = TEACHER + basis.identity["teacher"] if config.teacher is not None else None
+    teacher = _teacher(config, basis)
     candidates, model = _measured_where_it_matters(stopwatch, config, space, basis, teacher)
     latencies = Latencies(
         settings=settings,
@@ -149,6 +149,18 @@ def decisive(
     return rows[distance[rows].argsort(kind="stable")]
 
 
+def _teacher(config: ExtractConfig, basis: Basis) -> str | None:
+    """The name under which the teacher is measured; None where there is none that runs here."""
+    if basis.teacher is not None and basis.teacher.parameters is not None:
+        return TEACHER + str(basis.identity["teacher"])
+    if config.max_latency_ratio is not None:
+        raise InvalidConfig(
+            f"max_latency_ratio {config.max_latency_ratio} is a share of the teacher's latency, and recorded vectors "
+            "have none; give max_latency_ms"
+        )
+    return None
+
+
 def _measured_where_it_matters(
     stopwatch: Stopwatch, config: ExtractConfig, space: SearchSpace, basis: Basis, teacher: str | None
 ) -> tuple[dict[str, Measured | Predicted], LatencyFit | None]:
@@ -166,7 +178,7 @@ def _measured_where_it_matters(
     while True:
         measured = np.array([name in stopwatch.known for name in names])
         found = np.array([stopwatch.known[names[row]].median_ms for row in np.flatnonzero(measured)])
-        model = fit(costs.table[measured], found, inputs.output)
+        model = fit(costs.table[measured], found, inputs)
         milliseconds = model.predict(costs.table)
         milliseconds[measured] = found
         rows = decisive(milliseconds, ~measured, others, limit, model.p90_error, config.objective == "w")

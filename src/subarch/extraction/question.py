@@ -123,10 +123,10 @@ def candidates(config: ExtractConfig, space: SearchSpace, basis: Basis) -> Searc
 
 
 def _head_size(basis: Basis) -> float:
-    if basis.teacher is None:
+    if basis.start is None:
         return HEAD_SIZE
-    teacher = Architecture.parse(basis.teacher.architecture)
-    return teacher.hidden / max(teacher.heads, 1)
+    start = Architecture.parse(basis.start)
+    return start.hidden / max(start.heads, 1)
 
 
 def strategy_of(config: ExtractConfig, problem: Problem) -> Strategy:

@@ -152,9 +152,9 @@ class _Check:
         raise self.fail("there is no record of latencies under its conditions (latency*.json)")
 
     def _head_size(self, run: RunFolder) -> float:
-        if (teacher := run.read(Basis).teacher) is None:
+        if (start := run.read(Basis).start) is None:
             return 64.0
-        shape = Architecture.parse(teacher.architecture)
+        shape = Architecture.parse(start)
         return shape.hidden / max(shape.heads, 1)
 
     def trained_since(self, candidates: dict[str, Candidate]) -> dict[str, Candidate]:

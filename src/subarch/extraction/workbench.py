@@ -15,34 +15,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from subarch.errors import InvalidTask, TrainingDiverged
+from subarch.errors import InvalidConfig, InvalidTask, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
 from subarch.learning.material import Material
-from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
+from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, teacher_embedder
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student, save_weights
-from subarch.models.teacher import content_of as teacher_content
+from subarch.models.source import content_of as teacher_content
+from subarch.models.source import figures_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, of_file, of_values
 from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs
-from subarch.run.records import Teacher as TeacherFigures
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import content_of as corpus_content
 
-FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "task"}
+FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "start_from", "task"}
 """Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
 
 @dataclass
 class Workbench:
-    """See the module. `anatomy` is None where nothing is inherited."""
+    """See the module. `anatomy` is None where nothing is inherited, `readout` where that is of the teacher itself."""
 
     config: ExtractConfig
     run: Path
@@ -50,6 +51,7 @@ class Workbench:
     blueprint: Blueprint
     signal: Signal
     anatomy: Anatomy | None
+    readout: Tensor | None
 
     @classmethod
     def open(cls, config: ExtractConfig, run: Path, report: Report = silent) -> Workbench:
@@ -63,40 +65,48 @@ class Workbench:
         masked_lm = config.error in ("mlm", "logits")
         signal: Signal
         if masked_lm:
-            source = (material.teacher, material.targets()) if config.error == "logits" else (None, None)
+            if material.reads_text:
+                raise InvalidConfig(
+                    f"error {config.error!r} compares token by token, so the teacher has to be what candidates start "
+                    "from; drop start_from and give a teacher whose weights they can take, or use error embedding"
+                )
+            source = (material.start, material.targets()) if config.error == "logits" else (None, None)
             signal = MaskedLMSignal(material.tokenizer, train, heldout, max_length, needed, report, *source)
         else:
             assert material.teacher is not None  # the configuration's own check
-            signal = EmbeddingSignal(material.teacher, train, heldout, needed, material.targets(), report)
-            if task is not None:
-                signal = TaskSignal(signal, task)
-        anatomy = None
+            # A teacher that reads the student's tokens does so up to its own maximum
+            reader = material if material.reads_text or material.start is None else material.start
+            signal = EmbeddingSignal(material.teacher, reader, train, heldout, needed, material.targets(), report)
+        anatomy = readout = None
         if config.initialise != "scratch":
-            report("the teacher's anatomy", 0, 0)
+            report("what candidates start from", 0, 0)
             anatomy = material.anatomy(train[:CALIBRATION], lowest=config.initialise == "inherit-lowest")
-        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy)
+            if isinstance(signal, EmbeddingSignal):
+                report("the map to the teacher's vectors", 0, 0)
+                targets = signal.targets
+                readout = material.readout(train[: len(targets)], lambda some: targets[: len(some)])
+        if task is not None:
+            assert isinstance(signal, EmbeddingSignal)
+            signal = TaskSignal(signal, task)
+        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy, readout)
 
     def basis(self) -> Basis:
         """What all candidates share and are measured against; `seconds` is 0."""
-        config, inputs, teacher = self.config, self.blueprint.inputs, self.material.teacher
-        reference, figures = 0.0 if config.error == "embedding" else None, None
-        if teacher is not None:
-            shape = teacher.architecture
-            figures = TeacherFigures(
-                name=f"{teacher.folder.resolve().name} ({shape})",
-                architecture=str(shape),
-                parameters=shape.parameters(inputs).total,
-                operations=shape.operations(inputs, config.latency_length),
-            )
-            if isinstance(self.signal, TaskSignal):
-                reference = 1 - self.signal.score(teacher.model)
-        recipe = teacher.recipe if teacher is not None else Recipe(max_length=config.max_length)
+        config, inputs, material = self.config, self.blueprint.inputs, self.material
+        reference, constant = 0.0 if config.error == "embedding" else None, None
+        if isinstance(self.signal, TaskSignal):
+            assert material.teacher is not None
+            reference = 1 - self.signal.score(teacher_embedder(material.teacher))
+        elif isinstance(self.signal, EmbeddingSignal):
+            constant = self.signal.constant
         return Basis(
             inputs=EncoderInputs(**asdict(inputs)),
             blueprint=EncoderBlueprint(**asdict(self.blueprint)),
-            recipe=EmbeddingRecipe(**asdict(recipe)),
-            teacher=figures,
+            recipe=EmbeddingRecipe(**asdict(material.handed_over)),
+            teacher=figures_of(material.teacher, config.latency_length),
+            start=str(material.start.architecture) if material.start is not None else None,
             reference_error=reference,
+            constant_distance=constant,
             identity=self.identity,
             seconds=0.0,
         )
@@ -107,11 +117,14 @@ class Workbench:
         teacher, corpus = self.material.teacher, self.material.corpus
         assert corpus is not None
         names = ("error", "max_length", "heldout", "initialise", "threads_per_worker")
+        start = self.material.start
         return {name: getattr(self.config, name) for name in names} | {
+            "scale": "constant" if self.config.error == "embedding" else None,
+            "start": start.fingerprint if start is not None and self.material.reads_text else None,
             "teacher": teacher.fingerprint if teacher is not None else None,
             "corpus": corpus.content_hash,
             "task": self.signal.task.fingerprint if isinstance(self.signal, TaskSignal) else None,
-            "vocabulary_size": self.config.vocabulary_size if teacher is None else None,
+            "vocabulary_size": self.config.vocabulary_size if start is None else None,
         }
 
     def student(self, architecture: Architecture, seed: int = 0) -> Student:
@@ -119,8 +132,8 @@ class Workbench:
         torch.manual_seed(seed)
         if self.anatomy is None:
             return Student(architecture, self.blueprint)
-        assert self.material.teacher is not None
-        return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy)
+        assert self.material.start is not None
+        return inherit(architecture, self.blueprint, self.material.start, self.anatomy, self.readout)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
         """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial."""
@@ -144,8 +157,9 @@ def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
         "search space": of_values(str(config.space), space.to_dict()),
         "corpus": corpus_content(config.corpus, config.text_column),
     }
-    if config.teacher is not None:
-        sources["teacher"] = teacher_content(config.teacher)
+    for name in ("teacher", "start_from"):
+        if (path := getattr(config, name)) is not None:
+            sources[name] = teacher_content(path)
     if config.task is not None:
         sources["task"] = of_file(config.task, InvalidTask)
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
@@ -157,7 +171,7 @@ def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
     bench = Workbench.open(config, run.path, report)
     if run.has(Basis):
         return run.read(Basis).model_copy(update={"identity": bench.identity})
-    if bench.material.teacher is not None:  # without one it is there already
+    if bench.material.start is not None:  # without one it is there already
         bench.material.tokenizer.save_pretrained(run.path / "tokenizer")
     basis = bench.basis()
     basis = basis.model_copy(update={"seconds": time.perf_counter() - start})

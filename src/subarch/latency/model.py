@@ -5,7 +5,7 @@ elementwise operations, the start of each operation, and reading weights that th
 part costs is fitted: non-negative least squares of the relative error, since no part takes negative time and 10 %
 matter as much at 0.2 ms as at 20 ms. Batch and lengths are fixed in a search. docs/latency.md lists alternatives.
 
-    >>> model = fit(table[rows], milliseconds, output=384)
+    >>> model = fit(table[rows], milliseconds, Inputs(30522, output=384))
     >>> model.predict(table), model.median_error, model.p90_error
     (array([0.21, ...]), 0.043, 0.108)
 """
@@ -37,35 +37,35 @@ class LatencyModel:
     """
 
     coefficients: tuple[float, ...]
-    output: int
+    inputs: Inputs
     median_error: float
     p90_error: float
 
     def predict(self, table: Table) -> Floats:
         """(N, 4) -> (N,) milliseconds."""
-        milliseconds: Floats = terms(table, self.output) @ np.array(self.coefficients)
+        milliseconds: Floats = terms(table, self.inputs) @ np.array(self.coefficients)
         return milliseconds
 
 
-def terms(table: Table, output: int) -> Floats:
-    """(N, 4) -> (N, len(TERMS)). `output` is the width that embeddings are mapped to, 0: none (`Inputs.output`)."""
+def terms(table: Table, inputs: Inputs) -> Floats:
+    """(N, 4) -> (N, len(TERMS))."""
     depth, heads, hidden, intermediate = table.T.astype(np.float64)
-    mapped = hidden * output * (hidden != output)
+    mapped = hidden * inputs.output * has_map(table[:, 2], inputs)
     weights = depth * (4 * hidden * hidden + 2 * hidden * intermediate)
     per_layer = np.stack([np.ones_like(depth), heads, hidden, intermediate, hidden * hidden, hidden * intermediate])
     return np.column_stack([np.ones_like(depth), hidden, mapped, *(depth * per_layer), depth * depth, weights**1.5])
 
 
-def fit(table: Table, milliseconds: Floats, output: int) -> LatencyModel:
+def fit(table: Table, milliseconds: Floats, inputs: Inputs) -> LatencyModel:
     """The model of measured candidates: (n, 4) and their (n,) latencies, n >= 2."""
-    columns = terms(table, output)
+    columns = terms(table, inputs)
     left_out = [
         float(columns[row] @ _solve(np.delete(columns, row, 0), np.delete(milliseconds, row)))
         for row in range(len(table))
     ]
     error = np.abs(np.array(left_out) / milliseconds - 1)
     median, p90 = np.percentile(error, [50, 90])
-    return LatencyModel(tuple(_solve(columns, milliseconds).tolist()), output, float(median), float(p90))
+    return LatencyModel(tuple(_solve(columns, milliseconds).tolist()), inputs, float(median), float(p90))
 
 
 def spread(table: Table, count: int) -> list[int]:

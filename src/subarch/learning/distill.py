@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from torch.nn import functional
 from subarch.errors import InvalidConfig
 from subarch.models.products import products
 from subarch.models.sentence import pool
+from subarch.models.source import Source
 from subarch.models.student import Student
 from subarch.models.teacher import Teacher
 
@@ -189,6 +190,21 @@ class TeacherSide:
 
     def live(self, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Targets:
         return self.targets(self.outputs(ids, mask, where))
+
+
+class TextSide:
+    """The half of a teacher that reads text: its vectors of the sequences are computed once, before training."""
+
+    kinds: ClassVar[list[str]] = ["embedding"]
+
+    def __init__(self, teacher: Source) -> None:
+        self.teacher = teacher
+
+    def targets(self, outputs: Mapping[str, Any]) -> Targets:
+        return {"embedding": outputs["embedding"]}
+
+    def to(self, device: torch.device) -> None:
+        """It stays where it is."""
 
 
 def rows_of(states: Tensor, where: Tensor) -> Tensor:

@@ -7,22 +7,32 @@ what is missing is made. So the first process makes it, and every further one op
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from subarch.errors import InvalidCorpus
+from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.learning.targets import TargetCache
 from subarch.models.inherit import Anatomy
-from subarch.models.sentence import Recipe
+from subarch.models.sentence import Recipe, pool
+from subarch.models.source import AnyTeacher, source_of
+from subarch.models.stock import StockTeacher
 from subarch.models.student import Blueprint
-from subarch.models.teacher import Teacher
+from subarch.models.teacher import Teacher, embed
 from subarch.run import Report, silent
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
+from subarch.text.vectors import RecordedVectors
+
+READOUT = 2048
+"""Sequences that the map from the start's vectors to the teacher's is fitted on, as far as there are so many."""
+RIDGE = 1e-3
+"""Of the map from the start's vectors to the teacher's: relative to the mean variance of the former."""
 
 
 class Wanted(Protocol):
@@ -30,6 +40,10 @@ class Wanted(Protocol):
 
     @property
     def teacher(self) -> Path | None: ...
+    @property
+    def start_from(self) -> Path | None: ...
+    @property
+    def initialise(self) -> str | None: ...
     @property
     def corpus(self) -> list[str]: ...
     @property
@@ -46,36 +60,61 @@ class Wanted(Protocol):
 class Material:
     """See the module. `teacher` is None for masked LM alone, `corpus` where the text is read as it is needed.
 
-    `recipe` is how sequences are read: as the teacher reads them, and no longer than the configuration says.
+    `start` is the encoder whose weights, tokenizer and family students have: the teacher itself where that can be, else
+    what `start_from` names, or None. `handed_over` is how students read when they are handed over, `recipe` how they
+    read here: no more tokens than the configuration says.
     """
 
     run: Path
-    teacher: Teacher | None
+    teacher: AnyTeacher | None
+    start: Teacher | None
     tokenizer: Any
+    handed_over: Recipe
     recipe: Recipe
     corpus: Corpus | None
 
     @classmethod
     def load(cls, wanted: Wanted, run: Path, report: Report = silent, streaming: bool = False) -> Material:
-        """Load or make everything; with `streaming` no corpus is packed. Errors: see `Teacher.load`, `corpus.build`."""
-        teacher = Teacher.load(wanted.teacher) if wanted.teacher is not None else None
+        """Load or make everything; with `streaming` no corpus is packed.
+
+        Raises:
+            InvalidTeacher, InvalidCorpus: see `source_of`, `Teacher.load` and `corpus.build`.
+            InvalidConfig: students cannot start from this teacher, and nothing says what else they start from.
+        """
+        teacher = source_of(wanted.teacher) if wanted.teacher is not None else None
+        start = teacher if isinstance(teacher, Teacher) else None
+        if wanted.start_from is not None:
+            start = Teacher.load(wanted.start_from)
+        if start is None and teacher is not None and wanted.initialise != "scratch":
+            raise InvalidConfig(f"{no_start(teacher)}; name one with start_from, {cached_models()}")
         tokenizer = (
-            teacher.tokenizer
-            if teacher is not None
+            start.tokenizer
+            if start is not None
             else own_tokenizer(wanted.corpus, wanted.text_column, wanted.vocabulary_size, run / "tokenizer")
         )
-        recipe = teacher.recipe if teacher is not None else Recipe()
-        recipe = replace(recipe, max_length=min(wanted.max_length, recipe.max_length))
-        corpus = None
-        if not streaming:
-            corpus = build(
-                wanted.corpus,
-                tokenizer,
-                run / "corpus",
-                text_column=wanted.text_column,
-                progress=lambda done, unit: report(f"reading the corpus ({unit})", done, 0),
-            )
-        return cls(run, teacher, tokenizer, recipe, corpus)
+        handed_over = recipe_of(teacher, start, wanted.max_length)
+        recipe = replace(handed_over, max_length=min(wanted.max_length, handed_over.max_length))
+        found = cls(run, teacher, start, tokenizer, handed_over, recipe, None)
+        if streaming:
+            return found
+        # Pieces as long as the student reads; a recorded vector is of the whole text
+        reads_text = found.reads_text
+        length = recipe.max_length - 2 if reads_text and not isinstance(teacher, RecordedVectors) else None
+        corpus = build(
+            wanted.corpus,
+            tokenizer,
+            run / "corpus",
+            text_column=wanted.text_column,
+            texts=reads_text,
+            piece=length,
+            progress=lambda done, unit: report(f"reading the corpus ({unit})", done, 0),
+        )
+        return replace(found, corpus=corpus)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the teacher reads text, since the student's tokens are not its own."""
+        return self.teacher is not None and self.teacher is not self.start
 
     def split(self, wanted: Wanted, length: int) -> tuple[Segments, Segments]:
         """Training and held-out sequences of at most `length` tokens; of the latter as many as are wanted."""
@@ -92,20 +131,83 @@ class Material:
 
     def blueprint(self, masked_lm: bool, sentence: bool | None = None) -> Blueprint:
         """What all students have in common; see `Blueprint.of_teacher`. Without a teacher they are masked LMs."""
-        if self.teacher is None:
-            return Blueprint.of_tokenizer(self.tokenizer)
-        return Blueprint.of_teacher(self.teacher, masked_lm, sentence)
+        if self.start is None:
+            return Blueprint.of_tokenizer(self.tokenizer, self.teacher.width if self.teacher is not None else 0)
+        if self.teacher is None or self.teacher is self.start:
+            return Blueprint.of_teacher(self.start, masked_lm, sentence)
+        return Blueprint.of_teacher(self.start, masked_lm, sentence, self.teacher.width)
 
     def anatomy(self, sample: Sequence[NDArray[np.int32]], lowest: bool = False) -> Anatomy:
-        """The teacher's anatomy on a sample of the text, kept in the run folder.
+        """The anatomy, on a sample of the text, of what students start from; kept in the run folder.
 
-        `lowest`: for students that take over the lowest layers instead of those that the teacher needs most.
+        `lowest`: for students that take over the lowest layers instead of those that it needs most.
         """
-        assert self.teacher is not None
+        assert self.start is not None
         text = [[int(token) for token in segment] for segment in sample]
-        name = hashlib.sha256(f"{self.teacher.fingerprint} {text}".encode()).hexdigest()[:16]
-        anatomy = Anatomy.cached(self.run / f"anatomy-{name}.safetensors", self.teacher, sample)
+        name = hashlib.sha256(f"{self.start.fingerprint} {text}".encode()).hexdigest()[:16]
+        anatomy = Anatomy.cached(self.run / f"anatomy-{name}.safetensors", self.start, sample)
         return anatomy.lowest() if lowest else anatomy
+
+    def readout(self, train: Segments, vectors: Callable[[Segments], Tensor]) -> Tensor | None:
+        """The linear map from the start's pooled vectors to the teacher's space, (width, K + 1), its bias last.
+
+        Fitted by ridge regression on some of the training sequences (shuffled), kept in the run folder. None where the
+        teacher is the start: then its own dense maps are what students inherit.
+
+        Args:
+            vectors: the teacher's, (n, width), of n sequences.
+        """
+        if not self.reads_text or self.start is None:
+            return None
+        segments = train[:READOUT]
+        start, recipe = self.start, replace(self.start.recipe, max_length=self.recipe.max_length, prefix="")
+
+        def pooled(ids: Tensor, mask: Tensor) -> Tensor:
+            return pool(start.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask, recipe.pooling)
+
+        def fit() -> Tensor:
+            own = embed(pooled, segments, self.tokenizer, recipe).double()
+            wanted = nn.functional.normalize(vectors(segments).double(), dim=-1)
+            own_mean, mean = own.mean(0), wanted.mean(0)
+            centred = own - own_mean
+            moment = centred.T @ centred
+            ridge = RIDGE * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
+            weight = torch.linalg.solve(moment + ridge, centred.T @ (wanted - mean)).T
+            return torch.cat([weight, (mean - weight @ own_mean)[:, None]], 1)
+
+        return self.targets().get(("readout", start.fingerprint, len(segments)), fit)
+
+
+def no_start(teacher: AnyTeacher) -> str:
+    """Why no student can take weights from this teacher."""
+    why = teacher.reason if isinstance(teacher, StockTeacher) else "it is a record of vectors, without weights"
+    return f"students cannot start from the teacher {teacher.name} ({why}), so they need another encoder to start from"
+
+
+def cached_models() -> str:
+    """What a user could name: models that this machine has already."""
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    advice = "a folder or hub name of a small BERT-like encoder such as sentence-transformers/all-MiniLM-L6-v2"
+    try:
+        found = sorted(repo.repo_id for repo in scan_cache_dir().repos if repo.repo_type == "model")
+    except CacheNotFound:
+        found = []
+    return f"{advice}; in the cache of this machine: {', '.join(found)}" if found else advice
+
+
+def recipe_of(teacher: AnyTeacher | None, start: Teacher | None, max_length: int) -> Recipe:
+    """How students read and pool: as the teacher where they start from it, else as what they start from.
+
+    A student of another encoder than the teacher gives vectors of length 1: directions are what it learns. Without a
+    teacher or a start students read `max_length` tokens.
+    """
+    if start is None:
+        return Recipe(normalize=teacher is not None, max_length=max_length)
+    if teacher is start or teacher is None:
+        return start.recipe
+    return Recipe(pooling=start.recipe.pooling, normalize=True, max_length=start.recipe.max_length)
 
 
 def check_heldout(sequences: Sequence[Any], corpus: list[str]) -> None:

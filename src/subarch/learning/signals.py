@@ -7,21 +7,23 @@ held-out segments. `extraction.estimate.Signal` is the protocol they implement. 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
+from subarch.errors import InvalidTeacher
 from subarch.learning.collate import Collator, Inputs
 from subarch.learning.distill import distillation, embedding_distance, masked_lm, rows_of
 from subarch.learning.targets import TargetCache
 from subarch.models.sentence import Recipe
+from subarch.models.source import AnyTeacher
 from subarch.models.student import Student
-from subarch.models.teacher import BATCH, Teacher, embed
+from subarch.models.teacher import BATCH, Teacher, assemble, embed
 from subarch.run import Report
-from subarch.tasks.scoring import Task
+from subarch.tasks.scoring import Embed, Task
 from subarch.text.batches import by_length
 from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
@@ -33,43 +35,83 @@ Forward = Callable[[Tensor, Tensor], Tensor]
 """(n, length) ids and mask to (n, K) embeddings: a student, or the teacher."""
 
 
+class Reader(Protocol):
+    """How a model reads: a `Teacher`, or the material of a training."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+    @property
+    def recipe(self) -> Recipe: ...
+
+
 class EmbeddingSignal:
-    """Cosine distance between the student's and the teacher's sentence embeddings.
+    """How far a student's sentence embeddings are from the teacher's, as the share of what a constant vector leaves.
+
+    The mean cosine distance on the held-out sequences, divided by the one of the vector that is nearest to all of the
+    teacher's on average: 0 is the teacher, 1 is what knows nothing of the text. (Ours; the distance itself means little
+    for a teacher all of whose vectors are alike, as those of E5 are.) Training minimises the plain distance.
 
     `train` and `heldout` are segments without special tokens, of which the first `needed` training ones are used.
+    Where they have texts, the teacher reads these; else it reads the same tokens as the student.
+
+    Args:
+        reader: how the student reads.
+
+    Raises:
+        InvalidTeacher: all held-out vectors are the same, so there is nothing to learn.
     """
 
     def __init__(
         self,
-        teacher: Teacher,
+        teacher: AnyTeacher,
+        reader: Reader,
         train: Segments,
         heldout: Segments,
         needed: int,
         cache: TargetCache,
         report: Report,
     ) -> None:
-        self.teacher, self.train, self.heldout = teacher, train, heldout
+        self.reader, self.train, self.heldout = reader, train, heldout
 
         def get(part: str, segments: Segments, count: int) -> Tensor:
             def compute(piece: range) -> Tensor:
-                return teacher.embed(segments[piece.start : piece.stop]).half()
+                return vectors_of(teacher, segments[piece.start : piece.stop]).half()
 
             return cache.rows(("embedding", part), len(segments), count, compute, _progress(report))
 
         self.heldout_targets = get("heldout", heldout, len(heldout)).double()
         self.targets = get("train", train, needed)
+        self.constant = constant_distance(self.heldout_targets)
+        if self.constant < 1e-6:
+            raise InvalidTeacher(
+                f"{teacher.name}: its vectors of {len(heldout)} held-out texts are all the same, so there is nothing "
+                "to learn; is it trained, and is its prompt shorter than its maximum length?"
+            )
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         return self.train.size
 
     def loss(self, student: Student, rows: NDArray[np.int64], epoch: int) -> Tensor:
-        batch = self.teacher.batch([self.train[row] for row in rows])
+        batch = assemble([self.train[row] for row in rows], self.reader.tokenizer, self.reader.recipe)
         return embedding_distance(student(batch.ids, batch.mask), self.targets[torch.from_numpy(rows)].float())
 
     def error(self, student: Forward) -> float:
-        own = embed(student, self.heldout, self.teacher.tokenizer, self.teacher.recipe)
-        return float(embedding_distance(own.double(), self.heldout_targets))
+        own = embed(student, self.heldout, self.reader.tokenizer, self.reader.recipe)
+        return float(embedding_distance(own.double(), self.heldout_targets)) / self.constant
+
+
+def constant_distance(vectors: Tensor) -> float:
+    """Mean cosine distance of (n, K) vectors to the one vector that is nearest to all of them: 1 - |mean direction|."""
+    return float(1 - nn.functional.normalize(vectors.double(), dim=-1).mean(0).norm())
+
+
+def vectors_of(teacher: AnyTeacher, segments: Segments) -> Tensor:
+    """(n, width) vectors of the segments: of their texts where they have some, else of their tokens."""
+    if segments.texts is not None:
+        return teacher.embed_texts(segments.texts)
+    assert isinstance(teacher, Teacher)
+    return teacher.embed(segments)
 
 
 class TaskSignal:
@@ -80,20 +122,25 @@ class TaskSignal:
         self.loss, self.lengths = training.loss, training.lengths
 
     def error(self, student: Student) -> float:
-        return 1 - self.score(student)
+        return 1 - self.score(text_embedder(student, self.training.reader))
 
-    def score(self, model: Forward) -> float:
-        """The first score of the task for anything that maps (ids, mask) to embeddings."""
-        return next(iter(self.task.scores(text_embedder(model, self.training.teacher)).values()))
+    def score(self, embed_texts: Embed) -> float:
+        """The first score of the task for anything that maps texts to embeddings."""
+        return next(iter(self.task.scores(embed_texts).values()))
 
 
-def text_embedder(model: Forward, teacher: Teacher) -> Callable[[list[str]], NDArray[np.float32]]:
-    """Texts to embeddings with the teacher's tokenizer, prefix and maximum length."""
+def teacher_embedder(teacher: AnyTeacher) -> Embed:
+    """Texts to the teacher's own embeddings."""
+    return lambda texts: teacher.embed_texts(texts).numpy()
+
+
+def text_embedder(model: Forward, reader: Reader) -> Embed:
+    """Texts to embeddings of a model that reads with this tokenizer, prefix and maximum length."""
 
     def embed_texts(texts: list[str]) -> NDArray[np.float32]:
-        room = teacher.recipe.max_length
-        ids = teacher.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
-        return embed(model, ids, teacher.tokenizer, teacher.recipe).numpy()
+        room = reader.recipe.max_length
+        ids = reader.tokenizer(texts, add_special_tokens=False, truncation=True, max_length=room)["input_ids"]
+        return embed(model, ids, reader.tokenizer, reader.recipe).numpy()
 
     return embed_texts
 

@@ -22,7 +22,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from subarch.learning.collate import Collator
-from subarch.learning.distill import TeacherSide
+from subarch.learning.distill import TeacherSide, TextSide
 from subarch.run.files import save_tensors
 from subarch.text.batches import by_length
 from subarch.text.corpus import Segments
@@ -82,7 +82,7 @@ class TargetStore:
     """
 
     cache: TargetCache
-    side: TeacherSide
+    side: TeacherSide | TextSide
     collator: Collator
     segments: Segments
     top_k: int
@@ -130,6 +130,8 @@ class TargetStore:
 
     def bytes_of(self, part: dict[str, Any]) -> int:
         """What the outputs for a part of a batch take on disk, file headers aside."""
+        if isinstance(self.side, TextSide):
+            return 2 * len(part["ids"]) * self.side.teacher.width
         pieces = self._pieces(part["ids"], part["mask"], part.get("where"))
         tensors = [tensor for some in pieces.values() for piece in some for tensor in piece.values()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
@@ -145,6 +147,10 @@ class TargetStore:
 
     def _compute(self, kinds: list[str], masking: int, shard: int) -> dict[str, dict[str, Tensor]]:
         first, last = shard * SHARD, min((shard + 1) * SHARD, len(self.segments))
+        if isinstance(self.side, TextSide):
+            assert self.segments.texts is not None
+            vectors = self.side.teacher.embed_texts(self.segments.texts[first:last]).half()
+            return {"embedding": {"values": vectors, "ends": torch.arange(last - first + 1)}}
         found: dict[str, dict[int, dict[str, Tensor]]] = {kind: {} for kind in kinds}
         for batch in by_length(self.segments.size[first:last], BATCH):
             rows = first + batch
@@ -161,6 +167,7 @@ class TargetStore:
 
     def _pieces(self, ids: Tensor, mask: Tensor, where: Tensor | None) -> dict[str, list[dict[str, Tensor]]]:
         """The outputs of a batch by kind, in 16 bits, one piece for each of its sequences, without padding."""
+        assert isinstance(self.side, TeacherSide)
         device = next(self.side.teacher.encoder.parameters()).device
         outputs = self.side.outputs(ids.to(device), mask.to(device), None if where is None else where.to(device))
         found = {}

@@ -156,8 +156,17 @@ def _rank_layers(teacher: Teacher, ids: Tensor, mask: Tensor) -> list[int]:
 
 
 @torch.no_grad()
-def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, anatomy: Anatomy) -> Student:
+def inherit(
+    architecture: Architecture,
+    blueprint: Blueprint,
+    teacher: Teacher,
+    anatomy: Anatomy,
+    readout: Tensor | None = None,
+) -> Student:
     """A student of this architecture that starts as near to the teacher as its size allows.
+
+    `readout` (K_out, K + 1): where the student learns another teacher's vectors, the map to them from this one's pooled
+    vectors, its bias last; None: this one's own dense maps.
 
     A masked-LM head is inherited where the hidden sizes agree; its activation lets no rotation through.
     """
@@ -180,7 +189,7 @@ def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, 
         for half in (1, 2):
             _fit_norm(own_norms[2 * position + half], norms[2 * index + half], anatomy, 2 * index + half, rotate)
     if student.projection is not None:
-        weight, bias = _composed(teacher)
+        weight, bias = _composed(teacher) if readout is None else (readout[:, :-1], readout[:, -1])
         _copy(student.projection.weight, weight @ rotate.T)
         _copy(student.projection.bias, bias)
     if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:

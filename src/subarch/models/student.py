@@ -12,7 +12,7 @@ width; for masked-LM errors the stock masked-LM head. Only the blueprint, not th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers import BertForMaskedLM, BertModel, PreTrainedModel, RobertaFor
 from subarch.errors import InvalidStudy
 from subarch.models.sentence import Recipe, pool, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
-from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.architecture import Architecture, Inputs, has_map
 from subarch.run.files import replaced, save_tensors, unreadable
 
 _ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel}
@@ -46,23 +46,27 @@ class Blueprint:
     settings: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_teacher(cls, teacher: Teacher, masked_lm: bool = False, sentence: bool | None = None) -> Blueprint:
+    def of_teacher(
+        cls, teacher: Teacher, masked_lm: bool = False, sentence: bool | None = None, width: int | None = None
+    ) -> Blueprint:
         """Candidates with the teacher's vocabulary, special ids, activation and pooling.
 
-        Masked language models, sentence encoders (None: if not the former) or both.
+        Masked language models, sentence encoders (None: if not the former) or both; `width`: of the embeddings that
+        these give where they learn those of another teacher than this one.
         """
         config = teacher.encoder.config
         settings = {name: getattr(config, name) for name in _INHERITED_SETTINGS}
         sentence = not masked_lm if sentence is None else sentence
-        inputs = teacher.inputs(teacher.width if sentence else 0)
+        inputs = teacher.inputs((width or teacher.width) if sentence else 0)
+        inputs = replace(inputs, mapped=width is not None)
         return cls(teacher.family, inputs, teacher.recipe.pooling, masked_lm, settings)
 
     @classmethod
-    def of_tokenizer(cls, tokenizer: Any) -> Blueprint:
-        """Masked-LM candidates of the BERT family for a vocabulary of our own."""
+    def of_tokenizer(cls, tokenizer: Any, width: int = 0) -> Blueprint:
+        """Candidates of the BERT family for a vocabulary of our own: masked LMs, or encoders to this width."""
         start, end = special_tokens(tokenizer)
         ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": start, "eos_token_id": end}
-        return cls("bert", Inputs(len(tokenizer)), masked_lm=True, settings=ids)
+        return cls("bert", Inputs(len(tokenizer), output=width), masked_lm=not width, settings=ids)
 
 
 class Student(nn.Module):
@@ -79,8 +83,8 @@ class Student(nn.Module):
         self.masked_lm = blueprint.masked_lm
         self.sentence = not blueprint.masked_lm or blueprint.inputs.output > 0
         self.pooling = blueprint.pooling
-        output = blueprint.inputs.output
-        self.projection = nn.Linear(architecture.hidden, output) if output not in (0, architecture.hidden) else None
+        mapped = has_map(architecture.hidden, blueprint.inputs)
+        self.projection = nn.Linear(architecture.hidden, blueprint.inputs.output) if mapped else None
 
     @property
     def encoder(self) -> Any:

@@ -178,6 +178,16 @@ class Teacher:
         """(n, width) embeddings of token lists without special tokens, in the order given."""
         return embed(self.model, segments, self.tokenizer, self.recipe)
 
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """(n, width) embeddings of texts, in the order given."""
+        room = self.recipe.max_length
+        given = self.tokenizer(list(texts), add_special_tokens=False, truncation=True, max_length=room)
+        return self.embed(given["input_ids"])
+
+    @property
+    def name(self) -> str:
+        return f"{self.folder.resolve().name} ({self.architecture})"
+
 
 class SentenceModel(nn.Module):
     """(n, length) ids and mask -> (n, width) embeddings."""

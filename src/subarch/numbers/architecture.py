@@ -32,13 +32,15 @@ class Inputs:
 
     RoBERTa has 1 token type, and 514 positions, of which 512 can be used. `output` is the width that a pooled embedding
     must have (the teacher's): a candidate of another hidden size has a linear map H -> output, which is counted. 0: no
-    such map (a masked-LM search).
+    such map (a masked-LM search). `mapped`: candidates of the same size have the map too, since what they start from is
+    not the teacher, and its space is another.
     """
 
     vocabulary: int
     positions: int = 512
     token_types: int = 2
     output: int = 0
+    mapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +172,19 @@ def embedding_parameters(hidden: Count, inputs: Inputs) -> Count:
 
 
 def projection_parameters(hidden: Count, inputs: Inputs) -> Count:
-    """Weights of the map H -> output, with its bias; none where the widths agree or no map is wanted."""
-    needed = (hidden != inputs.output) * (inputs.output > 0)
-    count: Count = (hidden + 1) * inputs.output * needed
+    """Weights of the map H -> output, with its bias; none where there is no map."""
+    count: Count = (hidden + 1) * inputs.output * has_map(hidden, inputs)
     return count
+
+
+def has_map(hidden: Count, inputs: Inputs) -> Any:
+    """Whether candidates of these hidden sizes have a linear map H -> output."""
+    return ((hidden != inputs.output) | inputs.mapped) & (inputs.output > 0)
 
 
 def operations(depth: Count, hidden: Count, intermediate: Count, inputs: Inputs, length: int) -> Count:
     """Multiply-adds at sequence length n: D(4nH² + 2n²H + 2nHI), and H·output for the map of the pooled vector."""
     layer = 4 * length * hidden * hidden + 2 * length * length * hidden + 2 * length * hidden * intermediate
-    projection = hidden * inputs.output * (hidden != inputs.output)
+    projection = hidden * inputs.output * has_map(hidden, inputs)
     count: Count = depth * layer + projection
     return count

@@ -35,6 +35,9 @@ AXES = ("depth", "heads", "hidden", "intermediate")
 LARGEST = {"depth": 1_000, "heads": 65_536, "hidden": 65_536, "intermediate": 1_000_000}
 COMBINATIONS = 10_000_000
 
+INTERMEDIATE = (1, 2 / 3, 1 / 2, 1 / 3, 1 / 6, 1 / 12)
+"""Shares of the start's intermediate size in the space `auto`."""
+
 PRESETS: dict[str, dict[str, list[int]]] = {
     # arXiv 2010.10499, section 3: 300 candidates remain
     "paper": {
@@ -135,6 +138,26 @@ class SearchSpace:
         if not path.is_file():
             raise InvalidSpace(f"{source}: neither a preset ({', '.join(PRESETS)}) nor a YAML file")
         return cls.from_dict(read_yaml(path, InvalidSpace), path.stem)
+
+    @classmethod
+    def below(cls, start: Architecture) -> SearchSpace:
+        """The preset `auto`: sub-architectures of what candidates start from, up to itself; about two hundred.
+
+        All depths up to 4, then every other one or fewer; a quarter to all of the hidden size, in whole heads of the
+        start's; a twelfth to all of the intermediate size.
+        """
+        depth = {*range(min(start.depth, 4) + 1), *np.linspace(4, start.depth, 5).round().astype(int).tolist()}
+        size = start.hidden // max(start.heads, 1)
+        counts = {max(1, round(start.heads * share)) for share in (1, 3 / 4, 1 / 2, 1 / 3)}
+        step = 32 if start.intermediate >= 512 else 1
+        inner = {max(step, round(start.intermediate * share / step) * step) for share in INTERMEDIATE}
+        return cls(
+            depth=tuple(d for d in depth if d <= start.depth),
+            heads=tuple(counts),
+            hidden=tuple(size * count for count in counts),
+            intermediate=tuple(inner),
+            name="auto",
+        )
 
     @classmethod
     def from_dict(cls, data: Any, name: str = "custom") -> SearchSpace:

@@ -42,8 +42,13 @@ class PretrainConfig(BaseModel):
     )
     teacher: File | None = Field(
         None,
-        description="Folder of the model to learn from, in Hugging Face or sentence-transformers format; null: no "
-        "teacher, masked LM alone",
+        description="What to learn from: a folder or hub name of an encoder of texts, or a file of recorded vectors; "
+        "null: no teacher, masked LM alone",
+    )
+    start_from: File | None = Field(
+        None,
+        description="Folder or hub name of the encoder whose weights, tokenizer and family the model has; null: the "
+        "teacher, where it can start from it",
     )
     corpus: list[Text] = Field(
         min_length=1,
@@ -204,10 +209,11 @@ class PretrainConfig(BaseModel):
         weights = {name: getattr(self, f"loss_{name}") for name in LOSSES}
         return {name: weight for name, weight in weights.items() if weight is not None}
 
-    def weights(self, has_head: bool, depth: int = 1) -> dict[str, float]:
+    def weights(self, has_head: bool, depth: int = 1, insides: bool = True) -> dict[str, float]:
         """The losses to train on and their positive weights, in the order of `LOSSES`.
 
         Args:
+            insides: whether teacher and student read the same tokens, so that more than embeddings can be compared.
             has_head: whether the teacher has a masked-LM head; only matters for the defaults.
             depth: of the student; without layers there is no attention, so `relations` is no default.
         """
@@ -216,5 +222,5 @@ class PretrainConfig(BaseModel):
         elif self.teacher is None:
             chosen = WITHOUT_TEACHER
         else:
-            chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth else {"embedding": 1.0}
+            chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth and insides else {"embedding": 1.0}
         return {name: chosen[name] for name in LOSSES if chosen.get(name)}

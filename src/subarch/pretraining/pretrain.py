@@ -33,7 +33,7 @@ from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Loader
 from subarch.models.student import Student, hand_over
-from subarch.models.teacher import content_of as teacher_content
+from subarch.models.source import content_of as teacher_content
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.setup import Setup, decide
@@ -60,7 +60,7 @@ from subarch.text.corpus import content_of as corpus_content
 
 CHECKPOINTS = "pretrained.checkpoints"
 EVENTS = "events"
-FREE = {"threads", "teacher", "corpus"}
+FREE = {"threads", "teacher", "start_from", "corpus"}
 """Keys that may differ when a training goes on: threads change rounding only, the others are hashed by content."""
 LATENCY_LENGTH = 32
 """Tokens of the input that student and teacher are timed on, as far as they read so many."""
@@ -78,7 +78,7 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     if (run / "config.yaml").is_file():
         extraction = RunFolder.open(run)
         found = extraction.settings()
-        base = {name: found.get(name) for name in ("teacher", "corpus", "text_column", "max_length", "seed")}
+        base = {name: found.get(name) for name in ("teacher", "start_from", "corpus", "text_column", "max_length", "seed")}
         if given.get("architecture") is None and extraction.has(Selection):
             winner = extraction.read(Selection).winner
             base["architecture"] = winner.architecture if winner else None
@@ -132,8 +132,9 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
 def _claim(folder: RunFolder, config: PretrainConfig, searched: Path | None) -> None:
     """Make sure that what the folder holds was made from this input, or that nothing was made yet."""
     sources = {"corpus": corpus_content(config.corpus, config.text_column)}
-    if config.teacher is not None:
-        sources["teacher"] = teacher_content(config.teacher)
+    for name in ("teacher", "start_from"):
+        if (path := getattr(config, name)) is not None:
+            sources[name] = teacher_content(path)
     if searched is not None and config.initialise in (None, "search"):
         sources["file of weights to start from"] = of_file(searched, InvalidStudy)
     inputs = StageInputs(config=config.model_dump(mode="json"), sources=sources)
@@ -203,6 +204,7 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
         progress,
         report,
         folder.path / EVENTS if find_spec("tensorboard") else None,
+        setup.heldout_targets,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)

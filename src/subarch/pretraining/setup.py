@@ -27,8 +27,9 @@ from transformers import set_seed
 
 from subarch.errors import InvalidConfig
 from subarch.learning.collate import Collator, Inputs, Loader
-from subarch.learning.distill import Distiller, TeacherSide
+from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
 from subarch.learning.material import Material, check_heldout
+from subarch.learning.signals import vectors_of
 from subarch.learning.targets import TargetStore
 from subarch.models.inherit import CALIBRATION, inherit
 from subarch.models.student import Blueprint, Student, load_weights
@@ -37,6 +38,7 @@ from subarch.pretraining.config import PretrainConfig
 from subarch.run import Report, silent
 from subarch.run.records import Schedule
 from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
+from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
 
 BATCH = 64
@@ -48,16 +50,20 @@ INPUTS = ("ids", "mask", "where", "labels")
 
 @dataclass
 class Setup:
-    """See the module. `side` is None where no loss needs a teacher, `store` where its outputs cannot be cached."""
+    """See the module. `side` is None where no loss needs a teacher, `store` where its outputs cannot be cached.
+
+    `heldout_targets`: those of a teacher that reads text; None where they are computed when they are needed.
+    """
 
     material: Material
     blueprint: Blueprint
     distiller: Distiller
-    side: TeacherSide | None
+    side: TeacherSide | TextSide | None
     collator: Collator
     budget: Budget
     source: Source
     heldout: list[Inputs]
+    heldout_targets: list[Targets] | None
     store: TargetStore | None
     started: str
     """Where the weights came from, in words."""
@@ -73,8 +79,18 @@ class Setup:
     ) -> Setup:
         """Load and build everything; `searched` are the candidate's weights from the search, if there are any."""
         material = Material.load(config, run, report, streaming=config.streaming)
-        teacher, recipe = material.teacher, material.recipe
-        weights = config.weights(teacher is not None and teacher.masked_lm is not None, architecture.depth)
+        recipe = material.recipe
+        # A teacher whose insides can be compared: it is what the student starts from
+        teacher = None if material.reads_text else material.start
+        has_head = teacher is not None and teacher.masked_lm is not None
+        weights = config.weights(has_head, architecture.depth, insides=not material.reads_text)
+        if material.reads_text and (others := set(weights) - {"embedding"}):
+            raise InvalidConfig(
+                f"loss_{sorted(others)[0]} compares the insides of teacher and student, which read different tokens; "
+                "of a teacher that the student does not start from only loss_embedding can be learnt"
+            )
+        if material.reads_text and config.streaming:
+            raise InvalidConfig("streaming reads tokens only, and this teacher reads text; set streaming to false")
         masked = "mlm" in weights or "logits" in weights
         masker = Masker(material.tokenizer) if masked else None
         collator = Collator(material.tokenizer, recipe, masker, config.seed, config.maskings)
@@ -104,7 +120,12 @@ class Setup:
                 module.p = config.dropout
         student.encoder.embeddings.word_embeddings.weight.requires_grad_(not config.freeze_embeddings)
 
-        side = TeacherSide(teacher, distiller) if teacher is not None and set(weights) != {"mlm"} else None
+        side: TeacherSide | TextSide | None = None
+        if material.reads_text:
+            assert material.teacher is not None
+            side = TextSide(material.teacher)
+        elif teacher is not None and set(weights) != {"mlm"}:
+            side = TeacherSide(teacher, distiller)
         store = None
         if side is not None and isinstance(source, Packed) and (config.maskings or not masked):
             segments, top_k, temperature = source.segments, config.top_k, config.temperature
@@ -118,7 +139,14 @@ class Setup:
         groups = by_length([len(sequence) for sequence in heldout], BATCH)
         fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
         grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
-        return cls(material, blueprint, distiller, side, collator, budget, source, grouped, store, started)
+        heldout_targets: list[Targets] | None = None
+        if isinstance(side, TextSide):
+            assert isinstance(heldout, Segments)
+            vectors = material.targets().get(("heldout",), lambda: vectors_of(side.teacher, heldout))
+            heldout_targets = [{"embedding": vectors[torch.from_numpy(rows)]} for rows in groups]
+        return cls(
+            material, blueprint, distiller, side, collator, budget, source, grouped, heldout_targets, store, started
+        )
 
 
 def _student(
@@ -130,8 +158,8 @@ def _student(
     searched: Path | None,
 ) -> tuple[Student, str]:
     """The untrained student, and where its weights come from."""
-    teacher = material.teacher
-    initialise = config.initialise or ("search" if searched else "inherit" if teacher else "scratch")
+    start = material.start
+    initialise = config.initialise or ("search" if searched else "inherit" if start else "scratch")
     if initialise == "search":
         if searched is None:
             raise InvalidConfig(
@@ -141,10 +169,16 @@ def _student(
         return load_weights(Student(architecture, blueprint), searched), "the search's own training of it"
     if initialise == "scratch":
         return Student(architecture, blueprint), "random weights"
-    assert teacher is not None
+    assert start is not None
     lowest = initialise == "inherit-lowest"
-    student = inherit(architecture, blueprint, teacher, material.anatomy(sample, lowest))
-    return student, f"the teacher's {'lowest layers' if lowest else 'weights'}, reduced"
+    readout = None
+    if material.reads_text:
+        assert material.teacher is not None
+        teacher, train = material.teacher, material.split(config, material.recipe.max_length - 2)[0].shuffled()
+        readout = material.readout(train, lambda some: vectors_of(teacher, some))
+    student = inherit(architecture, blueprint, start, material.anatomy(sample, lowest), readout)
+    whose = "the teacher's" if start is material.teacher else f"{start.name}'s"
+    return student, f"{whose} {'lowest layers' if lowest else 'weights'}, reduced"
 
 
 def decide(
@@ -155,6 +189,7 @@ def decide(
     parts = list(islice(loader, PROBED))
     times = step_times(setup.distiller, setup.side, parts, device, config.optimizer, config.precision)
     student, teacher = times.student * accumulation + times.optimizer, times.teacher * accumulation
+    reads_text = isinstance(setup.side, TextSide)
 
     def steps_at(seconds: float, before: float = 0.0) -> int:
         if config.steps is not None:
@@ -193,7 +228,7 @@ def decide(
     sentence += f"; computing its outputs once takes {once / 60:.1f} min and {size / 1e9:.1f} GB"
     fits = size < shutil.disk_usage(setup.material.run).free / 2
     pays = cached > live if config.steps is None else once < live * teacher
-    if config.targets == "cache" or (config.targets == "auto" and pays and fits):
+    if reads_text or config.targets == "cache" or (config.targets == "auto" and pays and fits):
         return schedule(cached, 0.0, f"{sentence}: they are cached", maskings)
     return schedule(live, teacher, f"{sentence}: it runs at every step")
 
@@ -213,7 +248,7 @@ class StepTimes:
 
 def step_times(
     distiller: Distiller,
-    side: TeacherSide | None,
+    side: TeacherSide | TextSide | None,
     parts: Iterable[dict[str, Any]],
     device: torch.device,
     optimizer: str = "adamw",
@@ -235,7 +270,7 @@ def step_times(
         inputs = {name: part[name].to(device) for name in INPUTS if name in part}
         marks = [_now(device)]
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            targets = None if side is None else side.live(inputs["ids"], inputs["mask"], inputs.get("where"))
+            targets = _targets(side, inputs)
             marks.append(_now(device))
             loss = distiller(**inputs, targets=targets)["loss"]
         loss.backward()
@@ -247,6 +282,13 @@ def step_times(
         times.append((marks[1] - marks[0], marks[2] - marks[1], marks[3] - marks[2]))
     teacher, student, stepping = map(statistics.median, zip(*times[1:], strict=True))
     return StepTimes(teacher, student, stepping, times[1:])
+
+
+def _targets(side: TeacherSide | TextSide | None, inputs: dict[str, torch.Tensor]) -> Targets | None:
+    """The teacher's targets; of one that reads text, as many numbers, since its vectors are computed beforehand."""
+    if isinstance(side, TextSide):
+        return {"embedding": torch.ones(len(inputs["ids"]), side.teacher.width, device=inputs["ids"].device)}
+    return None if side is None else side.live(inputs["ids"], inputs["mask"], inputs.get("where"))
 
 
 def _now(device: torch.device) -> float:

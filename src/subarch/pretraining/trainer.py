@@ -37,7 +37,7 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.learning.collate import Inputs, Loader
-from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide
+from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide, TextSide
 from subarch.run.files import file_seal, write_text
 
 PROGRESS = "progress.json"
@@ -73,6 +73,7 @@ class PretrainTrainer(Trainer):
         heldout: batches for the evaluations, the same in every process.
         side: the teacher; None if no loss needs one.
         events: folder for TensorBoard; None: none is written.
+        heldout_targets: the teacher's for each batch of `heldout`; None: computed when they are needed.
     """
 
     loss_is_scaled_for_ga = True  # each part's share is of the whole batch, accumulation included
@@ -83,10 +84,11 @@ class PretrainTrainer(Trainer):
         args: TrainingArguments,
         loader: Loader,
         heldout: Sequence[Inputs],
-        side: TeacherSide | None,
+        side: TeacherSide | TextSide | None,
         progress: Progress,
         report: Callable[[str, float, float], None],
         events: Path | None = None,
+        heldout_targets: Sequence[Targets] | None = None,
     ) -> None:
         callbacks: list[TrainerCallback] = [_Report(report)]
         if events is not None:
@@ -100,7 +102,7 @@ class PretrainTrainer(Trainer):
         if side is not None:
             side.to(args.device)
         self._own = torch.zeros(2, dtype=torch.long)  # this process's tokens since the last checkpoint, real and padded
-        self._heldout_targets: list[Targets | None] = []
+        self._heldout_targets: list[Targets | None] = list(heldout_targets or ())
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The loader itself: it knows its process, so accelerate has nothing to divide."""
@@ -138,6 +140,7 @@ class PretrainTrainer(Trainer):
             return None
         if cached is not None:
             return self.side.targets(cached)
+        assert isinstance(self.side, TeacherSide)  # the other kind's are always cached
         return self.side.live(inputs["ids"], inputs["mask"], inputs.get("where"))
 
     @torch.no_grad()  # not inference_mode: FSDP gathers weights here that training goes on with
@@ -151,7 +154,8 @@ class PretrainTrainer(Trainer):
             on_device = self._prepare_inputs({name: value for name, value in tensors.items() if value is not None})
             if number == len(self._heldout_targets):
                 self._heldout_targets.append(self._targets(on_device, None))
-            found = self.model_wrapped(targets=self._heldout_targets[number], **on_device)
+            targets = self._prepare_inputs(self._heldout_targets[number])
+            found = self.model_wrapped(targets=targets, **on_device)
             for name in self.distiller.weights:
                 value, count = found[name], inputs.count(UNIT[name])
                 totals[name] = totals.get(name, 0.0) + float(value) * count

@@ -40,7 +40,7 @@ from subarch.run.records import Bare, Basis, Record
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
-FORMAT = 2
+FORMAT = 3
 """Raised whenever an artifact changes; 2 records what was read (`inputs`)."""
 
 _REMEDY = "delete it and resume the run"

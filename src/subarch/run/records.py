@@ -115,6 +115,7 @@ class EncoderInputs(Row):
     positions: int
     token_types: int
     output: int
+    mapped: bool
 
 
 class EncoderBlueprint(Row):
@@ -135,12 +136,15 @@ class EmbeddingRecipe(Row):
 
 
 class Teacher(Row):
-    """The teacher, as far as candidates are compared with it; `operations` at the run's `latency_length`."""
+    """The teacher, as far as candidates are compared with it; `operations` at the run's `latency_length`.
+
+    Architecture and operations are known of teachers that a student can start from, parameters of those that run here.
+    """
 
     name: str
-    architecture: Shape
-    parameters: int
-    operations: int
+    architecture: Shape | None
+    parameters: int | None
+    operations: int | None
     latency_ms: float | None = None
 
 
@@ -148,6 +152,8 @@ class Basis(Record):
     """What all candidates of a run share, and what they are measured against.
 
     `keep` takes a share of `reference_error`; a trial's error depends on `identity`, candidate and settings only.
+    `start` is what candidates take weights from, `constant_distance` the mean cosine distance that is left by the best
+    constant vector, which embedding errors are shares of.
     """
 
     NAME = "basis"
@@ -156,7 +162,9 @@ class Basis(Record):
     blueprint: EncoderBlueprint
     recipe: EmbeddingRecipe
     teacher: Teacher | None
+    start: Shape | None
     reference_error: float | None
+    constant_distance: float | None
     identity: Free
     seconds: float
 

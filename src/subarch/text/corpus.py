@@ -6,7 +6,9 @@ there is no group, neighbouring paragraphs of one file may land on both sides.
 
 The folder holds `train.npy` and `heldout.npy` (int32, the documents of a split end to end, without special tokens,
 mapped into memory), `train.offsets.npy` and `heldout.offsets.npy` (int64, where each document begins, then the end) and
-`corpus.json` (`Meta`: what it was made of).
+`corpus.json` (`Meta`: what it was made of). For a teacher of another tokenizer it also holds the text of each document,
+as UTF-8 in `train.text.npy` (uint8) with `train.text.offsets.npy`; documents are then cut into pieces while they are
+text, so that teacher and student read exactly the same.
 
     >>> corpus = build(["docs/", "abstracts.jsonl.gz"], tokenizer, Path("corpus"))
     >>> corpus.segments("heldout", 128)[0], corpus.meta.tokens, corpus.content_hash
@@ -21,7 +23,7 @@ import warnings
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -79,6 +81,8 @@ class Settings(Row):
     heldout_fraction: float
     max_tokens: int | None
     minimum: int
+    texts: bool = False
+    piece: int | None = None
 
 
 class Recipe(Record):
@@ -107,10 +111,10 @@ class Meta(Recipe):
 
 
 @dataclass(frozen=True)
-class Segments(Sequence[NDArray[np.int32]]):
-    """Token sequences as views of one flat array: number i is `tokens[offset[i] : offset[i] + size[i]]`."""
+class Texts(Sequence[str]):
+    """Texts as views of one flat array of UTF-8: number i is `utf8[offset[i] : offset[i] + size[i]]`."""
 
-    tokens: NDArray[np.int32]
+    utf8: NDArray[np.uint8]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
 
@@ -118,14 +122,36 @@ class Segments(Sequence[NDArray[np.int32]]):
         return len(self.offset)
 
     def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return Segments(self.tokens, self.offset[index], self.size[index])
-        return self.tokens[self.offset[index] : self.offset[index] + self.size[index]]
+        if isinstance(index, int | np.integer):
+            return self.utf8[self.offset[index] : self.offset[index] + self.size[index]].tobytes().decode()
+        return Texts(self.utf8, self.offset[index], self.size[index])
+
+
+@dataclass(frozen=True)
+class Segments(Sequence[NDArray[np.int32]]):
+    """Token sequences as views of one flat array: number i is `tokens[offset[i] : offset[i] + size[i]]`.
+
+    `texts`: what each of them was tokenised from, where the corpus keeps it.
+    """
+
+    tokens: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    size: NDArray[np.int64]
+    texts: Texts | None = None
+
+    def __len__(self) -> int:
+        return len(self.offset)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int | np.integer):
+            return self.tokens[self.offset[index] : self.offset[index] + self.size[index]]
+        texts = None if self.texts is None else self.texts[index]
+        return Segments(self.tokens, self.offset[index], self.size[index], texts)
 
     def shuffled(self) -> Segments:
         """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
-        order = np.random.default_rng(0).permutation(len(self))
-        return Segments(self.tokens, self.offset[order], self.size[order])
+        shuffled: Segments = self[np.random.default_rng(0).permutation(len(self))]
+        return shuffled
 
 
 @dataclass(frozen=True)
@@ -172,6 +198,8 @@ class Corpus:
         if length < 1:
             raise InvalidConfig(f"segments of {length} tokens cannot be cut; the length must be at least 1")
         whole = self.train if part == "train" else self.heldout
+        if whole.texts is not None:  # the teacher reads the whole piece, the student as much of it as it may
+            return replace(whole, size=np.minimum(whole.size, length))
         pieces = -(-whole.size // length)
         # the index of each piece in its document: 0 1 2 0 0 1 ...
         number = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
@@ -190,6 +218,8 @@ def build(
     heldout_fraction: float = 0.05,
     max_tokens: int | None = None,
     minimum: int = 20,
+    texts: bool = False,
+    piece: int | None = None,
     progress: Progress | None = None,
 ) -> Corpus:
     """Read, deduplicate, tokenise and pack `sources` (see `subarch.text.read`) into `folder`; open it.
@@ -201,6 +231,9 @@ def build(
     are held out: see `hold_out`.
 
     Text is tokenised as text: a literal "[MASK]" in it does not become the special token.
+
+    With `texts` the text is kept beside the tokens, and a document of more than `piece` tokens (None: no limit) is cut
+    at white space, as far as there is any, into pieces that are documents of their own, held out together.
 
     Raises:
         InvalidCorpus: see `subarch.text.read.read`; fewer than `minimum` distinct documents; all of them in one group;
@@ -217,7 +250,12 @@ def build(
         sources=tuple(fingerprint(source) for source in found),
         tokenizer=hashlib.sha256(backend.to_str().encode()).hexdigest(),
         settings=Settings(
-            text_column=text_column, heldout_fraction=heldout_fraction, max_tokens=max_tokens, minimum=minimum
+            text_column=text_column,
+            heldout_fraction=heldout_fraction,
+            max_tokens=max_tokens,
+            minimum=minimum,
+            texts=texts,
+            piece=piece,
         ),
     )
     if skipped := [source.sentence for source in found if source.skipped]:
@@ -304,13 +342,13 @@ def _write(
     progress: Progress | None,
 ) -> Meta:
     """Fill `folder` and describe it. Tokens go to a spool first: the split is known when all units are."""
-    max_tokens, minimum = recipe.settings.max_tokens, recipe.settings.minimum
-    units, sizes = array("Q"), array("q")
+    settings, max_tokens = recipe.settings, recipe.settings.max_tokens
+    units, sizes, lengths = array("Q"), array("q"), array("q")
     seen: set[int] = set()
     groups: dict[str, int] = {}
     tokens = duplicates = 0
-    spool = folder / "spool"
-    with spool.open("wb") as file:
+    spool, text_spool = folder / "spool", folder / "text.spool"
+    with spool.open("wb") as file, text_spool.open("wb") as text_file:
         while batch := list(islice(documents, 512 if max_tokens is None or tokens < max_tokens else 0)):
             fresh = []
             for document in batch:
@@ -322,8 +360,10 @@ def _write(
                 if document.group is not None:
                     key = groups.setdefault(document.group, hash64(f"group {document.group}"))
                 fresh.append((key, document.text))
+            if settings.piece is not None:
+                fresh = [(unit, part) for unit, text in fresh for part in _cut(text, backend, settings.piece)]
             encodings = backend.encode_batch_fast([text for _, text in fresh], add_special_tokens=False)
-            for (unit, _), encoding in zip(fresh, encodings, strict=True):
+            for (unit, text), encoding in zip(fresh, encodings, strict=True):
                 if max_tokens is not None and tokens >= max_tokens:
                     break
                 ids = encoding.ids
@@ -332,18 +372,25 @@ def _write(
                     units.append(unit)
                     sizes.append(len(ids))
                     tokens += len(ids)
+                    if settings.texts:
+                        lengths.append(text_file.write(text.encode()))
             if progress is not None:
                 progress(tokens, "tokens")
-    if len(sizes) < minimum:
+    if len(sizes) < settings.minimum:
         raise InvalidCorpus(
-            f"only {len(sizes)} distinct documents, {tokens} tokens; at least {minimum} documents are needed "
+            f"only {len(sizes)} distinct documents, {tokens} tokens; at least {settings.minimum} documents are needed "
             "(a document is a line of a text file or a record, of three words or more): give more text"
         )
-    held = hold_out(np.array(units, dtype=np.uint64), np.array(sizes, dtype=np.int64), recipe.settings.heldout_fraction)
+    held = hold_out(np.array(units, dtype=np.uint64), np.array(sizes, dtype=np.int64), settings.heldout_fraction)
     digest = hashlib.sha256()
     parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held))
-    counts = {part: _pack(folder, part, spool, np.array(sizes, dtype=np.int64), kept, digest) for part, kept in parts}
+    counts = {}
+    for part, kept in parts:
+        counts[part] = _pack(folder / part, spool, "<i4", np.array(sizes, dtype=np.int64), kept, digest)
+        if settings.texts:
+            _pack(folder / f"{part}.text", text_spool, "u1", np.array(lengths, dtype=np.int64), kept, digest)
     spool.unlink()
+    text_spool.unlink()
     chosen = {unit for unit, is_held in zip(units, held, strict=True) if is_held}
     return Meta(
         **recipe.model_dump(),
@@ -356,24 +403,38 @@ def _write(
     )
 
 
+def _cut(text: str, backend: Tokenizer, length: int) -> list[str]:
+    """The text in pieces of at most `length` tokens, cut at white space where a piece holds any."""
+    starts = [start for start, _ in backend.encode(text, add_special_tokens=False).offsets]
+    pieces, first, begin = [], 0, 0
+    while len(starts) - first > length:
+        after = first + length
+        # A token of SentencePiece begins with the space before its word
+        spaced = (at for at in range(after, first, -1) if any(map(str.isspace, text[starts[at] - 1 : starts[at] + 1])))
+        after = next(spaced, after)
+        pieces.append(text[begin : starts[after]].strip())
+        first, begin = after, starts[after]
+    return [piece for piece in (*pieces, text[begin:].strip()) if piece]
+
+
 def _pack(
-    folder: Path, part: Part, spool: Path, sizes: NDArray[np.int64], kept: NDArray[np.bool_], digest: _Hash
+    file: Path, spool: Path, dtype: str, sizes: NDArray[np.int64], kept: NDArray[np.bool_], digest: _Hash
 ) -> tuple[int, int]:
-    """Write the kept documents of the spool (raw int32, documents of `sizes` tokens); their number and tokens.
+    """Write the kept documents of the spool (raw numbers, `sizes` of each); how many documents and numbers they are.
 
     Written, not mapped: a full disk is then an error and not a crash of the process (SIGBUS).
     """
 
-    def chosen() -> Iterator[NDArray[np.int32]]:
-        with spool.open("rb") as file:
+    def chosen() -> Iterator[NDArray[Any]]:
+        with spool.open("rb") as stream:
             for first in range(0, len(sizes), 4096):
                 some = slice(first, first + 4096)
-                tokens = np.fromfile(file, "<i4", int(sizes[some].sum()))
-                yield tokens[np.repeat(kept[some], sizes[some])]
+                numbers = np.fromfile(stream, dtype, int(sizes[some].sum()))
+                yield numbers[np.repeat(kept[some], sizes[some])]
 
     offsets = np.concatenate([[0], np.cumsum(sizes[kept])]).astype("<i8")
-    _save(folder / f"{part}.npy", "<i4", int(offsets[-1]), chosen(), digest)
-    _save(folder / f"{part}.offsets.npy", "<i8", len(offsets), [offsets], digest)
+    _save(file.with_name(f"{file.name}.npy"), dtype, int(offsets[-1]), chosen(), digest)
+    _save(file.with_name(f"{file.name}.offsets.npy"), "<i8", len(offsets), [offsets], digest)
     return len(offsets) - 1, int(offsets[-1])
 
 
@@ -388,11 +449,22 @@ def _save(path: Path, dtype: str, count: int, chunks: Iterable[NDArray[Any]], di
 
 
 def _open(folder: Path, part: Part) -> Segments:
-    tokens = np.load(folder / f"{part}.npy", mmap_mode="r", allow_pickle=False)
-    offsets = np.load(folder / f"{part}.offsets.npy", allow_pickle=False)
-    if tokens.ndim != 1 or len(offsets) < 2 or offsets[-1] != len(tokens):
-        raise ValueError(f"the {part} tokens and offsets do not fit each other")
-    return Segments(tokens, offsets[:-1], np.diff(offsets))
+    tokens, offset, size = _mapped(folder / part)
+    if not (folder / f"{part}.text.npy").is_file():
+        return Segments(tokens, offset, size)
+    texts = Texts(*_mapped(folder / f"{part}.text"))
+    if len(texts) != len(offset):
+        raise ValueError(f"the {part} tokens and texts do not fit each other")
+    return Segments(tokens, offset, size, texts)
+
+
+def _mapped(file: Path) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """What `_pack` wrote: the numbers, where each document begins, and how many it has."""
+    numbers = np.load(file.with_name(f"{file.name}.npy"), mmap_mode="r", allow_pickle=False)
+    offsets = np.load(file.with_name(f"{file.name}.offsets.npy"), allow_pickle=False)
+    if numbers.ndim != 1 or len(offsets) < 2 or offsets[-1] != len(numbers):
+        raise ValueError(f"the numbers and offsets of {file.name} do not fit each other")
+    return numbers, offsets[:-1], np.diff(offsets)
 
 
 @contextmanager
