@@ -34,6 +34,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleCh
 
 from subarch.errors import InvalidTeacher
 from subarch.exporting.config import Head
+from subarch.models.families import no_pooler
 from subarch.models.sentence import Recipe, pool, read_json, transformer_of
 from subarch.models.teacher import Teacher, dense_maps, load_model
 
@@ -74,7 +75,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model, self.head = model, head
         self.dense, self.pooling, self.normalize = dense, recipe.pooling, recipe.normalize
-        types = ("token_type_ids",) if model.config.type_vocab_size > 1 else ()
+        types = ("token_type_ids",) if getattr(model.config, "type_vocab_size", 0) > 1 else ()
         self.inputs: tuple[str, ...] = ("input_ids", "attention_mask", *types)
         self.axes: Axes = ("batch", "choices", "length") if head == "choice" else ("batch", "length")
         self.outputs = OUTPUTS[head]
@@ -134,7 +135,7 @@ def load_graph(folder: Path, head: Head) -> Graph:
         InvalidTeacher: files that cannot be read.
     """
     if head in ("encoder", "sentence"):
-        model = load_model(AutoModel, folder, add_pooling_layer=False)
+        model = load_model(AutoModel, folder, **no_pooler(read_json(folder / "config.json").get("model_type", "")))
     else:
         model = load_model(AutoModelForMaskedLM if head == "masked-lm" else _CLASSES[head], folder)
     recipe = Recipe.read(folder)

@@ -1,8 +1,8 @@
 """The teacher: a sentence encoder that is loaded safely and computes what sentence-transformers computes with it.
 
-A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors. What else the
-folder says is applied or refused by name (`sentence.py`); its tokenizer has to put special tokens around a text as
-`assemble` does. Nothing in it is ever executed: pickled weights and remote code are refused.
+A teacher is a local folder (or the hub name of one) with a stock BERT, RoBERTa or ModernBERT encoder in safetensors.
+What else the folder says is applied or refused by name (`sentence.py`); its tokenizer has to put special tokens around
+a text as `assemble` does. Nothing in it is ever executed: pickled weights and remote code are refused.
 
     >>> teacher = Teacher.load("path/to/all-MiniLM-L6-v2")
     >>> teacher.embed([[2023, 2003, 1037, 7953]]).shape
@@ -29,13 +29,14 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher
+from subarch.models.families import head_of, inputs_of, no_pooler, usable_positions
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
 from subarch.run.inputs import Content, of_model
 from subarch.text.batches import by_length, pad
 
-FAMILIES = ("bert", "roberta")
+FAMILIES = ("bert", "roberta", "modernbert")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 BATCH = 64
 """Sequences per forward pass where only outputs are wanted."""
@@ -54,6 +55,7 @@ _CONFIG: dict[str, tuple[Any, ...]] = {
     "quantization_config": (),
     "transformers_weights": (),
     "processor_class": (),
+    "head_dim": (),
 }
 """Settings of config.json that would make an encoder differ from a student's; the values with which they do not."""
 
@@ -108,13 +110,17 @@ class Teacher:
             )
         has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
         masked_lm = load_model(AutoModelForMaskedLM, where) if has_head else None
-        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, where, add_pooling_layer=False)
+        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, where, **no_pooler(config["model_type"]))
         tokenizer = _tokenizer(where, settings.tokenizer_options)
         config = encoder.config
         if len(tokenizer) > config.vocab_size:
             raise InvalidTeacher(
                 f"{where}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size} rows"
             )
+        try:
+            inputs_of(config)
+        except InvalidTeacher as error:
+            raise InvalidTeacher(f"{where}: {error}") from error
         positions = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
         recipe = Recipe.read(folder, positions, int(tokenizer.model_max_length))
         if recipe.max_length < 3:
@@ -158,12 +164,11 @@ class Teacher:
                 f"{self.folder}: has no masked-LM head, which the errors 'mlm' and 'logits' need of a teacher; "
                 "use a masked-LM teacher, or the error 'embedding'"
             )
-        return self.masked_lm.cls if hasattr(self.masked_lm, "cls") else self.masked_lm.lm_head
+        return head_of(self.masked_lm)
 
     def inputs(self, output: int) -> Inputs:
         """The candidates' inputs: the teacher's tables, and the embedding width they must reach (0: none)."""
-        config = self.encoder.config
-        return Inputs(config.vocab_size, config.max_position_embeddings, config.type_vocab_size, output)
+        return inputs_of(self.encoder.config, output)
 
     def batch(self, segments: Tokens) -> Batch:
         """Token lists without special tokens -> a padded batch, with the prefix and the special tokens."""
@@ -359,7 +364,7 @@ def _is_of_encoder(name: str, prefix: str) -> bool:
     inner = name.removeprefix(prefix)
     if inner.startswith("pooler.") or name.endswith((".position_ids", ".token_type_ids")):
         return False
-    return inner != name or inner.startswith(("embeddings.", "encoder."))
+    return inner != name or inner.startswith(("embeddings.", "encoder.", "layers.", "final_norm."))
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -458,14 +463,6 @@ def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
                 f"{folder}: its tokenizer gives {', '.join(given)}, where an attention mask of ones and token types of "
                 "zeros are needed; look at model_input_names and the post-processor"
             )
-
-
-def usable_positions(family: str, positions: int, pad_token_id: int) -> int:
-    """Tokens that an encoder with so many positions can read at once.
-
-    RoBERTa counts positions from pad_token_id + 1, so that many rows of its table are never used.
-    """
-    return positions - (pad_token_id + 1 if family == "roberta" else 0)
 
 
 def _fingerprint(folder: Path, where: Path, weights: Sequence[Path]) -> str:
