@@ -18,7 +18,7 @@ from transformers import ModernBertForMaskedLM, ModernBertModel
 
 from subarch import Architecture, Inputs, SearchSpace
 from subarch.errors import InvalidArchitecture, InvalidSpace, InvalidTeacher
-from subarch.models.families import layers_of
+from subarch.models.parts import layers_of
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.inherit_modern import _turned_alike
 from subarch.models.student import Blueprint, Student

@@ -34,7 +34,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleCh
 
 from subarch.errors import InvalidTeacher
 from subarch.exporting.config import Head
-from subarch.models.families import no_pooler
+from subarch.models.parts import no_pooler
 from subarch.models.sentence import Recipe, pool, read_json, transformer_of
 from subarch.models.teacher import Teacher, dense_maps, load_model
 

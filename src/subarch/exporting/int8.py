@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from subarch.exporting.graph import Graph
 from subarch.exporting.parity import Batch
 from subarch.exporting.runtimes import nncf
-from subarch.models.families import layers_of, readers_of
+from subarch.models.parts import layers_of, readers_of
 from subarch.run.machine import machine
 
 STRENGTH = 0.5

@@ -44,7 +44,7 @@ from subarch.exporting.runtimes import FILES, PARITY, find_export, require
 from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.latency.measuring import untrained
 from subarch.latency.timing import Group, Latency, Task, quantiles_of, take_turns
-from subarch.models.families import inputs_of, usable_positions
+from subarch.models.parts import inputs_of, usable_positions
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import FAMILIES, TOKENIZER_FILES
 from subarch.numbers.architecture import Architecture, Inputs

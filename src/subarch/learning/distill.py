@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subarch.errors import InvalidConfig
-from subarch.models.families import attended, is_modern, layers_of, readers_of, split_attended
+from subarch.models.parts import attended, is_modern, layers_of, readers_of, split_attended
 from subarch.models.products import products
 from subarch.models.sentence import pool
 from subarch.models.student import Student

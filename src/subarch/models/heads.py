@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, set_seed
 
 from subarch.errors import InvalidTask, InvalidTeacher
-from subarch.models.families import set_dropout_of, usable_positions
+from subarch.models.parts import set_dropout_of, usable_positions
 from subarch.models.products import products
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.run import Report, silent

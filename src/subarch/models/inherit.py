@@ -36,7 +36,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from subarch.models import inherit_modern
-from subarch.models.families import ends_of, is_modern, layers_of, norms_of, set_layers
+from subarch.models.parts import ends_of, is_modern, layers_of, norms_of, set_layers
 from subarch.models.reduce import copy_into, grouped, rotation, truncate
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher, Tokens

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from subarch.models.families import norms_of
+from subarch.models.parts import norms_of
 from subarch.models.reduce import copy_into, grouped, truncate
 
 if TYPE_CHECKING:

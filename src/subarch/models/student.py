@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from subarch.errors import InvalidStudy
-from subarch.models.families import head_of, no_pooler, settings_of
+from subarch.models.parts import head_of, no_pooler, settings_of
 from subarch.models.sentence import Recipe, pool, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.numbers.architecture import Architecture, Inputs

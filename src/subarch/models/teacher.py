@@ -29,7 +29,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher
-from subarch.models.families import head_of, inputs_of, no_pooler, usable_positions
+from subarch.models.parts import head_of, inputs_of, no_pooler, usable_positions
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable

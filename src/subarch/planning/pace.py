@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from subarch.learning.distill import Distiller, TeacherSide
-from subarch.models.families import set_dropout
+from subarch.models.parts import set_dropout
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
