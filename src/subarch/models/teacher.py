@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
@@ -373,12 +373,12 @@ def _config(folder: Path) -> dict[str, Any]:
             f"{folder}: auto_map in its config.json asks to run code that comes with the model, which is refused"
         )
     if config.get("model_type") not in FAMILIES:
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: model type {config.get('model_type')!r} is not supported; use one of {', '.join(FAMILIES)}"
         )
     for key, allowed in _CONFIG.items():
         if (value := config.get(key)) is not None and value not in allowed:
-            raise InvalidTeacher(f"{folder / 'config.json'}: {key} = {value!r} is not supported; use another teacher")
+            raise NotInheritable(f"{folder / 'config.json'}: {key} = {value!r} is not supported; use another teacher")
     return config
 
 
@@ -389,22 +389,22 @@ def _tokenizer(folder: Path, options: dict[str, Any]) -> Any:
     if "auto_map" in config:
         raise InvalidTeacher(f"{folder}: auto_map in its tokenizer_config.json asks to run code, which is refused")
     if config.get("processor_class") is not None:
-        raise InvalidTeacher(f"{path}: processor_class = {config['processor_class']!r} is not supported")
+        raise NotInheritable(f"{path}: processor_class = {config['processor_class']!r} is not supported")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise InvalidTeacher(f"{folder}: its tokenizer cannot be read: {type(error).__name__}: {error}") from error
     if not tokenizer.is_fast:
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its tokenizer, {type(tokenizer).__name__}, is a slow one, without a tokenizer.json; convert it "
             "for the tokenizers library and save it here, or use a teacher that has a fast tokenizer"
         )
     if tokenizer.pad_token_id is None:
-        raise InvalidTeacher(f"{folder}: its tokenizer has no padding token")
+        raise NotInheritable(f"{folder}: its tokenizer has no padding token")
     try:
         special_tokens(tokenizer)
     except InvalidTeacher as error:
-        raise InvalidTeacher(f"{folder}: {error}") from error
+        raise NotInheritable(f"{folder}: {error}") from error
     return tokenizer
 
 
@@ -413,7 +413,7 @@ def _check_default(folder: Path, config: Any, tokenizer: Any) -> None:
     if any(name.endswith("ForCausalLM") for name in (config.architectures or ())[:1]):
         raise InvalidTeacher(f"{folder}: is a language model that reads to the left only; use an encoder")
     if tokenizer.chat_template is not None:
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its tokenizer has a chat template, into which sentence-transformers would put every text; "
             "remove the template or use another teacher"
         )
@@ -431,7 +431,7 @@ def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
         return found
 
     if prefix and any(ids(prefix + text) != ids(prefix) + ids(text) for text in _BEGINNINGS):
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, "
             "which is not supported; use a teacher without a default prompt"
         )
@@ -440,7 +440,7 @@ def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
 def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
     """What `assemble` makes of a text, short or too long, has to be what the folder's own tokenizer makes of it."""
     if tokenizer.truncation_side != "right":
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its tokenizer cuts long texts on the left (truncation_side), which is not supported"
         )
     for text in (*_TEXTS, f"{_TEXTS[-1]} " * recipe.max_length):
@@ -448,13 +448,13 @@ def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
         given = tokenizer(recipe.prefix + text, truncation="longest_first", max_length=recipe.max_length)
         if given["input_ids"] != own.ids[0].tolist():
             start, end = tokenizer.convert_ids_to_tokens(special_tokens(tokenizer))
-            raise InvalidTeacher(
+            raise NotInheritable(
                 f"{folder}: its tokenizer does not put a text between {start} and {end} (no post-processor, or another "
                 f"one): of {text[:20]!r} it makes {tokenizer.convert_ids_to_tokens(given['input_ids'])[:10]}; add "
                 "them to its post-processor if the model was trained with them, or use another teacher"
             )
         if given.get("attention_mask") != own.mask[0].tolist() or any(given.get("token_type_ids", ())):
-            raise InvalidTeacher(
+            raise NotInheritable(
                 f"{folder}: its tokenizer gives {', '.join(given)}, where an attention mask of ones and token types of "
                 "zeros are needed; look at model_input_names and the post-processor"
             )
