@@ -1,6 +1,7 @@
 """The teacher: a sentence encoder that is loaded safely and computes what sentence-transformers computes with it.
 
-A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors. What else the
+A teacher is a local folder (or the hub name of one) with a BERT or RoBERTa encoder in safetensors, or with one that is
+exactly such an encoder under another name (`families.py`). What else the
 folder says is applied or refused by name (`sentence.py`); its tokenizer has to put special tokens around a text as
 `assemble` does. Nothing in it is ever executed: pickled weights and remote code are refused.
 
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from tokenizers import normalizers
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher, NotInheritable
+from subarch.models.families import CONVERTED, WITHOUT_POOLER, has_head, stock_model
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
@@ -106,9 +108,8 @@ class Teacher:
                 + (f"; pickled weights ({', '.join(pickled)}) can run code and are refused" if pickled else "")
                 + "; save the model again with save_pretrained(), which writes safetensors"
             )
-        has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
-        masked_lm = load_model(AutoModelForMaskedLM, where) if has_head else None
-        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, where, add_pooling_layer=False)
+        masked_lm = load_encoder(where, masked_lm=True) if has_head(config, _names(weights)) else None
+        encoder = masked_lm.base_model if masked_lm else load_encoder(where)
         tokenizer = _tokenizer(where, settings.tokenizer_options)
         config = encoder.config
         if len(tokenizer) > config.vocab_size:
@@ -253,6 +254,18 @@ def resolve(source: str | Path) -> Path:
         raise InvalidTeacher(f"{source}: not a folder, and the hub did not give it: {error}") from error
 
 
+def load_encoder(folder: Path, masked_lm: bool = False) -> Any:
+    """The encoder of a folder, or all of its masked-LM, as the stock class that computes the same (`families.py`).
+
+    Raises:
+        InvalidTeacher: as `load_model`.
+    """
+    if masked_lm:
+        return stock_model(load_model(AutoModelForMaskedLM, folder))
+    without = read_json(folder / "config.json").get("model_type") in WITHOUT_POOLER
+    return stock_model(load_model(AutoModel, folder, **({} if without else {"add_pooling_layer": False})))
+
+
 def load_model(auto: Any, folder: Path, **options: Any) -> Any:
     """A stock model of class `auto`, in fp32 and evaluation mode, frozen, whole.
 
@@ -359,7 +372,18 @@ def _is_of_encoder(name: str, prefix: str) -> bool:
     inner = name.removeprefix(prefix)
     if inner.startswith("pooler.") or name.endswith((".position_ids", ".token_type_ids")):
         return False
-    return inner != name or inner.startswith(("embeddings.", "encoder."))
+    return inner != name or inner.startswith(("embeddings.", "encoder.", "transformer."))
+
+
+def _names(weights: Sequence[Path]) -> Iterator[str]:
+    """The names of the weights in safetensors files."""
+    for path in weights:
+        try:
+            with safe_open(path, "pt") as file:
+                yield from file.keys()
+        except (OSError, SafetensorError) as error:
+            problem = f"its weights cannot be read, the file may be truncated: {error}"
+            raise InvalidTeacher(unreadable(path, error, problem)) from error
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -372,9 +396,10 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InvalidTeacher(
             f"{folder}: auto_map in its config.json asks to run code that comes with the model, which is refused"
         )
-    if config.get("model_type") not in FAMILIES:
+    if config.get("model_type") not in (*FAMILIES, *CONVERTED):
         raise NotInheritable(
-            f"{folder}: model type {config.get('model_type')!r} is not supported; use one of {', '.join(FAMILIES)}"
+            f"{folder}: model type {config.get('model_type')!r} is not supported; use one of "
+            f"{', '.join((*FAMILIES, *CONVERTED))}"
         )
     for key, allowed in _CONFIG.items():
         if (value := config.get(key)) is not None and value not in allowed:
