@@ -18,9 +18,9 @@ from transformers import ModernBertForMaskedLM, ModernBertModel
 
 from subarch import Architecture, Inputs, SearchSpace
 from subarch.errors import InvalidArchitecture, InvalidSpace, InvalidTeacher
-from subarch.models.parts import layers_of
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.inherit_modern import _turned_alike
+from subarch.models.parts import layers_of
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.abnc import check
@@ -138,6 +138,14 @@ def test_embeddings_equal_those_of_sentence_transformers(tmp_path: Path, pooling
         sum(p.numel() for p in teacher.encoder.parameters())
         == teacher.architecture.parameters(teacher.inputs(32)).total
     )
+
+
+def test_a_head_that_is_not_tied_to_the_embeddings_is_left_behind(tmp_path: Path) -> None:
+    folder = tiny_teacher(tmp_path / "t", family="modernbert", masked_lm=True, tie_word_embeddings=False)
+    teacher = Teacher.load(folder)
+    assert teacher.masked_lm is None
+    texts = SentenceTransformer(str(folder), device="cpu").encode(HELD_OUT)
+    np.testing.assert_allclose(teacher.embed(ids(teacher, HELD_OUT)), texts, atol=1e-5)
 
 
 def test_older_configurations_say_the_same(folder: Path) -> None:

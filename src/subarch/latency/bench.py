@@ -44,6 +44,7 @@ from subarch.exporting.runtimes import FILES, PARITY, find_export, require
 from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.latency.measuring import untrained
 from subarch.latency.timing import Group, Latency, Task, quantiles_of, take_turns
+from subarch.models.families import stock_config
 from subarch.models.parts import inputs_of, usable_positions
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import FAMILIES, TOKENIZER_FILES
@@ -356,6 +357,7 @@ def _read(folder: Path) -> tuple[Architecture, Inputs, int]:
     except (OSError, ValueError) as error:
         problem = f"its config.json cannot be read ({error}); export the model again"
         raise InvalidExport(unreadable(folder, error, problem)) from error
+    config = stock_config(config)
     if config.model_type not in FAMILIES:
         raise InvalidTeacher(
             f"{folder}: model type {config.model_type!r} is not supported; use one of {', '.join(FAMILIES)}"

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import NotInheritable
 from subarch.numbers.architecture import BIASES, IMPOSSIBLE, Architecture, Inputs, impossible
 
 _SETTINGS = (
@@ -52,7 +52,7 @@ def inputs_of(config: Any, output: int = 0) -> Inputs:
     """The inputs that encoders of this stock configuration share, and the embedding width they must reach (0: none).
 
     Raises:
-        InvalidTeacher: a ModernBERT whose layers a student cannot repeat.
+        NotInheritable: a ModernBERT whose layers a student cannot repeat.
     """
     tables = (config.vocab_size, config.max_position_embeddings)
     if config.model_type != "modernbert":
@@ -60,10 +60,10 @@ def inputs_of(config: Any, output: int = 0) -> Inputs:
     biases = tuple(name for name in BIASES if getattr(config, f"{name}_bias"))
     inputs = Inputs(*tables, 0, output, "modernbert", config.local_attention, _period(config.layer_types), biases)
     if impossible(config.num_hidden_layers, config.num_attention_heads, config.hidden_size, inputs):
-        raise InvalidTeacher(f"{Architecture.from_config(config)}: {IMPOSSIBLE}")
+        raise NotInheritable(f"{Architecture.from_config(config)}: {IMPOSSIBLE}")
     for kind in sorted(set(config.layer_types)):
         if (found := config.rope_parameters[kind]["rope_type"]) != "default":
-            raise InvalidTeacher(f"rope_type = {found!r} of its {kind} is not supported; use another teacher")
+            raise NotInheritable(f"rope_type = {found!r} of its {kind} is not supported; use another teacher")
     return inputs
 
 
@@ -73,7 +73,7 @@ def _period(kinds: Sequence[str]) -> int:
     for period in chain([3], range(1, len(kinds) + 1)):
         if whole == [at % period == 0 for at in range(len(kinds))]:
             return period
-    raise InvalidTeacher(
+    raise NotInheritable(
         f"layer_types = {list(kinds)} is not supported: global layers must be the first and every n-th after it"
     )
 
@@ -82,11 +82,6 @@ def settings_of(config: Any) -> dict[str, Any]:
     """What students take over of a configuration, besides the inputs: special ids, activation, dropout, rotation."""
     names = _MODERN_SETTINGS if config.model_type == "modernbert" else _SETTINGS
     return {name: copy.deepcopy(getattr(config, name)) for name in names}
-
-
-def no_pooler(family: str) -> dict[str, Any]:
-    """Options with which the class of a family builds the encoder alone."""
-    return {} if family == "modernbert" else {"add_pooling_layer": False}
 
 
 def set_dropout(model: nn.Module, share: float) -> None:

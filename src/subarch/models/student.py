@@ -30,7 +30,8 @@ from transformers import (
 )
 
 from subarch.errors import InvalidStudy
-from subarch.models.parts import head_of, no_pooler, settings_of
+from subarch.models.families import WITHOUT_POOLER
+from subarch.models.parts import head_of, settings_of
 from subarch.models.sentence import Recipe, pool, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.numbers.architecture import Architecture, Inputs
@@ -83,7 +84,8 @@ class Student(nn.Module):
         if blueprint.masked_lm:
             self.model = _MASKED_LMS[blueprint.family](config)
         else:
-            self.model = _ENCODERS[blueprint.family](config, **no_pooler(blueprint.family))
+            options = {} if blueprint.family in WITHOUT_POOLER else {"add_pooling_layer": False}
+            self.model = _ENCODERS[blueprint.family](config, **options)
         self.masked_lm = blueprint.masked_lm
         self.sentence = not blueprint.masked_lm or blueprint.inputs.output > 0
         self.pooling = blueprint.pooling

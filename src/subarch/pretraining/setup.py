@@ -30,8 +30,8 @@ from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import Distiller, TeacherSide
 from subarch.learning.material import Material, check_heldout
 from subarch.learning.targets import TargetStore
-from subarch.models.parts import set_dropout
 from subarch.models.inherit import CALIBRATION, inherit
+from subarch.models.parts import set_dropout
 from subarch.models.student import Blueprint, Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
