@@ -115,7 +115,11 @@ class EncoderInputs(Row):
     positions: int
     token_types: int
     output: int
-    mapped: bool
+    mapped: bool = False
+    family: str = "bert"
+    window: int = 128
+    global_every: int = 3
+    biases: tuple[str, ...] = ()
 
 
 class EncoderBlueprint(Row):

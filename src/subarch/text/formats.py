@@ -21,6 +21,7 @@ import re
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -428,22 +429,33 @@ def _xml(path: Path) -> Iterator[tuple[str, Record]]:
         yield f"item {number}", dict(item.attrib) | {child.tag: child.text or "" for child in item}
 
 
-def _parquet(path: Path, only: Sequence[str]) -> Iterator[tuple[str, Record]]:
+@contextmanager
+def parquet_file(path: Path, needed: Sequence[str] = ()) -> Iterator[Any]:
+    """An open `pyarrow.parquet.ParquetFile` that has the columns `needed`.
+
+    Raises:
+        InvalidCorpus: it is not readable, or damaged (also where that shows while it is read); `MissingColumn`.
+    """
     import pyarrow
     from pyarrow import parquet
 
-    number = 0
     try:
         # ParquetFile and not read_table: that one takes parts of the path for columns
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            if only and only[0] not in names:
-                raise MissingColumn(str(path), only[0], names)
-            wanted = [name for name in names if not only or name in only]
-            for batch in file.iter_batches(batch_size=1024, columns=wanted):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield f"row {number}", row
+            for column in needed:
+                if column not in names:
+                    raise MissingColumn(str(path), column, names)
+            yield file
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        problem = f"not a readable Parquet file (after row {number}): {error}"
-        raise InvalidCorpus(unreadable(path, error, problem)) from error
+        raise InvalidCorpus(unreadable(path, error, f"not a readable Parquet file: {error}")) from error
+
+
+def _parquet(path: Path, only: Sequence[str]) -> Iterator[tuple[str, Record]]:
+    number = 0
+    with parquet_file(path, only[:1]) as file:
+        wanted = [name for name in file.schema_arrow.names if not only or name in only]
+        for batch in file.iter_batches(batch_size=1024, columns=wanted):
+            for row in batch.to_pylist():
+                number += 1
+                yield f"row {number}", row
