@@ -41,14 +41,14 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = configuration(arguments.teacher, arguments.corpus, arguments.steps)
     bench = Workbench.open(config, arguments.out)
-    assert bench.material.teacher is not None
-    shape, task, teacher = arguments.architecture, sts_b(arguments.sts), bench.material.teacher
+    assert bench.material.start is not None
+    shape, task, teacher = arguments.architecture, sts_b(arguments.sts), bench.material.start
     result: dict[str, object] = {
         "steps": arguments.steps,
         "teacher_spearman": task.scores(text_embedder(teacher.model, teacher))["spearman"],
     }
 
-    table = Table(title=f"{shape}, held-out cosine distance by step, then STS-B dev Spearman")
+    table = Table(title=f"{shape}, held-out error by step, then STS-B dev Spearman")
     for start in ("scratch", "inherited"):
         student = Student(shape, bench.blueprint) if start == "scratch" else bench.student(shape)
         settings = Settings(arguments.steps, config.learning_rate[0], config.batch_size[0])
@@ -64,7 +64,7 @@ def main() -> None:
     console.print(table)
 
     whole = teacher.architecture
-    starts = Table(title=f"distance to the teacher before any training, D = {whole.depth}, I = {whole.intermediate}")
+    starts = Table(title=f"error before any training, D = {whole.depth}, I = {whole.intermediate}")
     for column in ("H", "inherited", "scratch"):
         starts.add_column(column, justify="right")
     untrained = {}

@@ -151,12 +151,12 @@ def decisive(
 
 def _teacher(config: ExtractConfig, basis: Basis) -> str | None:
     """The name under which the teacher is measured; None where there is none that runs here."""
-    if basis.teacher is not None and basis.teacher.parameters is not None:
+    if basis.teacher is not None and basis.teacher.timed:
         return TEACHER + str(basis.identity["teacher"])
     if config.max_latency_ratio is not None:
         raise InvalidConfig(
-            f"max_latency_ratio {config.max_latency_ratio} is a share of the teacher's latency, and recorded vectors "
-            "have none; give max_latency_ms"
+            f"max_latency_ratio {config.max_latency_ratio} is a share of the teacher's latency, and "
+            "this teacher, recorded vectors or a static table, has none; give max_latency_ms"
         )
     return None
 

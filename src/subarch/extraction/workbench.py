@@ -25,9 +25,9 @@ from subarch.learning.material import Material
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, teacher_embedder
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
-from subarch.models.student import Blueprint, Student, save_weights
 from subarch.models.source import content_of as teacher_content
 from subarch.models.source import figures_of
+from subarch.models.student import Blueprint, Student, save_weights
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent

@@ -43,6 +43,8 @@ from subarch.exporting.graph import Graph
 from subarch.exporting.runtimes import FILES, open_file
 from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call
 from subarch.models.sentence import Recipe
+from subarch.models.source import AnyTeacher, source_of, timed
+from subarch.models.stock import StockTeacher
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
@@ -134,7 +136,10 @@ class Candidates:
         if self.runtime != "torch":
             yield {name: self._exported(name, done, len(names)) for done, name in enumerate(names)}
             return
-        models: dict[str, nn.Module] = {name: self._teacher().model for name in names if name.startswith(TEACHER)}
+        models: dict[str, nn.Module] = {}
+        for name in names:
+            if name.startswith(TEACHER) and (teacher := timed(self._teacher())) is not None:
+                models[name] = teacher
         models |= self._students(name for name in names if name not in models)
         models = {name: models[name] for name in names}
         with torch_calls(models, self._vocabulary, self.batch, self.lengths, self.threads) as calls:
@@ -158,7 +163,10 @@ class Candidates:
         head: Head = "sentence" if self.blueprint.inputs.output or not self.blueprint.masked_lm else "encoder"
         if name.startswith(TEACHER):
             teacher = self._teacher()
-            return Graph(teacher.encoder, head, teacher.dense, teacher.recipe).eval()
+            if isinstance(teacher, Teacher):
+                return Graph(teacher.encoder, head, teacher.dense, teacher.recipe).eval()
+            assert isinstance(teacher, StockTeacher)  # recorded vectors have no latency
+            return Graph(teacher.module, "encoder", nn.Identity(), Recipe()).eval()  # what pooling takes is little
         student = self._students([name])[name]
         dense = nn.Identity() if student.projection is None else student.projection
         return Graph(student.encoder, head, dense, self.recipe).eval()
@@ -166,9 +174,9 @@ class Candidates:
     def _students(self, names: Iterable[str]) -> dict[str, Student]:
         return untrained(map(Architecture.parse, names), lambda architecture: Student(architecture, self.blueprint))
 
-    def _teacher(self) -> Teacher:
+    def _teacher(self) -> AnyTeacher:
         assert self.teacher is not None  # without a teacher no name is a teacher's
-        return Teacher.load(self.teacher)
+        return source_of(self.teacher)
 
     @property
     def _vocabulary(self) -> int:

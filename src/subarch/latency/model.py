@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
+from subarch.numbers.architecture import Inputs, has_map
+
 Floats = NDArray[np.float64]
 Table = NDArray[np.int64]
 """(N, 4) candidates ⟨D, A, H, I⟩, as in `space.Costs`."""

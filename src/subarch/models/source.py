@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from subarch.errors import InvalidTeacher
 from subarch.models.stock import StockTeacher, teacher_of
@@ -68,6 +68,29 @@ def figures_of(teacher: AnyTeacher | None, length: int) -> Figures | None:
     if isinstance(teacher, Teacher):
         shape, own = teacher.architecture, teacher.inputs(teacher.width)
         parameters, work = shape.parameters(own).total, shape.operations(own, length)
-        return Figures(name=teacher.name, architecture=str(shape), parameters=parameters, operations=work)
-    parameters = teacher.parameters if isinstance(teacher, StockTeacher) else None
-    return Figures(name=teacher.name, architecture=None, parameters=parameters, operations=None)
+        return Figures(name=teacher.name, architecture=str(shape), parameters=parameters, operations=work, timed=True)
+    size = teacher.parameters if isinstance(teacher, StockTeacher) else None
+    has_latency = isinstance(teacher, StockTeacher) and teacher.module is not None
+    return Figures(name=teacher.name, architecture=None, parameters=size, operations=None, timed=has_latency)
+
+
+def timed(teacher: AnyTeacher) -> nn.Module | None:
+    """What of a teacher is timed: a module of (n, length) ids and mask. None where nothing takes time here."""
+    if isinstance(teacher, Teacher):
+        return teacher.model
+    if isinstance(teacher, StockTeacher) and teacher.module is not None:
+        return _Encoder(teacher.module)
+    return None
+
+
+class _Encoder(nn.Module):
+    """The encoder of a stock teacher; ids beyond its vocabulary, as of another tokenizer, read its last row."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.last: int = cast(Any, module).get_input_embeddings().num_embeddings - 1
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        states: Tensor = self.module(input_ids=ids.clamp(max=self.last), attention_mask=mask).last_hidden_state
+        return states

@@ -54,11 +54,11 @@ class Inputs:
     positions: int = 512
     token_types: int = 2
     output: int = 0
-    mapped: bool = False
     family: str = "bert"
     window: int = 128
     global_every: int = 3
     biases: tuple[str, ...] = ()
+    mapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)

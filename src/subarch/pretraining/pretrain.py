@@ -32,8 +32,9 @@ from transformers import TrainingArguments, set_seed
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Loader
-from subarch.models.student import Student, hand_over
 from subarch.models.source import content_of as teacher_content
+from subarch.models.source import figures_of, timed
+from subarch.models.student import Student, hand_over
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.setup import Setup, decide
@@ -78,7 +79,9 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     if (run / "config.yaml").is_file():
         extraction = RunFolder.open(run)
         found = extraction.settings()
-        base = {name: found.get(name) for name in ("teacher", "start_from", "corpus", "text_column", "max_length", "seed")}
+        base = {
+            name: found.get(name) for name in ("teacher", "start_from", "corpus", "text_column", "max_length", "seed")
+        }
         if given.get("architecture") is None and extraction.has(Selection):
             winner = extraction.read(Selection).winner
             base["architecture"] = winner.architecture if winner else None
@@ -279,9 +282,10 @@ def _hand_over(
     """Time the student, write it as stock files with a model card, and return the record of the training."""
     report("measuring latency", 0, 0)
     teacher, progress = setup.material.teacher, trainer.progress
+    figures = figures_of(teacher, LATENCY_LENGTH)
     architecture = Architecture.parse(str(config.architecture))
     parameters = architecture.parameters(setup.blueprint.inputs)
-    recipe = teacher.recipe if teacher is not None else setup.material.recipe
+    recipe = setup.material.handed_over
     curve, heldout = _curves(trainer)
     record = Pretraining(
         architecture=str(architecture),
@@ -298,8 +302,8 @@ def _hand_over(
         tokens_per_second=progress.tokens / progress.seconds,
         curve=curve,
         heldout=heldout,
-        teacher=None if teacher is None else teacher.folder.resolve().name,
-        teacher_architecture=None if teacher is None else str(teacher.architecture),
+        teacher=None if teacher is None else teacher.name,
+        teacher_architecture=None if figures is None else figures.architecture,
         latency=_latency(setup, student),
         machine=Machine.model_validate(machine()),
         versions=versions(),
@@ -311,8 +315,8 @@ def _hand_over(
 
 def _latency(setup: Setup, student: Student) -> PretrainedLatency:
     models: dict[str, torch.nn.Module] = {"student": student}
-    if setup.material.teacher is not None:
-        models["teacher"] = setup.material.teacher.model.cpu()
+    if setup.material.teacher is not None and (teacher := timed(setup.material.teacher)) is not None:
+        models["teacher"] = teacher.cpu()
     length, threads = min(LATENCY_LENGTH, setup.material.recipe.max_length), usable_cores()
     vocabulary = setup.blueprint.inputs.vocabulary
     found = measure_models(models, vocabulary, batch=1, length=length, threads=threads, rounds=5)

@@ -141,7 +141,9 @@ class Setup:
         heldout_targets: list[Targets] | None = None
         if isinstance(side, TextSide):
             assert isinstance(heldout, Segments)
-            vectors = material.targets().get(("heldout",), lambda: vectors_of(side.teacher, heldout))
+            whole, texts = side.teacher, heldout.texts
+            assert texts is not None
+            vectors = material.targets().get(("heldout",), lambda: whole.embed_texts(texts))
             heldout_targets = [{"embedding": vectors[torch.from_numpy(rows)]} for rows in groups]
         return cls(
             material, blueprint, distiller, side, collator, budget, source, grouped, heldout_targets, store, started

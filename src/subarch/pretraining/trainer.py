@@ -154,7 +154,8 @@ class PretrainTrainer(Trainer):
             on_device = self._prepare_inputs({name: value for name, value in tensors.items() if value is not None})
             if number == len(self._heldout_targets):
                 self._heldout_targets.append(self._targets(on_device, None))
-            targets = self._prepare_inputs(self._heldout_targets[number])
+            targets = self._heldout_targets[number]
+            targets = None if targets is None else self._prepare_inputs(targets)
             found = self.model_wrapped(targets=targets, **on_device)
             for name in self.distiller.weights:
                 value, count = found[name], inputs.count(UNIT[name])

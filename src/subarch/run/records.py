@@ -143,12 +143,14 @@ class Teacher(Row):
     """The teacher, as far as candidates are compared with it; `operations` at the run's `latency_length`.
 
     Architecture and operations are known of teachers that a student can start from, parameters of those that run here.
+    `timed`: whether it has a latency.
     """
 
     name: str
     architecture: Shape | None
     parameters: int | None
     operations: int | None
+    timed: bool
     latency_ms: float | None = None
 
 
