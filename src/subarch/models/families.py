@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from subarch.errors import NotInheritable
+from subarch.models.kinds import architectures
 
 State = dict[str, Tensor]
 
@@ -94,7 +95,7 @@ def has_head(config: dict[str, Any], weights: Iterable[str]) -> bool:
     Some name the architecture and have the encoder alone. The head of ELECTRA uses GELU whatever its layers do.
     """
     return (
-        any("ForMaskedLM" in name for name in config.get("architectures") or ())
+        any("ForMaskedLM" in name for name in architectures(config))
         and any(name.startswith(_HEADS) for name in weights)
         and (config["model_type"] != "electra" or config.get("hidden_act", "gelu") == "gelu")
     )

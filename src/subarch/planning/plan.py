@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidArchitecture, InvalidTeacher
+from subarch.models.kinds import architectures
 from subarch.models.sentence import read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning.config import PlanConfig
@@ -190,7 +191,7 @@ def read_teacher(text: str) -> Known:
     An architecture is assumed to have the head that its losses need.
 
     Raises:
-        InvalidTeacher: neither, or a folder whose config.json is not that of a BERT or RoBERTa model.
+        InvalidTeacher: neither, or a folder whose config.json is not that of an encoder with known operations.
     """
     folder = Path(os.path.expanduser(text))
     if not folder.is_dir():
@@ -198,7 +199,7 @@ def read_teacher(text: str) -> Known:
             return Known(Architecture.parse(text), None, has_head=True, folder=None)
         except InvalidArchitecture as error:
             raise InvalidTeacher(f"teacher {text!r} is neither a folder nor an architecture: {error}") from error
-    config = read_json(transformer_of(folder)[0] / "config.json")
+    config = _stock(folder, transformer_of(folder)[0])
     try:
         keys = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
         tables = Inputs(*(config[key] for key in ("vocab_size", "max_position_embeddings", "type_vocab_size")))
@@ -207,8 +208,28 @@ def read_teacher(text: str) -> Known:
         raise InvalidTeacher(
             f"{folder}/config.json: {error} is missing; the folder of a BERT or RoBERTa model is needed"
         ) from error
-    has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
+    has_head = any("ForMaskedLM" in name for name in architectures(config))
     return Known(architecture, tables, has_head, folder)
+
+
+def _stock(folder: Path, where: Path) -> dict[str, Any]:
+    """config.json, as that of the stock class whose operations are known in closed form."""
+    from transformers import AutoConfig
+
+    from subarch.models.families import CONVERTED, stock_config
+    from subarch.models.teacher import FAMILIES
+
+    config: dict[str, Any] = read_json(where / "config.json")
+    family = config.get("model_type")
+    if family in CONVERTED:
+        return stock_config(AutoConfig.from_pretrained(where, trust_remote_code=False)).to_dict()
+    if family is not None and family not in FAMILIES:
+        raise InvalidTeacher(
+            f"{folder}: model type {family!r} has no known number of operations here; give the architecture of a "
+            "teacher of about its size instead, as in 12-12-768-3072, or a folder of one of "
+            f"{', '.join((*FAMILIES, *CONVERTED))}"
+        )
+    return config
 
 
 def _job(config: PlanConfig, teacher: Known | None) -> Job:
