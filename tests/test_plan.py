@@ -352,8 +352,8 @@ def test_bad_shapes_folders_and_corpora(tmp_path: Path) -> None:
         drawn(teacher="some/where")
     with pytest.raises(InvalidTeacher, match=r"config\.json: missing"):
         drawn(teacher=str(tmp_path))
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 2}')
-    with pytest.raises(InvalidTeacher, match="'vocab_size' is missing"):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": "two"}')
+    with pytest.raises(InvalidTeacher, match="num_hidden_layers"):
         drawn(teacher=str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
     with pytest.raises(InvalidTeacher, match=r"model type 'mpnet' has no known number of operations.*12-12-768-3072"):

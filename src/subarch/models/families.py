@@ -52,7 +52,7 @@ _DISTILBERT = {
 _HEADS = ("cls.predictions.", "lm_head.", "vocab_", "generator_", "head.", "decoder.")
 """How the weights of masked-LM heads begin."""
 
-WITHOUT_POOLER = ("distilbert", "electra")
+WITHOUT_POOLER = ("distilbert", "electra", "modernbert")
 """Families whose encoders have none, and no option to leave it out."""
 
 _ELECTRA = {
@@ -92,11 +92,13 @@ def stock_model(model: Any) -> Any:
 def has_head(config: dict[str, Any], weights: Iterable[str]) -> bool:
     """Whether a folder with this config.json and weights of these names has a masked-LM head that a student can have.
 
-    Some name the architecture and have the encoder alone. The head of ELECTRA uses GELU whatever its layers do.
+    Some name the architecture and have the encoder alone. The head of ELECTRA uses GELU whatever its layers do. A
+    student's is tied to its embeddings.
     """
     return (
         any("ForMaskedLM" in name for name in architectures(config))
         and any(name.startswith(_HEADS) for name in weights)
+        and config.get("tie_word_embeddings") is not False
         and (config["model_type"] != "electra" or config.get("hidden_act", "gelu") == "gelu")
     )
 

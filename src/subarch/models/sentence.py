@@ -324,7 +324,7 @@ def _modules(path: Path) -> list[tuple[str, str]]:
         if kind == "StaticEmbedding":
             raise NotInheritable(
                 f"{path.parent}: is a static table of token vectors ({kind}): no student can inherit from it or be "
-                "built like it; use an encoder, or take its vectors only, as the teacher of a student with another start"
+                "built like it; use an encoder, or let a student start from one and learn its vectors"
             )
         # A class of another library may have a stock name, and its own code.
         if library.split(".")[0] != "sentence_transformers" or kind not in _KINDS:

@@ -1,9 +1,9 @@
 """The teacher: a sentence encoder that is loaded safely and computes what sentence-transformers computes with it.
 
-A teacher is a local folder (or the hub name of one) with a BERT or RoBERTa encoder in safetensors, or with one that is
-exactly such an encoder under another name (`families.py`). What else the
-folder says is applied or refused by name (`sentence.py`); its tokenizer has to put special tokens around a text as
-`assemble` does. Nothing in it is ever executed: pickled weights and remote code are refused.
+A teacher is a local folder (or the hub name of one) with a BERT, RoBERTa or ModernBERT encoder in safetensors, or with
+one that is exactly such an encoder under another name (`families.py`). What else the folder says is applied or refused
+by name (`sentence.py`); its tokenizer has to put special tokens around a text as `assemble` does. Nothing in it is ever
+executed: pickled weights and remote code are refused.
 
     >>> teacher = Teacher.load("path/to/all-MiniLM-L6-v2")
     >>> teacher.embed([[2023, 2003, 1037, 7953]]).shape
@@ -32,13 +32,14 @@ from transformers.utils import logging
 from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.families import CONVERTED, WITHOUT_POOLER, has_head, stock_model
 from subarch.models.kinds import check_folder
+from subarch.models.parts import head_of, inputs_of, usable_positions
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
 from subarch.run.inputs import Content, of_model
 from subarch.text.batches import by_length, pad
 
-FAMILIES = ("bert", "roberta")
+FAMILIES = ("bert", "roberta", "modernbert")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 BATCH = 64
 """Sequences per forward pass where only outputs are wanted."""
@@ -56,6 +57,7 @@ _CONFIG: dict[str, tuple[Any, ...]] = {
     "_attn_implementation": ("eager", "sdpa"),
     "quantization_config": (),
     "processor_class": (),
+    "head_dim": (),
 }
 """Settings of config.json that would make an encoder differ from a student's; the values with which they do not."""
 
@@ -109,6 +111,10 @@ class Teacher:
             raise InvalidTeacher(
                 f"{where}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size} rows"
             )
+        try:
+            inputs_of(config)
+        except NotInheritable as error:
+            raise NotInheritable(f"{where}: {error}") from error
         positions = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
         recipe = Recipe.read(folder, positions, int(tokenizer.model_max_length))
         if recipe.max_length < 3:
@@ -152,12 +158,11 @@ class Teacher:
                 f"{self.folder}: has no masked-LM head, which the errors 'mlm' and 'logits' need of a teacher; "
                 "use a masked-LM teacher, or the error 'embedding'"
             )
-        return self.masked_lm.cls if hasattr(self.masked_lm, "cls") else self.masked_lm.lm_head
+        return head_of(self.masked_lm)
 
     def inputs(self, output: int) -> Inputs:
         """The candidates' inputs: the teacher's tables, and the embedding width they must reach (0: none)."""
-        config = self.encoder.config
-        return Inputs(config.vocab_size, config.max_position_embeddings, config.type_vocab_size, output)
+        return inputs_of(self.encoder.config, output)
 
     def batch(self, segments: Tokens) -> Batch:
         """Token lists without special tokens -> a padded batch, with the prefix and the special tokens."""
@@ -365,7 +370,7 @@ def _is_of_encoder(name: str, prefix: str) -> bool:
     inner = name.removeprefix(prefix)
     if inner.startswith("pooler.") or name.endswith((".position_ids", ".token_type_ids")):
         return False
-    return inner != name or inner.startswith(("embeddings.", "encoder.", "transformer."))
+    return inner != name or inner.startswith(("embeddings.", "encoder.", "transformer.", "layers.", "final_norm."))
 
 
 def _names(weights: Sequence[Path]) -> Iterator[str]:
@@ -468,14 +473,6 @@ def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
                 f"{folder}: its tokenizer gives {', '.join(given)}, where an attention mask of ones and token types of "
                 "zeros are needed; look at model_input_names and the post-processor"
             )
-
-
-def usable_positions(family: str, positions: int, pad_token_id: int) -> int:
-    """Tokens that an encoder with so many positions can read at once.
-
-    RoBERTa counts positions from pad_token_id + 1, so that many rows of its table are never used.
-    """
-    return positions - (pad_token_id + 1 if family == "roberta" else 0)
 
 
 def _fingerprint(folder: Path, where: Path, weights: Sequence[Path]) -> str:
