@@ -15,7 +15,8 @@ from torch.nn.functional import cosine_similarity, normalize
 
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.workbench import Workbench
-from subarch.models.inherit import Anatomy, _centred, inherit
+from subarch.models.inherit import Anatomy, inherit
+from subarch.models.reduce import centred
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Batch, Teacher
 from subarch.numbers.architecture import Architecture
@@ -456,7 +457,7 @@ def test_the_same_start_every_time(tmp_path: Path) -> None:
 def test_no_chance_where_everything_is_inherited(tmp_path: Path, shape: str) -> None:
     teacher = Teacher.load(tiny_teacher(tmp_path / "t"))
     first = heir(teacher, shape, seed=1).state_dict()
-    _centred.cache_clear()  # another process makes its own
+    centred.cache_clear()  # another process makes its own
     second = heir(teacher, shape, seed=2).state_dict()
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 

@@ -1,9 +1,9 @@
 """A tiny teacher and a tiny corpus that it can read: random, and quick to make. Shared by the tests that need a model.
 
-The teacher is a stock BERT or RoBERTa folder (width 32, 4 heads, intermediate size 64, 64 usable positions) with a
-WordPiece tokenizer and, on wish, the sentence-transformers modules. Its weights are drawn with a spread that makes
-every layer, head and bias matter: at the usual spread of 0.02 an untrained encoder hardly does anything, and a test
-that compares two of them could not fail.
+The teacher is a stock BERT, RoBERTa or ModernBERT folder (width 32, 4 heads, intermediate size 64, 64 usable
+positions) with a WordPiece tokenizer and, on wish, the sentence-transformers modules. Its weights are drawn with a
+spread that makes every layer, head and bias matter: at the usual spread of 0.02 an untrained encoder hardly does
+anything, and a test that compares two of them could not fail.
 
     >>> teacher = Teacher.load(tiny_teacher(tmp_path / "teacher"))
     >>> corpus = build([tiny_corpus(tmp_path / "corpus.txt")], teacher.tokenizer, tmp_path / "packed")
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
@@ -21,6 +22,9 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    ModernBertConfig,
+    ModernBertForMaskedLM,
+    ModernBertModel,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
@@ -29,6 +33,8 @@ from transformers import (
 )
 
 WIDTH, HEADS, INTERMEDIATE, POSITIONS = 32, 4, 64, 64
+WINDOW = 8
+"""Of a ModernBERT's local attention: 4 tokens to each side, fewer than a sentence has."""
 
 _WORDS = {
     "harbour": "boat captain net salt gull anchor tide rope sailor wave pier mast",
@@ -47,6 +53,7 @@ DIGITS = [*"0123456789", *(f"##{digit}" for digit in "0123456789")]
 
 _SPECIAL = {
     "bert": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
+    "modernbert": {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"},
     "roberta": {"cls": "<s>", "pad": "<pad>", "sep": "</s>", "unk": "<unk>", "mask": "<mask>"},
 }
 _ST = "sentence_transformers.models"
@@ -69,7 +76,10 @@ def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
     names = {f"{name}_token": token for name, token in special.items()}
     if family == "roberta":
         names |= {"bos_token": special["cls"], "eos_token": special["sep"]}
-    return PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=POSITIONS, **names)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, model_max_length=POSITIONS, **names)
+    if family == "modernbert":
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
+    return tokenizer
 
 
 def tiny_teacher(
@@ -83,10 +93,12 @@ def tiny_teacher(
     seed: int = 0,
     width: int = WIDTH,
     heads: int = HEADS,
+    **settings: Any,
 ) -> Path:
     """Write a random teacher into `folder` and return it.
 
-    `modules` adds Transformer, Pooling ("mean" or "cls") and Normalize as sentence-transformers 2 to 4 wrote them.
+    `settings` are further ones of its stock configuration. `modules` adds Transformer, Pooling ("mean" or "cls") and
+    Normalize as sentence-transformers 2 to 4 wrote them.
     """
     tokenizer = tiny_tokenizer(family)
     shape = {
@@ -96,7 +108,7 @@ def tiny_teacher(
         "num_attention_heads": heads,
         "intermediate_size": INTERMEDIATE,
         "pad_token_id": tokenizer.pad_token_id,
-    }
+    } | settings
     model: PreTrainedModel
     # Drawn from a generator of its own: the caller's random state is left as it was
     with torch.random.fork_rng():
@@ -104,6 +116,12 @@ def tiny_teacher(
         if family == "bert":
             bert = BertConfig(**shape, max_position_embeddings=POSITIONS, type_vocab_size=2)
             model = BertForMaskedLM(bert) if masked_lm else BertModel(bert)
+        elif family == "modernbert":
+            ids = {f"{name}_token_id": tokenizer.cls_token_id for name in ("bos", "cls")}
+            ids |= {f"{name}_token_id": tokenizer.sep_token_id for name in ("eos", "sep")}
+            shape = {"local_attention": WINDOW} | ids | shape
+            modern = ModernBertConfig(**shape, max_position_embeddings=POSITIONS)
+            model = ModernBertForMaskedLM(modern) if masked_lm else ModernBertModel(modern)
         else:
             ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
             positions = POSITIONS + tokenizer.pad_token_id + 1

@@ -6,6 +6,7 @@ SubarchError                anything this package refuses
 ├── InvalidConfig           an unknown key or an impossible value in a configuration
 ├── InvalidCorpus           text that cannot be used: missing, binary, too small
 ├── InvalidTeacher          a teacher folder that is missing, truncated or unsafe to load
+│   └── NotInheritable      a teacher folder that is in order, but that no student can follow
 ├── InvalidTask             a task that is not known, or data of a task that is missing or malformed
 ├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
 ├── InvalidExport           an exported file that is missing, was changed, or computes something else than its model
@@ -42,6 +43,10 @@ class InvalidCorpus(SubarchError, ValueError):
 
 class InvalidTeacher(SubarchError, ValueError):
     """A teacher folder that is missing, truncated or unsafe to load."""
+
+
+class NotInheritable(InvalidTeacher):
+    """A teacher folder that is in order, but of a family or with a setting that no student here can have."""
 
 
 class InvalidTask(SubarchError, ValueError):

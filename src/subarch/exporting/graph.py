@@ -30,12 +30,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForMultipleChoice, AutoModelForSequenceClassification
+from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
 
 from subarch.errors import InvalidTeacher
 from subarch.exporting.config import Head
 from subarch.models.sentence import Recipe, pool, read_json, transformer_of
-from subarch.models.teacher import Teacher, dense_maps, load_model
+from subarch.models.teacher import Teacher, dense_maps, load_encoder, load_model
 
 Axes = tuple[str, ...]
 
@@ -74,7 +74,7 @@ class Graph(nn.Module):
         super().__init__()
         self.model, self.head = model, head
         self.dense, self.pooling, self.normalize = dense, recipe.pooling, recipe.normalize
-        types = ("token_type_ids",) if model.config.type_vocab_size > 1 else ()
+        types = ("token_type_ids",) if getattr(model.config, "type_vocab_size", 1) > 1 else ()
         self.inputs: tuple[str, ...] = ("input_ids", "attention_mask", *types)
         self.axes: Axes = ("batch", "choices", "length") if head == "choice" else ("batch", "length")
         self.outputs = OUTPUTS[head]
@@ -133,10 +133,10 @@ def load_graph(folder: Path, head: Head) -> Graph:
     Raises:
         InvalidTeacher: files that cannot be read.
     """
-    if head in ("encoder", "sentence"):
-        model = load_model(AutoModel, folder, add_pooling_layer=False)
+    if head in _CLASSES:
+        model = load_model(_CLASSES[head], folder)
     else:
-        model = load_model(AutoModelForMaskedLM if head == "masked-lm" else _CLASSES[head], folder)
+        model = load_encoder(folder, masked_lm=head == "masked-lm")
     recipe = Recipe.read(folder)
     return Graph(model, head, dense_maps(folder, recipe.dense, model.config.hidden_size), recipe).eval()
 

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from subarch.exporting.graph import Graph
 from subarch.exporting.parity import Batch
 from subarch.exporting.runtimes import nncf
+from subarch.models.parts import layers_of, readers_of
 from subarch.run.machine import machine
 
 STRENGTH = 0.5
@@ -57,8 +58,8 @@ class Int8Embedding(nn.Module):
 def with_int8_embeddings(graph: Graph) -> Graph:
     """A copy whose token embeddings are int8; a tied masked-LM head keeps its weights."""
     changed = copy.deepcopy(graph)
-    embeddings = changed.model.base_model.embeddings
-    embeddings.word_embeddings = Int8Embedding(embeddings.word_embeddings.weight.detach())
+    encoder = changed.model.base_model
+    encoder.set_input_embeddings(Int8Embedding(encoder.get_input_embeddings().weight.detach()))
     return changed
 
 
@@ -70,12 +71,7 @@ def smoothed(graph: Graph, batches: Sequence[Batch]) -> Graph:
     maximum of |x_j| is over all batches, padding included.
     """
     changed = copy.deepcopy(graph)
-    layers = changed.model.base_model.encoder.layer
-    readers: list[tuple[nn.Module, list[nn.Linear]]] = []
-    for layer in layers:
-        attention = layer.attention.self
-        readers.append((attention, [attention.query, attention.key, attention.value]))
-        readers.append((layer.intermediate, [layer.intermediate.dense]))
+    readers = [reader for layer in layers_of(changed.model.base_model) for reader in readers_of(layer)]
     largest = [torch.zeros(linears[0].in_features) for _, linears in readers]
 
     def record(at: int) -> Callable[[nn.Module, tuple[Any, ...]], None]:

@@ -118,7 +118,7 @@ def _sparse_parameters(student: Student) -> list[torch.nn.Parameter]:
     """The token embeddings, unless a masked-LM head is tied to them: its gradient is dense."""
     if student.masked_lm:
         return []
-    table = student.encoder.embeddings.word_embeddings
+    table = student.encoder.get_input_embeddings()
     table.sparse = True
     return [table.weight]
 

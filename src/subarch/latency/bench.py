@@ -44,8 +44,10 @@ from subarch.exporting.runtimes import FILES, PARITY, find_export, require
 from subarch.latency.config import RUNTIMES, BenchConfig
 from subarch.latency.measuring import untrained
 from subarch.latency.timing import Group, Latency, Task, quantiles_of, take_turns
+from subarch.models.families import stock_config
+from subarch.models.parts import inputs_of, usable_positions
 from subarch.models.student import Blueprint, Student
-from subarch.models.teacher import FAMILIES, TOKENIZER_FILES, usable_positions
+from subarch.models.teacher import FAMILIES, TOKENIZER_FILES
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run import Report, silent
 from subarch.run.files import unreadable
@@ -355,11 +357,12 @@ def _read(folder: Path) -> tuple[Architecture, Inputs, int]:
     except (OSError, ValueError) as error:
         problem = f"its config.json cannot be read ({error}); export the model again"
         raise InvalidExport(unreadable(folder, error, problem)) from error
+    config = stock_config(config)
     if config.model_type not in FAMILIES:
         raise InvalidTeacher(
             f"{folder}: model type {config.model_type!r} is not supported; use one of {', '.join(FAMILIES)}"
         )
-    inputs = Inputs(config.vocab_size, config.max_position_embeddings, config.type_vocab_size)
+    inputs = inputs_of(config)
     longest = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
     return Architecture.from_config(config), inputs, longest
 

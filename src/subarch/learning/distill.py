@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subarch.errors import InvalidConfig
+from subarch.models.parts import attended, is_modern, layers_of, readers_of, split_attended
 from subarch.models.products import products
 from subarch.models.sentence import pool
 from subarch.models.student import Student
@@ -67,15 +68,16 @@ class Distiller(nn.Module):
                     nn.init.eye_(linear.weight)
                 self.maps.append(linear)
         self.heads = 0
-        self._relations: list[Tensor] = []
+        self._attended: list[Tensor] = []
         if "relations" in self.weights:
             assert teacher is not None
             self.heads = relation_heads(own.hidden_size, teacher.architecture.hidden, teacher.architecture.heads)
-            attention = student.encoder.encoder.layer[-1].attention.self
-            for part in (attention.query, attention.key, attention.value):
-                part.register_forward_hook(lambda _module, _args, output: self._relations.append(output))
+            for read in readers_of(layers_of(student.encoder)[-1])[0][1]:
+                read.register_forward_hook(lambda _module, _args, output: self._attended.append(output))
         self._where: Tensor | None = None
-        if own.num_hidden_layers and self.masked and not {"embedding", "hidden"} & set(self.weights):
+        # A ModernBERT adds what its attention gives to the stream of all positions, where nothing can be left out
+        spares = own.num_hidden_layers and self.masked and not is_modern(student.encoder)
+        if spares and not {"embedding", "hidden"} & set(self.weights):
             student.encoder.encoder.layer[-1].attention.output.register_forward_pre_hook(self._masked_only)
 
     @property
@@ -97,7 +99,7 @@ class Distiller(nn.Module):
         ids, mask: (n, L); where, labels: (m,) masked positions in the flattened ids, and their true tokens.
         """
         targets = targets or {}
-        self._relations.clear()
+        self._attended.clear()
         self._where = where
         output = self.student.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
         self._where = None
@@ -124,7 +126,7 @@ class Distiller(nn.Module):
             parts = [hidden_distance(to(states[at]), theirs, mask) for to, (at, _), theirs in pairs]
             found["hidden"] = torch.stack(parts).mean()
         if "relations" in self.weights:
-            pairs_of = zip(self._relations, targets["relations"], strict=True)
+            pairs_of = zip(split_attended(self._attended), targets["relations"], strict=True)
             found["relations"] = torch.stack([relation(own, t, self.heads, mask) for own, t in pairs_of]).mean()
         scaled = {name: value * shares[UNIT[name]] for name, value in found.items()}
         loss = torch.stack([self.weights[name] * value for name, value in scaled.items()]).sum()
@@ -178,9 +180,8 @@ class TeacherSide:
         if "hidden" in self.names:
             targets["hidden"] = [outputs[f"state {layer}"] for layer in self.compared]
         if "relations" in self.names:
-            attention = self.teacher.encoder.encoder.layer[-1].attention.self
             entering = outputs[f"state {self.layers[-1]}"]
-            targets["relations"] = [part(entering) for part in (attention.query, attention.key, attention.value)]
+            targets["relations"] = attended(layers_of(self.teacher.encoder)[-1], entering)
         return targets
 
     def to(self, device: torch.device) -> None:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification, set_seed
 
 from subarch.errors import InvalidTask, InvalidTeacher
+from subarch.models.parts import set_dropout_of, usable_positions
 from subarch.models.products import products
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.run import Report, silent
@@ -65,7 +66,7 @@ class Encoded:
 def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
     """A stock model with the encoder's weights and a new head that is initialised with the seed."""
     config = copy.deepcopy(encoder.encoder.config)
-    config.hidden_dropout_prob = config.attention_probs_dropout_prob = config.classifier_dropout = dropout
+    set_dropout_of(config, dropout)
     if task.head == "regression":
         config.problem_type, config.num_labels = "regression", 1
     elif task.head == "classification":
@@ -91,9 +92,9 @@ def tokenizer_for(encoder: Teacher, max_length: int) -> Any:
         InvalidTeacher: the tokenizer does not start a pair of texts with the token that heads read.
     """
     config, tokenizer = encoder.encoder.config, copy.deepcopy(encoder.tokenizer)
-    unused = config.pad_token_id + 1 if config.model_type == "roberta" else 0  # where RoBERTa counts positions from
-    tokenizer.model_max_length = min(max_length, config.max_position_embeddings - unused)
-    if config.type_vocab_size < 2:
+    usable = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
+    tokenizer.model_max_length = min(max_length, usable)
+    if getattr(config, "type_vocab_size", 0) < 2:
         tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
     ids = tokenizer("a", "a")["input_ids"]
     if ids[0] != special_tokens(tokenizer)[0]:

@@ -1,6 +1,6 @@
 """Weight inheritance: a candidate starts from the teacher instead of from noise.
 
-One code path for every candidate of a BERT or RoBERTa teacher:
+One code path for every candidate of a BERT or RoBERTa teacher; `inherit_modern` says what differs for a ModernBERT:
 
 - layers: the teacher's layers are ranked once by greedy removal, dropping the one whose absence moves the sentence
   embeddings least; a candidate of depth D keeps the D that survive longest, in their order. Or it keeps the D lowest
@@ -28,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from subarch.models import inherit_modern
+from subarch.models.parts import ends_of, is_modern, layers_of, norms_of, set_layers
+from subarch.models.reduce import copy_into, grouped, rotation, truncate
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher, Tokens
 from subarch.numbers.architecture import Architecture
@@ -52,7 +54,7 @@ class Anatomy:
     With L teacher layers, width K, intermediate size J, heads N and T calibration tokens:
     `keep` lists the layers from most to least worth keeping; `neurons` (L, J) and `heads` (L, N) are energies;
     `activations` (L, J) are mean activations; `basis` (K, K) has the stream's principal components as rows;
-    `before` and `after` hold the (T, K) input and output of each of the 2L + 1 LayerNorms (embeddings first).
+    `before` and `after` hold the (T, K) input and output of each LayerNorm (`norms_of`).
     """
 
     keep: list[int]
@@ -96,29 +98,30 @@ class Anatomy:
         def record(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             seen[module] = (args[0][real].clone(), output[real].clone())
 
-        layers = list(teacher.encoder.encoder.layer)
-        norms = _norms(teacher.encoder)
-        outputs = [dense for layer in layers for dense in (layer.attention.output.dense, layer.output.dense)]
-        hooks = [module.register_forward_hook(record) for module in (*norms, *outputs)]
+        layers = list(layers_of(teacher.encoder))
+        norms = norms_of(teacher.encoder)
+        ends = [ends_of(layer) for layer in layers]
+        hooks = [module.register_forward_hook(record) for module in (*norms, *(end for pair in ends for end in pair))]
         teacher.encoder(input_ids=batch.ids, attention_mask=batch.mask)
         for hook in hooks:
             hook.remove()
 
         neurons, activations, heads = [], [], []
-        for layer in layers:
-            inner = seen[layer.output.dense][0].double()
-            column = layer.output.dense.weight.double().square().sum(0)
+        for attention, block in ends:
+            inner = seen[block][0].double()
+            column = block.weight.double().square().sum(0)
             neurons.append(inner.square().mean(0) * column)
             activations.append(inner.mean(0))
-            context = seen[layer.attention.output.dense][0].double()
-            out = layer.attention.output.dense.weight.double()
+            context = seen[attention][0].double()
+            out = attention.weight.double()
             size = teacher.architecture.head_size
             each = (slice(at, at + size) for at in range(0, context.shape[1], size))
             energies = [(context[:, one] @ out[:, one].T).square().sum(-1).mean() for one in each]
             heads.append(torch.stack(energies))
         before = [seen[norm][0].double() for norm in norms]
         after = [seen[norm][1].double() for norm in norms]
-        moment = torch.stack([stream.T @ stream / len(stream) for stream in after]).mean(0)
+        streams = inherit_modern.streams(before, after) if is_modern(teacher.encoder) else after
+        moment = torch.stack([stream.T @ stream / len(stream) for stream in streams]).mean(0)
         basis = torch.linalg.eigh(moment).eigenvectors.flip(1).T
         ranked = _rank_layers(teacher, batch.ids, batch.mask)
 
@@ -132,11 +135,11 @@ class Anatomy:
 def _rank_layers(teacher: Teacher, ids: Tensor, mask: Tensor) -> list[int]:
     """Layers from most to least worth keeping, by greedy removal."""
     encoder = teacher.encoder
-    layers = encoder.encoder.layer
+    layers = layers_of(encoder)
     model = teacher.model
 
     def embed(kept: Sequence[int]) -> Tensor:
-        encoder.encoder.layer = nn.ModuleList(layers[index] for index in kept)
+        set_layers(encoder, nn.ModuleList(layers[index] for index in kept))
         embedding: Tensor = model(ids, mask)
         return embedding
 
@@ -151,7 +154,7 @@ def _rank_layers(teacher: Teacher, ids: Tensor, mask: Tensor) -> list[int]:
             removed.append(min(left, key=lambda index: float(distance[index])))
             left.remove(removed[-1])
     finally:
-        encoder.encoder.layer = layers
+        set_layers(encoder, layers)
     return removed[::-1]
 
 
@@ -163,15 +166,30 @@ def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, 
     """
     student = Student(architecture, blueprint)
     own, source = student.encoder, teacher.encoder
-    rotate = _rotation(anatomy.basis, architecture.hidden)
+    rotate = rotation(anatomy.basis, architecture.hidden)
     width = source.config.hidden_size
 
-    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-        _copy(getattr(own.embeddings, name).weight, getattr(source.embeddings, name).weight.double() @ rotate.T)
-    own_norms, norms = _norms(own), _norms(source)
-    _fit_norm(own_norms[0], norms[0], anatomy, 0, rotate)
-
     kept = sorted(anatomy.keep[: architecture.depth])
+    back = rotate.T
+    if is_modern(source):
+        back = inherit_modern.inherit_encoder(own, source, kept, anatomy, rotate)
+    else:
+        _inherit_encoder(own, source, kept, anatomy, rotate)
+    if student.projection is not None:
+        weight, bias = _composed(teacher)
+        copy_into(student.projection.weight, weight @ back)
+        copy_into(student.projection.bias, bias)
+    if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:
+        student.head.load_state_dict(teacher.head.state_dict())
+    return student
+
+
+def _inherit_encoder(own: Any, source: Any, kept: list[int], anatomy: Anatomy, rotate: Tensor) -> None:
+    """Of BERT and RoBERTa: tables and the layers `kept`, in the student's coordinates."""
+    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+        copy_into(getattr(own.embeddings, name).weight, getattr(source.embeddings, name).weight.double() @ rotate.T)
+    own_norms, norms = norms_of(own), norms_of(source)
+    _fit_norm(own_norms[0], norms[0], anatomy, 0, rotate)
     for position, index in enumerate(kept):
         layer = own.encoder.layer[position]
         theirs = source.encoder.layer[index]
@@ -179,13 +197,6 @@ def inherit(architecture: Architecture, blueprint: Blueprint, teacher: Teacher, 
         _inherit_feed_forward(layer, theirs, anatomy.neurons[index], anatomy.activations[index], rotate)
         for half in (1, 2):
             _fit_norm(own_norms[2 * position + half], norms[2 * index + half], anatomy, 2 * index + half, rotate)
-    if student.projection is not None:
-        weight, bias = _composed(teacher)
-        _copy(student.projection.weight, weight @ rotate.T)
-        _copy(student.projection.bias, bias)
-    if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:
-        student.head.load_state_dict(teacher.head.state_dict())
-    return student
 
 
 def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:
@@ -199,37 +210,6 @@ def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:
     return weight[: teacher.width], bias[: teacher.width]
 
 
-def _norms(encoder: Any) -> list[nn.Module]:
-    layers = encoder.encoder.layer
-    pairs = ((layer.attention.output.LayerNorm, layer.output.LayerNorm) for layer in layers)
-    return [encoder.embeddings.LayerNorm, *(norm for pair in pairs for norm in pair)]
-
-
-def _copy(target: Tensor, value: Tensor) -> None:
-    if target.shape != value.shape:
-        raise ValueError(f"inherited weights have shape {tuple(value.shape)}, the candidate's {tuple(target.shape)}")
-    target.copy_(value.to(target.dtype))
-
-
-def _rotation(basis: Tensor, hidden: int) -> Tensor:
-    """(H, K) rotation onto the leading principal components, which are laid orthogonal to the student's ones vector."""
-    width = len(basis)
-    if hidden == width:
-        return torch.eye(width, dtype=torch.float64)
-    leading = basis[: hidden - 1]  # all of them where the candidate is wider than the teacher
-    return _centred(hidden)[:, : len(leading)] @ leading
-
-
-@cache
-def _centred(size: int) -> Tensor:
-    """(size, size - 1) orthonormal columns, each orthogonal to the all-ones vector."""
-    ones = torch.ones(size, 1, dtype=torch.float64)
-    generator = torch.Generator().manual_seed(0)
-    random = torch.randn(size, size - 1, generator=generator, dtype=torch.float64)
-    q: Tensor = torch.linalg.qr(torch.cat([ones, random], 1)).Q
-    return q[:, 1:]
-
-
 def _fit_norm(own: nn.Module, source: nn.Module, anatomy: Anatomy, index: int, rotate: Tensor) -> None:
     """Gain and bias per coordinate by least squares: normalised(R z) -> R x over the calibration tokens."""
     assert isinstance(own, nn.LayerNorm)
@@ -240,8 +220,8 @@ def _fit_norm(own: nn.Module, source: nn.Module, anatomy: Anatomy, index: int, r
     target = anatomy.after[index] @ rotate.T
     offset, mean = normal.mean(0), target.mean(0)
     gain = ((normal - offset) * (target - mean)).sum(0) / (normal - offset).square().sum(0).clamp(min=1e-12)
-    _copy(own.weight, gain)
-    _copy(own.bias, mean - gain * offset)
+    copy_into(own.weight, gain)
+    copy_into(own.bias, mean - gain * offset)
 
 
 def _inherit_feed_forward(own: Any, source: Any, energy: Tensor, activation: Tensor, rotate: Tensor) -> None:
@@ -252,19 +232,17 @@ def _inherit_feed_forward(own: Any, source: Any, energy: Tensor, activation: Ten
     out = source.output.dense.weight.double()
     bias = source.output.dense.bias.double() + out[:, dropped] @ activation[dropped]
     inner = len(kept)  # fewer than `size` where the candidate's block is wider than the teacher's
-    _copy(own.intermediate.dense.weight[:inner], weight[kept])
-    _copy(own.intermediate.dense.bias[:inner], source.intermediate.dense.bias[kept])
-    _copy(own.output.dense.weight[:, :inner], rotate @ out[:, kept])
+    copy_into(own.intermediate.dense.weight[:inner], weight[kept])
+    copy_into(own.intermediate.dense.bias[:inner], source.intermediate.dense.bias[kept])
+    copy_into(own.output.dense.weight[:, :inner], rotate @ out[:, kept])
     own.output.dense.weight[:, inner:].zero_()  # surplus neurons start without effect, and learn
-    _copy(own.output.dense.bias, rotate @ bias)
+    copy_into(own.output.dense.bias, rotate @ bias)
 
 
 def _inherit_attention(own: Any, source: Any, energy: Tensor, rotate: Tensor) -> None:
     theirs, ours = source.self, own.self
     count, size = ours.num_attention_heads, ours.attention_head_size
-    their_count, their_size = theirs.num_attention_heads, theirs.attention_head_size
-    group = max(1, min(round(size / their_size), their_count // count))
-    chosen = torch.argsort(energy, descending=True, stable=True)[: group * count].sort().values.tolist()
+    their_size = theirs.attention_head_size
 
     def extended(linear: nn.Linear) -> Tensor:
         """(K_out, H + 1): the map in the student's coordinates, its bias as a last column."""
@@ -273,32 +251,18 @@ def _inherit_attention(own: Any, source: Any, energy: Tensor, rotate: Tensor) ->
     query, key, value = extended(theirs.query), extended(theirs.key), extended(theirs.value)
     out = rotate @ source.output.dense.weight.double()
     own.output.dense.weight.zero_()  # heads that inherit nothing start without effect
-    for head in range(count):
-        members = chosen[head * group : (head + 1) * group]
-        if not members:
-            break
+    for head, members in enumerate(grouped(energy, count, size, their_size)):
         rows = torch.cat([torch.arange(m * their_size, (m + 1) * their_size) for m in members])
         at = slice(head * size, (head + 1) * size)
         # The student divides its logits by sqrt(its head size) and should give the mean of its members' logits.
         scale = (size / their_size) ** 0.5 / len(members)
-        q, k = _truncate(query[rows] * scale, key[rows], size)
-        v, o = _truncate(value[rows], out[:, rows].T, size)
+        q, k = truncate(query[rows] * scale, key[rows], size)
+        v, o = truncate(value[rows], out[:, rows].T, size)
         rank = len(q)
         for linear, matrix in ((ours.query, q), (ours.key, k), (ours.value, v)):
-            _copy(linear.weight[at][:rank], matrix[:, :-1])
-            _copy(linear.bias[at][:rank], matrix[:, -1])
+            copy_into(linear.weight[at][:rank], matrix[:, :-1])
+            copy_into(linear.bias[at][:rank], matrix[:, -1])
         ours.query.weight[at][rank:].zero_()
         ours.query.bias[at][rank:].zero_()
-        _copy(own.output.dense.weight[:, at][:, :rank], o.T)
-    _copy(own.output.dense.bias, rotate @ source.output.dense.bias.double())
-
-
-def _truncate(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Two (r, m) and (r, n) factors of leftᵀ·right, cut to at most `rank` rows with the least squared error."""
-    if len(left) <= rank:
-        return left, right
-    q_left, r_left = torch.linalg.qr(left.T)
-    q_right, r_right = torch.linalg.qr(right.T)
-    u, s, vt = torch.linalg.svd(r_left @ r_right.T)
-    root = s[:rank].sqrt()
-    return (q_left @ (u[:, :rank] * root)).T, (q_right @ (vt[:rank].T * root)).T
+        copy_into(own.output.dense.weight[:, at][:, :rank], o.T)
+    copy_into(own.output.dense.bias, rotate @ source.output.dense.bias.double())

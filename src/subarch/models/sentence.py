@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.run.files import unreadable, write_json
 
 if TYPE_CHECKING:
@@ -308,8 +308,8 @@ def _parse(path: Path, kind: type[S], value: Any) -> S:
     if first["type"] == "missing":
         raise InvalidTeacher(f"{path}: {name} is missing; the teacher folder is damaged, copy it again")
     if first["type"] == "extra_forbidden":
-        raise InvalidTeacher(f"{path}: {name} = {found} is a setting that is not supported; use a teacher without it")
-    raise InvalidTeacher(f"{path}: {name} = {found} is not supported: {first['msg'][0].lower()}{first['msg'][1:]}")
+        raise NotInheritable(f"{path}: {name} = {found} is a setting that is not supported; use a teacher without it")
+    raise NotInheritable(f"{path}: {name} = {found} is not supported: {first['msg'][0].lower()}{first['msg'][1:]}")
 
 
 def _optional(path: Path) -> dict[str, Any]:
@@ -323,7 +323,7 @@ def _modules(path: Path) -> list[tuple[str, str]]:
         library, _, kind = entry.type.rpartition(".")
         # A class of another library may have a stock name, and its own code.
         if library.split(".")[0] != "sentence_transformers" or kind not in _KINDS:
-            raise InvalidTeacher(
+            raise NotInheritable(
                 f"{path}: module {entry.type} is not supported; use a teacher made of {', '.join(_KINDS)}"
             )
         if Path(entry.path).is_absolute() or ".." in Path(entry.path).parts:
@@ -331,7 +331,7 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     modules = [(entry.type.rpartition(".")[2], entry.path) for entry in entries]
     kinds = [kind for kind, _ in modules]
     if kinds != sorted(kinds, key=_KINDS.index) or [kinds.count(kind) for kind in _KINDS[:2]] != [1, 1]:
-        raise InvalidTeacher(f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_KINDS)}")
+        raise NotInheritable(f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_KINDS)}")
     names = [entry.name for entry in entries if entry.name is not None]
     if len(set(names)) < len(names):  # sentence-transformers keeps the last module of a name
         raise InvalidTeacher(f"{path}: two modules have the same name, among {', '.join(names)}")
@@ -343,7 +343,7 @@ def _pooling(path: Path) -> str:
     modes = settings.pooling_mode or [mode for key, mode in _LEGACY_POOLING.items() if getattr(settings, key)] or "mean"
     modes = modes if isinstance(modes, list) else [modes]
     if modes not in (["mean"], ["cls"]):
-        raise InvalidTeacher(f"{path}: pooling {modes} is not supported; use a teacher that pools by 'mean' or 'cls'")
+        raise NotInheritable(f"{path}: pooling {modes} is not supported; use a teacher that pools by 'mean' or 'cls'")
     return modes[0]
 
 

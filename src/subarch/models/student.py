@@ -19,20 +19,30 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from transformers import BertForMaskedLM, BertModel, PreTrainedModel, RobertaForMaskedLM, RobertaModel
+from transformers import (
+    BertForMaskedLM,
+    BertModel,
+    ModernBertForMaskedLM,
+    ModernBertModel,
+    PreTrainedModel,
+    RobertaForMaskedLM,
+    RobertaModel,
+)
 
 from subarch.errors import InvalidStudy
+from subarch.models.families import WITHOUT_POOLER
+from subarch.models.parts import head_of, settings_of
 from subarch.models.sentence import Recipe, pool, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import replaced, save_tensors, unreadable
 
-_ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel}
-_MASKED_LMS: dict[str, Any] = {"bert": BertForMaskedLM, "roberta": RobertaForMaskedLM}
-_INHERITED_SETTINGS = (
-    *("pad_token_id", "bos_token_id", "eos_token_id"),
-    *("hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "layer_norm_eps"),
-)
+_ENCODERS: dict[str, Any] = {"bert": BertModel, "roberta": RobertaModel, "modernbert": ModernBertModel}
+_MASKED_LMS: dict[str, Any] = {
+    "bert": BertForMaskedLM,
+    "roberta": RobertaForMaskedLM,
+    "modernbert": ModernBertForMaskedLM,
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +61,7 @@ class Blueprint:
 
         Masked language models, sentence encoders (None: if not the former) or both.
         """
-        config = teacher.encoder.config
-        settings = {name: getattr(config, name) for name in _INHERITED_SETTINGS}
+        settings = settings_of(teacher.encoder.config)
         sentence = not masked_lm if sentence is None else sentence
         inputs = teacher.inputs(teacher.width if sentence else 0)
         return cls(teacher.family, inputs, teacher.recipe.pooling, masked_lm, settings)
@@ -75,7 +84,8 @@ class Student(nn.Module):
         if blueprint.masked_lm:
             self.model = _MASKED_LMS[blueprint.family](config)
         else:
-            self.model = _ENCODERS[blueprint.family](config, add_pooling_layer=False)
+            options = {} if blueprint.family in WITHOUT_POOLER else {"add_pooling_layer": False}
+            self.model = _ENCODERS[blueprint.family](config, **options)
         self.masked_lm = blueprint.masked_lm
         self.sentence = not blueprint.masked_lm or blueprint.inputs.output > 0
         self.pooling = blueprint.pooling
@@ -89,7 +99,7 @@ class Student(nn.Module):
     @property
     def head(self) -> Any:
         """The stock masked-LM head: (m, H) hidden states -> (m, V) logits."""
-        return self.model.cls if hasattr(self.model, "cls") else self.model.lm_head
+        return head_of(self.model)
 
     @property
     def tied_names(self) -> set[str]:

@@ -1,8 +1,9 @@
 """The teacher: a sentence encoder that is loaded safely and computes what sentence-transformers computes with it.
 
-A teacher is a local folder (or the hub name of one) with a stock BERT or RoBERTa encoder in safetensors. What else the
-folder says is applied or refused by name (`sentence.py`); its tokenizer has to put special tokens around a text as
-`assemble` does. Nothing in it is ever executed: pickled weights and remote code are refused.
+A teacher is a local folder (or the hub name of one) with a BERT, RoBERTa or ModernBERT encoder in safetensors, or with
+one that is exactly such an encoder under another name (`families.py`). What else the folder says is applied or refused
+by name (`sentence.py`); its tokenizer has to put special tokens around a text as `assemble` does. Nothing in it is ever
+executed: pickled weights and remote code are refused.
 
     >>> teacher = Teacher.load("path/to/all-MiniLM-L6-v2")
     >>> teacher.embed([[2023, 2003, 1037, 7953]]).shape
@@ -21,21 +22,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from tokenizers import normalizers
 from torch import Tensor, nn
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import InvalidTeacher, NotInheritable
+from subarch.models.families import CONVERTED, WITHOUT_POOLER, has_head, stock_model
+from subarch.models.parts import head_of, inputs_of, usable_positions
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
 from subarch.run.inputs import Content, of_model
 from subarch.text.batches import by_length, pad
 
-FAMILIES = ("bert", "roberta")
+FAMILIES = ("bert", "roberta", "modernbert")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
 BATCH = 64
 """Sequences per forward pass where only outputs are wanted."""
@@ -54,6 +57,7 @@ _CONFIG: dict[str, tuple[Any, ...]] = {
     "quantization_config": (),
     "transformers_weights": (),
     "processor_class": (),
+    "head_dim": (),
 }
 """Settings of config.json that would make an encoder differ from a student's; the values with which they do not."""
 
@@ -106,15 +110,18 @@ class Teacher:
                 + (f"; pickled weights ({', '.join(pickled)}) can run code and are refused" if pickled else "")
                 + "; save the model again with save_pretrained(), which writes safetensors"
             )
-        has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
-        masked_lm = load_model(AutoModelForMaskedLM, where) if has_head else None
-        encoder = masked_lm.base_model if masked_lm else load_model(AutoModel, where, add_pooling_layer=False)
+        masked_lm = load_encoder(where, masked_lm=True) if has_head(config, _names(weights)) else None
+        encoder = masked_lm.base_model if masked_lm else load_encoder(where)
         tokenizer = _tokenizer(where, settings.tokenizer_options)
         config = encoder.config
         if len(tokenizer) > config.vocab_size:
             raise InvalidTeacher(
                 f"{where}: the tokenizer has {len(tokenizer)} tokens, the model only {config.vocab_size} rows"
             )
+        try:
+            inputs_of(config)
+        except NotInheritable as error:
+            raise NotInheritable(f"{where}: {error}") from error
         positions = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
         recipe = Recipe.read(folder, positions, int(tokenizer.model_max_length))
         if recipe.max_length < 3:
@@ -158,12 +165,11 @@ class Teacher:
                 f"{self.folder}: has no masked-LM head, which the errors 'mlm' and 'logits' need of a teacher; "
                 "use a masked-LM teacher, or the error 'embedding'"
             )
-        return self.masked_lm.cls if hasattr(self.masked_lm, "cls") else self.masked_lm.lm_head
+        return head_of(self.masked_lm)
 
     def inputs(self, output: int) -> Inputs:
         """The candidates' inputs: the teacher's tables, and the embedding width they must reach (0: none)."""
-        config = self.encoder.config
-        return Inputs(config.vocab_size, config.max_position_embeddings, config.type_vocab_size, output)
+        return inputs_of(self.encoder.config, output)
 
     def batch(self, segments: Tokens) -> Batch:
         """Token lists without special tokens -> a padded batch, with the prefix and the special tokens."""
@@ -251,6 +257,18 @@ def resolve(source: str | Path) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise InvalidTeacher(f"{source}: not a folder, and the hub did not give it: {error}") from error
+
+
+def load_encoder(folder: Path, masked_lm: bool = False) -> Any:
+    """The encoder of a folder, or all of its masked-LM, as the stock class that computes the same (`families.py`).
+
+    Raises:
+        InvalidTeacher: as `load_model`.
+    """
+    if masked_lm:
+        return stock_model(load_model(AutoModelForMaskedLM, folder))
+    without = read_json(folder / "config.json").get("model_type") in WITHOUT_POOLER
+    return stock_model(load_model(AutoModel, folder, **({} if without else {"add_pooling_layer": False})))
 
 
 def load_model(auto: Any, folder: Path, **options: Any) -> Any:
@@ -359,7 +377,18 @@ def _is_of_encoder(name: str, prefix: str) -> bool:
     inner = name.removeprefix(prefix)
     if inner.startswith("pooler.") or name.endswith((".position_ids", ".token_type_ids")):
         return False
-    return inner != name or inner.startswith(("embeddings.", "encoder."))
+    return inner != name or inner.startswith(("embeddings.", "encoder.", "transformer.", "layers.", "final_norm."))
+
+
+def _names(weights: Sequence[Path]) -> Iterator[str]:
+    """The names of the weights in safetensors files."""
+    for path in weights:
+        try:
+            with safe_open(path, "pt") as file:
+                yield from file.keys()
+        except (OSError, SafetensorError) as error:
+            problem = f"its weights cannot be read, the file may be truncated: {error}"
+            raise InvalidTeacher(unreadable(path, error, problem)) from error
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -372,13 +401,14 @@ def _config(folder: Path) -> dict[str, Any]:
         raise InvalidTeacher(
             f"{folder}: auto_map in its config.json asks to run code that comes with the model, which is refused"
         )
-    if config.get("model_type") not in FAMILIES:
-        raise InvalidTeacher(
-            f"{folder}: model type {config.get('model_type')!r} is not supported; use one of {', '.join(FAMILIES)}"
+    if config.get("model_type") not in (*FAMILIES, *CONVERTED):
+        raise NotInheritable(
+            f"{folder}: model type {config.get('model_type')!r} is not supported; use one of "
+            f"{', '.join((*FAMILIES, *CONVERTED))}"
         )
     for key, allowed in _CONFIG.items():
         if (value := config.get(key)) is not None and value not in allowed:
-            raise InvalidTeacher(f"{folder / 'config.json'}: {key} = {value!r} is not supported; use another teacher")
+            raise NotInheritable(f"{folder / 'config.json'}: {key} = {value!r} is not supported; use another teacher")
     return config
 
 
@@ -389,22 +419,22 @@ def _tokenizer(folder: Path, options: dict[str, Any]) -> Any:
     if "auto_map" in config:
         raise InvalidTeacher(f"{folder}: auto_map in its tokenizer_config.json asks to run code, which is refused")
     if config.get("processor_class") is not None:
-        raise InvalidTeacher(f"{path}: processor_class = {config['processor_class']!r} is not supported")
+        raise NotInheritable(f"{path}: processor_class = {config['processor_class']!r} is not supported")
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **options)
     except Exception as error:  # the tokenizers library raises nothing more specific
         raise InvalidTeacher(f"{folder}: its tokenizer cannot be read: {type(error).__name__}: {error}") from error
     if not tokenizer.is_fast:
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its tokenizer, {type(tokenizer).__name__}, is a slow one, without a tokenizer.json; convert it "
             "for the tokenizers library and save it here, or use a teacher that has a fast tokenizer"
         )
     if tokenizer.pad_token_id is None:
-        raise InvalidTeacher(f"{folder}: its tokenizer has no padding token")
+        raise NotInheritable(f"{folder}: its tokenizer has no padding token")
     try:
         special_tokens(tokenizer)
     except InvalidTeacher as error:
-        raise InvalidTeacher(f"{folder}: {error}") from error
+        raise NotInheritable(f"{folder}: {error}") from error
     return tokenizer
 
 
@@ -413,7 +443,7 @@ def _check_default(folder: Path, config: Any, tokenizer: Any) -> None:
     if any(name.endswith("ForCausalLM") for name in (config.architectures or ())[:1]):
         raise InvalidTeacher(f"{folder}: is a language model that reads to the left only; use an encoder")
     if tokenizer.chat_template is not None:
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its tokenizer has a chat template, into which sentence-transformers would put every text; "
             "remove the template or use another teacher"
         )
@@ -431,7 +461,7 @@ def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
         return found
 
     if prefix and any(ids(prefix + text) != ids(prefix) + ids(text) for text in _BEGINNINGS):
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, "
             "which is not supported; use a teacher without a default prompt"
         )
@@ -440,7 +470,7 @@ def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
 def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
     """What `assemble` makes of a text, short or too long, has to be what the folder's own tokenizer makes of it."""
     if tokenizer.truncation_side != "right":
-        raise InvalidTeacher(
+        raise NotInheritable(
             f"{folder}: its tokenizer cuts long texts on the left (truncation_side), which is not supported"
         )
     for text in (*_TEXTS, f"{_TEXTS[-1]} " * recipe.max_length):
@@ -448,24 +478,16 @@ def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
         given = tokenizer(recipe.prefix + text, truncation="longest_first", max_length=recipe.max_length)
         if given["input_ids"] != own.ids[0].tolist():
             start, end = tokenizer.convert_ids_to_tokens(special_tokens(tokenizer))
-            raise InvalidTeacher(
+            raise NotInheritable(
                 f"{folder}: its tokenizer does not put a text between {start} and {end} (no post-processor, or another "
                 f"one): of {text[:20]!r} it makes {tokenizer.convert_ids_to_tokens(given['input_ids'])[:10]}; add "
                 "them to its post-processor if the model was trained with them, or use another teacher"
             )
         if given.get("attention_mask") != own.mask[0].tolist() or any(given.get("token_type_ids", ())):
-            raise InvalidTeacher(
+            raise NotInheritable(
                 f"{folder}: its tokenizer gives {', '.join(given)}, where an attention mask of ones and token types of "
                 "zeros are needed; look at model_input_names and the post-processor"
             )
-
-
-def usable_positions(family: str, positions: int, pad_token_id: int) -> int:
-    """Tokens that an encoder with so many positions can read at once.
-
-    RoBERTa counts positions from pad_token_id + 1, so that many rows of its table are never used.
-    """
-    return positions - (pad_token_id + 1 if family == "roberta" else 0)
 
 
 def _fingerprint(folder: Path, where: Path, weights: Sequence[Path]) -> str:

@@ -66,11 +66,11 @@ def check(space: SearchSpace, inputs: Inputs, length: int) -> list[Condition]:
     """Every condition of the AB^nC property for this Ξ, these inputs and sequences of `length` tokens."""
     costs = space.costs(inputs, length)
     depth, _, hidden, intermediate = costs.table.T
-    layers = encoder_parameters(depth, hidden, intermediate)
+    layers = encoder_parameters(depth, hidden, intermediate, inputs)
     map_work = operations(0 * depth, hidden, intermediate, inputs, length)
 
     def parameters_of(d: Integers, h: Integers, i: Integers) -> Integers:
-        return embedding_parameters(h, inputs) + projection_parameters(h, inputs) + encoder_parameters(d, h, i)
+        return embedding_parameters(h, inputs) + projection_parameters(h, inputs) + encoder_parameters(d, h, i, inputs)
 
     def operations_of(d: Integers, h: Integers, i: Integers) -> Integers:
         return operations(d, h, i, inputs, length)

@@ -26,19 +26,37 @@ Count = TypeVar("Count", int, "NDArray[np.int64]")
 """An exact count: a Python int, or an int64 array over candidates."""
 
 
+BIASES = ("attention", "mlp", "norm", "classifier", "decoder")
+"""Parts of ModernBERT that may have a bias, as its configuration names them."""
+
+IMPOSSIBLE = (
+    "a ModernBERT has at least one layer, and heads of an even size (rotary positions turn pairs of numbers); "
+    "choose other sizes"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """The rows of the three embedding tables and the width of the output, shared by all candidates of a search.
+    """What all candidates of a search share: embedding tables, the width of the output, the kind of layers.
 
     RoBERTa has 1 token type, and 514 positions, of which 512 can be used. `output` is the width that a pooled embedding
     must have (the teacher's): a candidate of another hidden size has a linear map H -> output, which is counted. 0: no
     such map (a masked-LM search).
+
+    `family` is "bert" (RoBERTa's layers are the same) or "modernbert", which has no tables but that of the tokens; the
+    rest is about the latter alone. Of its layers the first and every `global_every`-th after it see all tokens, the
+    others those at most `window` // 2 away. `biases` names what has one besides the products' weights: "attention",
+    "mlp", "norm", and of the masked-LM head "classifier" and "decoder".
     """
 
     vocabulary: int
     positions: int = 512
     token_types: int = 2
     output: int = 0
+    family: str = "bert"
+    window: int = 128
+    global_every: int = 3
+    biases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +81,7 @@ class ParameterCount:
 
     @property
     def with_heads(self) -> int:
-        """Total with BERT's pooler and a masked-LM head whose decoder is tied to the embeddings."""
+        """Total with the pooler (BERT's) and a masked-LM head whose decoder is tied to the embeddings."""
         return self.total + self.pooler + self.masked_lm_head
 
 
@@ -121,10 +139,10 @@ class Architecture:
         hidden = self.hidden
         return ParameterCount(
             embeddings=embedding_parameters(hidden, inputs),
-            encoder=encoder_parameters(self.depth, hidden, self.intermediate),
+            encoder=encoder_parameters(self.depth, hidden, self.intermediate, inputs),
             projection=int(projection_parameters(hidden, inputs)),
-            pooler=hidden * hidden + hidden,
-            masked_lm_head=hidden * hidden + hidden + 2 * hidden + inputs.vocabulary,
+            pooler=hidden * hidden + hidden if inputs.family == "bert" else 0,
+            masked_lm_head=_head_parameters(hidden, inputs),
         )
 
     def operations(self, inputs: Inputs, length: int) -> int:
@@ -132,41 +150,84 @@ class Architecture:
         return operations(self.depth, self.hidden, self.intermediate, inputs, length)
 
     def to_config(self, inputs: Inputs, family: str = "bert", **overrides: Any) -> PretrainedConfig:
-        """The stock `transformers` configuration of this architecture; `family` is "bert" or "roberta"."""
-        from transformers import BertConfig, RobertaConfig
+        """The stock `transformers` configuration of this architecture; `family` is "bert", "roberta" or "modernbert".
 
-        families: dict[str, Any] = {"bert": BertConfig, "roberta": RobertaConfig}
+        Raises:
+            InvalidArchitecture: an unknown family, or a shape that it cannot have.
+        """
+        from transformers import BertConfig, ModernBertConfig, RobertaConfig
+
+        families: dict[str, Any] = {"bert": BertConfig, "roberta": RobertaConfig, "modernbert": ModernBertConfig}
         if family not in families:
             raise InvalidArchitecture(f"unknown model family {family!r}; known: {', '.join(families)}")
-        settings = {
+        settings: dict[str, Any] = {
             "vocab_size": inputs.vocabulary,
             "max_position_embeddings": inputs.positions,
-            "type_vocab_size": inputs.token_types,
             "num_hidden_layers": self.depth,
             # transformers divides by the number of heads even where there is no layer
             "num_attention_heads": self.heads or 1,
             "hidden_size": self.hidden,
             "intermediate_size": self.intermediate,
         }
+        if family == "modernbert":
+            if impossible(self.depth, self.heads, self.hidden, inputs):
+                raise InvalidArchitecture(f"{self}: {IMPOSSIBLE}")
+            kinds = ("sliding_attention", "full_attention")
+            settings |= {
+                "layer_types": [kinds[at % inputs.global_every == 0] for at in range(self.depth)],
+                "local_attention": inputs.window,
+            }
+            settings |= {f"{name}_bias": name in inputs.biases for name in BIASES}
+            # The published vocabulary's, where none are given
+            settings |= dict.fromkeys(f"{name}_token_id" for name in ("pad", "bos", "eos", "cls", "sep"))
+        else:
+            settings["type_vocab_size"] = inputs.token_types
         config: PretrainedConfig = families[family](**(settings | overrides))
         return config
 
     @classmethod
     def from_config(cls, config: PretrainedConfig) -> Architecture:
-        """Read ⟨D, A, H, I⟩ off a BERT or RoBERTa configuration."""
+        """Read ⟨D, A, H, I⟩ off the configuration of one of these families."""
         depth = int(config.num_hidden_layers)
         heads, intermediate = (config.num_attention_heads, config.intermediate_size) if depth else (0, 0)
         return cls(depth, int(heads), int(config.hidden_size), int(intermediate))
 
 
-def encoder_parameters(depth: Count, hidden: Count, intermediate: Count) -> Count:
-    """Weights of `depth` encoder layers: attention 4H² + 4H, feed-forward 2HI + I + H, two LayerNorms 4H."""
-    return depth * (4 * hidden * hidden + 2 * hidden * intermediate + intermediate + 9 * hidden)
+def impossible(depth: Count, heads: Count, hidden: Count, inputs: Inputs) -> Count | bool:
+    """Whether the inputs' family has no such shape: see `IMPOSSIBLE`."""
+    if inputs.family == "bert":
+        return False
+    # Without layers there are no heads either
+    found: Count = (depth == 0) | (hidden % (2 * (heads + (heads == 0))) != 0)
+    return found
+
+
+def encoder_parameters(depth: Count, hidden: Count, intermediate: Count, inputs: Inputs) -> Count:
+    """Weights of `depth` encoder layers, and of ModernBERT's norm behind them.
+
+    BERT: attention 4H² + 4H, feed-forward 2HI + I + H, two LayerNorms 4H. ModernBERT: attention 4H², gated feed-forward
+    3HI, two norms 2H, and biases where it has them; its first layer lacks one norm, which is the one behind the last.
+    """
+    if inputs.family == "bert":
+        return depth * (4 * hidden * hidden + 2 * hidden * intermediate + intermediate + 9 * hidden)
+    attention, mlp, norm = (name in inputs.biases for name in ("attention", "mlp", "norm"))
+    biases = attention * 4 * hidden + mlp * (2 * intermediate + hidden) + norm * 2 * hidden
+    return depth * (4 * hidden * hidden + 3 * hidden * intermediate + 2 * hidden + biases)
 
 
 def embedding_parameters(hidden: Count, inputs: Inputs) -> Count:
-    """Weights of the three embedding tables and their LayerNorm: (V + P + t)H + 2H."""
-    return (inputs.vocabulary + inputs.positions + inputs.token_types + 2) * hidden
+    """Weights of the embedding tables and their LayerNorm: (V + P + t)H + 2H; ModernBERT's: VH + H, and a bias."""
+    if inputs.family == "bert":
+        return (inputs.vocabulary + inputs.positions + inputs.token_types + 2) * hidden
+    return (inputs.vocabulary + 1 + ("norm" in inputs.biases)) * hidden
+
+
+def _head_parameters(hidden: int, inputs: Inputs) -> int:
+    """Weights of a masked-LM head: dense map, LayerNorm, and the bias of the decoder, which is tied to the tokens."""
+    if inputs.family == "bert":
+        return hidden * hidden + hidden + 2 * hidden + inputs.vocabulary
+    classifier, decoder, norm = (name in inputs.biases for name in ("classifier", "decoder", "norm"))
+    return hidden * hidden + (1 + classifier + norm) * hidden + decoder * inputs.vocabulary
 
 
 def projection_parameters(hidden: Count, inputs: Inputs) -> Count:
@@ -177,8 +238,23 @@ def projection_parameters(hidden: Count, inputs: Inputs) -> Count:
 
 
 def operations(depth: Count, hidden: Count, intermediate: Count, inputs: Inputs, length: int) -> Count:
-    """Multiply-adds at sequence length n: D(4nH² + 2n²H + 2nHI), and H·output for the map of the pooled vector."""
-    layer = 4 * length * hidden * hidden + 2 * length * length * hidden + 2 * length * hidden * intermediate
-    projection = hidden * inputs.output * (hidden != inputs.output)
-    count: Count = depth * layer + projection
+    """Multiply-adds at sequence length n, with H·output for the map of the pooled vector.
+
+    BERT: D(4nH² + 2n²H + 2nHI). ModernBERT: D(4nH² + 3nHI) + 2H(Gn² + (D - G)m), where G layers are global, and m
+    counts the pairs of tokens that see each other in a local one. (Kernels that mask pairs away compute all n².)
+    """
+    if inputs.family == "bert":
+        layer = 4 * length * hidden * hidden + 2 * length * length * hidden + 2 * length * hidden * intermediate
+        layers = depth * layer
+    else:
+        whole = (depth + inputs.global_every - 1) // inputs.global_every
+        pairs = whole * length * length + (depth - whole) * local_pairs(length, inputs.window)
+        layers = depth * (4 * length * hidden * hidden + 3 * length * hidden * intermediate) + 2 * hidden * pairs
+    count: Count = layers + hidden * inputs.output * (hidden != inputs.output)
     return count
+
+
+def local_pairs(length: int, window: int) -> int:
+    """Pairs of tokens at most window // 2 apart, each with itself included: n² where all are."""
+    reach = min(window // 2, length - 1)
+    return length * (2 * reach + 1) - reach * (reach + 1)

@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 
 from subarch.errors import InvalidSpace, show
 from subarch.numbers.architecture import (
+    IMPOSSIBLE,
     Architecture,
     Inputs,
     embedding_parameters,
     encoder_parameters,
+    impossible,
     operations,
     projection_parameters,
 )
@@ -178,11 +180,18 @@ class SearchSpace:
         return bool((self.table == astuple(architecture)).all(axis=1).any())
 
     def costs(self, inputs: Inputs, length: int) -> Costs:
-        """Every candidate with its exact parameters and operations, in ascending order of cost."""
+        """Every candidate with its exact parameters and operations, in ascending order of cost.
+
+        Raises:
+            InvalidSpace: a candidate that the inputs' family cannot be.
+        """
         depth, heads, hidden, intermediate = self.table.T
+        if np.any(wrong := impossible(depth, heads, hidden, inputs)):
+            worst = Architecture(*map(int, self.table[wrong][0]))
+            raise InvalidSpace(f"{np.sum(wrong)} of {len(self)} candidates, {worst} for one: {IMPOSSIBLE}")
         parameters = (
             embedding_parameters(hidden, inputs)
-            + encoder_parameters(depth, hidden, intermediate)
+            + encoder_parameters(depth, hidden, intermediate, inputs)
             + projection_parameters(hidden, inputs)
         )
         work = operations(depth, hidden, intermediate, inputs, length)

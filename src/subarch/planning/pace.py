@@ -9,7 +9,6 @@ hardly depends on the batch beyond that, and a full pass of a large teacher woul
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from subarch.learning.distill import Distiller, TeacherSide
+from subarch.models.parts import set_dropout
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
@@ -30,7 +30,6 @@ SAMPLE = 1024
 """Most tokens of a timed pass on a CPU."""
 SECONDS, LEAST = 10.0, 3
 """Training steps are timed for so many seconds, but at least so many steps."""
-NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def measure(job: Job, teacher: Teacher | None, seconds: float | None = None) -> Pace:
@@ -68,7 +67,8 @@ def build(job: Job, teacher: Teacher | None) -> tuple[Distiller, TeacherSide | N
         blueprint = Blueprint("bert", job.inputs, masked_lm=True)
     else:
         blueprint = Blueprint.of_teacher(teacher, job.has_head, "embedding" in job.losses or not job.has_head)
-    student = Student(job.student, dataclasses.replace(blueprint, settings=blueprint.settings | NO_DROPOUT))
+    student = Student(job.student, blueprint)
+    set_dropout(student, 0.0)
     distiller = Distiller(student, dict.fromkeys(job.losses, 1.0), teacher)
     return distiller, TeacherSide(teacher, distiller) if teacher is not None else None
 

@@ -31,6 +31,7 @@ from subarch.learning.distill import Distiller, TeacherSide
 from subarch.learning.material import Material, check_heldout
 from subarch.learning.targets import TargetStore
 from subarch.models.inherit import CALIBRATION, inherit
+from subarch.models.parts import set_dropout
 from subarch.models.student import Blueprint, Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
@@ -99,10 +100,8 @@ class Setup:
         set_seed(config.seed)
         student, started = _student(config, architecture, blueprint, material, sample, searched)
         distiller = Distiller(student, weights, teacher, config.temperature)
-        for module in distiller.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = config.dropout
-        student.encoder.embeddings.word_embeddings.weight.requires_grad_(not config.freeze_embeddings)
+        set_dropout(distiller, config.dropout)
+        student.encoder.get_input_embeddings().weight.requires_grad_(not config.freeze_embeddings)
 
         side = TeacherSide(teacher, distiller) if teacher is not None and set(weights) != {"mlm"} else None
         store = None

@@ -18,7 +18,7 @@ from subarch.run.records import Free, Record, Row
 
 REMEDY = "restore it, begin again with --restart, or choose another folder"
 
-_MODEL_FILES = {".safetensors", ".json", ".txt", ".model"}
+_MODEL_FILES = {".safetensors", ".json", ".jinja", ".txt", ".model"}
 _OURS = {"agora.json", "fit.json", "heldout.json", "inputs.json", "metrics.json", "report.json"}
 _EXPORTS = {"onnx", "openvino"}
 

@@ -115,6 +115,10 @@ class EncoderInputs(Row):
     positions: int
     token_types: int
     output: int
+    family: str = "bert"
+    window: int = 128
+    global_every: int = 3
+    biases: tuple[str, ...] = ()
 
 
 class EncoderBlueprint(Row):

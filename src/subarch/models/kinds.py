@@ -1,0 +1,166 @@
+"""What a folder is, found out from its small files before anything of it is loaded.
+
+Some folders are no sentence encoders (rerankers, classifiers, adapters), some would run code when they are loaded
+(remote code, pickled weights). Each is refused here by what it is, with what to do.
+
+    >>> check_folder(Path("ms-marco-MiniLM-L6-v2"))
+    Traceback (most recent call last):
+    subarch.errors.InvalidTeacher: ms-marco-MiniLM-L6-v2: is a CrossEncoder, which scores pairs of texts ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from subarch.errors import InvalidTeacher
+from subarch.models.sentence import read_json
+
+_OTHER_MODELS = {
+    "CrossEncoder": "scores pairs of texts",
+    "SparseEncoder": "gives sparse vectors as long as its vocabulary",
+    "MultiVectorEncoder": "gives a vector for each token",
+    "ColBERT": "gives a vector for each token",
+}
+"""Models of sentence-transformers without one dense vector for a text, by `model_type`, and what each does."""
+
+_WITH_WEIGHTS = ("Transformer", "StaticEmbedding", "Dense", "LayerNorm", "WeightedLayerPooling", "CNN", "LSTM")
+_MODULES = (*_WITH_WEIGHTS, "Pooling", "Normalize", "Dropout")
+"""Modules that sentence-transformers reads from JSON and safetensors alone."""
+
+_TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+_ELSEWHERE = {
+    "transformers_weights": "names another file of weights; save the model again with save_pretrained()",
+    "tokenizer_name_or_path": "takes the tokenizer from elsewhere; save the tokenizer in the folder and remove the key",
+}
+
+_TASKS = {
+    "ForSequenceClassification": "a classifier or reranker",
+    "ForTokenClassification": "a tagger",
+    "ForQuestionAnswering": "a question answerer",
+    "ForMultipleChoice": "a multiple-choice model",
+    "ForNextSentencePrediction": "a classifier of pairs",
+    "ForCausalLM": "a language model that reads to the left only",
+    "ForConditionalGeneration": "a model that generates text",
+}
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what nothing here can load safely, or what has no sentence embeddings.
+
+    Raises:
+        InvalidTeacher: another model of sentence-transformers, an adapter, remote code, pickled or ONNX weights only.
+    """
+    about = folder / "config_sentence_transformers.json"
+    kind = read_json(about).get("model_type") if about.is_file() else None
+    if kind in _OTHER_MODELS:
+        raise InvalidTeacher(
+            f"{folder}: is a {kind}, which {_OTHER_MODELS[kind]} and has no embeddings; name the folder of a "
+            "SentenceTransformer or of a plain encoder"
+        )
+    if not (folder / "modules.json").is_file():
+        _check_code(folder)
+        _check_weights(folder)
+        _check_tokenizer(folder)
+        return
+    for path, kind in _modules(folder):
+        _check_code(path)
+        if kind in _WITH_WEIGHTS:
+            _check_weights(path)
+        if kind == "Transformer":
+            _check_tokenizer(path)
+        if kind == "Dense":
+            _check_activation(path / "config.json")
+
+
+def check_embeds(folder: Path) -> None:
+    """Refuse a plain folder that was trained for a task: the mean of its token vectors is not what it is for.
+
+    Raises:
+        InvalidTeacher: its config.json names an architecture with the head of a task.
+    """
+    if (folder / "modules.json").is_file() or not (folder / "config.json").is_file():
+        return
+    for name in (read_json(folder / "config.json").get("architectures") or ())[:1]:
+        for ending, what in _TASKS.items():
+            if str(name).endswith(ending):
+                raise InvalidTeacher(
+                    f"{folder}: is {what} ({name}), not a sentence encoder; teachers of a task are not supported yet: "
+                    "name the folder of the encoder that it was made from, or of a sentence encoder"
+                )
+
+
+def _modules(folder: Path) -> Iterator[tuple[Path, str]]:
+    """(folder, kind) of the modules, each a class of sentence-transformers whose files are in the folder."""
+    path = folder / "modules.json"
+    for entry in read_json(path, list):
+        if not isinstance(entry, dict) or not isinstance(entry.get("type"), str):
+            raise InvalidTeacher(f"{path}: an entry without a type; the teacher folder is damaged, copy it again")
+        library, _, kind = entry["type"].rpartition(".")
+        if library.split(".")[0] != "sentence_transformers" or kind not in _MODULES:
+            raise InvalidTeacher(
+                f"{path}: module {entry['type']} is not supported, it may be code that comes with the model; use a "
+                f"teacher made of {', '.join(_MODULES)} of sentence_transformers"
+            )
+        place = Path(str(entry.get("path", "")))
+        if place.is_absolute() or ".." in place.parts:
+            raise InvalidTeacher(f"{path}: module {kind} lies outside the folder, in {place}")
+        yield folder / place, kind
+
+
+def _check_code(folder: Path) -> None:
+    """No JSON file of a module asks for code, or for files that lie elsewhere."""
+    if (adapter := folder / "adapter_config.json").exists():
+        raise InvalidTeacher(
+            f"{adapter}: is an adapter for another model; merge it into that model (merge_and_unload() of peft) and "
+            "save the result"
+        )
+    for path in sorted(folder.glob("*config*.json")):
+        for key, value in _items(read_json(path)):
+            if key in ("auto_map", "trust_remote_code") and value:
+                raise InvalidTeacher(
+                    f"{folder}: {key} in its {path.name} asks to run code that comes with the model, which is refused; "
+                    "use a model that transformers has a class for"
+                )
+            if key in _ELSEWHERE and value is not None:
+                raise InvalidTeacher(f"{path}: {key} = {value!r} {_ELSEWHERE[key]}")
+            if key in ("attn_implementation", "_attn_implementation") and "/" in str(value):
+                raise InvalidTeacher(f"{path}: {key} = {value!r} would run a kernel from the hub; remove the key")
+
+
+def _items(value: Any) -> Iterator[tuple[str, Any]]:
+    """The keys and values of an object and of the objects in it."""
+    for key, item in value.items() if isinstance(value, dict) else ():
+        yield key, item
+        yield from _items(item)
+
+
+def _check_weights(folder: Path) -> None:
+    if any(folder.glob("model*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
+    if pickled:
+        problem = f"pickled weights ({', '.join(pickled)}) can run code and are refused"
+    elif any(folder.rglob("*.onnx")) or any(folder.rglob("openvino_model.xml")):
+        problem = "it holds an export only (ONNX or OpenVINO), whose weights cannot be read back"
+    else:
+        problem = "the folder is incomplete"
+    raise InvalidTeacher(
+        f"{folder}: no model.safetensors: {problem}; take the PyTorch model and save it with save_pretrained(), which "
+        "writes safetensors"
+    )
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not any(path.is_file() for name in _TOKENIZERS for path in folder.glob(name)):  # transformers would make one up
+        raise InvalidTeacher(f"{folder}: no tokenizer; one of {', '.join(_TOKENIZERS)} is needed")
+
+
+def _check_activation(path: Path) -> None:
+    """sentence-transformers would silently take tanh for a function that it does not know."""
+    name = read_json(path).get("activation_function", "torch.nn.Identity")
+    if not str(name).startswith("torch.nn."):
+        raise InvalidTeacher(f"{path}: activation_function = {name!r} is not one of torch.nn; use another teacher")

@@ -1,0 +1,373 @@
+"""ModernBERT as teacher and student: counted, loaded, inherited, trained and exported as the stock classes compute."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity, normalize
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import ModernBertForMaskedLM, ModernBertModel
+
+from subarch import Architecture, Inputs, SearchSpace
+from subarch.errors import InvalidArchitecture, InvalidSpace, InvalidTeacher
+from subarch.models.inherit import Anatomy, inherit
+from subarch.models.inherit_modern import _turned_alike
+from subarch.models.parts import layers_of
+from subarch.models.student import Blueprint, Student
+from subarch.models.teacher import Teacher
+from subarch.numbers.abnc import check
+from subarch.numbers.architecture import BIASES, local_pairs
+from tiny import WINDOW, tiny_sentences, tiny_teacher
+
+INPUTS = Inputs(50368, 8192, 0, 768, "modernbert", biases=("decoder",))
+SPACE = SearchSpace((1, 2, 3, 6, 22), (4, 6, 12), (96, 384, 768), (64, 1152))
+SENTENCES, HELD_OUT = tiny_sentences(64), tiny_sentences(32, seed=1)
+
+
+def size(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# --- closed forms ---
+
+
+def test_parameters_equal_the_built_model_for_a_whole_space() -> None:
+    with torch.device("meta"):
+        for architecture in SPACE:
+            model = ModernBertModel(architecture.to_config(INPUTS, "modernbert"))
+            count = architecture.parameters(INPUTS)
+            assert size(model.embeddings) == count.embeddings
+            assert size(model.layers) + size(model.final_norm) == count.encoder
+            assert size(model) + count.projection == count.total
+    costs = SPACE.costs(INPUTS, 128)
+    for row, parameters in enumerate(costs.parameters):
+        architecture = costs.architecture(row)
+        assert parameters == architecture.parameters(INPUTS).total
+        assert costs.operations[row] == architecture.operations(INPUTS, 128)
+
+
+@pytest.mark.parametrize("biases", [some for n in range(6) for some in itertools.combinations(BIASES, n)])
+def test_biases_are_counted_where_there_are_any(biases: tuple[str, ...]) -> None:
+    inputs, architecture = Inputs(100, 64, 0, 0, "modernbert", biases=biases), Architecture.parse("2-4-32-24")
+    with torch.device("meta"):
+        model = ModernBertForMaskedLM(architecture.to_config(inputs, "modernbert"))
+    assert size(model) == architecture.parameters(inputs).with_heads
+
+
+@pytest.mark.parametrize("text", ["1-1-8-3", "3-4-32-24", "4-2-24-40"])
+@pytest.mark.parametrize("length", [1, 5, 20])
+@pytest.mark.parametrize(("window", "every"), [(8, 3), (6, 2), (128, 1), (64, 5)])
+def test_operations_equal_those_counted_on_the_built_model(text: str, length: int, window: int, every: int) -> None:
+    """PyTorch's counter sees all pairs of tokens, the masked ones too; those that see each other are in the weights."""
+    inputs = Inputs(11, 64, 0, 0, "modernbert", window, every)
+    architecture = Architecture.parse(text)
+    config = architecture.to_config(inputs, "modernbert", attn_implementation="eager")
+    model = ModernBertModel(config).eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        attentions = model(torch.zeros(1, length, dtype=torch.long), output_attentions=True).attentions
+    seen = [int((weights[0, 0] > 0).sum()) for weights in attentions]
+    masked = sum(length**2 - pairs for pairs in seen)
+    counted = counter.get_total_flops() // 2
+    assert architecture.operations(inputs, length) == counted - 2 * architecture.hidden * masked
+    assert all(pairs in (length**2, local_pairs(length, window)) for pairs in seen)
+
+
+def test_text_within_the_window_costs_the_same_in_local_layers() -> None:
+    narrow, whole = (Inputs(11, 64, 0, 0, "modernbert", 128, every) for every in (3, 1))
+    architecture = Architecture.parse("6-4-32-24")
+    assert architecture.operations(narrow, 65) == architecture.operations(whole, 65)
+    assert architecture.operations(narrow, 66) < architecture.operations(whole, 66)
+
+
+def test_the_conditions_of_the_scheme_are_checked_with_its_costs() -> None:
+    conditions = {one.name: one for one in check(SPACE, INPUTS, 512)}
+    assert conditions["order of operations"].holds
+    layers = SPACE.costs(INPUTS, 512)
+    work = layers.operations - INPUTS.output * layers.table[:, 2] * (layers.table[:, 2] != INPUTS.output)
+    assert f"{np.ptp(work):,}" in conditions["growth of operations"].sentence
+
+
+@pytest.mark.parametrize("text", ["0-0-32-0", "2-4-36-24", "1-32-32-8"])
+def test_impossible_shapes_are_refused(text: str) -> None:
+    with pytest.raises(InvalidArchitecture, match="at least one layer, and heads of an even size"):
+        Architecture.parse(text).to_config(INPUTS, "modernbert")
+
+
+def test_spaces_with_impossible_shapes_are_refused() -> None:
+    with pytest.raises(InvalidSpace, match=r"1 of 3 candidates, 0-0-32-0 for one: a ModernBERT has at least one layer"):
+        SearchSpace((0, 1, 2), (4,), (32,), (64,)).costs(INPUTS, 32)
+    with pytest.raises(InvalidSpace, match="2 of 4 candidates, 1-4-36-64 for one"):
+        SearchSpace((1, 2), (4,), (32, 36), (64,)).costs(INPUTS, 32)
+
+
+# --- teachers ---
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny_teacher(tmp_path / "teacher", family="modernbert", layers=4)
+
+
+def ids(teacher: Teacher, texts: list[str]) -> list[list[int]]:
+    found: list[list[int]] = teacher.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return found
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+@pytest.mark.parametrize("layout", ["modules", "plain", "masked-lm"])
+def test_embeddings_equal_those_of_sentence_transformers(tmp_path: Path, pooling: str, layout: str) -> None:
+    modules = layout != "plain"
+    folder = tiny_teacher(
+        tmp_path / "t", family="modernbert", pooling=pooling, modules=modules, masked_lm=layout == "masked-lm"
+    )
+    teacher = Teacher.load(folder)
+    texts = [*HELD_OUT, "boat", "the bell and a rose. " * 30]
+    found = teacher.embed(ids(teacher, texts)).numpy()
+    np.testing.assert_allclose(found, SentenceTransformer(str(folder), device="cpu").encode(texts), atol=1e-5)
+    assert teacher.family == "modernbert"
+    assert teacher.inputs(5) == Inputs(len(teacher.tokenizer), 64, 0, 5, "modernbert", WINDOW, 3, ("decoder",))
+    assert (
+        sum(p.numel() for p in teacher.encoder.parameters())
+        == teacher.architecture.parameters(teacher.inputs(32)).total
+    )
+
+
+def test_a_head_that_is_not_tied_to_the_embeddings_is_left_behind(tmp_path: Path) -> None:
+    folder = tiny_teacher(tmp_path / "t", family="modernbert", masked_lm=True, tie_word_embeddings=False)
+    teacher = Teacher.load(folder)
+    assert teacher.masked_lm is None
+    texts = SentenceTransformer(str(folder), device="cpu").encode(HELD_OUT)
+    np.testing.assert_allclose(teacher.embed(ids(teacher, HELD_OUT)), texts, atol=1e-5)
+
+
+def test_older_configurations_say_the_same(folder: Path) -> None:
+    """Published folders have the pattern as a number, and the speeds of rotation as two."""
+    config = json.loads((folder / "config.json").read_text())
+    rope, kinds = config.pop("rope_parameters"), config.pop("layer_types")
+    assert rope["full_attention"]["rope_theta"] == 160000.0
+    assert kinds.count("full_attention") == 2
+    expected = Teacher.load(folder).embed([[20, 21, 22]])
+    old = {"global_attn_every_n_layers": 3, "global_rope_theta": 160000.0, "local_rope_theta": 10000.0}
+    (folder / "config.json").write_text(json.dumps(config | old | {"reference_compile": True}))
+    assert torch.equal(Teacher.load(folder).embed([[20, 21, 22]]), expected)
+    (folder / "config.json").write_text(json.dumps(config | old | {"local_rope_theta": 10.0}))
+    assert not torch.equal(Teacher.load(folder).embed([[20, 21, 22]]), expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layer_types": ["full_attention"] * 2 + ["sliding_attention"] * 2}, "layer_types = .* every n-th after it"),
+        ({"layer_types": ["sliding_attention"] * 4}, "layer_types"),
+        (
+            {"rope_parameters": {"full_attention": {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}}},
+            "rope_type = 'linear' of its full_attention is not supported",
+        ),
+        ({"num_attention_heads": 32}, "4-32-32-64: a ModernBERT has at least one layer, and heads of an even size"),
+        ({"head_dim": 4}, "head_dim = 4 is not supported"),
+        ({"num_hidden_layers": 0, "layer_types": []}, "configuration or weights cannot be read"),
+        ({"num_hidden_layers": 3, "layer_types": None}, "weights of its encoder have no place .* layers.3"),
+    ],
+)
+def test_what_a_student_could_not_follow_is_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(InvalidTeacher, match=message):
+        Teacher.load(folder)
+
+
+@pytest.mark.parametrize(("every", "layers", "found"), [(3, 2, 3), (2, 4, 2), (1, 3, 1), (4, 4, 4), (5, 7, 5)])
+def test_the_pattern_of_layers_goes_on_in_deeper_students(tmp_path: Path, every: int, layers: int, found: int) -> None:
+    settings = {"global_attn_every_n_layers": every}
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", layers=layers, **settings))
+    assert teacher.inputs(0).global_every == found
+    config = Student(Architecture.parse("8-4-32-64"), Blueprint.of_teacher(teacher)).encoder.config
+    assert config.layer_types[:layers] == teacher.encoder.config.layer_types
+    assert [at for at, kind in enumerate(config.layer_types) if kind == "full_attention"] == list(range(0, 8, found))
+
+
+def test_students_have_the_teachers_settings(tmp_path: Path) -> None:
+    settings = {
+        **{"norm_eps": 1e-3, "hidden_activation": "silu", "classifier_activation": "relu", "local_attention": 6},
+        **{"attention_bias": True, "mlp_bias": True, "norm_bias": True, "decoder_bias": False, "mlp_dropout": 0.25},
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 500.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+        },
+    }
+    folder = tiny_teacher(tmp_path / "t", family="modernbert", masked_lm=True, **settings)
+    teacher = Teacher.load(folder)
+    student = Student(teacher.architecture, Blueprint.of_teacher(teacher, masked_lm=True))
+    mine, theirs = student.model.config.to_dict(), teacher.masked_lm.config.to_dict()
+    ignored = {"architectures", "_name_or_path", "dtype", "transformers_version"}
+    assert {key: value for key, value in theirs.items() if key not in ignored} == {
+        key: value for key, value in mine.items() if key not in ignored
+    }
+
+
+# --- inheritance ---
+
+
+def heir(teacher: Teacher, shape: str, seed: int = 0) -> Student:
+    torch.manual_seed(seed)
+    anatomy = Anatomy.examine(teacher, ids(teacher, SENTENCES))
+    return inherit(Architecture.parse(shape), Blueprint.of_teacher(teacher), teacher, anatomy).eval()
+
+
+def from_scratch(teacher: Teacher, shape: str) -> Student:
+    torch.manual_seed(0)
+    return Student(Architecture.parse(shape), Blueprint.of_teacher(teacher)).eval()
+
+
+@torch.inference_mode()
+def deviation(student: Student, teacher: Teacher) -> float:
+    """Largest difference of the held-out embeddings, at unit length."""
+    batch = teacher.batch(ids(teacher, HELD_OUT))
+    target = normalize(teacher.model(batch.ids, batch.mask), dim=-1)
+    return float((normalize(student(batch.ids, batch.mask), dim=-1) - target).abs().max())
+
+
+@torch.inference_mode()
+def distance(student: Student, teacher: Teacher) -> float:
+    """Mean cosine distance of the held-out embeddings."""
+    batch = teacher.batch(ids(teacher, HELD_OUT))
+    return float(1 - cosine_similarity(student(batch.ids, batch.mask), teacher.model(batch.ids, batch.mask)).mean())
+
+
+BIASED = {"attention_bias": True, "mlp_bias": True, "norm_bias": True}
+EITHER = pytest.mark.parametrize("settings", [{}, BIASED], ids=["no biases", "biases"])
+
+
+@EITHER
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_teachers_own_shape_is_the_teacher(tmp_path: Path, pooling: str, settings: dict[str, Any]) -> None:
+    folder = tiny_teacher(tmp_path / "t", family="modernbert", layers=4, pooling=pooling, **settings)
+    teacher = Teacher.load(folder)
+    student = heir(teacher, "4-4-32-64")
+    assert deviation(student, teacher) < 1e-6
+    assert deviation(from_scratch(teacher, "4-4-32-64"), teacher) > 0.1  # the yardstick sees a difference
+    stock = teacher.encoder.state_dict()
+    assert student.model.state_dict().keys() == stock.keys()
+    assert all(torch.allclose(value, stock[name], atol=1e-6) for name, value in student.model.state_dict().items())
+
+
+def test_the_masked_lm_head_comes_along_where_the_widths_agree(tmp_path: Path) -> None:
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", masked_lm=True))
+    anatomy = Anatomy.examine(teacher, ids(teacher, SENTENCES))
+    blueprint = Blueprint.of_teacher(teacher, masked_lm=True)
+    batch = teacher.batch(ids(teacher, HELD_OUT))
+    real = batch.mask.bool()
+    with torch.inference_mode():
+        expected = teacher.masked_lm(input_ids=batch.ids, attention_mask=batch.mask).logits[real]
+        student = inherit(Architecture.parse("3-4-32-64"), blueprint, teacher, anatomy).eval()
+        assert torch.allclose(student.head(student.hidden(batch.ids, batch.mask)[real]), expected, atol=1e-4)
+        narrow = inherit(Architecture.parse("2-4-16-64"), blueprint, teacher, anatomy).eval()
+        assert narrow.head(narrow.hidden(batch.ids, batch.mask)[real]).shape == expected.shape
+    assert student.tied_names == {"model.decoder.weight"}
+
+
+@EITHER
+def test_idle_heads_and_neurons_are_the_ones_removed(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Four heads of 12 are six of 8 of the teacher, of which two do nothing: one is left in each, and larger."""
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", width=48, heads=6, **settings))
+    with torch.no_grad():
+        for at, layer in enumerate(layers_of(teacher.encoder)):
+            layer.mlp.Wo.weight[:, at : at + 24] = 0
+    assert deviation(heir(teacher, "3-6-48-40"), teacher) < 1e-5
+    assert deviation(heir(teacher, "3-6-48-39"), teacher) > 1e-5
+
+
+@EITHER
+def test_an_idle_layer_is_removed(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """The last: others would have a layer of another kind follow."""
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", layers=3, **settings))
+    with torch.no_grad():
+        for end in (layers_of(teacher.encoder)[2].attn.Wo, layers_of(teacher.encoder)[2].mlp.Wo):
+            for parameter in end.parameters():
+                parameter.zero_()
+    assert deviation(heir(teacher, "2-4-32-64"), teacher) < 1e-6
+    assert deviation(heir(teacher, "1-4-32-64"), teacher) > 1e-3
+
+
+def test_a_norm_before_the_first_attention_is_folded_into_it(tmp_path: Path) -> None:
+    """All vectors of the embeddings have the same length behind their norm, if its gains are one: then it is exact."""
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", layers=2, local_attention=128))
+    encoder = teacher.encoder
+    with torch.no_grad():
+        nn.init.ones_(encoder.embeddings.norm.weight)
+        for end in (encoder.layers[0].attn.Wo, encoder.layers[0].mlp.Wo):
+            end.weight.zero_()
+    rope = encoder.config.rope_parameters
+    rope["sliding_attention"]["rope_theta"] = rope["full_attention"]["rope_theta"]
+    encoder.rotary_emb = type(encoder.rotary_emb)(encoder.config)
+    student = heir(teacher, "1-4-32-64")
+    assert deviation(student, teacher) < 1e-4  # their lengths differ by the norm's epsilon
+    student.encoder.layers[0].attn.load_state_dict(encoder.layers[1].attn.state_dict())
+    assert deviation(student, teacher) > 1e-2
+
+
+@EITHER
+def test_a_wider_block_changes_nothing_yet(tmp_path: Path, settings: dict[str, Any]) -> None:
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", **settings))
+    student = heir(teacher, "3-4-32-100")
+    assert deviation(student, teacher) < 1e-6
+    for layer in student.encoder.layers:  # what is new can learn
+        assert layer.mlp.Wi.weight[64:100].abs().min(1).values.max() > 0
+
+
+def turned(states: Tensor, theta: float) -> Tensor:
+    """(L, d) vectors of one head, turned by their positions as in the stock model."""
+    half = states.shape[1] // 2
+    speeds = theta ** (-torch.arange(half, dtype=torch.float64) / half)
+    angles = torch.arange(len(states), dtype=torch.float64)[:, None] * speeds
+    first, second = states[:, :half], states[:, half:]
+    parts = [first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()]
+    return torch.cat(parts, 1)
+
+
+@pytest.mark.parametrize("theta", [10.0, 1e4])
+def test_heads_of_half_the_size_keep_the_speeds_of_rotation(theta: float) -> None:
+    """A head that uses only every second pair, at the speeds that a head of half its size has, loses nothing."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, x = (torch.randn(*shape, generator=generator).double() for shape in ((16, 24), (16, 24), (9, 24)))
+    for rows in (query, key):
+        rows.view(2, 4, 2, 24)[:, :, 1] = 0
+    expected = turned(x @ query.T, theta) @ turned(x @ key.T, theta).T
+    q, k = _turned_alike(query, key, 1, 8)
+    found = turned(x @ q.T, theta) @ turned(x @ k.T, theta).T
+    assert torch.allclose(found, expected, atol=1e-9)
+
+
+def test_merged_heads_that_do_not_turn_give_the_sum_of_their_logits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, key, x = (torch.randn(*shape, generator=generator).double() for shape in ((16, 24), (16, 24), (9, 24)))
+    q, k = _turned_alike(query, key, 2, 16)
+    assert torch.allclose((x @ q.T) @ (x @ k.T).T, (x @ query.T) @ (x @ key.T).T)
+
+
+SHAPES = ["4-4-24-64", "4-2-16-64", "4-4-16-32", "2-4-32-64", "1-4-32-16", "2-2-8-64", "4-8-32-64", "4-1-30-100"]
+WIDER = ["4-4-48-64", "5-4-32-64"]
+
+
+@EITHER
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_every_start_is_nearer_than_noise(tmp_path: Path, pooling: str, settings: dict[str, Any]) -> None:
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", layers=4, pooling=pooling, **settings))
+    with torch.no_grad():  # layers that change the stream by little, as those of trained encoders do
+        for layer in layers_of(teacher.encoder):
+            for end in (layer.attn.Wo, layer.mlp.Wo):
+                end.weight *= 0.3
+    anatomy = Anatomy.examine(teacher, ids(teacher, SENTENCES))
+    for shape in SHAPES + WIDER:
+        torch.manual_seed(0)
+        student = inherit(Architecture.parse(shape), Blueprint.of_teacher(teacher), teacher, anatomy).eval()
+        print(shape, distance(student, teacher), distance(from_scratch(teacher, shape), teacher))
+        assert distance(student, teacher) < 0.6 * distance(from_scratch(teacher, shape), teacher), shape

@@ -1,0 +1,341 @@
+"""Teachers of any stock family: their vectors are those of sentence-transformers; what is unsafe or damaged is refused.
+
+The folders are generated: tiny, with random weights, as sentence-transformers itself saves them.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    LayerNorm,
+    Normalize,
+    Pooling,
+    StaticEmbedding,
+    Transformer,
+)
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from subarch.errors import InvalidTeacher, NotInheritable
+from subarch.models.stock import StockTeacher, teacher_of
+from subarch.models.teacher import Teacher
+from tiny import WIDTH, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
+
+TEXTS = [*tiny_sentences(5, seed=1), "boat", "", "THE OLD BOAT", "the bell and a rose. " * 30]
+
+SHAPE = {
+    "hidden_size": WIDTH,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": 80,
+}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "mpnet": SHAPE,
+    "modernbert": SHAPE | {"global_attn_every_n_layers": 2, "reference_compile": False},
+    "electra": SHAPE | {"embedding_size": 16},
+    "deberta-v2": SHAPE | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "position_buckets": 8},
+    "nomic_bert": SHAPE,
+    "albert": SHAPE | {"embedding_size": 16},
+    "distilbert": {"dim": WIDTH, "n_layers": 2, "n_heads": 4, "hidden_dim": 48, "max_position_embeddings": 80},
+    "xlm-roberta": SHAPE,
+    "gemma3_text": SHAPE | {"num_key_value_heads": 2, "head_dim": 8, "use_bidirectional_attention": True},
+    "qwen3": SHAPE | {"num_key_value_heads": 2, "head_dim": 8},
+}
+CAUSAL = ("qwen3",)
+
+
+def stock_folder(folder: Path, family: str) -> Path:
+    """A random encoder of the family as a SentenceTransformer: mean pooling, or the last token and padding on the left.
+
+    Those of decoders get prompts, a Dense of another width and normalisation besides.
+    """
+    tokenizer = tiny_tokenizer("roberta" if family == "xlm-roberta" else "bert")
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+    ids |= {"bos_token_id": tokenizer.cls_token_id, "eos_token_id": tokenizer.sep_token_id}
+    if family == "modernbert":
+        ids |= {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModel.from_config(AutoConfig.for_model(family, **FAMILIES[family], **ids))
+        for parameter in model.parameters():
+            parameter.data += torch.randn_like(parameter) * 0.2
+        if family in CAUSAL:
+            tokenizer.padding_side = "left"
+        model.save_pretrained(folder / "plain")
+        tokenizer.save_pretrained(folder / "plain")
+        transformer = Transformer(str(folder / "plain"), max_seq_length=40)
+        if family not in (*CAUSAL, "gemma3_text"):
+            modules = [transformer, Pooling(WIDTH)]
+            prompts: dict[str, Any] = {}
+        else:
+            pooling = Pooling(WIDTH, pooling_mode="lasttoken" if family in CAUSAL else "mean")
+            modules = [transformer, pooling, Dense(WIDTH, 24, activation_function=torch.nn.Identity()), Normalize()]
+            prompts = {"prompts": {"query": "find the ", "document": ""}, "default_prompt_name": "query"}
+        SentenceTransformer(modules=modules, similarity_fn_name="dot", device="cpu", **prompts).save(str(folder))
+    shutil.rmtree(folder / "plain")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def get(family: str) -> Path:
+        if family not in made:
+            made[family] = stock_folder(tmp_path_factory.mktemp(family), family)
+        return made[family]
+
+    return get
+
+
+def copy_of(folder: Path, place: Path) -> Path:
+    return Path(shutil.copytree(folder, place / "teacher"))
+
+
+def theirs(folder: Path, **options: Any) -> Any:
+    return SentenceTransformer(str(folder), device="cpu").encode(TEXTS, **options)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_vectors_are_those_of_sentence_transformers(folders: Callable[[str], Path], family: str) -> None:
+    folder = folders(family)
+    teacher = StockTeacher.load(folder)
+    expected = theirs(folder)
+    found = teacher.embed_texts(TEXTS)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.ptp(expected @ expected.T) > 1e-3  # the texts differ
+    assert (found.dtype, found.shape) == (torch.float32, (len(TEXTS), teacher.width))
+    assert teacher.width == (24 if family in ("gemma3_text", *CAUSAL) else WIDTH)
+    assert (teacher.name, teacher.similarity, teacher.max_length) == (folder.name, "dot", 40)
+    assert teacher.module is not None
+    assert teacher.parameters >= sum(p.numel() for p in teacher.module.parameters()) > 1000
+    found.requires_grad_().sum().backward()  # not bound to inference mode
+
+
+def test_no_texts_are_no_vectors(folders: Callable[[str], Path]) -> None:
+    assert StockTeacher.load(folders("mpnet")).embed_texts([]).shape == (0, WIDTH)
+
+
+def test_prompts(folders: Callable[[str], Path]) -> None:
+    folder = folders("qwen3")
+    teacher = StockTeacher.load(folder)
+    assert (teacher.prompts, teacher.prompt) == ({"query": "find the "}, "find the ")
+    for prompt in ("", "number:"):
+        other = teacher.with_prompt(prompt)
+        np.testing.assert_allclose(other.embed_texts(TEXTS), theirs(folder, prompt=prompt), atol=1e-5)
+        assert np.abs(other.embed_texts(TEXTS) - teacher.embed_texts(TEXTS)).max() > 1e-2
+        assert other.fingerprint != teacher.fingerprint
+    assert teacher.with_prompt("query") is teacher
+    assert teacher.with_prompt("").with_prompt("query").prompt == "find the "
+
+
+def test_a_static_table(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    static = StaticEmbedding(tokenizer, embedding_dim=20)
+    SentenceTransformer(modules=[static, LayerNorm(20)], device="cpu").save(str(tmp_path))
+    teacher = teacher_of(tmp_path)
+    assert isinstance(teacher, StockTeacher)
+    assert (teacher.width, teacher.max_length, teacher.module) == (20, None, None)
+    np.testing.assert_allclose(teacher.embed_texts(TEXTS), theirs(tmp_path), atol=1e-6)
+
+
+def test_the_fingerprint_is_that_of_the_content(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("mpnet"), tmp_path)
+    before = StockTeacher.load(folder).fingerprint
+    assert before == StockTeacher.load(folders("mpnet")).fingerprint
+    (folder / "README.md").write_text("other words", encoding="utf-8")
+    assert StockTeacher.load(folder).fingerprint == before
+    state = load_file(folder / "model.safetensors")
+    next(iter(state.values())).view(-1)[0] += 1
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    assert StockTeacher.load(folder).fingerprint != before
+
+
+def test_the_inheritable_kind_comes_first(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    assert isinstance(teacher_of(tiny_teacher(tmp_path / "bert")), Teacher)
+    teacher = teacher_of(folders("mpnet"))
+    assert isinstance(teacher, StockTeacher)
+    assert "model type 'mpnet' is not supported" in teacher.reason
+    folder = tiny_teacher(tmp_path / "max")
+    write_json(folder / "1_Pooling" / "config.json", {"embedding_dimension": WIDTH, "pooling_mode": "max"})
+    other = teacher_of(folder)
+    assert isinstance(other, StockTeacher)
+    assert "pooling ['max']" in other.reason
+    np.testing.assert_allclose(other.embed_texts(TEXTS), theirs(folder), atol=1e-5)
+
+
+Damage = Callable[[Path], object]
+
+
+def put(name: str, **changes: Any) -> Damage:
+    def apply(folder: Path) -> None:
+        path = folder / name
+        write_json(path, (json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}) | changes)
+
+    return apply
+
+
+def module(**changes: Any) -> Damage:
+    """Changes the entry of the pooling in modules.json."""
+
+    def apply(folder: Path) -> None:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        modules[1] |= changes
+        write_json(folder / "modules.json", modules)
+
+    return apply
+
+
+def dense(weights: str = "model.safetensors", **config: Any) -> Damage:
+    """Puts a Dense module behind the others."""
+
+    def apply(folder: Path) -> None:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        modules.append({"idx": 9, "name": "9", "path": "9_Dense", "type": "sentence_transformers.models.Dense"})
+        write_json(folder / "modules.json", modules)
+        write_json(
+            folder / "9_Dense" / "config.json", {"in_features": WIDTH, "out_features": 8, "bias": False} | config
+        )
+        state = {"linear.weight": torch.ones(8, WIDTH), "linear.bias": torch.ones(8)}
+        if weights.endswith(".safetensors"):
+            save_file(state, folder / "9_Dense" / weights)
+        else:
+            torch.save(state, folder / "9_Dense" / weights)
+
+    return apply
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def weights(change: Callable[[dict[str, torch.Tensor]], object]) -> Damage:
+    def apply(folder: Path) -> None:
+        state = load_file(folder / "model.safetensors")
+        change(state)
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return apply
+
+
+def without(state: dict[str, torch.Tensor]) -> None:
+    del state[next(name for name in sorted(state) if "layer.1." in name)]
+
+
+def pickled(folder: Path) -> None:
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def exported(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"")
+
+
+def no_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+
+
+def more_tokens(folder: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens(["café"])
+    tokenizer.save_pretrained(folder)
+
+
+CODE = "asks to run code that comes with the model"
+BAD: dict[str, tuple[Damage, str]] = {
+    "remote code": (
+        put("config.json", auto_map={"AutoModel": "modeling.Model"}),
+        f"auto_map in its config.json {CODE}",
+    ),
+    "remote code of the tokenizer": (put("tokenizer_config.json", auto_map={"AutoTokenizer": ["t.T", None]}), CODE),
+    "trust": (put("sentence_bert_config.json", model_args={"trust_remote_code": True}), CODE),
+    "a module of its own": (module(type="custom.Pooling"), "module custom.Pooling is not supported"),
+    "another class": (module(type="sentence_transformers.util.Router"), "util.Router is not supported"),
+    "a module without a type": (module(type=None), "an entry without a type"),
+    "a module outside": (module(path="../other"), "lies outside the folder"),
+    "pickled weights": (pickled, "pickled weights (pytorch_model.bin) can run code and are refused"),
+    "pickled Dense": (dense("pytorch_model.bin"), "9_Dense: no model.safetensors: pickled weights"),
+    "another activation": (dense(activation_function="my.activation.GELU"), "'my.activation.GELU' is not one of"),
+    "an activation that is a function": (dense(activation_function="torch.save"), "'torch.save' is not one of"),
+    "an export only": (exported, "it holds an export only (ONNX or OpenVINO)"),
+    "an adapter": (put("adapter_config.json", peft_type="LORA"), "is an adapter for another model; merge it"),
+    "weights elsewhere": (put("config.json", transformers_weights="a.bin"), "names another file of weights"),
+    "tokenizer elsewhere": (put("sentence_bert_config.json", tokenizer_name_or_path="a/b"), "tokenizer from elsewhere"),
+    "a kernel of the hub": (put("config.json", attn_implementation="a/kernel"), "would run a kernel from the hub"),
+    "a reranker": (
+        put("config_sentence_transformers.json", model_type="CrossEncoder"),
+        "is a CrossEncoder",
+    ),
+    "sparse": (put("config_sentence_transformers.json", model_type="SparseEncoder"), "is a SparseEncoder"),
+    "cut weights": (cut, "cannot load it"),
+    "a weight is missing": (weights(without), "1 weights are missing from its files, first encoder.layer.1."),
+    "not finite": (weights(lambda state: [value.mul_(torch.nan) for value in state.values()]), "is not finite"),
+    "another shape": (put("config.json", intermediate_size=40), "cannot load it"),
+    "unknown family": (put("config.json", model_type="unheard"), "cannot load it"),
+    "no tokenizer": (no_tokenizer, "no tokenizer; one of tokenizer.json"),
+    "not JSON": (lambda folder: (folder / "config.json").write_text("{", encoding="utf-8"), "not valid JSON"),
+    "no pooling": (lambda folder: shutil.rmtree(folder / "1_Pooling"), "cannot load it"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_folders_are_refused(folders: Callable[[str], Path], tmp_path: Path, name: str) -> None:
+    folder = copy_of(folders("mpnet"), tmp_path)
+    change, message = BAD[name]
+    change(folder)
+    with pytest.raises(InvalidTeacher) as caught:
+        teacher_of(folder)
+    assert not isinstance(caught.value, NotInheritable)
+    assert message in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_token_without_a_row(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = copy_of(folders("mpnet"), tmp_path)
+    more_tokens(folder)
+    with pytest.raises(InvalidTeacher, match="a token for which the model has no row"):
+        StockTeacher.load(folder).embed_texts(["a café"])
+
+
+@pytest.mark.parametrize("name", ["cut weights", "a weight is missing", "another shape", "not JSON", "no tokenizer"])
+def test_a_damaged_inheritable_folder_is_not_read_in_another_way(tmp_path: Path, name: str) -> None:
+    folder = tiny_teacher(tmp_path / "teacher")
+    BAD[name][0](folder)
+    with pytest.raises(InvalidTeacher) as caught:
+        teacher_of(folder)
+    assert not isinstance(caught.value, NotInheritable)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "what"),
+    [
+        ("BertForSequenceClassification", "a classifier or reranker"),
+        ("BertForTokenClassification", "a tagger"),
+        ("BertForQuestionAnswering", "a question answerer"),
+        ("BertForMultipleChoice", "a multiple-choice model"),
+        ("BertLMHeadModelForCausalLM", "a language model"),
+    ],
+)
+def test_a_model_of_a_task_is_no_teacher_of_embeddings(tmp_path: Path, architecture: str, what: str) -> None:
+    folder = tiny_teacher(tmp_path / "teacher", modules=False)
+    put("config.json", architectures=[architecture])(folder)
+    with pytest.raises(InvalidTeacher, match=f"is {what} .* name the folder of the encoder"):
+        teacher_of(folder)
+    if what != "a language model":
+        assert Teacher.load(folder).width == WIDTH  # fine-tuned folders are loaded on purpose
