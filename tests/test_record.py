@@ -158,8 +158,7 @@ def test_requests_at_once_and_per_minute(server: Server, corpus: Path) -> None:
     server.seconds = 0
     record(server, corpus, concurrency=3, requests_per_minute=600)
     times = [asked.at for asked in server.asked]
-    assert min(np.diff(times)) > 0.05
-    assert times[-1] - times[0] > 0.39
+    assert times[-1] - times[0] > 0.3  # a tenth of a second between the starts of five
 
 
 def test_progress(server: Server, corpus: Path) -> None:
@@ -267,11 +266,11 @@ def test_a_slow_answer_is_asked_for_again(server: Server, corpus: Path) -> None:
 
 @pytest.mark.parametrize("is_date", [False, True])
 def test_the_server_says_when_to_come_back(server: Server, corpus: Path, is_date: bool) -> None:
-    server.faults[1] = Reply(429, retry_after=formatdate(time.time() + 2.5, usegmt=True) if is_date else "1")
+    server.seconds = 0.3  # what is under way is answered when the refusal is known
+    when = formatdate(time.time() + 2.5, usegmt=True) if is_date else "1"
+    server.faults[1] = Reply(429, retry_after=when, seconds=0.001)
     record(server, corpus, concurrency=2)
-    after = [asked.at - server.asked[1].at for asked in server.asked[2:]]
-    assert sum(seconds < 0.5 for seconds in after) <= 1  # the other request, which may have been under way
-    assert min(seconds for seconds in after if seconds >= 0.5) > 0.9  # nobody asks in between
+    assert min(asked.at for asked in server.asked[2:]) - server.asked[1].at > 0.9  # nobody asks in between
     check(server, corpus)
 
 
