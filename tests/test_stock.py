@@ -26,7 +26,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from subarch.errors import InvalidTeacher, NotInheritable
+from subarch.errors import InvalidConfig, InvalidTeacher, NotInheritable
 from subarch.models.stock import StockTeacher, teacher_of
 from subarch.models.teacher import Teacher
 from tiny import WIDTH, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
@@ -138,6 +138,11 @@ def test_prompts(folders: Callable[[str], Path]) -> None:
         assert other.fingerprint != teacher.fingerprint
     assert teacher.with_prompt("query") is teacher
     assert teacher.with_prompt("").with_prompt("query").prompt == "find the "
+    assert teacher_of(folder, prompt="number:").prompt == "number:"  # type: ignore[union-attr]
+    with pytest.raises(InvalidConfig, match="'find' is not the name of a prompt of the teacher"):
+        teacher.with_prompt("find")
+    with pytest.raises(InvalidConfig, match="'find the' is given twice"):
+        teacher.with_prompt("find the")
 
 
 def test_a_static_table(tmp_path: Path) -> None:
@@ -175,6 +180,26 @@ def test_the_inheritable_kind_comes_first(folders: Callable[[str], Path], tmp_pa
     assert isinstance(other, StockTeacher)
     assert "pooling ['max']" in other.reason
     np.testing.assert_allclose(other.embed_texts(TEXTS), theirs(folder), atol=1e-5)
+
+
+def test_a_prompt_for_an_inheritable_teacher(tmp_path: Path) -> None:
+    folder = tiny_teacher(tmp_path)
+    about = {"prompts": {"query": "the bell: "}, "similarity_fn_name": "dot"}
+    write_json(folder / "config_sentence_transformers.json", about)
+    plain = teacher_of(folder)
+    assert isinstance(plain, Teacher)
+    for prompt, text in (("query", "the bell: "), ("a boat:", "a boat:")):
+        teacher = teacher_of(folder, prompt=prompt)
+        assert isinstance(teacher, Teacher)
+        ids = teacher.tokenizer(TEXTS, add_special_tokens=False, verbose=False)["input_ids"]
+        np.testing.assert_allclose(teacher.embed(ids), theirs(folder, prompt=text), atol=1e-5)
+        assert np.abs(teacher.embed(ids) - plain.embed(ids)).max() > 1e-2
+        assert teacher.fingerprint != plain.fingerprint
+    assert plain.with_prompt("") is plain
+    within = teacher_of(folder, prompt="the bell")  # "bell" runs into the first word
+    assert isinstance(within, StockTeacher)
+    assert "changes how its tokenizer reads the text behind it" in within.reason
+    np.testing.assert_allclose(within.embed_texts(TEXTS), theirs(folder, prompt="the bell"), atol=1e-5)
 
 
 Damage = Callable[[Path], object]

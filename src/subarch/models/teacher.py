@@ -16,7 +16,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,21 @@ class Teacher:
         _check_assembly(where, tokenizer, recipe)
         dense = dense_maps(folder, recipe.dense, int(config.hidden_size))
         return cls(folder, encoder, tokenizer, recipe, dense, masked_lm, _fingerprint(folder, where, weights))
+
+    def with_prompt(self, prompt: str) -> Teacher:
+        """The same teacher with another prompt before every text: one of its folder by name, or a text; "" for none.
+
+        Raises:
+            InvalidConfig: see `sentence.prompt_text`.
+            NotInheritable: the prompt changes how the tokenizer reads what follows it.
+        """
+        recipe = self.recipe.with_prompt(prompt)
+        if recipe.prefix == self.recipe.prefix:
+            return self
+        _check_prefix(self.folder, self.tokenizer, recipe.prefix)
+        _check_assembly(self.folder, self.tokenizer, recipe)
+        fingerprint = hashlib.sha256(f"{self.fingerprint}\0{recipe.prefix}".encode()).hexdigest()
+        return replace(self, recipe=recipe, fingerprint=fingerprint)
 
     @property
     def architecture(self) -> Architecture:
