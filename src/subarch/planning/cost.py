@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from subarch.errors import InvalidConfig
-from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.architecture import IMPOSSIBLE, Architecture, Inputs, impossible
 from subarch.pretraining.config import LOSSES, NEED_TEACHER
 from subarch.run.records import Row
 
@@ -33,8 +33,8 @@ class Job:
     """A training: shapes, losses, tokens per sequence, per optimiser step of all devices and per pass of one.
 
     Raises:
-        InvalidConfig: an unknown loss, a loss without the teacher it needs, or a sequence longer than a batch or than
-            the table of positions.
+        InvalidConfig: an unknown loss, a loss without the teacher it needs, a shape that its family cannot have, or a
+            sequence longer than a batch or than the table of positions.
     """
 
     student: Architecture
@@ -54,6 +54,9 @@ class Job:
                 raise InvalidConfig(f"loss {loss!r} needs a teacher and there is none; give one, or use loss mlm")
         if not self.losses:
             raise InvalidConfig(f"there is no loss; give one or more of {', '.join(LOSSES)}")
+        for shape in (self.student, self.teacher):
+            if shape is not None and impossible(shape.depth, shape.heads, shape.hidden, self.inputs):
+                raise InvalidConfig(f"{shape}: {IMPOSSIBLE}")
         if self.length > self.inputs.positions:
             raise InvalidConfig(f"length {self.length} is more than the {self.inputs.positions} positions; lower it")
         if self.length > min(self.batch_tokens, self.micro_tokens):
