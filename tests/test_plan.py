@@ -23,7 +23,7 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning import cost, pace
 from subarch.planning.config import PEAK_TFLOPS, PlanConfig
 from subarch.planning.cost import Job, Pace
-from subarch.planning.plan import Plan, at_peak, draw_up, plan
+from subarch.planning.plan import Plan, at_peak, draw_up, plan, read_teacher
 from subarch.pretraining.setup import StepTimes, step_times
 from subarch.run.configuration import load
 from subarch.text.corpus import build
@@ -369,9 +369,22 @@ def test_bad_shapes_folders_and_corpora(tmp_path: Path) -> None:
         drawn(teacher="some/where")
     with pytest.raises(InvalidTeacher, match=r"config\.json: missing"):
         drawn(teacher=str(tmp_path))
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 2}')
-    with pytest.raises(InvalidTeacher, match="'vocab_size' is missing"):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": "two"}')
+    with pytest.raises(InvalidTeacher, match="num_hidden_layers"):
         drawn(teacher=str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
+    with pytest.raises(InvalidTeacher, match=r"model type 'mpnet' has no known number of operations.*12-12-768-3072"):
+        drawn(teacher=str(tmp_path))
+
+
+def test_a_teacher_of_another_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "distilbert", "architectures": ["DistilBertForMaskedLM"]}')
+    teacher = read_teacher(str(tmp_path))
+    assert (str(teacher.architecture), teacher.has_head) == ("6-12-768-3072", True)
+    assert teacher.inputs == Inputs(30522, 512, 1)
+
+
+def test_bad_corpora(tmp_path: Path) -> None:
     with pytest.raises(InvalidCorpus, match="no readable corpus"):
         drawn(corpus=tmp_path)
 

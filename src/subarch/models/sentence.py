@@ -321,6 +321,11 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     entries = [_parse(path, _ModuleEntry, entry) for entry in read_json(path, list)]
     for entry in entries:
         library, _, kind = entry.type.rpartition(".")
+        if kind == "StaticEmbedding":
+            raise NotInheritable(
+                f"{path.parent}: is a static table of token vectors ({kind}): no student can inherit from it or be "
+                "built like it; use an encoder, or let a student start from one and learn its vectors"
+            )
         # A class of another library may have a stock name, and its own code.
         if library.split(".")[0] != "sentence_transformers" or kind not in _KINDS:
             raise NotInheritable(
@@ -331,7 +336,10 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     modules = [(entry.type.rpartition(".")[2], entry.path) for entry in entries]
     kinds = [kind for kind, _ in modules]
     if kinds != sorted(kinds, key=_KINDS.index) or [kinds.count(kind) for kind in _KINDS[:2]] != [1, 1]:
-        raise NotInheritable(f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_KINDS)}")
+        raise NotInheritable(
+            f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_KINDS)}, the first two of them "
+            "once; a student cannot follow them"
+        )
     names = [entry.name for entry in entries if entry.name is not None]
     if len(set(names)) < len(names):  # sentence-transformers keeps the last module of a name
         raise InvalidTeacher(f"{path}: two modules have the same name, among {', '.join(names)}")

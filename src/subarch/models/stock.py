@@ -69,8 +69,8 @@ class StockTeacher:
                 do not fit the configuration, an embedding that is not finite.
         """
         folder = resolve(source)
-        check_folder(folder)
         check_embeds(folder)
+        check_folder(folder)
         encoder = _load(folder)
         first = encoder[0]
         module = getattr(first, "auto_model", None)
@@ -135,7 +135,6 @@ def teacher_of(source: str | Path) -> Teacher | StockTeacher:
         InvalidTeacher: see `Teacher.load` and `StockTeacher.load`. A damaged folder is not tried in another way.
     """
     folder = resolve(source)
-    check_folder(folder)
     check_embeds(folder)
     try:
         return Teacher.load(source)
