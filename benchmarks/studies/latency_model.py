@@ -54,7 +54,7 @@ def measured_twice(timed: Candidates, names: Sequence[str]) -> list[NDArray[np.f
 
 def compared(space: SearchSpace, design: list[int], rest: list[int], a: Any, b: Any) -> dict[str, Any]:
     """The model of A's design against B's rest, and A's rest against B's."""
-    model = fit(space.table[design], a[: len(design)], INPUTS.output)
+    model = fit(space.table[design], a[: len(design)], INPUTS)
     predicted = model.predict(space.table[rest])
     again, truth = a[len(design) :], b[len(design) :]
     percentiles = {
