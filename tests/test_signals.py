@@ -101,7 +101,7 @@ def distance(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_the_embedding_error_is_the_mean_cosine_distance(tmp_path: Path, pooling: str) -> None:
     world = World(tmp_path, pooling=pooling)
-    signal = EmbeddingSignal(world.teacher, world.train, world.heldout, 64, world.cache(), silent)
+    signal = EmbeddingSignal(world.teacher, world.teacher, world.train, world.heldout, 64, world.cache(), silent)
     for shape in (SHAPE, Architecture(0, 0, 32, 0)):  # with and without a map to the teacher's width
         student = world.student(shape)
         own = one_by_one(student, world.heldout, world.teacher.tokenizer)
@@ -114,13 +114,13 @@ def test_the_embedding_error_is_the_mean_cosine_distance(tmp_path: Path, pooling
 
 
 def test_the_teacher_is_at_distance_zero_from_itself(sentence: World) -> None:
-    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
+    signal = EmbeddingSignal(sentence.teacher, sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
     # Near zero the distance is half the squared angle: (2^-11)² / 2 = 1.2e-7 for targets in 16 bits
     assert abs(signal.error(sentence.copy())) < 2.0**-23
 
 
 def test_the_embedding_loss_is_that_of_the_rows_asked_for(sentence: World) -> None:
-    signal = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
+    signal = EmbeddingSignal(sentence.teacher, sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
     student, rows = sentence.student(), np.array([40, 3, 17, 3])
     loss = signal.loss(student, rows, 0)
     chosen = [sentence.train[row] for row in rows]
@@ -330,7 +330,7 @@ def write_task(path: Path) -> Path:
 
 def test_the_task_error_is_what_is_missing_to_a_perfect_score(sentence: World, tmp_path: Path) -> None:
     task = Task.read(write_task(tmp_path / "task.jsonl"))
-    training = EmbeddingSignal(sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
+    training = EmbeddingSignal(sentence.teacher, sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
     signal, student = TaskSignal(training, task), sentence.student()
     tokenizer = sentence.teacher.tokenizer
     vectors = []

@@ -34,8 +34,8 @@ STOPPED = 130
 errors = Console(stderr=True)
 
 GROUPS = {
-    "What to compress": "architecture teacher start_from corpus text_column streaming space",
-    "Vectors": "endpoint model out prompt dimensions max_words limit",
+    "What to compress": "architecture teacher start_from prompt corpus text_column streaming space",
+    "Vectors": "endpoint model out dimensions max_words limit",
     "Requests": "texts_per_request concurrency requests_per_minute timeout price key_variable",
     "Task": "task data first second choices label id group kind parts rows",
     "Objective and limits": "objective max_latency_ms max_latency_ratio max_parameters keep error",

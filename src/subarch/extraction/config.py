@@ -43,6 +43,11 @@ class ExtractConfig(BaseModel):
         description="Folder or hub name of the encoder whose weights, tokenizer and family candidates have; null: the "
         "teacher, where they can start from it",
     )
+    prompt: str | None = Field(
+        None,
+        description="Prompt before every text, of teacher and candidates: its name in the teacher's folder, or its "
+        "text; null: the folder's default",
+    )
     corpus: list[Text] = Field(
         [],
         description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",

@@ -27,7 +27,7 @@ from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
 from subarch.models.source import content_of as teacher_content
 from subarch.models.source import figures_of
-from subarch.models.student import Blueprint, Student, save_weights
+from subarch.models.student import Blueprint, Student, save_weights, start_from_tokens
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent
@@ -43,7 +43,10 @@ FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher"
 
 @dataclass
 class Workbench:
-    """See the module. `anatomy` is None where nothing is inherited, `readout` where that is of the teacher itself."""
+    """See the module. `anatomy` is None where nothing is inherited, `readout` where that is of the teacher itself.
+
+    `tokens`: (V, width) the teacher's vectors of the vocabulary, which the tables of candidates from scratch begin as.
+    """
 
     config: ExtractConfig
     run: Path
@@ -52,6 +55,7 @@ class Workbench:
     signal: Signal
     anatomy: Anatomy | None
     readout: Tensor | None
+    tokens: Tensor | None
 
     @classmethod
     def open(cls, config: ExtractConfig, run: Path, report: Report = silent) -> Workbench:
@@ -85,10 +89,11 @@ class Workbench:
                 report("the map to the teacher's vectors", 0, 0)
                 targets = signal.targets
                 readout = material.readout(train[: len(targets)], lambda some: targets[: len(some)])
+        tokens = material.token_vectors() if config.initialise == "scratch" and not masked_lm else None
         if task is not None:
             assert isinstance(signal, EmbeddingSignal)
             signal = TaskSignal(signal, task)
-        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy, readout)
+        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy, readout, tokens)
 
     def basis(self) -> Basis:
         """What all candidates share and are measured against; `seconds` is 0."""
@@ -131,7 +136,10 @@ class Workbench:
         """An untrained candidate, inherited or from scratch as configured."""
         torch.manual_seed(seed)
         if self.anatomy is None:
-            return Student(architecture, self.blueprint)
+            student = Student(architecture, self.blueprint)
+            if self.tokens is not None:
+                start_from_tokens(student, self.tokens)
+            return student
         assert self.material.start is not None
         return inherit(architecture, self.blueprint, self.material.start, self.anatomy, self.readout)
 

@@ -43,6 +43,8 @@ class Wanted(Protocol):
     @property
     def start_from(self) -> Path | None: ...
     @property
+    def prompt(self) -> str | None: ...
+    @property
     def initialise(self) -> str | None: ...
     @property
     def corpus(self) -> list[str]: ...
@@ -82,9 +84,11 @@ class Material:
             InvalidConfig: students cannot start from this teacher, and nothing says what else they start from.
         """
         teacher = source_of(wanted.teacher) if wanted.teacher is not None else None
+        if wanted.prompt is not None:
+            teacher = prompted(teacher, wanted.prompt)
         start = teacher if isinstance(teacher, Teacher) else None
         if wanted.start_from is not None:
-            start = Teacher.load(wanted.start_from)
+            start = Teacher.load(wanted.start_from).with_prompt(prompt_of(teacher))
         if start is None and teacher is not None and wanted.initialise != "scratch":
             raise InvalidConfig(f"{no_start(teacher)}; name one with start_from, {cached_models()}")
         tokenizer = (
@@ -177,6 +181,19 @@ class Material:
 
         return self.targets().get(("readout", start.fingerprint, len(segments)), fit)
 
+    def token_vectors(self) -> Tensor | None:
+        """(V, width) the teacher's vectors of the tokens of a vocabulary of our own, in 16 bits.
+
+        What model2vec distils: with them a student without layers is a static encoder already. None where the student
+        has the tokenizer of another encoder, or the teacher cannot be asked.
+        """
+        teacher = self.teacher
+        if self.start is not None or teacher is None or isinstance(teacher, RecordedVectors):
+            return None
+        decoded = [self.tokenizer.decode([token]).strip() for token in range(len(self.tokenizer))]
+        texts = [text or self.tokenizer.convert_ids_to_tokens(token) for token, text in enumerate(decoded)]
+        return self.targets().get(("tokens", tuple(texts)), lambda: teacher.embed_texts(texts).half()).float()
+
 
 def no_start(teacher: AnyTeacher) -> str:
     """Why no student can take weights from this teacher."""
@@ -197,17 +214,44 @@ def cached_models() -> str:
     return f"{advice}; in the cache of this machine: {', '.join(found)}" if found else advice
 
 
+def prompted(teacher: AnyTeacher | None, prompt: str) -> AnyTeacher:
+    """The teacher with another prompt before every text.
+
+    Raises:
+        InvalidConfig: there is no model here that could read it.
+    """
+    if teacher is None or isinstance(teacher, RecordedVectors):
+        raise InvalidConfig(
+            f"prompt {prompt!r} is put before what a teacher reads, and there is no model here that reads; drop it "
+            "(vectors were recorded with the prompt that `subarch record` was given)"
+        )
+    return teacher.with_prompt(prompt)
+
+
+def prompt_of(teacher: AnyTeacher | None) -> str:
+    """What stands before every text that a teacher reads. A student reads it too."""
+    if isinstance(teacher, Teacher):
+        return teacher.recipe.prefix
+    return teacher.prompt if isinstance(teacher, StockTeacher) else ""
+
+
 def recipe_of(teacher: AnyTeacher | None, start: Teacher | None, max_length: int) -> Recipe:
     """How students read and pool: as the teacher where they start from it, else as what they start from.
 
     A student of another encoder than the teacher gives vectors of length 1: directions are what it learns. Without a
     teacher or a start students read `max_length` tokens.
     """
-    if start is None:
-        return Recipe(normalize=teacher is not None, max_length=max_length)
-    if teacher is start or teacher is None:
+    if start is not None and (teacher is start or teacher is None):
         return start.recipe
-    return Recipe(pooling=start.recipe.pooling, normalize=True, max_length=start.recipe.max_length)
+    own = Recipe(max_length=max_length) if start is None else start.recipe
+    recipe = Recipe(pooling=own.pooling, normalize=teacher is not None, max_length=own.max_length)
+    if isinstance(teacher, Teacher):
+        said = teacher.recipe
+        return replace(recipe, prefix=said.prefix, prompts=said.prompts, similarity=said.similarity)
+    if isinstance(teacher, StockTeacher):
+        prompts = tuple(teacher.prompts.items())
+        return replace(recipe, prefix=teacher.prompt, prompts=prompts, similarity=teacher.similarity)
+    return recipe
 
 
 def check_heldout(sequences: Sequence[Any], corpus: list[str]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -43,6 +44,10 @@ _MASKED_LMS: dict[str, Any] = {
     "roberta": RobertaForMaskedLM,
     "modernbert": ModernBertForMaskedLM,
 }
+
+
+SCALE = 0.05
+"""Root mean square of a table that begins as a teacher's vectors; the stock one's is 0.02."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Blueprint:
         """Candidates of the BERT family for a vocabulary of our own: masked LMs, or encoders to this width."""
         start, end = special_tokens(tokenizer)
         ids = {"pad_token_id": tokenizer.pad_token_id, "bos_token_id": start, "eos_token_id": end}
-        return cls("bert", Inputs(len(tokenizer), output=width), masked_lm=not width, settings=ids)
+        return cls("bert", Inputs(len(tokenizer), output=width, mapped=width > 0), masked_lm=not width, settings=ids)
 
 
 class Student(nn.Module):
@@ -119,6 +124,26 @@ class Student(nn.Module):
         """(n, length) ids and mask -> sentence embeddings (n, output), not normalised."""
         pooled = pool(self.hidden(ids, mask), mask, self.pooling)
         return pooled if self.projection is None else self.projection(pooled)
+
+
+@torch.no_grad()
+def start_from_tokens(student: Student, vectors: Tensor) -> None:
+    """Begin with (V, width) vectors of the tokens, reduced to H by their principal components, and the map back.
+
+    The rest stays random but for the positions, which begin at zero, so that they do not drown the tokens. (model2vec's
+    way to a static encoder, as its documentation describes; the layers on top are ours.)
+    """
+    table = student.encoder.get_input_embeddings().weight
+    centred = (vectors - vectors.mean(0)).double()
+    basis = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : table.shape[1]]
+    reduced = centred @ basis
+    table[: len(reduced), : reduced.shape[1]] = (SCALE * reduced / reduced.square().mean().sqrt()).to(table.dtype)
+    if hasattr(student.encoder.embeddings, "position_embeddings"):
+        student.encoder.embeddings.position_embeddings.weight.zero_()
+    if student.projection is not None:
+        student.projection.weight.zero_()
+        student.projection.weight[:, : basis.shape[1]] = basis.to(table.dtype)
+        student.projection.bias.zero_()
 
 
 def save_weights(student: Student, path: Path) -> None:

@@ -50,6 +50,11 @@ class PretrainConfig(BaseModel):
         description="Folder or hub name of the encoder whose weights, tokenizer and family the model has; null: the "
         "teacher, where it can start from it",
     )
+    prompt: str | None = Field(
+        None,
+        description="Prompt before every text, of teacher and candidates: its name in the teacher's folder, or its "
+        "text; null: the folder's default",
+    )
     corpus: list[Text] = Field(
         min_length=1,
         description="Text to train on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",

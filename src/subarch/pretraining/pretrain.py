@@ -80,7 +80,8 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
         extraction = RunFolder.open(run)
         found = extraction.settings()
         base = {
-            name: found.get(name) for name in ("teacher", "start_from", "corpus", "text_column", "max_length", "seed")
+            name: found.get(name)
+            for name in ("teacher", "start_from", "prompt", "corpus", "text_column", "max_length", "seed")
         }
         if given.get("architecture") is None and extraction.has(Selection):
             winner = extraction.read(Selection).winner
