@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from subarch.errors import InvalidTeacher
 from subarch.extraction.estimate import batches, segments_needed
 from subarch.extraction.trial import Settings
 from subarch.learning import targets
-from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, text_embedder
+from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, teacher_embedder, text_embedder
 from subarch.learning.targets import TargetCache
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.student import Blueprint, Student
@@ -26,7 +27,7 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.run import silent
 from subarch.tasks.scoring import Task, retrieval
-from subarch.text.corpus import Segments, build
+from subarch.text.corpus import Segments, Texts, build
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
 
 LENGTH = 24
@@ -98,29 +99,62 @@ def distance(a: Tensor, b: Tensor) -> float:
 # Embedding
 
 
+def embedding(world: World) -> EmbeddingSignal:
+    return EmbeddingSignal(world.teacher, world.teacher, world.train, world.heldout, 64, world.cache(), silent)
+
+
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_the_embedding_error_is_the_mean_cosine_distance(tmp_path: Path, pooling: str) -> None:
+def test_the_embedding_error_is_the_share_of_the_distance_that_the_best_constant_leaves(
+    tmp_path: Path, pooling: str
+) -> None:
     world = World(tmp_path, pooling=pooling)
-    signal = EmbeddingSignal(world.teacher, world.teacher, world.train, world.heldout, 64, world.cache(), silent)
+    signal = embedding(world)
     for shape in (SHAPE, Architecture(0, 0, 32, 0)):  # with and without a map to the teacher's width
         student = world.student(shape)
         own = one_by_one(student, world.heldout, world.teacher.tokenizer)
         theirs = one_by_one(world.teacher.model, world.heldout, world.teacher.tokenizer)
-        error = signal.error(student)
+        error = signal.error(student) * signal.constant
         assert error == pytest.approx(distance(own, theirs.half()), abs=1e-5)
         # Targets are kept in 16 bits. That turns a vector by at most 2^-11, and a cosine changes by no more than that.
         assert error == pytest.approx(distance(own, theirs), abs=2**-11)
         assert 0.1 < error < 1.9
 
+    # By hand: no direction is nearer to all of the teacher's than that of their mean, and a constant has error 1
+    directions = torch.nn.functional.normalize(theirs.double(), dim=-1)
+    best = directions.mean(0).expand_as(directions)
+    assert signal.constant == pytest.approx(distance(best, directions), rel=1e-3)
+    constants = (directions.mean(0) + 0.1 * torch.randn(len(directions[0]), dtype=torch.float64) for _ in range(20))
+    assert all(distance(one.expand_as(directions), directions) >= distance(best, directions) for one in constants)
+    width = theirs.shape[1]
+    assert signal.error(lambda ids, mask: best[:1].expand(len(ids), width).float()) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_teacher_that_says_the_same_of_everything_is_refused(sentence: World) -> None:
+    class Constant:
+        name, fingerprint, width = "constant", "constant", 8
+
+        def embed_texts(self, texts: Sequence[str]) -> torch.Tensor:
+            return torch.ones(len(texts), 8)
+
+    def with_texts(segments: Segments) -> Segments:
+        count = len(segments)
+        texts = Texts(np.frombuffer(b"a text", np.uint8), np.zeros(count, np.int64), np.full(count, 6))
+        return replace(segments, texts=texts)
+
+    cache = TargetCache(sentence.folder / "constant", "constant", "corpus")
+    train, heldout = with_texts(sentence.train), with_texts(sentence.heldout)
+    with pytest.raises(InvalidTeacher, match="constant: its vectors of .* held-out texts are all the same"):
+        EmbeddingSignal(Constant(), sentence.teacher, train, heldout, 64, cache, silent)  # type: ignore[arg-type]
+
 
 def test_the_teacher_is_at_distance_zero_from_itself(sentence: World) -> None:
-    signal = EmbeddingSignal(sentence.teacher, sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
+    signal = embedding(sentence)
     # Near zero the distance is half the squared angle: (2^-11)² / 2 = 1.2e-7 for targets in 16 bits
-    assert abs(signal.error(sentence.copy())) < 2.0**-23
+    assert abs(signal.error(sentence.copy())) * signal.constant < 2.0**-23
 
 
 def test_the_embedding_loss_is_that_of_the_rows_asked_for(sentence: World) -> None:
-    signal = EmbeddingSignal(sentence.teacher, sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
+    signal = embedding(sentence)
     student, rows = sentence.student(), np.array([40, 3, 17, 3])
     loss = signal.loss(student, rows, 0)
     chosen = [sentence.train[row] for row in rows]
@@ -330,7 +364,7 @@ def write_task(path: Path) -> Path:
 
 def test_the_task_error_is_what_is_missing_to_a_perfect_score(sentence: World, tmp_path: Path) -> None:
     task = Task.read(write_task(tmp_path / "task.jsonl"))
-    training = EmbeddingSignal(sentence.teacher, sentence.teacher, sentence.train, sentence.heldout, 64, sentence.cache(), silent)
+    training = embedding(sentence)
     signal, student = TaskSignal(training, task), sentence.student()
     tokenizer = sentence.teacher.tokenizer
     vectors = []
@@ -339,7 +373,9 @@ def test_the_task_error_is_what_is_missing_to_a_perfect_score(sentence: World, t
         vectors.append(one_by_one(student, ids, tokenizer).numpy())  # type: ignore[arg-type]
     assert signal.error(student) == pytest.approx(1 - retrieval(*vectors)["mrr"], abs=1e-9)
     assert 0 < signal.error(student) < 1
-    assert signal.score(sentence.teacher.model) == pytest.approx(1 - signal.error(sentence.copy()), abs=1e-9)
+    assert signal.score(teacher_embedder(sentence.teacher)) == pytest.approx(
+        1 - signal.error(sentence.copy()), abs=1e-9
+    )
     rows = np.array([4, 1])
     assert signal.loss(student, rows, 0).item() == training.loss(student, rows, 0).item()
     assert signal.lengths is training.lengths
