@@ -104,9 +104,7 @@ def embedding(world: World) -> EmbeddingSignal:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_the_embedding_error_is_the_share_of_the_distance_that_the_best_constant_leaves(
-    tmp_path: Path, pooling: str
-) -> None:
+def test_the_embedding_error_is_a_share_of_what_the_best_constant_leaves(tmp_path: Path, pooling: str) -> None:
     world = World(tmp_path, pooling=pooling)
     signal = embedding(world)
     for shape in (SHAPE, Architecture(0, 0, 32, 0)):  # with and without a map to the teacher's width
@@ -143,7 +141,7 @@ def test_a_teacher_that_says_the_same_of_everything_is_refused(sentence: World) 
 
     cache = TargetCache(sentence.folder / "constant", "constant", "corpus")
     train, heldout = with_texts(sentence.train), with_texts(sentence.heldout)
-    with pytest.raises(InvalidTeacher, match="constant: its vectors of .* held-out texts are all the same"):
+    with pytest.raises(InvalidTeacher, match=r"constant: its vectors of .* held-out texts are all the same"):
         EmbeddingSignal(Constant(), sentence.teacher, train, heldout, 64, cache, silent)  # type: ignore[arg-type]
 
 

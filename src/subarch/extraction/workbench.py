@@ -85,7 +85,7 @@ class Workbench:
         if config.initialise != "scratch":
             report("what candidates start from", 0, 0)
             anatomy = material.anatomy(train[:CALIBRATION], lowest=config.initialise == "inherit-lowest")
-            if isinstance(signal, EmbeddingSignal):
+            if isinstance(signal, EmbeddingSignal) and material.reads_text:
                 report("the map to the teacher's vectors", 0, 0)
                 targets = signal.targets
                 readout = material.readout(train[: len(targets)], lambda some: targets[: len(some)])
