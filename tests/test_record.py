@@ -588,6 +588,17 @@ def test_one_process_at_a_time(server: Server, corpus: Path) -> None:
     check(server, corpus)
 
 
+def test_the_finished_file_is_taken_away(server: Server, corpus: Path) -> None:
+    record(server, corpus, limit=4)
+    server.faults[3] = Reply(400, "bad")  # after the first text again, and one request
+    with pytest.raises(EndpointFailed, match="bad"):
+        record(server, corpus)
+    out_of(corpus).unlink()
+    server.model = "other"
+    with pytest.raises(EndpointFailed, match="answers as model 'other', and what is kept was answered by 'tiny'"):
+        record(server, corpus)
+
+
 def test_files_that_are_no_recordings(server: Server, corpus: Path) -> None:
     partial = corpus.with_name("vectors.parquet.partial")
     partial.write_bytes(b"no database" * 100)

@@ -148,7 +148,8 @@ class _Session:
                     if not asked:
                         return self.tokens
                     for future in wait(asked, timeout=1, return_when=FIRST_COMPLETED).done:
-                        self._keep(asked.pop(future), future.result())
+                        self._keep(asked[future], future.result())
+                        del asked[future]  # not before: Ctrl-C may come in between
                     trouble = f", trying again: {self.endpoint.trouble}" if self.endpoint.trouble else ""
                     report(f"recording{trouble}", self.done, len(missing))
             except BaseException:
