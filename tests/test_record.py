@@ -299,6 +299,19 @@ def test_no_server(corpus: Path, server: Server) -> None:
     assert time.monotonic() - began < 2
 
 
+def test_a_server_that_goes_away(server: Server, corpus: Path) -> None:
+    server.on_request = lambda number: setattr(server, "always", Reply(cut=40) if number >= 2 else None)
+    began = time.monotonic()
+    with pytest.raises(
+        EndpointFailed, match=r"no answer \(RemoteProtocolError.* attempts in [0-9] s\); finished work is"
+    ):
+        record(server, corpus, concurrency=2)
+    assert 3 <= time.monotonic() - began < 6  # its patience once
+    server.on_request, server.always = lambda number: None, None
+    assert record(server, corpus).known in (4, 8)
+    check(server, corpus)
+
+
 REFUSALS = {
     "bad request": (Reply(400, '{"error": {"message": "too long"}}'), r"HTTP 400: too long; .*--texts-per-request"),
     "bad key": (Reply(401, f'{{"error": {{"message": "Incorrect key: {KEY}"}}}}'), r"HTTP 401: .*OPENAI_API_KEY"),

@@ -149,7 +149,7 @@ class _Session:
                     if not asked:
                         return self.tokens
                     answered = wait(asked, timeout=1, return_when=FIRST_COMPLETED).done
-                    if answered and self.endpoint.was_lost:
+                    if self.endpoint.was_lost and any(future.exception() is None for future in answered):
                         self.endpoint.was_lost = False
                         self._probe()
                     for future in answered:
@@ -159,7 +159,8 @@ class _Session:
                     report(f"recording{trouble}", self.done, len(missing))
             except BaseException:
                 self.endpoint.stop()
-                for future in wait(asked).done if self.is_same else ():  # they are paid for
+                under_way = wait(asked).done  # they are paid for
+                for future in under_way if self.is_same and not self.endpoint.was_lost else ():
                     with suppress(EndpointFailed, Stopped):
                         self._keep(asked[future], future.result())
                 raise
