@@ -146,7 +146,7 @@ def teacher_of(source: str | Path, prompt: str | None = None) -> Teacher | Stock
     folder = resolve(source)
     check_embeds(folder)
     try:
-        teacher = Teacher.load(source)
+        teacher = Teacher.load(folder)
         return teacher if prompt is None else teacher.with_prompt(prompt)
     except NotInheritable as error:
         stock = StockTeacher.load(source, reason=str(error))

@@ -75,17 +75,25 @@ class Kept:
         if self.out.exists():
             self.recording = _described(self.out)
         if self.partial.exists():
-            with self._told():
-                self._open()
-                found = self._rows("SELECT description FROM recording")
-                self.recording = Recording.model_validate_json(found[0][0]) if found else self.recording
+            try:
+                with self._told():
+                    self._open()
+                    found = self._rows("SELECT description FROM recording")
+                    self.recording = Recording.model_validate_json(found[0][0]) if found else self.recording
+            except BaseException:
+                self._close()
+                raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._close()
+
+    def _close(self) -> None:
         if self._database is not None:
             self._database.close()
+            self._database = None
 
     def texts(self) -> set[str]:
         """The texts that have a vector."""
@@ -106,18 +114,21 @@ class Kept:
         with self._told():
             self.out.parent.mkdir(parents=True, exist_ok=True)
             self._open()
+        if self.recording is not None:
+            self.describe(self.recording)  # here too, should the finished file be taken away
 
     def describe(self, recording: Recording) -> None:
         """Say where the vectors that follow are from."""
         self.recording = recording
         with self._told(), self._writing() as database:
+            database.execute("DELETE FROM recording")
             database.execute("INSERT INTO recording VALUES (?)", (recording.model_dump_json(),))
 
     def add(self, rows: Iterable[tuple[int, str, str | None, NDArray[np.float32]]]) -> None:
-        """Keep (place in the corpus, text, group, vector); they are on the disk when this returns."""
+        """Keep (place in the corpus, text, group, vector), if not kept yet; on the disk when this returns."""
         with self._told(), self._writing() as database:
             database.executemany(
-                "INSERT INTO vectors VALUES (?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?)",
                 ((place, text, group, vector.astype("<f4").tobytes()) for place, text, group, vector in rows),
             )
 
@@ -153,8 +164,7 @@ class Kept:
                     writer.write_batch(pyarrow.record_batch(columns, schema=schema))
             with partial.open("rb") as file:
                 os.fsync(file.fileno())
-        self._database.close()
-        self._database = None
+        self._close()
         self.partial.unlink()
         return self._count()
 
