@@ -10,6 +10,7 @@ computed and stored: the coordinator opens it once, and every worker again withi
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ from subarch.errors import InvalidConfig, InvalidTask, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
-from subarch.learning.material import Material
+from subarch.learning.material import Material, teacher_and_start
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, teacher_embedder
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
 from subarch.models.source import content_of as teacher_content
 from subarch.models.source import figures_of
 from subarch.models.student import Blueprint, Student, save_weights, start_from_tokens
+from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent
@@ -173,10 +175,41 @@ def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 
-def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
+def space_of(config: ExtractConfig) -> SearchSpace:
+    """The configured space. `auto` lies below what candidates start from; without such it is the preset `minilm`.
+
+    Raises:
+        InvalidSpace: see `SearchSpace.load`.
+        InvalidTeacher: what candidates start from cannot be loaded.
+    """
+    if config.space != "auto":
+        return SearchSpace.load(config.space)
+    start = teacher_and_start(config)[1] if config.initialise != "scratch" else None
+    return SearchSpace.below(start.architecture) if start is not None else SearchSpace.load("minilm")
+
+
+def _warn_beyond(space: SearchSpace, start: Teacher) -> None:
+    """Say what candidates larger than what they start from begin with."""
+    own = start.architecture
+    sizes = {"layers": (max(space.depth), own.depth), "hidden size": (max(space.hidden), own.hidden)}
+    sizes["intermediate size"] = max(space.intermediate), own.intermediate
+    beyond = [
+        f"{name} up to {largest}, and the start has {size}" for name, (largest, size) in sizes.items() if largest > size
+    ]
+    if beyond:
+        warnings.warn(
+            f"space {space.name!r} goes beyond what candidates start from: {', '.join(beyond)}. Additional layers begin "
+            "random and additional width without effect, so such candidates need more steps than others",
+            stacklevel=2,
+        )
+
+
+def make_basis(run: RunFolder, config: ExtractConfig, space: SearchSpace, report: Report) -> Basis:
     """Corpus, targets and anatomy of a run, made where they are missing, and what all its candidates share."""
     start = time.perf_counter()
     bench = Workbench.open(config, run.path, report)
+    if bench.material.start is not None and config.initialise != "scratch":
+        _warn_beyond(space, bench.material.start)
     if run.has(Basis):
         return run.read(Basis).model_copy(update={"identity": bench.identity})
     if bench.material.start is not None:  # without one it is there already

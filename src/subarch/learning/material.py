@@ -83,14 +83,7 @@ class Material:
             InvalidTeacher, InvalidCorpus: see `source_of`, `Teacher.load` and `corpus.build`.
             InvalidConfig: students cannot start from this teacher, and nothing says what else they start from.
         """
-        teacher = source_of(wanted.teacher) if wanted.teacher is not None else None
-        if wanted.prompt is not None:
-            teacher = prompted(teacher, wanted.prompt)
-        start = teacher if isinstance(teacher, Teacher) else None
-        if wanted.start_from is not None:
-            start = Teacher.load(wanted.start_from).with_prompt(prompt_of(teacher))
-        if start is None and teacher is not None and wanted.initialise != "scratch":
-            raise InvalidConfig(f"{no_start(teacher)}; name one with start_from, {cached_models()}")
+        teacher, start = teacher_and_start(wanted)
         tokenizer = (
             start.tokenizer
             if start is not None
@@ -193,6 +186,19 @@ class Material:
         decoded = [self.tokenizer.decode([token]).strip() for token in range(len(self.tokenizer))]
         texts = [text or self.tokenizer.convert_ids_to_tokens(token) for token, text in enumerate(decoded)]
         return self.targets().get(("tokens", tuple(texts)), lambda: teacher.embed_texts(texts).half()).float()
+
+
+def teacher_and_start(wanted: Wanted) -> tuple[AnyTeacher | None, Teacher | None]:
+    """The teacher, and the encoder whose weights, tokenizer and family students have; errors: see `Material.load`."""
+    teacher = source_of(wanted.teacher) if wanted.teacher is not None else None
+    if wanted.prompt is not None:
+        teacher = prompted(teacher, wanted.prompt)
+    start = teacher if isinstance(teacher, Teacher) else None
+    if wanted.start_from is not None:
+        start = Teacher.load(wanted.start_from).with_prompt(prompt_of(teacher))
+    if start is None and teacher is not None and wanted.initialise != "scratch":
+        raise InvalidConfig(f"{no_start(teacher)}; name one with start_from, {cached_models()}")
+    return teacher, start
 
 
 def no_start(teacher: AnyTeacher) -> str:

@@ -173,6 +173,12 @@ class SearchSpace:
         """The part of it with one A for each ⟨D, H, I⟩: A enters neither p nor the operations, nor orders e."""
         return replace(self, head_size=head_size)
 
+    @property
+    def sentence(self) -> str:
+        """The axes in one line."""
+        axes = (f"{name} {' '.join(map(str, getattr(self, name)))}" for name in AXES)
+        return f"space {self.name}: {', '.join(axes)}"
+
     def to_dict(self) -> dict[str, list[int]]:
         return {axis: list(getattr(self, axis)) for axis in AXES}
 
