@@ -586,8 +586,8 @@ def test_the_demo_prints_its_table_and_its_certificate(
     monkeypatch.chdir(tmp_path.parent)
     run = tmp_path.name
     rows = [
-        {"model": "teacher", "distance": 0.0, "ms": 12.3456, "parameters": 22_000_000},
-        {"model": "selected 1-2-8-8", "distance": 0.12345, "ms": 4.0, "parameters": 1_234_567},
+        {"model": "teacher", "error": 0.0, "ms": 12.3456, "parameters": 22_000_000},
+        {"model": "selected 1-2-8-8", "error": 0.12345, "ms": 4.0, "parameters": 1_234_567},
     ]
     monkeypatch.setattr("subarch.demo.demo.demonstrate", lambda path, report: (rows, path / "report.html", proof))
     shown = call("demo", "--run", run)

@@ -37,7 +37,13 @@ from subarch.run.records import (
 SPACE = SearchSpace((0, 1, 2), (2,), (8, 16), (8, 32), "tiny")
 INPUTS = Inputs(vocabulary=50, positions=16, output=16)
 NAMES = [str(architecture) for architecture in SPACE]
-TEACHER: dict[str, Any] = {"name": "teacher", "architecture": "2-2-16-32", "parameters": 9000, "operations": 10**6}
+TEACHER: dict[str, Any] = {
+    "name": "teacher",
+    "architecture": "2-2-16-32",
+    "parameters": 9000,
+    "operations": 10**6,
+    "timed": True,
+}
 
 
 def configured(**changes: Any) -> ExtractConfig:
@@ -52,7 +58,9 @@ def basis(reference: float | None = 0.0, teacher: bool = True) -> Basis:
         blueprint=EncoderBlueprint(family="bert", inputs=inputs, pooling="mean", masked_lm=False, settings={}),
         recipe=EmbeddingRecipe(**asdict(Recipe())),
         teacher=Teacher(**TEACHER) if teacher else None,
+        start=TEACHER["architecture"] if teacher else None,
         reference_error=reference,
+        constant_distance=0.5,
         identity={},
         seconds=1.5,
     )

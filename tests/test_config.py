@@ -98,6 +98,8 @@ def choice(key: str) -> st.SearchStrategy[str]:
 
 fields: dict[str, st.SearchStrategy[Any]] = {
     "teacher": st.none() | paths,
+    "start_from": st.none() | paths,
+    "prompt": st.none() | texts,
     "corpus": st.lists(texts, min_size=1, max_size=3),
     "text_column": texts,
     "space": texts,
@@ -144,6 +146,7 @@ def coherent(values: dict[str, Any]) -> bool:
     return all(
         [
             values["teacher"] is not None or (values["error"], values["initialise"]) == ("mlm", "scratch"),
+            values["start_from"] is None or values["initialise"] != "scratch",
             (values["task"] is not None) == (values["error"] == "task"),
             (values["keep"] is not None) == (values["objective"] == "latency"),
             sum(limits) <= 1,
@@ -173,6 +176,7 @@ def test_reading_what_was_dumped_gives_the_same(
 ) -> None:
     values |= {"max_latency_ratio": None} if values["max_latency_ms"] else {}
     values |= {"cost": "latency", "teacher": values["teacher"] or Path("teacher")}
+    values |= {"start_from": None} if values["initialise"] == "scratch" else {}
     values |= {"task": Path("task") if values["error"] == "task" else None}
     values |= {"keep": 0.97 if values["objective"] == "latency" else None}
     config = load(ExtractConfig, None, values)
@@ -198,6 +202,11 @@ def test_reading_what_was_dumped_gives_the_same(
         ({"objective": "latency", "keep": 0.9, "cost": "operations"}, "objective 'latency' needs measured latency"),
         ({"objective": "latency"}, "keep is missing"),
         ({"keep": 0.9}, "keep 0.9 would not be used with objective 'error'"),
+        (
+            {"start_from": "small", "initialise": "scratch"},
+            "start_from 'small' would not be used with initialise scratch",
+        ),
+        ({"corpus": []}, "corpus is missing: give text to train and measure on"),
         ({"learning_rate": [0.1, 0.1]}, "learning_rate [0.1, 0.1] holds a value twice"),
         ({"batch_size": [8, 16, 8]}, "batch_size [8, 16, 8] holds a value twice"),
     ],
@@ -217,7 +226,6 @@ def test_keys_that_do_not_go_together(tmp_path: Path, change: dict[str, Any], me
         ({"steps": 1.0}, "steps = 1.0: Input should be a valid integer"),
         ({"steps": "many"}, "steps = 'many': Input should be a valid integer"),
         ({"error": "mse"}, "error = 'mse': Input should be 'embedding', 'logits', 'mlm' or 'task'"),
-        ({"corpus": []}, "corpus = []: List should have at least 1 item"),
         ({"corpus": "docs"}, "corpus = 'docs': Input should be a valid list"),
         ({"corpus": ["a", ""]}, "corpus[1] = '': String should have at least 1 character"),
         ({"learning_rate": [0.1, float("nan")]}, "learning_rate[1] = nan"),
@@ -250,7 +258,12 @@ def test_every_wrong_key_is_named_at_once_and_options_as_options(tmp_path: Path)
 
 
 def test_a_missing_corpus_is_named() -> None:
-    assert "corpus: Field required" in refusal({"teacher": "t"})
+    assert "corpus is missing" in refusal({"teacher": "t"})
+
+
+def test_the_texts_of_recorded_vectors_are_the_corpus_where_none_is_given() -> None:
+    assert load(ExtractConfig, None, {"teacher": "vectors.parquet"}).corpus == ["vectors.parquet"]
+    assert load(ExtractConfig, None, {"teacher": Path("a.jsonl.gz"), "corpus": ["docs"]}).corpus == ["docs"]
 
 
 @pytest.mark.parametrize(
@@ -281,7 +294,7 @@ def test_an_unknown_key_is_refused_with_the_nearest(tmp_path: Path, key: Any, ne
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "corpus: Field required"),
+        (b"", "teacher is missing"),
         (b"- 1", "needs a mapping of keys to values"),
         (b"just text", "needs a mapping of keys to values"),
         (b"0x" + b"f" * 9000, "<a number of 36000 bits>"),

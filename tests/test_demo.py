@@ -31,7 +31,7 @@ from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess
 
-COLUMNS = ["model", "distance", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "params", "accuracy"]
+COLUMNS = ["model", "error", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "params", "accuracy"]
 PACKAGES = ("filelock", "packaging", "pluggy")
 REAL_SETTINGS, REAL_PRETRAINING = demo.SETTINGS, demo.PRETRAINING
 REAL_SHAPES, real_teacher_folder = demo.HAND_PICKED, demo.teacher_folder
@@ -104,14 +104,14 @@ def test_the_table_compares_the_selected_with_the_teacher_and_the_hand_picked(
     ]
     assert all(list(row) == COLUMNS for row in rows)
     teacher, selected, pretrained, outsider, candidate = rows
-    assert teacher["distance"] == 0
-    assert selected["distance"] == winner["error"]
-    assert 0 < pretrained["distance"] < selected["distance"]
+    assert teacher["error"] == 0
+    assert selected["error"] == winner["error"]
+    assert 0 < pretrained["error"] < selected["error"]
     # 2-4-16-16 is a candidate as well: the same training gave the same error
     recorded = {row["architecture"]: row["error"] for row in selection["candidates"]}
-    assert candidate["distance"] == recorded["2-4-16-16"] >= selected["distance"]
+    assert candidate["error"] == recorded["2-4-16-16"] >= selected["error"]
     assert "1-2-8-16" not in recorded
-    assert 0 < outsider["distance"] < 2
+    assert 0 < outsider["error"] < 2
     inputs = Teacher.load(folder / "teacher").inputs(output=32)
     shapes = ("3-4-32-64", winner["architecture"], winner["architecture"], "1-2-8-16", "2-4-16-16")
     for row, name in zip(rows, shapes, strict=True):
@@ -141,15 +141,19 @@ def test_the_winner_is_pretrained_from_where_the_search_left_it_and_measured_ali
     shown: tuple[list[dict[str, Any]], Path], folder: Path
 ) -> None:
     rows, page = shown
-    trained = json.loads((folder / "run" / "pretraining.json").read_text())
+    run = folder / "run"
+    trained = json.loads((run / "pretraining.json").read_text())
     selected, pretrained = rows[1:3]
     assert trained["started"] == "the search's own training of it"
-    # Two ways to the same figures: the loss that training measures, and the signal of the search
-    assert trained["heldout"][0]["embedding"] == pytest.approx(selected["distance"], abs=1e-4)
-    assert trained["heldout"][-1]["embedding"] == pytest.approx(pretrained["distance"], abs=1e-4)
+    # Two ways to the same figures: the loss that training measures, and the signal of the search, which is its share of
+    # what the best constant vector leaves
+    constant = json.loads((run / "basis.json").read_text())["constant_distance"]
+    before, after = (trained["heldout"][at]["embedding"] for at in (0, -1))
+    assert before / constant == pytest.approx(selected["error"], abs=1e-4 / constant)
+    assert after / constant == pytest.approx(pretrained["error"], abs=1e-4 / constant)
     text = page.read_text()
     assert "<h2>Pretraining</h2>" in text
-    assert f"embedding after the search {selected['distance']:.4f}" in text
+    assert f"embedding after the search {before:.4f}" in text
     assert "subarch pretrain" in text
 
 
@@ -188,7 +192,7 @@ def test_a_demo_stopped_in_its_pretraining_goes_on(
     rows, *_ = demo.demonstrate(run, lambda what, done, total: heard.append((what.split(",")[0], done)))
     assert OneProcess.submitted == asked
     assert [done for what, done in heard if what == "pretraining"] == list(range(13, 25))
-    assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0]]
+    assert [row["error"] for row in rows] == [row["error"] for row in shown[0]]
 
 
 def test_whole_packages_are_held_out_and_searched(shown: tuple[list[dict[str, Any]], Path], folder: Path) -> None:
@@ -220,7 +224,7 @@ def test_a_demo_shown_again_trains_and_reads_nothing_again(
     asked, written = OneProcess.submitted, [path.stat().st_mtime_ns for path in kept]
     rows, *_ = demo.demonstrate(folder / "run")
     assert (OneProcess.submitted, [path.stat().st_mtime_ns for path in kept]) == (asked, written)
-    same = ("model", "distance", "recall@10", "MRR", "params", "accuracy")
+    same = ("model", "error", "recall@10", "MRR", "params", "accuracy")
     assert [[row[name] for name in same] for row in rows] == [[row[name] for name in same] for row in shown[0]]
 
 
@@ -234,7 +238,7 @@ def test_without_a_winner_the_hand_picked_are_compared_all_the_same(
     (folder / "none-data" / "docstrings.jsonl").write_bytes((folder / "run-data" / "docstrings.jsonl").read_bytes())
     rows, page, _ = demo.demonstrate(folder / "none")
     assert [row["model"] for row in rows] == ["teacher", "1-2-8-16", "2-4-16-16"]
-    assert [row["distance"] for row in rows] == [row["distance"] for row in shown[0] if "selected" not in row["model"]]
+    assert [row["error"] for row in rows] == [row["error"] for row in shown[0] if "selected" not in row["model"]]
     assert not (folder / "none" / "pretraining.json").exists()
     assert {row["accuracy"] for row in rows} == {None}
     assert page.is_file()
@@ -264,7 +268,7 @@ def test_scores_are_those_of_a_plain_search(tmp_path: Path) -> None:
             found += rank <= 10
         assert row["MRR"] == pytest.approx(reciprocal, abs=0.02)
         assert row["recall@10"] == pytest.approx(found / len(pairs), abs=0.1)
-    assert [row["distance"] for row in rows] == [0.0, 0.5]
+    assert [row["error"] for row in rows] == [0.0, 0.5]
     assert {"timing batches of 1", "timing batches of 32", "searching docstrings"} == set(heard)
     assert torch.get_num_threads() >= 1
 

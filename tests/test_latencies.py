@@ -33,7 +33,7 @@ from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, select
-from subarch.run import silent
+from subarch.run import records, silent
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs, Latencies, Predicted
 from tiny import tiny_teacher
@@ -48,7 +48,9 @@ BASIS = Basis(
     recipe=EmbeddingRecipe(**asdict(Recipe(max_length=24))),
     identity={"teacher": "abc"},
     reference_error=0.0,
-    teacher=None,
+    constant_distance=0.5,
+    teacher=records.Teacher(name="abc", architecture=None, parameters=None, operations=None, timed=True),
+    start=None,
     seconds=0.0,
 )
 NAMES = [str(architecture) for architecture in SPACE]

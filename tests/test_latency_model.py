@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subarch.latency.model import TERMS, fit, spread, terms
+from subarch.numbers.architecture import Inputs
 from subarch.numbers.space import SearchSpace
 
 SPACE = SearchSpace.load("minilm")
-TABLE, OUTPUT = SPACE.table, 384
+TABLE, INPUTS = SPACE.table, Inputs(30522, output=384)
 # What each part costs the largest candidate, in ms: of the order of a real encoder's
 PARTS = np.array([0.05, 0.02, 0.01, 0.3, 0.2, 0.5, 0.4, 2.0, 3.0, 0.2, 0.4])
 
 
 def law(parts: np.ndarray) -> np.ndarray:
-    columns = terms(TABLE, OUTPUT)
+    columns = terms(TABLE, INPUTS)
     return columns @ (parts / columns.max(0))
 
 
 def test_the_terms_by_hand() -> None:
-    found = terms(np.array([[2, 4, 8, 16], [0, 0, 384, 0]]), OUTPUT)
+    found = terms(np.array([[2, 4, 8, 16], [0, 0, 384, 0]]), INPUTS)
     weights = 2 * (4 * 64 + 2 * 8 * 16)
     assert len(TERMS) == found.shape[1]
     assert found[0] == pytest.approx([1, 8, 8 * 384, 2, 8, 16, 32, 128, 256, 4, weights**1.5])
     assert found[1] == pytest.approx([1, 384, 0, 0, 0, 0, 0, 0, 0, 0, 0])  # of that width nothing is mapped
+    mapped = terms(np.array([[0, 0, 384, 0]]), replace(INPUTS, mapped=True))  # but from another encoder's vectors
+    assert mapped[0] == pytest.approx([1, 384, 384 * 384, 0, 0, 0, 0, 0, 0, 0, 0])
 
 
 @settings(max_examples=25)
@@ -34,7 +39,7 @@ def test_the_terms_by_hand() -> None:
 def test_an_exact_law_is_recovered_from_36_of_436(parts: list[float]) -> None:
     milliseconds = law(np.array([0.05, *parts]))
     rows = spread(TABLE, 36)
-    model = fit(TABLE[rows], milliseconds[rows], OUTPUT)
+    model = fit(TABLE[rows], milliseconds[rows], INPUTS)
     assert model.predict(TABLE) == pytest.approx(milliseconds, rel=1e-6)
     assert model.p90_error < 1e-6
 
@@ -45,7 +50,7 @@ def test_a_noisy_law_is_recovered_within_the_noise_and_the_stated_error_is_the_t
     stated, true, measured = [], [], []
     for seed in range(20):
         seen = truth * np.exp(noise * np.random.default_rng(seed).normal(size=len(truth)))
-        model = fit(TABLE[rows], seen[rows], OUTPUT)
+        model = fit(TABLE[rows], seen[rows], INPUTS)
         predicted = model.predict(TABLE)
         stated.append([model.median_error, model.p90_error])
         measured.append(np.percentile(np.abs(predicted[rest] / seen[rest] - 1), [50, 90]))
@@ -59,13 +64,13 @@ def test_a_noisy_law_is_recovered_within_the_noise_and_the_stated_error_is_the_t
 def test_a_law_of_another_form_is_told_by_the_stated_error() -> None:
     rows, truth = spread(TABLE, 36), law(PARTS)
     bent = truth * np.where(TABLE[:, 1] == 6, 1.5, 1.0)  # numbers of heads of which one is slow
-    assert fit(TABLE[rows], truth[rows], OUTPUT).p90_error < 0.01
-    assert fit(TABLE[rows], bent[rows], OUTPUT).p90_error > 0.15
+    assert fit(TABLE[rows], truth[rows], INPUTS).p90_error < 0.01
+    assert fit(TABLE[rows], bent[rows], INPUTS).p90_error > 0.15
 
 
 def test_more_work_never_takes_less_time() -> None:
     rng, rows = np.random.default_rng(0), spread(TABLE, 36)
-    model = fit(TABLE[rows], rng.uniform(1, 10, len(rows)), 0)  # even of noise alone
+    model = fit(TABLE[rows], rng.uniform(1, 10, len(rows)), Inputs(30522))  # even of noise alone
     small, large = TABLE[TABLE[:, 0] > 0], TABLE[TABLE[:, 0] > 0] + [1, 0, 64, 128]
     assert (model.predict(large) >= model.predict(small)).all()
     assert (model.predict(TABLE) >= 0).all()

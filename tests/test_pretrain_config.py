@@ -50,7 +50,17 @@ def test_every_key_is_described() -> None:
 
 
 def test_keys_shared_with_extraction_are_of_one_kind() -> None:
-    for key in ("teacher", "corpus", "text_column", "vocabulary_size", "seed", "heldout", "max_length"):
+    for key in (
+        "teacher",
+        "start_from",
+        "prompt",
+        "corpus",
+        "text_column",
+        "vocabulary_size",
+        "seed",
+        "heldout",
+        "max_length",
+    ):
         ours, theirs = PretrainConfig.model_fields[key], ExtractConfig.model_fields[key]
         assert (ours.annotation, ours.metadata) == (theirs.annotation, theirs.metadata)
 
@@ -65,6 +75,11 @@ def test_keys_shared_with_extraction_are_of_one_kind() -> None:
 def test_the_length_is_in_steps_or_in_minutes(given: dict[str, Any], steps: int | None, minutes: float | None) -> None:
     config = load(PretrainConfig, None, GOOD | given)
     assert (config.steps, config.minutes) == (steps, minutes)
+
+
+def test_the_texts_of_recorded_vectors_are_the_corpus_where_none_is_given() -> None:
+    assert load(PretrainConfig, None, {"teacher": "vectors.parquet"}).corpus == ["vectors.parquet"]
+    assert load(PretrainConfig, None, {"teacher": Path("a.jsonl.gz"), "corpus": ["docs"]}).corpus == ["docs"]
 
 
 def test_the_default_length_is_written_down() -> None:
@@ -136,6 +151,8 @@ def choice(key: str) -> st.SearchStrategy[Any]:
 fields: dict[str, st.SearchStrategy[Any]] = {
     "architecture": st.sampled_from([None, "4-8-1024-768", "0-0-64-0"]),
     "teacher": st.none() | texts.map(Path),
+    "start_from": st.none() | texts.map(Path),
+    "prompt": st.none() | texts,
     "corpus": st.lists(texts, min_size=1, max_size=3),
     "text_column": texts,
     "streaming": st.booleans(),
@@ -213,6 +230,7 @@ def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        (GOOD | {"corpus": []}, "corpus is missing: give text to train on"),
         (GOOD | {"loss_mlm": 0}, "loss_mlm 0.0: no loss has a positive weight"),
         (ALONE | {"loss_logits": 0.5}, "teacher is missing: loss_logits 0.5 needs one"),
         (ALONE | {"loss_embedding": 1, "loss_mlm": 1}, "loss_embedding 1.0 needs one; give one or remove it"),
@@ -258,7 +276,6 @@ def test_keys_that_do_not_go_together(tmp_path: Path, given: dict[str, Any], mes
         ({"precision": "fp16"}, "precision = 'fp16': Input should be 'fp32' or 'bf16'"),
         ({"max_length": 513}, "max_length = 513"),
         ({"batch_tokens": 10**60}, "batch_tokens = <a number of 200 bits>"),
-        ({"corpus": []}, "corpus = []: List should have at least 1 item"),
         ({"warmup": 0.1}, "unknown key 'warmup'; the nearest known key is 'warm_up'"),
         ({"loss_logit": 0.1}, "unknown key 'loss_logit'; the nearest known key is 'loss_logits'"),
     ],

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subarch.errors import InvalidConfig, InvalidTeacher
-from subarch.models.sentence import Recipe, pool, read_json
+from subarch.models.sentence import Recipe, pool, prompt_text, read_json
 from tiny import WIDTH, add_modules, write_json
 
 
@@ -67,8 +67,7 @@ def test_the_length_of_the_folder_or_else_of_the_tokenizer(
 
 @pytest.mark.parametrize(("prompt", "prefix"), [("a", "A: "), ("b", "B: "), ("other: ", "other: "), ("", "")])
 def test_another_prompt(prompt: str, prefix: str) -> None:
-    recipe = Recipe(prefix="B: ", prompts=(("a", "A: "), ("b", "B: ")))
-    assert recipe.with_prompt(prompt) == Recipe(prefix=prefix, prompts=recipe.prompts)
+    assert prompt_text(prompt, {"a": "A: ", "b": "B: "}, default="B: ") == prefix
 
 
 @pytest.mark.parametrize(
@@ -80,9 +79,8 @@ def test_another_prompt(prompt: str, prefix: str) -> None:
     ],
 )
 def test_bad_prompts(prompt: str, message: str) -> None:
-    recipe = Recipe(prefix="B: ", prompts=(("a", "A: "), ("b", "B: ")))
     with pytest.raises(InvalidConfig, match=message):
-        recipe.with_prompt(prompt)
+        prompt_text(prompt, {"a": "A: ", "b": "B: "}, default="B: ")
 
 
 FILES = (

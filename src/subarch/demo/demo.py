@@ -105,7 +105,7 @@ def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any
         architecture = Architecture.parse(winner.architecture)
         models[f"selected {architecture}"] = (winner.error, load_selected(path, architecture))
         trained = Teacher.load(path / "pretrained").model  # what is handed over: it reads as a teacher does
-        models[PRETRAINED] = (_distance(path, trained), trained)
+        models[PRETRAINED] = (_error(path, trained), trained)
         accuracies = fine_tune(path, examples, report)
     report("training the hand-picked shapes", 0, 0)
     for trial, student in train_also(path, [Architecture.parse(name) for name in HAND_PICKED]):
@@ -161,7 +161,7 @@ def serve(path: Path, report: Report) -> None:
 def compare(
     models: dict[str, tuple[float, torch.nn.Module]], teacher: Teacher, pairs: list[tuple[str, str]], report: Report
 ) -> list[dict[str, Any]]:
-    """Held-out distance, retrieval, latency at batch 1 and throughput at batch 32 of each (distance, model)."""
+    """Held-out error, retrieval, latency at batch 1 and throughput at batch 32 of each (error, model)."""
     torch.set_num_threads(usable_cores())
     encoders = {name: model for name, (_, model) in models.items()}
     vocabulary, threads, times = teacher.encoder.config.vocab_size, usable_cores(), {}
@@ -170,14 +170,14 @@ def compare(
         times[batch] = measure_models(encoders, vocabulary, batch, 32, threads, rounds, on_round)
     queries, documents = (list(side) for side in zip(*pairs, strict=True))
     rows = []
-    for done, (name, (distance, model)) in enumerate(models.items()):
+    for done, (name, (error, model)) in enumerate(models.items()):
         report("searching docstrings", done, len(models))
         embed = text_embedder(model, teacher)
         scores = retrieval(embed(queries), embed(documents))
         rows.append(
             {
                 "model": name,
-                "distance": distance,
+                "error": error,
                 "recall@10": scores["recall@10"],
                 "MRR": scores["mrr"],
                 "ms": times[1][name].median_ms,
@@ -203,7 +203,7 @@ def _data(path: Path, report: Report) -> tuple[Path, Path]:
     return docstrings, examples
 
 
-def _distance(path: Path, model: Forward) -> float:
+def _error(path: Path, model: Forward) -> float:
     """What the search measures as the error, on the same held-out sample."""
     signal = Workbench.open(RunFolder.open(path).config(ExtractConfig), path).signal
     assert isinstance(signal, EmbeddingSignal)

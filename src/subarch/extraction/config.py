@@ -11,14 +11,13 @@ Importing this module imports neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subarch.exporting.config import RuntimeName
 from subarch.run.configuration import File, Number, Text
-from subarch.text.vectors import is_recording
+from subarch.text.vectors import with_corpus
 
 # What may be asked of a finished run again, without training
 QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
@@ -175,13 +174,7 @@ class ExtractConfig(BaseModel):
         None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _read_the_recording(cls, values: Any) -> Any:
-        """The texts of recorded vectors are the corpus, where none is given."""
-        if isinstance(values, Mapping) and not values.get("corpus") and is_recording(values.get("teacher") or ""):
-            return {**values, "corpus": [str(values["teacher"])]}
-        return values
+    _with_corpus = model_validator(mode="before")(with_corpus)
 
     @model_validator(mode="after")
     def _check_together(self) -> ExtractConfig:

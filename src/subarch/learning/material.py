@@ -190,14 +190,18 @@ class Material:
 
 def teacher_and_start(wanted: Wanted) -> tuple[AnyTeacher | None, Teacher | None]:
     """The teacher, and the encoder whose weights, tokenizer and family students have; errors: see `Material.load`."""
-    teacher = source_of(wanted.teacher) if wanted.teacher is not None else None
-    if wanted.prompt is not None:
-        teacher = prompted(teacher, wanted.prompt)
+    if wanted.teacher is None and wanted.prompt is not None:
+        raise InvalidConfig(f"prompt {wanted.prompt!r} is put before what a teacher reads, and there is none; drop it")
+    teacher = source_of(wanted.teacher, wanted.prompt) if wanted.teacher is not None else None
     start = teacher if isinstance(teacher, Teacher) else None
     if wanted.start_from is not None:
-        start = Teacher.load(wanted.start_from).with_prompt(prompt_of(teacher))
-    if start is None and teacher is not None and wanted.initialise != "scratch":
-        raise InvalidConfig(f"{no_start(teacher)}; name one with start_from, {cached_models()}")
+        named = Teacher.load(wanted.start_from).with_prefix(prompt_of(teacher))
+        if start is None or named.fingerprint != start.fingerprint:  # else it names the teacher itself
+            start = named
+    if start is None and teacher is not None and wanted.initialise not in ("scratch", "search"):
+        raise InvalidConfig(
+            f"{no_start(teacher)}; name one with start_from, {cached_models()}; or set initialise to scratch"
+        )
     return teacher, start
 
 
@@ -218,20 +222,6 @@ def cached_models() -> str:
     except CacheNotFound:
         found = []
     return f"{advice}; in the cache of this machine: {', '.join(found)}" if found else advice
-
-
-def prompted(teacher: AnyTeacher | None, prompt: str) -> AnyTeacher:
-    """The teacher with another prompt before every text.
-
-    Raises:
-        InvalidConfig: there is no model here that could read it.
-    """
-    if teacher is None or isinstance(teacher, RecordedVectors):
-        raise InvalidConfig(
-            f"prompt {prompt!r} is put before what a teacher reads, and there is no model here that reads; drop it "
-            "(vectors were recorded with the prompt that `subarch record` was given)"
-        )
-    return teacher.with_prompt(prompt)
 
 
 def prompt_of(teacher: AnyTeacher | None) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -182,14 +182,6 @@ class Recipe:
     lower_case: bool = False
     prompts: tuple[tuple[str, str], ...] = ()
     similarity: str = "cosine"
-
-    def with_prompt(self, prompt: str) -> Recipe:
-        """The same with another prefix: the text of a prompt by its name, or a text; "" for none.
-
-        Raises:
-            InvalidConfig: see `prompt_text`.
-        """
-        return replace(self, prefix=prompt_text(prompt, dict(self.prompts), self.prefix))
 
     @classmethod
     def read(cls, folder: Path, positions: int = 512, tokens: int = 512) -> Recipe:

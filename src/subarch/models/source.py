@@ -16,7 +16,7 @@ from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.models.stock import StockTeacher, teacher_of
 from subarch.models.teacher import Teacher
 from subarch.models.teacher import content_of as of_folder
@@ -45,15 +45,21 @@ class Source(Protocol):
 AnyTeacher = Teacher | StockTeacher | RecordedVectors
 
 
-def source_of(teacher: str | Path) -> AnyTeacher:
-    """Load a teacher of any kind.
+def source_of(teacher: str | Path, prompt: str | None = None) -> AnyTeacher:
+    """Load a teacher of any kind; `prompt`: see `teacher_of`.
 
     Raises:
+        InvalidConfig: a prompt for recorded vectors, or one that does not go with the teacher.
         InvalidTeacher: it cannot be loaded, is damaged, or is no encoder of texts.
     """
-    if is_recording(teacher):
-        return RecordedVectors.load(Path(teacher))
-    return teacher_of(teacher)
+    if not is_recording(teacher):
+        return teacher_of(teacher, prompt)
+    if prompt is not None:
+        raise InvalidConfig(
+            f"prompt {prompt!r} is put before what a teacher reads, and {teacher} holds vectors without the model that "
+            "made them; drop it (vectors are recorded with the prompt that `subarch record` is given)"
+        )
+    return RecordedVectors.load(Path(teacher))
 
 
 def content_of(teacher: str | Path) -> Content:

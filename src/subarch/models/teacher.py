@@ -33,7 +33,7 @@ from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.families import CONVERTED, WHY_NOT, WITHOUT_POOLER, has_head, stock_model
 from subarch.models.kinds import check_folder
 from subarch.models.parts import head_of, inputs_of, usable_positions
-from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
+from subarch.models.sentence import Recipe, dense_settings, pool, prompt_text, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
 from subarch.run.inputs import Content, of_model
@@ -138,12 +138,20 @@ class Teacher:
             InvalidConfig: see `sentence.prompt_text`.
             NotInheritable: the prompt changes how the tokenizer reads what follows it.
         """
-        recipe = self.recipe.with_prompt(prompt)
-        if recipe.prefix == self.recipe.prefix:
+        return self.with_prefix(prompt_text(prompt, dict(self.recipe.prompts), self.recipe.prefix))
+
+    def with_prefix(self, text: str) -> Teacher:
+        """The same teacher with this text before every other, whatever its folder says.
+
+        Raises:
+            NotInheritable: the text changes how the tokenizer reads what follows it.
+        """
+        if text == self.recipe.prefix:
             return self
-        _check_prefix(self.folder, self.tokenizer, recipe.prefix)
+        recipe = replace(self.recipe, prefix=text)
+        _check_prefix(self.folder, self.tokenizer, text)
         _check_assembly(self.folder, self.tokenizer, recipe)
-        fingerprint = hashlib.sha256(f"{self.fingerprint}\0{recipe.prefix}".encode()).hexdigest()
+        fingerprint = hashlib.sha256(f"{self.fingerprint}\0{text}".encode()).hexdigest()
         return replace(self, recipe=recipe, fingerprint=fingerprint)
 
     @property

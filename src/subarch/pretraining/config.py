@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import Amount, File, Number, Text
+from subarch.text.vectors import with_corpus
 
 LOSSES = ("mlm", "logits", "embedding", "hidden", "relations")
 NEED_TEACHER = ("logits", "embedding", "hidden", "relations")
@@ -56,7 +57,7 @@ class PretrainConfig(BaseModel):
         "text; null: the folder's default",
     )
     corpus: list[Text] = Field(
-        min_length=1,
+        [],
         description="Text to train on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
     )
     text_column: str = Field(
@@ -156,6 +157,8 @@ class PretrainConfig(BaseModel):
     )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of data order, masks, dropout and random weights")
 
+    _with_corpus = model_validator(mode="before")(with_corpus)
+
     @model_validator(mode="before")
     @classmethod
     def _say_how_long(cls, values: Any) -> Any:
@@ -167,6 +170,8 @@ class PretrainConfig(BaseModel):
     @model_validator(mode="after")
     def _check_together(self) -> PretrainConfig:
         """Every message names the keys and what to change."""
+        if not self.corpus:
+            raise ValueError("corpus is missing: give text to train on")
         given = self._given()
         if given and not any(given.values()):
             raise ValueError(

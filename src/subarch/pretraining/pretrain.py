@@ -81,7 +81,16 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
         found = extraction.settings()
         base = {
             name: found.get(name)
-            for name in ("teacher", "start_from", "prompt", "corpus", "text_column", "max_length", "seed")
+            for name in (
+                "teacher",
+                "start_from",
+                "prompt",
+                "corpus",
+                "text_column",
+                "vocabulary_size",
+                "max_length",
+                "seed",
+            )
         }
         if given.get("architecture") is None and extraction.has(Selection):
             winner = extraction.read(Selection).winner

@@ -33,7 +33,7 @@ from subarch.learning.signals import vectors_of
 from subarch.learning.targets import TargetStore
 from subarch.models.inherit import CALIBRATION, inherit
 from subarch.models.parts import set_dropout
-from subarch.models.student import Blueprint, Student, load_weights
+from subarch.models.student import Blueprint, Student, load_weights, start_from_tokens
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run import Report, silent
@@ -79,6 +79,8 @@ class Setup:
         report: Report = silent,
     ) -> Setup:
         """Load and build everything; `searched` are the candidate's weights from the search, if there are any."""
+        if config.initialise is None and searched is not None:
+            config = config.model_copy(update={"initialise": "search"})
         material = Material.load(config, run, report, streaming=config.streaming)
         recipe = material.recipe
         # A teacher whose insides can be compared: it is what the student starts from
@@ -160,7 +162,7 @@ def _student(
 ) -> tuple[Student, str]:
     """The untrained student, and where its weights come from."""
     start = material.start
-    initialise = config.initialise or ("search" if searched else "inherit" if start else "scratch")
+    initialise = config.initialise or ("inherit" if start else "scratch")
     if initialise == "search":
         if searched is None:
             raise InvalidConfig(
@@ -169,7 +171,11 @@ def _student(
             )
         return load_weights(Student(architecture, blueprint), searched), "the search's own training of it"
     if initialise == "scratch":
-        return Student(architecture, blueprint), "random weights"
+        student, tokens = Student(architecture, blueprint), material.token_vectors()
+        if tokens is None or blueprint.masked_lm:
+            return student, "random weights"
+        start_from_tokens(student, tokens)
+        return student, "random weights, and the teacher's vectors of the tokens"
     assert start is not None
     lowest = initialise == "inherit-lowest"
     readout = None

@@ -48,6 +48,14 @@ def is_recording(source: str | Path) -> bool:
     return ending in ENDINGS and not path.is_dir()
 
 
+def with_corpus(values: Any) -> Any:
+    """The keys of a configuration: the texts of a teacher of recorded vectors are the corpus, where none is given."""
+    teacher = values.get("teacher") if isinstance(values, Mapping) else None
+    if isinstance(teacher, str | Path) and is_recording(teacher) and not values.get("corpus"):
+        return {**values, "corpus": [str(teacher)]}
+    return values
+
+
 @dataclass(frozen=True)
 class RecordedVectors:
     """Vectors of texts, without the model that made them.
