@@ -63,8 +63,11 @@ class TargetCache:
         compute: Callable[[range], Tensor],
         report: Callable[[int, int], None],
     ) -> Tensor:
-        """The answers on the first `needed` of `count` sequences, rounded up to whole shards, one after another."""
-        shards, total = [], min(count, -(-needed // SHARD) * SHARD)
+        """The answers on the first `needed` of `count` sequences, one after another.
+
+        A longer search computes the last shard again, whole, where it was not.
+        """
+        shards, total = [], min(count, needed)
         for start in range(0, total, SHARD):
             piece = range(start, min(start + SHARD, total))
             shards.append(self.get((*settings, piece.start, piece.stop), lambda piece=piece: compute(piece)))  # type: ignore[misc]
