@@ -126,6 +126,16 @@ def test_vectors_are_those_of_sentence_transformers(folders: Callable[[str], Pat
     found.requires_grad_().sum().backward()  # not bound to inference mode
 
 
+def test_a_teacher_of_the_hub_has_its_name(
+    folders: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(folders("mpnet"), tmp_path)  # as it lies in the cache
+    monkeypatch.setattr("subarch.models.stock.resolve", lambda source: folder)
+    monkeypatch.chdir(tmp_path)
+    assert StockTeacher.load("somebody/a-model").name == "somebody/a-model"
+    assert StockTeacher.load("teacher").name == "teacher"
+
+
 def test_no_texts_are_no_vectors(folders: Callable[[str], Path]) -> None:
     assert StockTeacher.load(folders("mpnet")).embed_texts([]).shape == (0, WIDTH)
 

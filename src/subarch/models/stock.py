@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,7 +82,7 @@ class StockTeacher:
         length = encoder.max_seq_length
         teacher = cls(
             folder=folder,
-            name=folder.resolve().name if Path(source).expanduser().is_dir() else str(source),
+            name=folder.resolve().name if os.path.isdir(os.path.expanduser(source)) else str(source),
             fingerprint=of_model(folder, InvalidTeacher).hash,
             width=0,
             prompts=prompts,
