@@ -133,7 +133,7 @@ def test_progress_is_told(made: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     Workbench.open(config(made), tmp_path, lambda what, done, total: told.append((what, done, total)))
     names = list(dict.fromkeys(what for what, _, _ in told))
-    assert names == ["reading the corpus (tokens)", "teacher targets", "the teacher's anatomy"]
+    assert names == ["reading the corpus (tokens)", "teacher targets", "what candidates start from"]
     assert all(done <= total for what, done, total in told if what == "teacher targets")
 
 
