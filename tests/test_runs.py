@@ -79,11 +79,11 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
             RunFolder.create(path, configured(), resume=False)
 
 
-@pytest.mark.parametrize("content", ["1", "3", '"2"', "null", "[2]"])
+@pytest.mark.parametrize("content", ["2", "4", '"3"', "null", "[3]"])
 def test_another_version_is_refused(run: RunFolder, content: str) -> None:
     (run.path / "format.json").write_text(content)
     for call in (RunFolder.open, lambda path: RunFolder.create(path, configured(), resume=True)):
-        with pytest.raises(InvalidStudy, match=r"a run of format .*, this version reads 2; start a new one"):
+        with pytest.raises(InvalidStudy, match=r"a run of format .*, this version reads 3; start a new one"):
             call(run.path)
 
 

@@ -198,8 +198,8 @@ def _warn_beyond(space: SearchSpace, start: Teacher) -> None:
     ]
     if beyond:
         warnings.warn(
-            f"space {space.name!r} goes beyond what candidates start from: {', '.join(beyond)}. Additional layers "
-            "begin random and additional width without effect, so such candidates need more steps than others",
+            f"space {space.name!r} goes beyond what candidates start from: {', '.join(beyond)}. Further layers begin "
+            "random, further width begins without effect: such candidates need more steps than others",
             stacklevel=2,
         )
 

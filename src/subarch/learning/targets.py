@@ -63,12 +63,17 @@ class TargetCache:
         compute: Callable[[range], Tensor],
         report: Callable[[int, int], None],
     ) -> Tensor:
-        """The answers on the first `needed` of `count` sequences, rounded up to whole shards, one after another."""
-        shards, total = [], min(count, -(-needed // SHARD) * SHARD)
+        """The answers on the first `needed` of `count` sequences, one after another.
+
+        The last shard is computed as far as it is needed, unless it is there as a whole.
+        """
+        shards, total = [], min(count, needed)
         for start in range(0, total, SHARD):
-            piece = range(start, min(start + SHARD, total))
+            whole = range(start, min(start + SHARD, count))
+            known = self.path(*settings, whole.start, whole.stop).is_file()
+            piece = whole if known else range(start, min(whole.stop, total))
             shards.append(self.get((*settings, piece.start, piece.stop), lambda piece=piece: compute(piece)))  # type: ignore[misc]
-            report(piece.stop, total)
+            report(min(whole.stop, total), total)
         return torch.cat(shards)
 
 

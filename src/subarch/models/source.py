@@ -74,7 +74,8 @@ def figures_of(teacher: AnyTeacher | None, length: int) -> Figures | None:
     if isinstance(teacher, Teacher):
         shape, own = teacher.architecture, teacher.inputs(teacher.width)
         parameters, work = shape.parameters(own).total, shape.operations(own, length)
-        return Figures(name=teacher.name, architecture=str(shape), parameters=parameters, operations=work, timed=True)
+        name = f"{teacher.name} ({shape})"
+        return Figures(name=name, architecture=str(shape), parameters=parameters, operations=work, timed=True)
     size = teacher.parameters if isinstance(teacher, StockTeacher) else None
     has_latency = isinstance(teacher, StockTeacher) and teacher.module is not None
     return Figures(name=teacher.name, architecture=None, parameters=size, operations=None, timed=has_latency)

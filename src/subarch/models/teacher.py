@@ -208,7 +208,7 @@ class Teacher:
 
     @property
     def name(self) -> str:
-        return f"{self.folder.resolve().name} ({self.architecture})"
+        return self.folder.resolve().name
 
 
 class SentenceModel(nn.Module):

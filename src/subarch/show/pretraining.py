@@ -47,7 +47,8 @@ def ends(found: Pretraining) -> tuple[Point, Point]:
 
 def learnt(found: Pretraining) -> str:
     """From whom, by which losses."""
-    teacher = f"from {found.teacher} ({found.teacher_architecture})" if found.teacher else "without a teacher"
+    shape = f" ({found.teacher_architecture})" if found.teacher_architecture else ""
+    teacher = f"from {found.teacher}{shape}" if found.teacher else "without a teacher"
     return f"learnt {teacher} by " + " + ".join(f"{weight:g} {name}" for name, weight in found.losses.items())
 
 
