@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -251,7 +252,7 @@ def test_a_file_that_is_no_export(tmp_path: Path) -> None:
 
 def test_an_unknown_family(model: Path, tmp_path: Path) -> None:
     settings = json.loads((model / "config.json").read_text()) | {"model_type": "gpt2"}
-    write_json(tmp_path / "gpt" / "config.json", settings)
+    write_json(Path(shutil.copytree(model, tmp_path / "gpt")) / "config.json", settings)
     with pytest.raises(InvalidTeacher, match="'gpt2' is not supported"):
         bench([str(tmp_path / "gpt")], config())
 

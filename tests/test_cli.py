@@ -27,13 +27,14 @@ from subarch.latency.config import BenchConfig
 from subarch.pipeline import extract
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import LOSSES, PretrainConfig
+from subarch.recording.config import RecordConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Pretraining
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
-COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select", "pretrain")
+COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select", "pretrain", "record")
 
 # A value for each key that is not its default, and allowed together with the others
 VALUES: dict[str, Any] = {
@@ -197,7 +198,7 @@ def test_the_options_of_select_are_what_may_be_asked_later() -> None:
 
 
 def test_every_key_of_every_configuration_stands_in_one_panel() -> None:
-    kinds = (ExtractConfig, PretrainConfig, FinetuneConfig, ExportConfig, BenchConfig, PlanConfig)
+    kinds = (ExtractConfig, PretrainConfig, FinetuneConfig, ExportConfig, BenchConfig, PlanConfig, RecordConfig)
     named = [key for keys in GROUPS.values() for key in keys.split()]
     assert len(named) == len(set(named))
     assert set(named) == {key for kind in kinds for key in kind.model_fields}
@@ -359,7 +360,9 @@ def test_help_answers_everywhere_and_imports_nothing_heavy() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False, env=wide)
     assert done.returncode == 0, done.stderr
     assert all(int(line) > 200 for line in done.stdout.splitlines() if line.isdigit())
-    assert all(panel in done.stdout for panel in GROUPS if panel not in ("Task", "Agora", "Export"))
+    assert all(
+        panel in done.stdout for panel in GROUPS if panel not in ("Task", "Agora", "Export", "Vectors", "Requests")
+    )
     assert "Search space: paper, minilm, demo, or a YAML file with the four axes [default: minilm]" in done.stdout
     assert "[error|latency|w]" in done.stdout
     for key in {*ExtractConfig.model_fields, *PretrainConfig.model_fields}:

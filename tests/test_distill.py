@@ -28,6 +28,7 @@ from subarch.learning.distill import (
     relation,
     relation_heads,
 )
+from subarch.models.parts import layers_of, readers_of
 from subarch.models.sentence import Recipe, pool
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
@@ -42,10 +43,16 @@ ALL = {"mlm": 0.3, "logits": 0.5, "embedding": 1.5, "hidden": 0.7, "relations": 
 LENGTH = 20
 
 
-@pytest.fixture(scope="module")
-def teacher(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+@pytest.fixture(scope="module", params=["bert", "modernbert"])
+def teacher(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Teacher:
     """Of depth 3, width 32, 4 heads, with head and pooling; in double precision."""
-    return precise(Teacher.load(tiny_teacher(tmp_path_factory.mktemp("teacher"), masked_lm=True)))
+    folder = tmp_path_factory.mktemp("teacher")
+    return precise(Teacher.load(tiny_teacher(folder, family=request.param, masked_lm=True)))
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Teacher:
+    return precise(Teacher.load(tiny_teacher(tmp_path_factory.mktemp("bert"), masked_lm=True)))
 
 
 def precise(teacher: Teacher) -> Teacher:
@@ -158,8 +165,9 @@ def test_the_loss_is_the_weighted_sum(teacher: Teacher) -> None:
         assert alone["loss"].item() == pytest.approx(weight * found[name].item())
 
 
-def test_what_is_left_out_changes_no_gradient(teacher: Teacher) -> None:
+def test_what_is_left_out_changes_no_gradient(bert: Teacher) -> None:
     """Without losses that see all positions, only masked ones go through the last layer: the same, for less."""
+    teacher = bert
     student = student_of(teacher)
     lean = Distiller(student, MASKED, teacher).double().eval()
     sizes: list[tuple[int, ...]] = []
@@ -213,16 +221,29 @@ def states(encoder: Any, part: dict[str, Any]) -> list[Tensor]:
     """The hidden states of an encoder, those of the embeddings first."""
     seen = [encoder.embeddings(part["ids"])]
     allowed = ((part["mask"] - 1) * 1e9)[:, None, None].double()
-    for layer in encoder.encoder.layer:
-        seen.append(layer(seen[-1], allowed))
-    return seen
+    if encoder.config.model_type == "bert":
+        for layer in encoder.encoder.layer:
+            seen.append(layer(seen[-1], allowed))
+        return seen
+    places = torch.arange(part["ids"].shape[1])
+    far = (places[:, None] - places).abs() > encoder.config.local_attention // 2
+    for at, layer in enumerate(encoder.layers):
+        kind = "sliding_attention" if at % 3 else "full_attention"
+        turned = encoder.rotary_emb(seen[-1], places[None], kind)
+        mask = allowed - 1e9 * far.double() * (at % 3 > 0)
+        seen.append(layer(seen[-1], attention_mask=mask, position_embeddings=turned))
+    return [*seen[:-1], encoder.final_norm(seen[-1])]
 
 
 def vectors(encoder: Any, seen: list[Tensor], kind: str) -> Tensor:
     """Queries, keys or values of the last layer."""
-    linear = getattr(encoder.encoder.layer[-1].attention.self, kind)
-    result: Tensor = seen[-2] @ linear.weight.T + linear.bias
-    return result
+    if encoder.config.model_type == "bert":
+        linear = getattr(encoder.encoder.layer[-1].attention.self, kind)
+        result: Tensor = seen[-2] @ linear.weight.T + linear.bias
+        return result
+    layer, at = encoder.layers[-1], ("query", "key", "value").index(kind)
+    normed: Tensor = layer.attn_norm(seen[-2])
+    return normed @ layer.attn.Wqkv.weight.chunk(3)[at].T
 
 
 def test_likely_tokens_only(teacher: Teacher) -> None:
@@ -250,7 +271,8 @@ def test_a_student_that_equals_the_teacher_has_nothing_to_learn_from_it(teacher:
         assert abs(found[name].item()) < 1e-12, name
     assert found["mlm"].item() > 1
     with torch.no_grad():  # and one that does not, has
-        distiller.student.encoder.encoder.layer[-1].attention.self.query.weight.mul_(0.8)
+        attention, _ = readers_of(layers_of(distiller.student.encoder)[-1])
+        attention[1][0].weight.mul_(0.8)
     other = distiller(**arguments(part), targets=targets)
     assert all(other[name].item() > 1e-5 for name in ("logits", "embedding", "hidden", "relations"))
 
@@ -267,7 +289,8 @@ def test_other_shapes(teacher: Teacher, architecture: str) -> None:
     assert distiller.heads == {16: 4, 32: 4, 48: 4, 20: 4}[shape.hidden]
 
 
-def test_depth_0_can_learn_all_but_relations(teacher: Teacher) -> None:
+def test_depth_0_can_learn_all_but_relations(bert: Teacher) -> None:
+    teacher = bert
     weights = {name: weight for name, weight in ALL.items() if name != "relations"}
     distiller = Distiller(student_of(teacher, "0-0-32-0"), weights, teacher).double().eval()
     assert distiller.layers == [(0, 3)]

@@ -69,9 +69,10 @@ def test_sentence_transformers_computes_what_the_student_does(
     tmp_path: Path, architecture: str, family: str, pooling: str, modules: bool, prefix: str, lower_case: bool
 ) -> None:
     source = tiny_teacher(tmp_path / "teacher", family=family, pooling=pooling, modules=modules)
+    prompts = {"document": "", "query": prefix} if prefix else {}
     if prefix:
-        prompts = {"prompts": {"query": prefix}, "default_prompt_name": "query"}
-        write_json(source / "config_sentence_transformers.json", prompts)
+        about = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot"}
+        write_json(source / "config_sentence_transformers.json", about)
     if lower_case:
         write_json(source / "sentence_bert_config.json", {"max_seq_length": 20, "do_lower_case": True})
     teacher = Teacher.load(source)
@@ -82,6 +83,8 @@ def test_sentence_transformers_computes_what_the_student_does(
     ours = text_embedder(student, teacher)(TEXTS)
     found = theirs.encode(TEXTS)
     assert theirs.max_seq_length == teacher.recipe.max_length
+    assert theirs.similarity_fn_name == ("dot" if prefix else "cosine")
+    assert {name: text for name, text in theirs.prompts.items() if name in prompts} == prompts
     assert found.shape == (len(TEXTS), 32)
     np.testing.assert_allclose(found, unit(ours) if modules else ours, rtol=1e-4, atol=1e-5)
     if architecture[0] != "0" or pooling == "mean":  # without layers the first token knows nothing of the others

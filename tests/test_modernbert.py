@@ -10,22 +10,38 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import ModernBertForMaskedLM, ModernBertModel
 
+import subarch
 from subarch import Architecture, Inputs, SearchSpace
-from subarch.errors import InvalidArchitecture, InvalidSpace, InvalidTeacher
+from subarch.errors import InvalidArchitecture, InvalidConfig, InvalidSpace, InvalidTeacher
+from subarch.exporting.graph import load_exportable
+from subarch.exporting.int8 import smoothed
+from subarch.exporting.parity import Text
+from subarch.exporting.runtimes import open_export
+from subarch.learning.distill import Distiller
+from subarch.models.heads import collate, encode, outputs, tokenizer_for, with_head
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.inherit_modern import _turned_alike
-from subarch.models.parts import layers_of
+from subarch.models.parts import layers_of, set_dropout
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
 from subarch.numbers.abnc import check
 from subarch.numbers.architecture import BIASES, local_pairs
+from subarch.planning.cost import Job
+from subarch.pretraining.pretrain import train
+from subarch.run.folder import RunFolder
+from subarch.run.records import Basis, Selection
+from tasks_tiny import LABELS, topics
 from tiny import WINDOW, tiny_sentences, tiny_teacher
+from tiny_export import exported, tiny_model, with_corpus
+from tiny_pretrain import tiny_pretraining
+from tiny_run import OneProcess, tiny_options
 
 INPUTS = Inputs(50368, 8192, 0, 768, "modernbert", biases=("decoder",))
 SPACE = SearchSpace((1, 2, 3, 6, 22), (4, 6, 12), (96, 384, 768), (64, 1152))
@@ -99,6 +115,17 @@ def test_the_conditions_of_the_scheme_are_checked_with_its_costs() -> None:
 def test_impossible_shapes_are_refused(text: str) -> None:
     with pytest.raises(InvalidArchitecture, match="at least one layer, and heads of an even size"):
         Architecture.parse(text).to_config(INPUTS, "modernbert")
+
+
+def test_families_and_inputs_go_together() -> None:
+    for family, inputs in (("bert", INPUTS), ("modernbert", Inputs(100))):
+        with pytest.raises(InvalidArchitecture, match=f"a {family} cannot have the inputs of a {inputs.family}"):
+            Architecture.parse("1-4-32-64").to_config(inputs, family)
+
+
+def test_no_plan_for_an_impossible_shape() -> None:
+    with pytest.raises(InvalidConfig, match="2-4-36-24: a ModernBERT has at least one layer, and heads of an even"):
+        Job(Architecture.parse("2-4-36-24"), INPUTS, ("mlm",))
 
 
 def test_spaces_with_impossible_shapes_are_refused() -> None:
@@ -369,5 +396,138 @@ def test_every_start_is_nearer_than_noise(tmp_path: Path, pooling: str, settings
     for shape in SHAPES + WIDER:
         torch.manual_seed(0)
         student = inherit(Architecture.parse(shape), Blueprint.of_teacher(teacher), teacher, anatomy).eval()
-        print(shape, distance(student, teacher), distance(from_scratch(teacher, shape), teacher))
         assert distance(student, teacher) < 0.6 * distance(from_scratch(teacher, shape), teacher), shape
+
+
+def test_the_ranking_of_layers_moves_them_as_they_are(folder: Path) -> None:
+    """Against copies of the teacher with layers left out, each with its own kind and norm."""
+    teacher = Teacher.load(folder)
+    segments, blocks = ids(teacher, SENTENCES), layers_of(teacher.encoder)
+    whole = teacher.embed(segments)
+
+    def moved(kept: list[int]) -> float:
+        teacher.encoder.layers = nn.ModuleList(blocks[at] for at in kept)
+        distance = float(1 - cosine_similarity(teacher.embed(segments), whole).mean())
+        teacher.encoder.layers = blocks
+        return distance
+
+    keep = Anatomy.examine(teacher, segments).keep
+    assert layers_of(teacher.encoder) is blocks
+    left = list(range(4))
+    for removed in keep[::-1]:
+        assert removed == min(left, key=lambda at: moved([one for one in left if one != at]))
+        left.remove(removed)
+
+
+# --- training ---
+
+
+def test_masked_lm_is_the_stock_models(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    inputs = Inputs(60, 24, 0, 0, "modernbert", WINDOW, biases=("decoder",))
+    student = Student(Architecture.parse("3-4-32-48"), Blueprint("modernbert", inputs, masked_lm=True)).eval()
+    tokens, mask = torch.randint(5, 60, (4, 20)), torch.ones(4, 20, dtype=torch.long)
+    mask[1, 15:] = 0
+    is_masked = (torch.rand(tokens.shape) < 0.15) & mask.bool()
+    where = is_masked.flatten().nonzero().flatten()
+    student.model(input_ids=tokens, attention_mask=mask, labels=tokens.masked_fill(~is_masked, -100)).loss.backward()
+    expected = {name: parameter.grad.clone() for name, parameter in student.named_parameters()}  # type: ignore[union-attr]
+    student.zero_grad()
+    Distiller(student, {"mlm": 1.0})(tokens, mask, where, tokens.flatten()[where])["loss"].backward()
+    for name, parameter in student.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name], atol=1e-6, rtol=1e-4)
+
+
+def test_dropout_is_set_everywhere(folder: Path) -> None:
+    student = from_scratch(Teacher.load(folder), "2-4-32-64").train()
+    batch = torch.randint(5, 60, (2, 9)), torch.ones(2, 9, dtype=torch.long)
+    assert torch.equal(student(*batch), student(*batch))
+    set_dropout(student, 0.3)
+    assert not torch.equal(student(*batch), student(*batch))
+    assert [layer.attn.attention_dropout for layer in layers_of(student.encoder)] == [0.3, 0.3]
+    set_dropout(student, 0.0)
+    assert torch.equal(student(*batch), student(*batch))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished extraction from a ModernBERT, and its exports."""
+    folder = tmp_path_factory.mktemp("world")
+    tiny_teacher(folder / "teacher", family="modernbert", layers=4)
+    axes = {"depth": [1, 2, 4], "heads": [4], "hidden": [16, 32], "intermediate": [16, 64]}
+    (folder / "space.yaml").write_text(yaml.safe_dump(axes), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subarch.pipeline.Workers", OneProcess)
+        subarch.extract(folder / "run", **tiny_options(folder, strategy=None, epsilon=None))
+    return folder / "run"
+
+
+def test_a_run_ends_in_a_stock_folder_that_sentence_transformers_reads(run: Path) -> None:
+    basis, selection = RunFolder(run).read(Basis), RunFolder(run).read(Selection)
+    assert basis.blueprint.family == basis.inputs.family == "modernbert"
+    assert "correctly excluded" in subarch.verify(run)[0]
+    selected = Teacher.load(run / "selected")
+    assert str(selected.architecture) == selection.winner.architecture
+    assert selected.family == "modernbert"
+    assert selection.winner.parameters == selected.architecture.parameters(Inputs(**basis.inputs.model_dump())).total
+    model = SentenceTransformer(str(run / "selected"), device="cpu")
+    built = sum(parameter.numel() for parameter in model.parameters())
+    assert built == selection.winner.parameters
+    np.testing.assert_allclose(selected.embed(ids(selected, HELD_OUT)), model.encode(HELD_OUT), atol=1e-5)
+
+
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+def test_its_exports_compute_the_same(run: Path, runtime: str) -> None:
+    exact = subarch.export(run, runtime=runtime)
+    assert exact.inputs == ("input_ids", "attention_mask")
+    small = subarch.export(run, runtime=runtime, quantize="int8").likeness["sentence_embedding"]
+    assert 0.95 <= small.worst_cosine < 1 - 1e-9
+    texts = [HELD_OUT[0], "boat", " ".join(HELD_OUT[:4])]
+    expected = SentenceTransformer(str(run / "selected"), device="cpu").encode(texts)
+    batch = Teacher.load(run / "selected").tokenizer(texts, padding=True, truncation=True, return_tensors="np")
+    found = open_export(run / "exported" / runtime, threads=1)(dict(batch))["sentence_embedding"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", ["masked-lm", "classification", "choice"])
+def test_other_heads_are_exported(head: str, tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model", head, "modernbert", layers=4)
+    exact = exported(model, tmp_path / "run", runtime="onnx")
+    small = exported(model, tmp_path / "run", runtime="onnx", quantize="int8-static", **with_corpus(tmp_path))
+    assert exact.likeness["logits"].share_of_limit < 1
+    assert small.files["model.onnx"].bytes < exact.files["model.onnx"].bytes
+
+
+def test_smoothing_changes_nothing_in_fp32(tmp_path: Path) -> None:
+    model = load_exportable(tiny_model(tmp_path / "model", "sentence", "modernbert", layers=4))
+    batches = Text.find(model, None, "text", tmp_path, tmp_path / "to").batches(model, longest=32)
+    changed = smoothed(model.graph, batches)
+    inputs = [torch.from_numpy(batches[-1][name]) for name in changed.inputs]
+    with torch.no_grad():
+        for one, other in zip(model.graph(*inputs), changed(*inputs), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    weights = [layers_of(graph.model)[1].attn.Wqkv.weight for graph in (model.graph, changed)]
+    assert not torch.allclose(*weights, rtol=0.1)
+
+
+@pytest.mark.parametrize("masked_lm", [False, True])
+def test_pretraining_goes_on_from_there(masked_lm: bool, tmp_path: Path) -> None:
+    teacher = tiny_teacher(tmp_path / "teacher", family="modernbert", masked_lm=masked_lm, modules=not masked_lm)
+    config = tiny_pretraining(tmp_path, masked_lm, teacher=teacher, architecture="2-4-16-32", dropout=0.1)
+    train(tmp_path / "run", config)
+    trained = Teacher.load(tmp_path / "run" / "pretrained")
+    assert (trained.family, str(trained.architecture)) == ("modernbert", "2-4-16-32")
+    assert (trained.masked_lm is not None) == masked_lm
+
+
+def test_a_head_of_a_task_reads_the_encoder(folder: Path) -> None:
+    encoder = Teacher.load(folder)
+    model = with_head(encoder, topics(1).task, dropout=0.25, seed=0)
+    assert (model.drop.p, model.model.embeddings.drop.p, model.config.attention_dropout) == (0.25, 0.25, 0.25)
+    state = encoder.encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in model.base_model.state_dict().items())
+    tokenizer = tokenizer_for(encoder, 16)
+    assert (tokenizer.model_max_length, tokenizer.model_input_names) == (16, ["input_ids", "attention_mask"])
+    encoded, _ = encode(topics(8), tokenizer)
+    model.eval()
+    assert outputs(model, collate(encoded, tokenizer, topics(1).task)).shape == (8, len(LABELS))

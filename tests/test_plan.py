@@ -23,7 +23,7 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning import cost, pace
 from subarch.planning.config import PEAK_TFLOPS, PlanConfig
 from subarch.planning.cost import Job, Pace
-from subarch.planning.plan import Plan, at_peak, draw_up, plan
+from subarch.planning.plan import Plan, at_peak, draw_up, plan, read_teacher
 from subarch.pretraining.setup import StepTimes, step_times
 from subarch.run.configuration import load
 from subarch.text.corpus import build
@@ -31,6 +31,8 @@ from tiny import tiny_corpus, tiny_teacher, tiny_tokenizer
 
 LENGTH, SEQUENCES = 20, 8
 INPUTS = Inputs(vocabulary=300, positions=24, token_types=1)
+MODERN = Inputs(vocabulary=300, positions=24, token_types=0, family="modernbert", biases=("decoder",))
+BOTH = pytest.mark.parametrize("inputs", [INPUTS, MODERN], ids=["bert", "modernbert"])
 STUDENT, TEACHER = Architecture(2, 2, 32, 48), Architecture(3, 4, 64, 96)
 LOSSES = [
     ("mlm",),
@@ -44,11 +46,11 @@ LOSSES = [
 ]
 
 
-def job(losses: tuple[str, ...], **changes: Any) -> Job:
+def job(losses: tuple[str, ...], inputs: Inputs = INPUTS, **changes: Any) -> Job:
     teacher = None if losses == ("mlm",) else TEACHER
     size = LENGTH * SEQUENCES
     values = {"length": LENGTH, "batch_tokens": size, "micro_tokens": size, **changes}
-    return Job(STUDENT, INPUTS, losses, teacher, **values)
+    return Job(STUDENT, inputs, losses, teacher, **values)
 
 
 def built(work: Job, attention: str = "sdpa") -> tuple[Any, Any, dict[str, Tensor]]:
@@ -70,9 +72,10 @@ def targets(side: Any, batch: dict[str, Tensor]) -> dict[str, Any]:
 # Operations
 
 
+@BOTH
 @pytest.mark.parametrize("losses", LOSSES, ids="+".join)
-def test_operations_equal_those_counted(losses: tuple[str, ...]) -> None:
-    work = job(losses)
+def test_operations_equal_those_counted(losses: tuple[str, ...], inputs: Inputs) -> None:
+    work = job(losses, inputs)
     distiller, side, batch = built(work, "eager")
     with FlopCounterMode(display=False) as teacher:
         found = targets(side, batch)
@@ -83,14 +86,16 @@ def test_operations_equal_those_counted(losses: tuple[str, ...]) -> None:
     unreached = 0
     if losses == ("relations",):  # two thirds of what the last layer does after its queries, keys and values
         hidden = STUDENT.hidden
-        above = LENGTH * hidden**2 + 2 * LENGTH**2 * hidden + 2 * LENGTH * hidden * STUDENT.intermediate
+        maps = 3 if work.is_modern else 2
+        above = LENGTH * hidden**2 + 2 * LENGTH**2 * hidden + maps * LENGTH * hidden * STUDENT.intermediate
         unreached = 2 * 2 * above * SEQUENCES
     assert student.get_total_flops() - relations + unreached == 2 * SEQUENCES * cost.training_operations(work)
     assert teacher.get_total_flops() + relations == 2 * SEQUENCES * cost.teacher_operations(work)
 
 
-def test_the_forward_pass_alone_equals_what_is_counted() -> None:
-    work = job(("mlm",))
+@BOTH
+def test_the_forward_pass_alone_equals_what_is_counted(inputs: Inputs) -> None:
+    work = job(("mlm",), inputs)
     distiller, _, batch = built(work, "eager")
     with FlopCounterMode(display=False) as counter:
         distiller(**batch)
@@ -112,9 +117,10 @@ def test_operations_of_bort_by_hand() -> None:
 # Memory
 
 
+@BOTH
 @pytest.mark.parametrize("losses", LOSSES, ids="+".join)
-def test_weights_gradients_and_optimizer_equal_the_tensors(losses: tuple[str, ...]) -> None:
-    work = job(losses)
+def test_weights_gradients_and_optimizer_equal_the_tensors(losses: tuple[str, ...], inputs: Inputs) -> None:
+    work = job(losses, inputs)
     distiller, side, batch = built(work)
     weights = list(distiller.parameters())
     optimizer = torch.optim.AdamW([weight for weight in weights if weight.requires_grad], fused=True)
@@ -131,8 +137,9 @@ def test_weights_gradients_and_optimizer_equal_the_tensors(losses: tuple[str, ..
         assert unreached == 0
 
 
-def test_a_teacher_weighs_what_it_is_built_of() -> None:
-    with_head, without = job(("logits",)), job(("embedding",))
+@BOTH
+def test_a_teacher_weighs_what_it_is_built_of(inputs: Inputs) -> None:
+    with_head, without = job(("logits",), inputs), job(("embedding",), inputs)
     teacher = pace.made_up(with_head)
     assert cost.teacher_parameters(with_head) == sum(p.numel() for p in teacher.masked_lm.parameters())
     assert cost.teacher_parameters(without) == sum(p.numel() for p in teacher.encoder.parameters())
@@ -160,10 +167,13 @@ def saved_bytes(work: Job) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
+@BOTH
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("losses", LOSSES, ids="+".join)
-def test_activations_are_those_saved_for_the_backward_pass(losses: tuple[str, ...], precision: str) -> None:
-    work = job(losses, precision=precision)
+def test_activations_are_those_saved_for_the_backward_pass(
+    losses: tuple[str, ...], precision: str, inputs: Inputs
+) -> None:
+    work = job(losses, inputs, precision=precision)
     assert cost.student_activations(work) == pytest.approx(saved_bytes(work), rel=0.05 if precision == "fp32" else 0.15)
 
 
@@ -192,13 +202,20 @@ class Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= size
 
 
+@BOTH
 @pytest.mark.parametrize("losses", [case for case in LOSSES if case != ("mlm",)], ids="+".join)
-def test_the_teachers_memory_is_what_is_alive_at_most(losses: tuple[str, ...]) -> None:
-    work = job(losses)
+def test_the_teachers_memory_is_what_is_alive_at_most(losses: tuple[str, ...], inputs: Inputs) -> None:
+    work = job(losses, inputs)
     _, side, batch = built(work)
     with Live(side.teacher.masked_lm) as live:
         targets(side, batch)
     assert cost.teacher_memory(work).activations == pytest.approx(live.most, rel=0.05)
+
+
+@pytest.mark.parametrize("intermediate", [32, 256])
+def test_the_peak_of_a_gated_teacher_is_in_either_block(intermediate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "TEACHER", Architecture(3, 4, 64, intermediate))
+    test_the_teachers_memory_is_what_is_alive_at_most(("hidden",), MODERN)
 
 
 # Speed and totals
@@ -352,9 +369,22 @@ def test_bad_shapes_folders_and_corpora(tmp_path: Path) -> None:
         drawn(teacher="some/where")
     with pytest.raises(InvalidTeacher, match=r"config\.json: missing"):
         drawn(teacher=str(tmp_path))
-    (tmp_path / "config.json").write_text('{"num_hidden_layers": 2}')
-    with pytest.raises(InvalidTeacher, match="'vocab_size' is missing"):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "num_hidden_layers": "two"}')
+    with pytest.raises(InvalidTeacher, match="num_hidden_layers"):
         drawn(teacher=str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "mpnet"}')
+    with pytest.raises(InvalidTeacher, match=r"model type 'mpnet' has no known number of operations.*12-12-768-3072"):
+        drawn(teacher=str(tmp_path))
+
+
+def test_a_teacher_of_another_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "distilbert", "architectures": ["DistilBertForMaskedLM"]}')
+    teacher = read_teacher(str(tmp_path))
+    assert (str(teacher.architecture), teacher.has_head) == ("6-12-768-3072", True)
+    assert teacher.inputs == Inputs(30522, 512, 1)
+
+
+def test_bad_corpora(tmp_path: Path) -> None:
     with pytest.raises(InvalidCorpus, match="no readable corpus"):
         drawn(corpus=tmp_path)
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.models.sentence import Recipe, pool, read_json
 from tiny import WIDTH, add_modules, write_json
 
@@ -41,9 +41,10 @@ def test_everything_at_once(tmp_path: Path) -> None:
     write_json(tmp_path / "sentence_bert_config.json", {"max_seq_length": 48, "do_lower_case": True})
     write_json(
         tmp_path / "config_sentence_transformers.json",
-        {"prompts": {"a": "A: ", "b": "B: "}, "default_prompt_name": "b"},
+        {"prompts": {"a": "A: ", "b": "B: ", "c": None}, "default_prompt_name": "b", "similarity_fn_name": "dot"},
     )
-    expected = Recipe("cls", (("3_Dense", "tanh"), ("4_Dense", "identity")), True, "B: ", 48, True)
+    dense, prompts = (("3_Dense", "tanh"), ("4_Dense", "identity")), (("a", "A: "), ("b", "B: "))
+    expected = Recipe("cls", dense, True, "B: ", 48, True, prompts, "dot")
     assert Recipe.read(tmp_path, 64, 512) == expected
     assert Recipe.read(tmp_path, 32, 512).max_length == 32
 
@@ -62,6 +63,26 @@ def test_the_length_of_the_folder_or_else_of_the_tokenizer(
     (tmp_path / "sentence_bert_config.json").unlink()
     write_json(tmp_path / place / "sentence_bert_config.json", written)
     assert Recipe.read(tmp_path, 64, 40).max_length == length
+
+
+@pytest.mark.parametrize(("prompt", "prefix"), [("a", "A: "), ("b", "B: "), ("other: ", "other: "), ("", "")])
+def test_another_prompt(prompt: str, prefix: str) -> None:
+    recipe = Recipe(prefix="B: ", prompts=(("a", "A: "), ("b", "B: ")))
+    assert recipe.with_prompt(prompt) == Recipe(prefix=prefix, prompts=recipe.prompts)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ("c", r"prompt 'c' is not the name of a prompt of the teacher \(a, b\), and a text would run into"),
+        ("B: ", "prompt 'B: ' is given twice: the teacher puts 'B: '"),
+        ("B:", "is given twice"),
+    ],
+)
+def test_bad_prompts(prompt: str, message: str) -> None:
+    recipe = Recipe(prefix="B: ", prompts=(("a", "A: "), ("b", "B: ")))
+    with pytest.raises(InvalidConfig, match=message):
+        recipe.with_prompt(prompt)
 
 
 FILES = (

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
     LayerNorm,
@@ -26,7 +26,7 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from subarch.errors import InvalidTeacher, NotInheritable
+from subarch.errors import InvalidConfig, InvalidTeacher, NotInheritable
 from subarch.models.stock import StockTeacher, teacher_of
 from subarch.models.teacher import Teacher
 from tiny import WIDTH, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
@@ -138,6 +138,11 @@ def test_prompts(folders: Callable[[str], Path]) -> None:
         assert other.fingerprint != teacher.fingerprint
     assert teacher.with_prompt("query") is teacher
     assert teacher.with_prompt("").with_prompt("query").prompt == "find the "
+    assert teacher_of(folder, prompt="number:").prompt == "number:"  # type: ignore[union-attr]
+    with pytest.raises(InvalidConfig, match="'find' is not the name of a prompt of the teacher"):
+        teacher.with_prompt("find")
+    with pytest.raises(InvalidConfig, match="'find the' is given twice"):
+        teacher.with_prompt("find the")
 
 
 def test_a_static_table(tmp_path: Path) -> None:
@@ -148,6 +153,7 @@ def test_a_static_table(tmp_path: Path) -> None:
     teacher = teacher_of(tmp_path)
     assert isinstance(teacher, StockTeacher)
     assert (teacher.width, teacher.max_length, teacher.module) == (20, None, None)
+    assert f"{tmp_path}: is a static table of token vectors" in teacher.reason
     np.testing.assert_allclose(teacher.embed_texts(TEXTS), theirs(tmp_path), atol=1e-6)
 
 
@@ -174,6 +180,26 @@ def test_the_inheritable_kind_comes_first(folders: Callable[[str], Path], tmp_pa
     assert isinstance(other, StockTeacher)
     assert "pooling ['max']" in other.reason
     np.testing.assert_allclose(other.embed_texts(TEXTS), theirs(folder), atol=1e-5)
+
+
+def test_a_prompt_for_an_inheritable_teacher(tmp_path: Path) -> None:
+    folder = tiny_teacher(tmp_path)
+    about = {"prompts": {"query": "the bell: "}, "similarity_fn_name": "dot"}
+    write_json(folder / "config_sentence_transformers.json", about)
+    plain = teacher_of(folder)
+    assert isinstance(plain, Teacher)
+    for prompt, text in (("query", "the bell: "), ("a boat:", "a boat:")):
+        teacher = teacher_of(folder, prompt=prompt)
+        assert isinstance(teacher, Teacher)
+        ids = teacher.tokenizer(TEXTS, add_special_tokens=False, verbose=False)["input_ids"]
+        np.testing.assert_allclose(teacher.embed(ids), theirs(folder, prompt=text), atol=1e-5)
+        assert np.abs(teacher.embed(ids) - plain.embed(ids)).max() > 1e-2
+        assert teacher.fingerprint != plain.fingerprint
+    assert plain.with_prompt("") is plain
+    within = teacher_of(folder, prompt="the bell")  # "bell" runs into the first word
+    assert isinstance(within, StockTeacher)
+    assert "changes how its tokenizer reads the text behind it" in within.reason
+    np.testing.assert_allclose(within.embed_texts(TEXTS), theirs(folder, prompt="the bell"), atol=1e-5)
 
 
 Damage = Callable[[Path], object]
@@ -269,10 +295,10 @@ BAD: dict[str, tuple[Damage, str]] = {
     "a module without a type": (module(type=None), "an entry without a type"),
     "a module outside": (module(path="../other"), "lies outside the folder"),
     "pickled weights": (pickled, "pickled weights (pytorch_model.bin) can run code and are refused"),
-    "pickled Dense": (dense("pytorch_model.bin"), "9_Dense: no model.safetensors: pickled weights"),
-    "another activation": (dense(activation_function="my.activation.GELU"), "'my.activation.GELU' is not one of"),
-    "an activation that is a function": (dense(activation_function="torch.save"), "'torch.save' is not one of"),
-    "an export only": (exported, "it holds an export only (ONNX or OpenVINO)"),
+    "pickled Dense": (dense("pytorch_model.bin"), "9_Dense: no model.safetensors; pickled weights"),
+    "another activation": (dense(activation_function="my.activation.GELU"), "'my.activation.GELU' is not supported"),
+    "an activation that is a function": (dense(activation_function="torch.save"), "'torch.save' is not supported"),
+    "an export only": (exported, "holds an export only (ONNX or OpenVINO)"),
     "an adapter": (put("adapter_config.json", peft_type="LORA"), "is an adapter for another model; merge it"),
     "weights elsewhere": (put("config.json", transformers_weights="a.bin"), "names another file of weights"),
     "tokenizer elsewhere": (put("sentence_bert_config.json", tokenizer_name_or_path="a/b"), "tokenizer from elsewhere"),
@@ -303,6 +329,21 @@ def test_bad_folders_are_refused(folders: Callable[[str], Path], tmp_path: Path,
     assert not isinstance(caught.value, NotInheritable)
     assert message in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+def test_a_table_of_model2vec_alone(tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", {"model_type": "model2vec", "architectures": ["StaticModel"]})
+    save_file({"embeddings": torch.ones(5, 3)}, tmp_path / "model.safetensors")
+    with pytest.raises(InvalidTeacher, match=r"model2vec.*save it as SentenceTransformer\("):
+        teacher_of(tmp_path)
+
+
+def test_a_reranker_of_sentence_transformers(tmp_path: Path) -> None:
+    folder = tiny_teacher(tmp_path / "encoder", modules=False)
+    CrossEncoder(str(folder), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "reranker"))
+    for load in (teacher_of, Teacher.load):
+        with pytest.raises(InvalidTeacher, match="is a CrossEncoder, which scores pairs of texts"):
+            load(tmp_path / "reranker")
 
 
 def test_a_token_without_a_row(folders: Callable[[str], Path], tmp_path: Path) -> None:

@@ -195,15 +195,19 @@ def test_which_column_holds_the_vectors(tmp_path: Path) -> None:
 # --- what is refused ---
 
 ROWS: dict[str, tuple[Sequence[Any], Sequence[Any], str]] = {
-    "changing width": (TEXTS, [[1, 2], [1, 2, 3], [1, 2]], "2: the vector in 'vector' has 3 numbers, .* have 2"),
+    "changing width": (
+        TEXTS,
+        [[1, 2], [1, 2, 3], [1, 2]],
+        "2: the vector in 'vector' has 3 numbers, and others have 2",
+    ),
     "NaN": (TEXTS, [[1, 2], [1, 2], [1, float("nan")]], "3: the vector in 'vector' holds NaN"),
     "infinite": (TEXTS, [[1, 2], [1, float("-inf")], [1, 2]], "2: the vector in 'vector' holds NaN, or infinite"),
     "too large": (TEXTS, [[1, 2], [1, 1e39], [1, 2]], "2: the vector in 'vector' holds NaN, or infinite or too large"),
     "zero": (TEXTS, [[0, 0], [1, 2], [1, 2]], "1: the vector in 'vector' is zero"),
     "empty text": (["a", " \n", "b"], [[1], [1], [1]], "2: no text in column 'text' but ' "),
     "no text": (["a", "b", None], [[1], [1], [1]], "3: no text in column 'text' but None"),
-    "no vector": (TEXTS, [[1], None, [1]], "2: no vector in column 'vector'; record the text again"),
-    "width zero": (TEXTS, [[], [], []], "1: the vector in 'vector' is empty"),
+    "no vector": (TEXTS, [[1], None, [1]], "2: no vector in column 'vector'; record the text again by the same model"),
+    "width zero": (TEXTS, [[], [], []], "1: the vector in 'vector' holds no numbers"),
     "two vectors": (["a", "b", "a "], [[1, 2], [1, 2], [1, 3]], "3: the text 'a' has another vector in an earlier row"),
 }
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subarch.api import bench, evaluate, export, extract, finetune, plan, pretrain, select, verify
+    from subarch.api import bench, evaluate, export, extract, finetune, plan, pretrain, record, select, verify
     from subarch.errors import SubarchError
     from subarch.numbers.architecture import Architecture, Inputs, ParameterCount
     from subarch.numbers.space import Costs, SearchSpace
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     **dict.fromkeys(
-        ("bench", "evaluate", "export", "extract", "finetune", "plan", "pretrain", "select", "verify"), "api"
+        ("bench", "evaluate", "export", "extract", "finetune", "plan", "pretrain", "record", "select", "verify"), "api"
     ),
     **dict.fromkeys(("Architecture", "Inputs", "ParameterCount"), "numbers.architecture"),
     **dict.fromkeys(("Costs", "SearchSpace"), "numbers.space"),
@@ -43,6 +43,7 @@ __all__ = [
     "finetune",
     "plan",
     "pretrain",
+    "record",
     "select",
     "verify",
 ]

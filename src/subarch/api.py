@@ -30,12 +30,14 @@ from subarch.extraction.config import ExtractConfig
 from subarch.finetuning.config import FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
+from subarch.recording.config import RecordConfig
 from subarch.run import Report, silent
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
 
 if TYPE_CHECKING:
     from subarch.planning.plan import Plan
+    from subarch.recording.record import Recorded
     from subarch.run.records import Bench, Evaluation, Metrics, Parity, Pretraining, Selection
 
 Place = str | Path
@@ -241,6 +243,33 @@ def plan(architecture: str | None = None, **options: Any) -> Plan:
     from subarch.planning.plan import draw_up
 
     return draw_up(settings)
+
+
+def record(
+    out: Place,
+    *,
+    endpoint: str | None = None,
+    model: str | None = None,
+    corpus: str | Sequence[str] | None = None,
+    config: Place | None = None,
+    dry_run: bool = False,
+    report: Report = silent,
+    say: Callable[[str], object] = lambda sentence: None,
+    **options: Any,
+) -> Recorded:
+    """Ask an OpenAI-compatible server for the vectors of a corpus, and keep them in the Parquet file `out`.
+
+    The same call goes on where one stopped, and adds to a finished file what it lacks: no text is paid for twice.
+
+    Args:
+        dry_run: only say what it would take; nothing is asked or written.
+        say: called with what it will take, before it begins.
+    """
+    given = _given(options, out=Path(out), endpoint=endpoint, model=model, corpus=_list(corpus))
+    settings = load(RecordConfig, None if config is None else Path(config), given)
+    from subarch.recording.record import record
+
+    return record(settings, dry_run=dry_run, say=say, report=report)
 
 
 def _given(options: dict[str, Any], **named: Any) -> dict[str, Any]:

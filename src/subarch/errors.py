@@ -10,6 +10,7 @@ SubarchError                anything this package refuses
 ├── InvalidTask             a task that is not known, or data of a task that is missing or malformed
 ├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
 ├── InvalidExport           an exported file that is missing, was changed, or computes something else than its model
+├── EndpointFailed          a server that refuses, is not well for long, or gives what cannot be right
 ├── MissingExtra            an optional package that is not installed
 └── TrainingDiverged        the loss of a trial became NaN or infinite
 """
@@ -58,6 +59,10 @@ class InvalidStudy(SubarchError, ValueError):
 
 class InvalidExport(SubarchError, ValueError):
     """An exported file that cannot be made, is missing, was changed, or does not compute what its model does."""
+
+
+class EndpointFailed(SubarchError, RuntimeError):
+    """A server that refuses a request, is not well for long, gives what cannot be right, or changed its model."""
 
 
 class MissingExtra(SubarchError, ImportError):

@@ -46,6 +46,7 @@ for command in (
     commands.verify,
     commands.report,
     commands.plan,
+    commands.record,
     commands.space,
     commands.tasks,
     commands.config,

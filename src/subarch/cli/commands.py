@@ -23,6 +23,7 @@ from subarch.finetuning.config import EXAMINED, FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import PretrainConfig
+from subarch.recording.config import RecordConfig
 from subarch.run.configuration import load
 from subarch.run.folder import places
 from subarch.run.records import Selection
@@ -192,6 +193,21 @@ def plan(given: dict[str, Any], report: Progress) -> Answer:
     """Estimate what a pretraining takes: operations, memory, tokens per second, hours."""
     planned = api.plan(**given)
     return Answer(planned, partial(screen.show_plan, planned.to_dict()))
+
+
+@click.command(panel=LOOK)
+@CONFIG
+@click.option("--dry-run", is_flag=True, help="Only say what it would take; nothing is asked for or written.")
+@options_of(RecordConfig)
+@answering
+def record(config: Path | None, dry_run: bool, given: dict[str, Any], report: Progress) -> Answer:
+    """Ask an OpenAI-compatible server for the vectors of a corpus, to be a teacher without the model.
+
+    The same command goes on where one stopped, and adds to a finished file what it lacks: no text is paid for twice.
+    """
+    say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
+    found = api.record(config=config, dry_run=dry_run, report=report, say=say, **given)
+    return Answer(found, partial(screen.show_recorded, found.to_dict()))
 
 
 @click.command(panel=CHECK)

@@ -35,6 +35,8 @@ errors = Console(stderr=True)
 
 GROUPS = {
     "What to compress": "architecture teacher corpus text_column streaming space",
+    "Vectors": "endpoint model out prompt dimensions max_words limit",
+    "Requests": "texts_per_request concurrency requests_per_minute timeout price key_variable",
     "Task": "task data first second choices label id group kind parts rows",
     "Objective and limits": "objective max_latency_ms max_latency_ratio max_parameters keep error",
     "Search": "strategy delta epsilon heads repeats audit reuse",

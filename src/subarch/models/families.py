@@ -27,6 +27,7 @@ from transformers import (
 )
 
 from subarch.errors import NotInheritable
+from subarch.models.kinds import architectures
 
 State = dict[str, Tensor]
 
@@ -95,7 +96,7 @@ def has_head(config: dict[str, Any], weights: Iterable[str]) -> bool:
     student's is tied to its embeddings.
     """
     return (
-        any("ForMaskedLM" in name for name in config.get("architectures") or ())
+        any("ForMaskedLM" in name for name in architectures(config))
         and any(name.startswith(_HEADS) for name in weights)
         and config.get("tie_word_embeddings") is not False
         and (config["model_type"] != "electra" or config.get("hidden_act", "gelu") == "gelu")

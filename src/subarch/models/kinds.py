@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidTeacher
-from subarch.models.sentence import read_json
+from subarch.models.sentence import TRANSFORMER_FILES, read_json
 
 _OTHER_MODELS = {
     "CrossEncoder": "scores pairs of texts",
@@ -31,6 +31,12 @@ _MODULES = (*_WITH_WEIGHTS, "Pooling", "Normalize", "Dropout")
 
 _TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
+
+_SETTINGS = (
+    *("config.json", "tokenizer_config.json", "processor_config.json", "preprocessor_config.json"),
+    *TRANSFORMER_FILES,
+)
+"""Files whose keys transformers or sentence-transformers hands on to a loader."""
 
 _ELSEWHERE = {
     "transformers_weights": "names another file of weights; save the model again with save_pretrained()",
@@ -55,7 +61,7 @@ def check_folder(folder: Path) -> None:
         InvalidTeacher: another model of sentence-transformers, an adapter, remote code, pickled or ONNX weights only.
     """
     about = folder / "config_sentence_transformers.json"
-    kind = read_json(about).get("model_type") if about.is_file() else None
+    kind = str(read_json(about).get("model_type")) if about.is_file() else ""
     if kind in _OTHER_MODELS:
         raise InvalidTeacher(
             f"{folder}: is a {kind}, which {_OTHER_MODELS[kind]} and has no embeddings; name the folder of a "
@@ -63,6 +69,13 @@ def check_folder(folder: Path) -> None:
         )
     if not (folder / "modules.json").is_file():
         _check_code(folder)
+        config = read_json(folder / "config.json")
+        if config.get("model_type") == "model2vec":
+            raise InvalidTeacher(
+                f"{folder}: is a static table of token vectors (model2vec) without modules.json, which "
+                "sentence-transformers cannot load; save it as "
+                "SentenceTransformer(modules=[StaticEmbedding.from_model2vec(folder)])"
+            )
         _check_weights(folder)
         _check_tokenizer(folder)
         return
@@ -82,15 +95,21 @@ def check_embeds(folder: Path) -> None:
     Raises:
         InvalidTeacher: its config.json names an architecture with the head of a task.
     """
-    if (folder / "modules.json").is_file() or not (folder / "config.json").is_file():
+    if (folder / "modules.json").is_file():
         return
-    for name in (read_json(folder / "config.json").get("architectures") or ())[:1]:
+    for name in architectures(read_json(folder / "config.json"))[:1]:
         for ending, what in _TASKS.items():
-            if str(name).endswith(ending):
+            if name.endswith(ending):
                 raise InvalidTeacher(
                     f"{folder}: is {what} ({name}), not a sentence encoder; teachers of a task are not supported yet: "
                     "name the folder of the encoder that it was made from, or of a sentence encoder"
                 )
+
+
+def architectures(config: dict[str, Any]) -> list[str]:
+    """The names of classes under `architectures` in a config.json."""
+    found = config.get("architectures")
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
 def _modules(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -118,8 +137,10 @@ def _check_code(folder: Path) -> None:
             f"{adapter}: is an adapter for another model; merge it into that model (merge_and_unload() of peft) and "
             "save the result"
         )
-    for path in sorted(folder.glob("*config*.json")):
-        for key, value in _items(read_json(path)):
+    for path in (folder / name for name in _SETTINGS if (folder / name).is_file()):
+        config = read_json(path)
+        inner = [pair for value in config.values() if isinstance(value, dict) for pair in value.items()]
+        for key, value in (*config.items(), *inner):
             if key in ("auto_map", "trust_remote_code") and value:
                 raise InvalidTeacher(
                     f"{folder}: {key} in its {path.name} asks to run code that comes with the model, which is refused; "
@@ -131,26 +152,22 @@ def _check_code(folder: Path) -> None:
                 raise InvalidTeacher(f"{path}: {key} = {value!r} would run a kernel from the hub; remove the key")
 
 
-def _items(value: Any) -> Iterator[tuple[str, Any]]:
-    """The keys and values of an object and of the objects in it."""
-    for key, item in value.items() if isinstance(value, dict) else ():
-        yield key, item
-        yield from _items(item)
-
-
 def _check_weights(folder: Path) -> None:
     if any(folder.glob("model*.safetensors")):
         return
     pickled = sorted(path.name for pattern in _PICKLES for path in folder.glob(pattern))
     if pickled:
-        problem = f"pickled weights ({', '.join(pickled)}) can run code and are refused"
+        problem = f"; pickled weights ({', '.join(pickled)}) can run code and are refused"
     elif any(folder.rglob("*.onnx")) or any(folder.rglob("openvino_model.xml")):
-        problem = "it holds an export only (ONNX or OpenVINO), whose weights cannot be read back"
+        raise InvalidTeacher(
+            f"{folder}: holds an export only (ONNX or OpenVINO), which students cannot learn from or inherit; take the "
+            "folder that it was made from, with model.safetensors"
+        )
     else:
-        problem = "the folder is incomplete"
+        problem = ""
     raise InvalidTeacher(
-        f"{folder}: no model.safetensors: {problem}; take the PyTorch model and save it with save_pretrained(), which "
-        "writes safetensors"
+        f"{folder}: no model.safetensors{problem}; save the model again with save_pretrained(), which writes "
+        "safetensors"
     )
 
 
@@ -163,4 +180,4 @@ def _check_activation(path: Path) -> None:
     """sentence-transformers would silently take tanh for a function that it does not know."""
     name = read_json(path).get("activation_function", "torch.nn.Identity")
     if not str(name).startswith("torch.nn."):
-        raise InvalidTeacher(f"{path}: activation_function = {name!r} is not one of torch.nn; use another teacher")
+        raise InvalidTeacher(f"{path}: activation_function = {name!r} is not supported: not a class of torch.nn")

@@ -12,13 +12,14 @@ lists the settings that a student can follow. Anything else is refused by name: 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from subarch.errors import InvalidTeacher, NotInheritable
+from subarch.errors import InvalidConfig, InvalidTeacher, NotInheritable
 from subarch.run.files import unreadable, write_json
 
 if TYPE_CHECKING:
@@ -168,6 +169,9 @@ class Recipe:
 
     Where the folder cuts embeddings (`truncate_dim`), `dense` ends with the cut, ("", size), after normalisation,
     ("", "normalize"), if there is any: then `normalize` is False.
+
+    `prompts` are (name, text) of what may be put before a text instead; `similarity` is how embeddings are compared.
+    Both are handed over with a student.
     """
 
     pooling: str = "mean"
@@ -176,6 +180,16 @@ class Recipe:
     prefix: str = ""
     max_length: int = 512
     lower_case: bool = False
+    prompts: tuple[tuple[str, str], ...] = ()
+    similarity: str = "cosine"
+
+    def with_prompt(self, prompt: str) -> Recipe:
+        """The same with another prefix: the text of a prompt by its name, or a text; "" for none.
+
+        Raises:
+            InvalidConfig: see `prompt_text`.
+        """
+        return replace(self, prefix=prompt_text(prompt, dict(self.prompts), self.prefix))
 
     @classmethod
     def read(cls, folder: Path, positions: int = 512, tokens: int = 512) -> Recipe:
@@ -208,8 +222,41 @@ class Recipe:
         if model.truncate_dim is not None:
             dense += [("", "normalize")] * normalize + [("", str(model.truncate_dim))]
             normalize = False
-        prefix, max_length = _prompt(about, model), min(positions, length)
-        return cls(pooling, tuple(dense), normalize, prefix, max_length, bool(settings.do_lower_case))
+        return cls(
+            pooling,
+            tuple(dense),
+            normalize,
+            prefix=_prompt(about, model),
+            max_length=min(positions, length),
+            lower_case=bool(settings.do_lower_case),
+            prompts=tuple((name, text) for name, text in model.prompts.items() if text is not None),
+            similarity=model.similarity_fn_name or "cosine",
+        )
+
+
+def prompt_text(prompt: str, prompts: Mapping[str, str], default: str) -> str:
+    """The text that `prompt` stands for: that of a prompt of this name, or itself; "" for none.
+
+    Args:
+        prompts: the texts of the folder's prompts, by name.
+        default: what the folder puts before every text.
+
+    Raises:
+        InvalidConfig: a word that is no name, or a text that the folder puts before every text already.
+    """
+    if prompt in prompts:
+        return prompts[prompt]
+    if prompt.isidentifier():
+        named = ", ".join(prompts) or "there are none"
+        raise InvalidConfig(
+            f"prompt {prompt!r} is not the name of a prompt of the teacher ({named}), and a text would run into what "
+            "follows it: end it with a space or a colon"
+        )
+    if prompt and default.startswith(prompt):
+        raise InvalidConfig(
+            f"prompt {prompt!r} is given twice: the teacher puts {default!r} before every text already; leave it out"
+        )
+    return prompt
 
 
 def transformer_of(folder: Path) -> tuple[Path, TransformerSettings]:
@@ -288,11 +335,12 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
         for index, (path, kind) in enumerate(modules)
     ]
     write_json(folder / "modules.json", entries)
-    prompts = {"default": recipe.prefix} if recipe.prefix else {}
-    write_json(
-        folder / "config_sentence_transformers.json",
-        {"prompts": prompts, "default_prompt_name": "default" if prompts else None, "similarity_fn_name": "cosine"},
-    )
+    prompts, default = dict(recipe.prompts), None
+    if recipe.prefix:
+        default = next((name for name, text in recipe.prompts if text == recipe.prefix), "default")
+        prompts[default] = recipe.prefix
+    about = {"prompts": prompts, "default_prompt_name": default, "similarity_fn_name": recipe.similarity}
+    write_json(folder / "config_sentence_transformers.json", about)
 
 
 S = TypeVar("S", bound=_Settings)
@@ -321,6 +369,11 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     entries = [_parse(path, _ModuleEntry, entry) for entry in read_json(path, list)]
     for entry in entries:
         library, _, kind = entry.type.rpartition(".")
+        if kind == "StaticEmbedding":
+            raise NotInheritable(
+                f"{path.parent}: is a static table of token vectors ({kind}): no student can inherit from it or be "
+                "built like it; use an encoder, or let a student start from one and learn its vectors"
+            )
         # A class of another library may have a stock name, and its own code.
         if library.split(".")[0] != "sentence_transformers" or kind not in _KINDS:
             raise NotInheritable(
@@ -331,7 +384,10 @@ def _modules(path: Path) -> list[tuple[str, str]]:
     modules = [(entry.type.rpartition(".")[2], entry.path) for entry in entries]
     kinds = [kind for kind, _ in modules]
     if kinds != sorted(kinds, key=_KINDS.index) or [kinds.count(kind) for kind in _KINDS[:2]] != [1, 1]:
-        raise NotInheritable(f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_KINDS)}")
+        raise NotInheritable(
+            f"{path}: the modules {', '.join(kinds)} are not in the order {', '.join(_KINDS)}, the first two of them "
+            "once; a student cannot follow them"
+        )
     names = [entry.name for entry in entries if entry.name is not None]
     if len(set(names)) < len(names):  # sentence-transformers keeps the last module of a name
         raise InvalidTeacher(f"{path}: two modules have the same name, among {', '.join(names)}")

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.kinds import check_embeds, check_folder
+from subarch.models.sentence import prompt_text
 from subarch.models.teacher import BATCH, Teacher, quiet, resolve
 from subarch.run.files import unreadable
 from subarch.run.inputs import of_model
@@ -69,8 +70,8 @@ class StockTeacher:
                 do not fit the configuration, an embedding that is not finite.
         """
         folder = resolve(source)
-        check_folder(folder)
         check_embeds(folder)
+        check_folder(folder)
         encoder = _load(folder)
         first = encoder[0]
         module = getattr(first, "auto_model", None)
@@ -120,27 +121,36 @@ class StockTeacher:
         return vectors
 
     def with_prompt(self, prompt: str) -> StockTeacher:
-        """The same teacher with another prompt: the name of one in the folder, or a text. "" for none."""
-        text = self.prompts.get(prompt, prompt)
+        """The same teacher with another prompt before every text: one of its folder by name, or a text; "" for none.
+
+        Raises:
+            InvalidConfig: see `sentence.prompt_text`.
+        """
+        text = prompt_text(prompt, self.prompts, self.prompt)
         if text == self.prompt:
             return self
         told = hashlib.blake2b(f"{self.fingerprint}\0{text}".encode(), digest_size=16).hexdigest()
         return replace(self, prompt=text, fingerprint=told)
 
 
-def teacher_of(source: str | Path) -> Teacher | StockTeacher:
+def teacher_of(source: str | Path, prompt: str | None = None) -> Teacher | StockTeacher:
     """The teacher in a local folder or of a hub name: inheritable where students can follow it, else stock.
 
+    Args:
+        prompt: what it puts before every text, see `with_prompt`; None: what its folder says.
+
     Raises:
+        InvalidConfig: see `with_prompt`.
         InvalidTeacher: see `Teacher.load` and `StockTeacher.load`. A damaged folder is not tried in another way.
     """
     folder = resolve(source)
-    check_folder(folder)
     check_embeds(folder)
     try:
-        return Teacher.load(source)
+        teacher = Teacher.load(source)
+        return teacher if prompt is None else teacher.with_prompt(prompt)
     except NotInheritable as error:
-        return StockTeacher.load(source, reason=str(error))
+        stock = StockTeacher.load(source, reason=str(error))
+        return stock if prompt is None else stock.with_prompt(prompt)
 
 
 def _load(folder: Path) -> Any:

@@ -16,7 +16,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.families import CONVERTED, WITHOUT_POOLER, has_head, stock_model
+from subarch.models.kinds import check_folder
 from subarch.models.parts import head_of, inputs_of, usable_positions
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
@@ -55,14 +56,12 @@ _CONFIG: dict[str, tuple[Any, ...]] = {
     "attn_implementation": ("eager", "sdpa"),
     "_attn_implementation": ("eager", "sdpa"),
     "quantization_config": (),
-    "transformers_weights": (),
     "processor_class": (),
     "head_dim": (),
 }
 """Settings of config.json that would make an encoder differ from a student's; the values with which they do not."""
 
 _FOREIGN = {
-    "adapter_config.json": "is an adapter for another model; merge it into that model and save the result",
     "processor_config.json": "asks for a processor of more than text; use a text encoder",
     "preprocessor_config.json": "asks for a processor of more than text; use a text encoder",
     "video_preprocessor_config.json": "asks for a processor of more than text; use a text encoder",
@@ -100,16 +99,10 @@ class Teacher:
             InvalidTeacher: missing, truncated or damaged files, pickled weights, remote code, another family.
         """
         folder = resolve(source)
+        check_folder(folder)
         where, settings = transformer_of(folder)
         config = _config(where)
         weights = sorted(where.glob("model*.safetensors"))
-        if not weights:
-            pickled = sorted(path.name for path in (*where.glob("*.bin"), *where.glob("*.pt"), *where.glob("*.ckpt")))
-            raise InvalidTeacher(
-                f"{where}: no model.safetensors"
-                + (f"; pickled weights ({', '.join(pickled)}) can run code and are refused" if pickled else "")
-                + "; save the model again with save_pretrained(), which writes safetensors"
-            )
         masked_lm = load_encoder(where, masked_lm=True) if has_head(config, _names(weights)) else None
         encoder = masked_lm.base_model if masked_lm else load_encoder(where)
         tokenizer = _tokenizer(where, settings.tokenizer_options)
@@ -137,6 +130,21 @@ class Teacher:
         _check_assembly(where, tokenizer, recipe)
         dense = dense_maps(folder, recipe.dense, int(config.hidden_size))
         return cls(folder, encoder, tokenizer, recipe, dense, masked_lm, _fingerprint(folder, where, weights))
+
+    def with_prompt(self, prompt: str) -> Teacher:
+        """The same teacher with another prompt before every text: one of its folder by name, or a text; "" for none.
+
+        Raises:
+            InvalidConfig: see `sentence.prompt_text`.
+            NotInheritable: the prompt changes how the tokenizer reads what follows it.
+        """
+        recipe = self.recipe.with_prompt(prompt)
+        if recipe.prefix == self.recipe.prefix:
+            return self
+        _check_prefix(self.folder, self.tokenizer, recipe.prefix)
+        _check_assembly(self.folder, self.tokenizer, recipe)
+        fingerprint = hashlib.sha256(f"{self.fingerprint}\0{recipe.prefix}".encode()).hexdigest()
+        return replace(self, recipe=recipe, fingerprint=fingerprint)
 
     @property
     def architecture(self) -> Architecture:
@@ -397,10 +405,6 @@ def _config(folder: Path) -> dict[str, Any]:
         if (folder / name).exists():
             raise InvalidTeacher(f"{folder / name}: {problem}")
     config: dict[str, Any] = read_json(folder / "config.json")
-    if "auto_map" in config:
-        raise InvalidTeacher(
-            f"{folder}: auto_map in its config.json asks to run code that comes with the model, which is refused"
-        )
     if config.get("model_type") not in (*FAMILIES, *CONVERTED):
         raise NotInheritable(
             f"{folder}: model type {config.get('model_type')!r} is not supported; use one of "
@@ -413,11 +417,7 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(folder: Path, options: dict[str, Any]) -> Any:
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # transformers would make one up
-        raise InvalidTeacher(f"{folder}: no tokenizer; one of {', '.join(TOKENIZER_FILES)} is needed")
     config = read_json(path) if (path := folder / "tokenizer_config.json").is_file() else {}
-    if "auto_map" in config:
-        raise InvalidTeacher(f"{folder}: auto_map in its tokenizer_config.json asks to run code, which is refused")
     if config.get("processor_class") is not None:
         raise NotInheritable(f"{path}: processor_class = {config['processor_class']!r} is not supported")
     try:

@@ -160,6 +160,8 @@ class Architecture:
         families: dict[str, Any] = {"bert": BertConfig, "roberta": RobertaConfig, "modernbert": ModernBertConfig}
         if family not in families:
             raise InvalidArchitecture(f"unknown model family {family!r}; known: {', '.join(families)}")
+        if "modernbert" in {family, inputs.family} and family != inputs.family:
+            raise InvalidArchitecture(f"a {family} cannot have the inputs of a {inputs.family}")
         settings: dict[str, Any] = {
             "vocab_size": inputs.vocabulary,
             "max_position_embeddings": inputs.positions,

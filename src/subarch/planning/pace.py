@@ -64,7 +64,7 @@ def measure(job: Job, teacher: Teacher | None, seconds: float | None = None) -> 
 def build(job: Job, teacher: Teacher | None) -> tuple[Distiller, TeacherSide | None]:
     """The student with its losses, freshly initialised, and the teacher's side if there is a teacher."""
     if teacher is None:
-        blueprint = Blueprint("bert", job.inputs, masked_lm=True)
+        blueprint = Blueprint(job.inputs.family, job.inputs, masked_lm=True)
     else:
         blueprint = Blueprint.of_teacher(teacher, job.has_head, "embedding" in job.losses or not job.has_head)
     student = Student(job.student, blueprint)
@@ -76,7 +76,9 @@ def build(job: Job, teacher: Teacher | None) -> tuple[Distiller, TeacherSide | N
 def made_up(job: Job) -> Teacher:
     """A teacher of the job's shape with random weights, in evaluation mode; it has no tokenizer."""
     assert job.asked is not None
-    model = Student(job.asked, Blueprint("bert", job.inputs, masked_lm=True)).model.eval().requires_grad_(False)
+    model = (
+        Student(job.asked, Blueprint(job.inputs.family, job.inputs, masked_lm=True)).model.eval().requires_grad_(False)
+    )
     recipe = Recipe(max_length=job.length)
     return Teacher(Path(), model.base_model, None, recipe, nn.Sequential(), model, "")
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subarch.errors import InvalidArchitecture, InvalidTeacher
+from subarch.errors import InvalidArchitecture, InvalidTeacher, NotInheritable
+from subarch.models.kinds import architectures
 from subarch.models.sentence import read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.planning.config import PlanConfig
@@ -33,6 +34,7 @@ from subarch.planning.cost import (
     training_operations,
 )
 from subarch.pretraining.config import WITH_HEAD, WITHOUT_HEAD, WITHOUT_TEACHER
+from subarch.run.files import unreadable
 from subarch.run.records import Free, Record, Row
 from subarch.text.corpus import Corpus
 
@@ -190,25 +192,44 @@ def read_teacher(text: str) -> Known:
     An architecture is assumed to have the head that its losses need.
 
     Raises:
-        InvalidTeacher: neither, or a folder whose config.json is not that of a BERT or RoBERTa model.
+        InvalidTeacher: neither, or a folder whose config.json is not that of an encoder with known operations.
     """
+    from subarch.models.parts import inputs_of
+
     folder = Path(os.path.expanduser(text))
     if not folder.is_dir():
         try:
             return Known(Architecture.parse(text), None, has_head=True, folder=None)
         except InvalidArchitecture as error:
             raise InvalidTeacher(f"teacher {text!r} is neither a folder nor an architecture: {error}") from error
-    config = read_json(transformer_of(folder)[0] / "config.json")
+    config, stock = _configs(folder, transformer_of(folder)[0])
+    has_head = any("ForMaskedLM" in name for name in architectures(config))
     try:
-        keys = ("num_hidden_layers", "num_attention_heads", "hidden_size", "intermediate_size")
-        tables = Inputs(*(config[key] for key in ("vocab_size", "max_position_embeddings", "type_vocab_size")))
-        architecture = Architecture(*(config[key] for key in keys))
-    except KeyError as error:
+        return Known(Architecture.from_config(stock), inputs_of(stock), has_head, folder)
+    except NotInheritable as error:
+        raise InvalidTeacher(f"{folder}: {error}") from error
+
+
+def _configs(folder: Path, where: Path) -> tuple[dict[str, Any], Any]:
+    """config.json, and the configuration of the stock class that computes the same."""
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    from subarch.models.families import CONVERTED, stock_config
+    from subarch.models.teacher import FAMILIES
+
+    config: dict[str, Any] = read_json(where / "config.json")
+    if (family := config.get("model_type")) not in (*FAMILIES, *CONVERTED):
         raise InvalidTeacher(
-            f"{folder}/config.json: {error} is missing; the folder of a BERT or RoBERTa model is needed"
-        ) from error
-    has_head = any("ForMaskedLM" in name for name in config.get("architectures") or ())
-    return Known(architecture, tables, has_head, folder)
+            f"{folder}: model type {family!r} has no known number of operations here; give the architecture of a "
+            "teacher of about its size instead, as in 12-12-768-3072, or a folder of one of "
+            f"{', '.join((*FAMILIES, *CONVERTED))}"
+        )
+    try:
+        stock = AutoConfig.from_pretrained(where, trust_remote_code=False)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise InvalidTeacher(unreadable(where, error, f"its config.json cannot be read: {error}")) from error
+    return config, stock_config(stock)
 
 
 def _job(config: PlanConfig, teacher: Known | None) -> Job:

@@ -136,6 +136,8 @@ class EmbeddingRecipe(Row):
     prefix: str
     max_length: int
     lower_case: bool
+    prompts: tuple[tuple[str, str], ...] = ()
+    similarity: str = "cosine"
 
 
 class Teacher(Row):

@@ -87,6 +87,31 @@ def show_export(found: Parity) -> None:
     console.print(f"compared on {found.text.source}; written to {found.folder}", markup=False, soft_wrap=True)
 
 
+def show_recorded(found: dict[str, Any]) -> None:
+    """What `recording.record` came to, or would come to."""
+    table = _table(found["model"], "", "")
+    table.show_header = False
+    words = {
+        "texts": "texts of the corpus",
+        "known": "  recorded before",
+        "estimated_tokens": "tokens, estimated",
+        "estimated_cost": "cost, estimated",
+        "tokens": "tokens, by the server",
+        "cost": "cost",
+        "requests": "requests",
+        "retries": "  tried again",
+        "seconds": "seconds",
+        "width": "numbers in a vector",
+        "rows": "texts in the file",
+    }
+    for key, name in words.items():
+        if key in found:
+            table.add_row(name, f"{found[key]:,.4g}" if isinstance(found[key], float) else f"{found[key]:,}")
+    Console().print(table)
+    if "rows" in found:
+        _say(f"written to {found['file']}", soft_wrap=True)
+
+
 def show_plan(planned: dict[str, Any]) -> None:
     """The account of `plan.plan`: a column each for student, teacher and both."""
     shown = ("student", "teacher", "both") if planned["teacher"]["parameters"] else ("student",)

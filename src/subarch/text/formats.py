@@ -440,8 +440,8 @@ def parquet_file(path: Path, needed: Sequence[str] = ()) -> Iterator[Any]:
     from pyarrow import parquet
 
     try:
-        # ParquetFile and not read_table: that one takes parts of the path for columns
-        with parquet.ParquetFile(path) as file:
+        # ParquetFile and not read_table: that one takes parts of the path for columns. A buffer would hold all of it
+        with parquet.ParquetFile(path, pre_buffer=False, buffer_size=_CHUNK) as file:
             names = file.schema_arrow.names
             for column in needed:
                 if column not in names:

@@ -37,10 +37,10 @@ ABOUT_RECORDS = ("readme", "license", "licence", "notice", "citation", "changelo
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ufeff\ud800-\udfff]")
 _PIECE = re.compile(rf".{{1,{LONGEST}}}(?=\s|\Z)|.{{{LONGEST}}}", re.DOTALL)
 # Thai to Lao, Myanmar, Khmer, Kana, Han: each character counts as a word
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_THREE_WORDS = re.compile(rf"(?:[\W_]*+(?:[{_UNSPACED}]|[^\W_{_UNSPACED}]++)){{3}}")
+THREE_WORDS = re.compile(rf"(?:[\W_]*+(?:[{UNSPACED}]|[^\W_{UNSPACED}]++)){{3}}")
 # ASCII, Latin-1, general, CJK and full-width punctuation with white space; letters, digits and marks stay
 _PUNCTUATION = re.compile(
     r"[\s!-/:-@\[-`{-~\u00a1\u00a7\u00ab\u00b6\u00b7\u00bb\u00bf\u2010-\u205e\u3001-\u3003\u3008-\u301f"
@@ -261,7 +261,7 @@ def documents_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterat
 def _pieces(paragraph: str, group: str | None) -> Iterator[Document]:
     for raw in _split(paragraph):
         for piece in _split(clean(raw)):  # again, as NFC can lengthen a text
-            if _THREE_WORDS.match(piece):
+            if THREE_WORDS.match(piece):
                 yield Document(piece.strip(), group)
 
 

@@ -83,7 +83,8 @@ class RecordedVectors:
                 words = _checked_text(where, text_column, text)
                 if not rows:
                     first = vector
-                _check(where, column, vector, len(first))
+                if why := flaw(vector, len(first)):
+                    raise InvalidTeacher(f"{where}: the vector in {column!r} {why}; {_REMEDY}")
                 if words not in rows:
                     rows[words] = len(rows)
                     buffer += vector.tobytes()
@@ -209,7 +210,7 @@ def _of_json(path: Path, text_column: str, vector_column: str | None) -> Iterato
         yield place, column, record[text_column], vector
 
 
-_REMEDY = "record the text again, or leave the row out"
+_REMEDY = "record the text again by the same model, or leave the row out"
 
 
 def _is_numbers(value: Any) -> bool:
@@ -237,23 +238,18 @@ def _checked_text(where: str, column: str, text: Any) -> str:
     return words
 
 
-def _check(where: str, column: str, vector: NDArray[np.floating[Any]], width: int) -> None:
-    if len(vector) != width:
-        raise InvalidTeacher(
-            f"{where}: the vector in {column!r} has {len(vector)} numbers, those before it have {width}; vectors must "
-            "come from one model, with one number of dimensions"
-        )
+def flaw(vector: NDArray[np.floating[Any]], width: int) -> str | None:
+    """Why a vector cannot be learned from beside others of `width` numbers: what to say after "the vector"."""
     if not len(vector):
-        raise InvalidTeacher(f"{where}: the vector in {column!r} is empty; {_REMEDY}")
+        return "holds no numbers"
+    if len(vector) != width:
+        return f"has {len(vector)} numbers, and others have {width}"
     wide = vector.astype(np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         square = np.dot(wide, wide)
     if not np.isfinite(square):
-        raise InvalidTeacher(
-            f"{where}: the vector in {column!r} holds NaN, or infinite or too large numbers; {_REMEDY}"
-        )
-    if square == 0:
-        raise InvalidTeacher(f"{where}: the vector in {column!r} is zero, and has no direction to learn; {_REMEDY}")
+        return "holds NaN, or infinite or too large numbers"
+    return "is zero, and has no direction" if square == 0 else None
 
 
 def agree(kept: NDArray[np.floating[Any]], again: NDArray[np.floating[Any]]) -> bool:
