@@ -5,7 +5,7 @@ learns best. So for each depth below the start's a few subsets are proposed, and
 what the error measures, from the same seed on the same batches (successive halving):
 
     s/20 steps: what greedy removal keeps, the lowest, evenly spread and highest layers; then the neighbours of the best
-                of these, in which one layer is exchanged by an adjacent one, and what was best at the depth below it,
+                of these, in which one layer is exchanged by an adjacent one; then what was best at the depth before,
                 with the layers added that removal keeps longest
     s/10 steps: the best four
     s/5 steps:  the best two, of which the better is chosen
@@ -96,16 +96,18 @@ def choose_layers(
         }
         return sorted(some, key=lambda kept: errors[kept])[:places]
 
-    field = {depth: proposals(depth, ranked) for depth in shapes}
+    field: dict[int, dict[Subset, str]] = {depth: {} for depth in shapes}
+    for depth, some in field.items():
+        for why, kept in proposals(depth, ranked).items():
+            some.setdefault(kept, why)
+    train(field, rungs[0])
+    for depth, some in field.items():
+        for kept in neighbours(best(depth, some, rungs[0])[0], len(ranked)):
+            some.setdefault(kept, "neighbour of the best")
     train(field, rungs[0])
     leaders = {depth: best(depth, some, rungs[0])[0] for depth, some in field.items()}
-    below: Subset = ()
-    for depth, leader in leaders.items():
-        more = dict.fromkeys(neighbours(leader, len(ranked)), "neighbour of the best")
-        if below:
-            more.setdefault(grown(below, depth, ranked), f"best of depth {len(below)}, grown")
-        field[depth] = field[depth] | {kept: why for kept, why in more.items() if kept not in field[depth]}
-        below = leader
+    for below, depth in pairwise(field):
+        field[depth].setdefault(grown(leaders[below], depth, ranked), f"best of depth {below}, grown")
     train(field, rungs[0])
     for (before, steps), places in zip(pairwise(rungs), PLACES, strict=True):
         field = {
@@ -122,23 +124,20 @@ def largest(space: SearchSpace, depth: int) -> Architecture:
     return max((one for one in space if one.depth == depth), key=lambda one: (one.hidden, one.intermediate, one.heads))
 
 
-def proposals(depth: int, ranked: Sequence[int]) -> dict[Subset, str]:
-    """The subsets of so many layers that a trial begins with, and what proposes them; each stands once.
+def proposals(depth: int, ranked: Sequence[int]) -> dict[str, Subset]:
+    """The subsets of so many layers that a trial begins with, by what proposes them; some may be the same.
 
     Args:
         ranked: all layers of the start, the one that greedy removal keeps longest first.
     """
     last = len(ranked) - 1
     spread = (round(last / 2),) if depth == 1 else tuple(round(at * last / (depth - 1)) for at in range(depth))
-    found: dict[Subset, str] = {}
-    for kept, why in (
-        (sorted(ranked[:depth]), "greedy removal"),
-        (range(depth), "lowest"),
-        (spread, "evenly spread"),
-        (range(last + 1 - depth, last + 1), "highest"),
-    ):
-        found.setdefault(tuple(kept), why)
-    return found
+    return {
+        "greedy removal": tuple(sorted(ranked[:depth])),
+        "lowest": tuple(range(depth)),
+        "evenly spread": spread,
+        "highest": tuple(range(last + 1 - depth, last + 1)),
+    }
 
 
 def neighbours(kept: Subset, count: int) -> list[Subset]:

@@ -476,7 +476,7 @@ class Selection(Record):
     strategy: SearchStrategy
     gap: GapRow | None
     gap_sentence: str
-    layers_sentence: str | None
+    layers_sentence: str | None = None
     certificate: Certificate | None
     maximum_point: Shape
     teacher: Teacher | None
