@@ -32,8 +32,11 @@ from subarch.models.heads import predict
 from subarch.models.stock import StockTeacher, teacher_of
 from subarch.models.student import Blueprint, Student, hand_over
 from subarch.models.teacher import Teacher
+from subarch.pipeline import extract
 from subarch.tasks import TASKS, Example, Examples
 from tiny import WIDTH, add_modules, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
+from tiny_export import exported
+from tiny_run import OneProcess, tiny_config
 
 TEXTS = [*tiny_sentences(5, seed=1), "boat", "THE OLD BOAT. Café 東京", "the bell and a rose. " * 30]
 
@@ -41,11 +44,11 @@ SHAPE = {
     "hidden_size": WIDTH,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
-    "intermediate_size": 48,
+    "intermediate_size": 64,
     "layer_norm_eps": 1e-4,
 }
 SETTINGS: dict[str, dict[str, Any]] = {
-    "distilbert": {"dim": WIDTH, "n_layers": 3, "n_heads": 4, "hidden_dim": 48, "activation": "relu"},
+    "distilbert": {"dim": WIDTH, "n_layers": 3, "n_heads": 4, "hidden_dim": 64, "activation": "relu"},
     "xlm-roberta": SHAPE,
     "camembert": SHAPE,
     "electra": SHAPE | {"embedding_size": WIDTH},
@@ -153,6 +156,21 @@ def test_a_fine_tuned_folder_predicts(tmp_path: Path, family: str) -> None:
             batch = tokenizer(text, truncation=True, return_tensors="pt")
             expected = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits[0]
             np.testing.assert_allclose(logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["distilbert", "camembert"])  # a BERT and a RoBERTa
+def test_a_search_and_an_export(tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
+    folder, run = folder_of(tmp_path / "own", family), tmp_path / "run"
+    selection = extract(tiny_config(tmp_path, teacher=str(folder)), run).to_dict()
+    assert f"own ({Teacher.load(folder).architecture})" in selection["teacher"]["name"]
+    selected = Teacher.load(run / "selected")
+    assert selected.family == STOCK[family]
+    found = theirs(run / "selected")
+    assert found.shape == (len(TEXTS), WIDTH)
+    np.testing.assert_allclose(ours(selected), found, atol=1e-5)
+    parity = exported(run / "selected", tmp_path / "exports", runtime="onnx", quantize="int8", min_cosine=0.9)
+    assert (parity.head, parity.variant) == ("sentence", "onnx-int8")
 
 
 def test_an_electra_that_projects_its_embeddings_is_a_stock_teacher(tmp_path: Path) -> None:

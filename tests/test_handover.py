@@ -183,6 +183,16 @@ def test_the_selected_folder_has_the_recorded_distance(tmp_path: Path, pooling: 
     np.testing.assert_allclose(theirs.encode(TEXTS), unit(ours), rtol=1e-4, atol=1e-5)
 
 
+def test_the_selected_folder_has_the_prompts_and_the_similarity_of_the_teacher(tmp_path: Path) -> None:
+    source = tiny_teacher(tmp_path / "teacher")
+    about = {"prompts": {"query": "the old: ", "document": "", "long": "a boat: "}, "default_prompt_name": "long"}
+    write_json(source / "config_sentence_transformers.json", about | {"similarity_fn_name": "dot"})
+    extract(tiny_config(tmp_path), tmp_path / "run")
+    written = json.loads((tmp_path / "run" / "selected" / "config_sentence_transformers.json").read_text())
+    assert written == about | {"similarity_fn_name": "dot"}
+    assert Teacher.load(tmp_path / "run" / "selected").recipe.prefix == "a boat: "
+
+
 def test_a_masked_lm_from_scratch_loads_and_fills_masks(tmp_path: Path) -> None:
     config = tiny_config(
         tmp_path,

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
@@ -27,6 +29,7 @@ from sentence_transformers.sentence_transformer.modules import (
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from subarch.errors import InvalidConfig, InvalidTeacher, NotInheritable
+from subarch.models.kinds import check_embeds, check_folder
 from subarch.models.stock import StockTeacher, teacher_of
 from subarch.models.teacher import Teacher
 from tiny import WIDTH, tiny_sentences, tiny_teacher, tiny_tokenizer, write_json
@@ -123,6 +126,16 @@ def test_vectors_are_those_of_sentence_transformers(folders: Callable[[str], Pat
     found.requires_grad_().sum().backward()  # not bound to inference mode
 
 
+def test_a_teacher_of_the_hub_has_its_name(
+    folders: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(folders("mpnet"), tmp_path)  # as it lies in the cache
+    monkeypatch.setattr("subarch.models.stock.resolve", lambda source: folder)
+    monkeypatch.chdir(tmp_path)
+    assert StockTeacher.load("somebody/a-model").name == "somebody/a-model"
+    assert StockTeacher.load("teacher").name == "teacher"
+
+
 def test_no_texts_are_no_vectors(folders: Callable[[str], Path]) -> None:
     assert StockTeacher.load(folders("mpnet")).embed_texts([]).shape == (0, WIDTH)
 
@@ -173,7 +186,7 @@ def test_the_inheritable_kind_comes_first(folders: Callable[[str], Path], tmp_pa
     assert isinstance(teacher_of(tiny_teacher(tmp_path / "bert")), Teacher)
     teacher = teacher_of(folders("mpnet"))
     assert isinstance(teacher, StockTeacher)
-    assert "model type 'mpnet' is not supported" in teacher.reason
+    assert "model type 'mpnet' is not supported (its attention adds a bias" in teacher.reason
     folder = tiny_teacher(tmp_path / "max")
     write_json(folder / "1_Pooling" / "config.json", {"embedding_dimension": WIDTH, "pooling_mode": "max"})
     other = teacher_of(folder)
@@ -282,6 +295,31 @@ def more_tokens(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
+FILES: dict[str, Any] = {
+    "modules.json": [
+        {"type": f"sentence_transformers.models.{kind}", "path": path}
+        for kind, path in (("Transformer", ""), ("Pooling", "1_Pooling"), ("Dense", "2_Dense"))
+    ],
+    "config.json": {"model_type": "bert", "architectures": ["BertModel"]},
+    "tokenizer.json": {},
+    "tokenizer_config.json": {},
+    "sentence_bert_config.json": {},
+    "config_sentence_transformers.json": {},
+    "2_Dense/config.json": {},
+}
+KEYS = [
+    "type",
+    "path",
+    "architectures",
+    "model_type",
+    "auto_map",
+    "trust_remote_code",
+    "transformers_weights",
+    "attn_implementation",
+    "activation_function",
+    "model_args",
+]
+
 CODE = "asks to run code that comes with the model"
 BAD: dict[str, tuple[Damage, str]] = {
     "remote code": (
@@ -329,6 +367,39 @@ def test_bad_folders_are_refused(folders: Callable[[str], Path], tmp_path: Path,
     assert not isinstance(caught.value, NotInheritable)
     assert message in str(caught.value)
     assert str(folder) in str(caught.value)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["CrossEncoder", "x/y"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(name=st.sampled_from(list(FILES)), value=VALUES, merged=st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_whatever_a_file_holds_the_folder_is_in_order_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: Any, merged: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    for file, good in FILES.items():
+        write_json(folder / file, good)
+    for weights_of in (folder, folder / "2_Dense"):
+        save_file({"a": torch.ones(1)}, weights_of / "model.safetensors")
+    check_folder(folder)
+    if merged and isinstance(value, dict):  # besides the good keys
+        value = value | FILES[name] if isinstance(FILES[name], dict) else [*FILES[name], value]
+    write_json(folder / name, value)
+    for modules in (True, False):
+        refusal = str(folder)
+        try:
+            check_embeds(folder)
+            check_folder(folder)
+        except InvalidTeacher as error:
+            refusal = str(error)
+        assert str(folder) in refusal
+        if modules:
+            (folder / "modules.json").unlink()
 
 
 def test_a_table_of_model2vec_alone(tmp_path: Path) -> None:

@@ -55,6 +55,15 @@ _HEADS = ("cls.predictions.", "lm_head.", "vocab_", "generator_", "head.", "deco
 WITHOUT_POOLER = ("distilbert", "electra", "modernbert")
 """Families whose encoders have none, and no option to leave it out."""
 
+WHY_NOT = {
+    "mpnet": "its attention adds a bias for relative positions, which a BERT has no place for",
+    "deberta": "its attention compares relative positions, which a BERT's does not",
+    "deberta-v2": "its attention compares relative positions, which a BERT's does not",
+    "albert": "its layers share one set of weights and its embeddings are projected",
+    "nomic_bert": "its positions are rotary and its feed-forward layers gated, which a BERT's are not",
+}
+"""Families that students might be expected to start from, and why they cannot."""
+
 _ELECTRA = {
     "electra.": "bert.",
     "generator_predictions": "cls.predictions.transform",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -81,7 +82,7 @@ class StockTeacher:
         length = encoder.max_seq_length
         teacher = cls(
             folder=folder,
-            name=folder.resolve().name if Path(source).expanduser().is_dir() else str(source),
+            name=folder.resolve().name if os.path.isdir(os.path.expanduser(source)) else str(source),
             fingerprint=of_model(folder, InvalidTeacher).hash,
             width=0,
             prompts=prompts,
@@ -146,7 +147,7 @@ def teacher_of(source: str | Path, prompt: str | None = None) -> Teacher | Stock
     folder = resolve(source)
     check_embeds(folder)
     try:
-        teacher = Teacher.load(source)
+        teacher = Teacher.load(folder)
         return teacher if prompt is None else teacher.with_prompt(prompt)
     except NotInheritable as error:
         stock = StockTeacher.load(source, reason=str(error))

@@ -30,7 +30,7 @@ from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher, NotInheritable
-from subarch.models.families import CONVERTED, WITHOUT_POOLER, has_head, stock_model
+from subarch.models.families import CONVERTED, WHY_NOT, WITHOUT_POOLER, has_head, stock_model
 from subarch.models.kinds import check_folder
 from subarch.models.parts import head_of, inputs_of, usable_positions
 from subarch.models.sentence import Recipe, dense_settings, pool, read_json, transformer_of
@@ -406,9 +406,10 @@ def _config(folder: Path) -> dict[str, Any]:
             raise InvalidTeacher(f"{folder / name}: {problem}")
     config: dict[str, Any] = read_json(folder / "config.json")
     if config.get("model_type") not in (*FAMILIES, *CONVERTED):
+        family = config.get("model_type")
+        why = f" ({WHY_NOT[family]})" if isinstance(family, str) and family in WHY_NOT else ""
         raise NotInheritable(
-            f"{folder}: model type {config.get('model_type')!r} is not supported; use one of "
-            f"{', '.join((*FAMILIES, *CONVERTED))}"
+            f"{folder}: model type {family!r} is not supported{why}; use one of {', '.join((*FAMILIES, *CONVERTED))}"
         )
     for key, allowed in _CONFIG.items():
         if (value := config.get(key)) is not None and value not in allowed:

@@ -69,7 +69,13 @@ class Stopped(Exception):
 
 
 class Endpoint:
-    """A server, with the number of `requests` that were sent to it, of `retries` among them, and its last `trouble`."""
+    """A server.
+
+    Attributes:
+        requests: how many were sent, `retries` among them.
+        trouble: why a request is being tried again, in words; "" if none is.
+        was_lost: whether a connection broke; another server may be there now. The caller sets it back.
+    """
 
     def __init__(self, config: RecordConfig) -> None:
         self._config = config
@@ -85,6 +91,7 @@ class Endpoint:
         self._has_answered = False
         self.requests = self.retries = 0
         self.trouble = ""
+        self.was_lost = False
 
     def stop(self) -> None:
         """Let threads that wait give up; requests that were sent are still answered."""
@@ -156,6 +163,7 @@ class Endpoint:
                 raise self._failed(
                     f"nothing answers there ({reason}); start the server, or correct --endpoint"
                 ) from error
+            self.was_lost = True
             raise _Again(f"no answer ({reason})") from error
         self._check_status(response, len(texts))
         try:

@@ -5,8 +5,8 @@
     1024
 
 All vectors must be of one model, so each answer is compared with what the first one said: the model's name and the
-width. Where a recording goes on, the first text is asked for once more, and its vector must be what it was: a name
-alone does not tell that other weights are behind it.
+width. Where a recording goes on, and after a lost connection, the first text is asked for once more, and its vector
+must be what it was: a name alone does not tell that other weights are behind it.
 """
 
 from __future__ import annotations
@@ -133,6 +133,7 @@ class _Session:
     def __init__(self, config: RecordConfig, endpoint: Endpoint, kept: Kept, groups: Mapping[str, str | None]) -> None:
         self.config, self.endpoint, self.kept, self.groups = config, endpoint, kept, groups
         self.done = self.tokens = 0
+        self.is_same = True  # as far as known; else answers under way are not kept
 
     def run(self, missing: Sequence[Piece], report: Report) -> int:
         """Ask for all that is missing; the tokens that the server counted."""
@@ -147,14 +148,19 @@ class _Session:
                         asked[pool.submit(self.endpoint.embed, [text for _, text in batch])] = batch
                     if not asked:
                         return self.tokens
-                    for future in wait(asked, timeout=1, return_when=FIRST_COMPLETED).done:
+                    answered = wait(asked, timeout=1, return_when=FIRST_COMPLETED).done
+                    if self.endpoint.was_lost and any(future.exception() is None for future in answered):
+                        self.endpoint.was_lost = False
+                        self._probe()
+                    for future in answered:
                         self._keep(asked[future], future.result())
                         del asked[future]  # not before: Ctrl-C may come in between
                     trouble = f", trying again: {self.endpoint.trouble}" if self.endpoint.trouble else ""
                     report(f"recording{trouble}", self.done, len(missing))
             except BaseException:
                 self.endpoint.stop()
-                for future in wait(asked).done:  # they are paid for
+                under_way = wait(asked).done  # they are paid for
+                for future in under_way if self.is_same and not self.endpoint.was_lost else ():
                     with suppress(EndpointFailed, Stopped):
                         self._keep(asked[future], future.result())
                 raise
@@ -165,6 +171,7 @@ class _Session:
         if first is None:
             return
         text, vector = first
+        self.is_same = False
         answer = self.endpoint.embed([text])
         self.tokens += answer.tokens
         self._check_model(answer)
@@ -174,6 +181,7 @@ class _Session:
                 f"{self.config.out}: the model {self.config.model!r} has changed: the text {show(text)} has another "
                 f"vector now (cosine {cosine:.4f} with what is kept); {_CHANGED}"
             )
+        self.is_same = True
 
     def _keep(self, batch: Sequence[Piece], answer: Answer) -> None:
         if self.kept.recording is None:

@@ -133,7 +133,8 @@ class RecordedVectors:
         if missing := [text for text, row in zip(texts, rows, strict=True) if row < 0]:
             raise InvalidTeacher(
                 f"{self.path}: has no vector for {len(set(missing))} of {len(set(texts))} texts, first "
-                f"{show(missing[0])}; record these too: subarch record --corpus ... --out {self.path.name}"
+                f"{show(missing[0])}; give the file itself as the corpus, or record these too: "
+                f"subarch record --corpus ... --out {self.path.name}"
             )
         return torch.from_numpy(self.vectors[rows].astype(np.float32))
 
