@@ -7,6 +7,7 @@ import errno
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -98,7 +99,7 @@ def test_every_text_once(server: Server, corpus: Path) -> None:
     assert kept == {
         "model": "tiny",
         "served": "tiny",
-        "prompt": "",
+        "prompt": None,
         "dimensions": None,
         "width": 5,
         "date": time.strftime("%Y-%m-%d"),
@@ -113,7 +114,7 @@ def test_prompt_and_dimensions(server: Server, corpus: Path) -> None:
     assert server.asked[0].body["input"][0] == f"query: {TEXTS[0]}"
     assert server.asked[0].body["dimensions"] == 3
     for options, message in (
-        ({"dimensions": 3}, r"--prompt: .* was recorded with 'query: ', and '' is asked for"),
+        ({"dimensions": 3}, r"--prompt: .* was recorded with 'query: ', and None is asked for"),
         ({"prompt": "query: "}, r"--dimensions: .* was recorded with 3, and None is asked for"),
         ({"prompt": "query: ", "dimensions": 3, "model": "other"}, "--model: .* was recorded with 'tiny', and 'other'"),
     ):
@@ -177,6 +178,17 @@ def test_command_line(server: Server, corpus: Path, monkeypatch: pytest.MonkeyPa
     done = CliRunner().invoke(app, [*words, str(out_of(corpus)), "--limit", "3"], catch_exceptions=False)
     assert "recorded before" in done.stdout
     assert f"written to {out_of(corpus)}" in done.stdout
+    server.model = "other[/b]"
+    done = CliRunner().invoke(app, [*words, f"{out_of(corpus)}2.parquet"], catch_exceptions=False)
+    assert re.search(r"model asked for +tiny\b", done.stdout)
+    assert re.search(r"as the server calls it +other\[/b\]", done.stdout)
+    for wrong, message in (
+        (["--model", "\udcff"], "--model: model = .*: Input should be a valid string"),
+        ([], "configuration: out: Field required"),
+    ):
+        done = CliRunner().invoke(app, [*words[:-1], *wrong])
+        assert isinstance(done.exception, InvalidConfig)
+        assert re.search(message, str(done.exception))
     done = CliRunner().invoke(app, [*words, "vectors.jsonl"])
     assert isinstance(done.exception, InvalidConfig)
     assert "--out: out = " in str(done.exception)

@@ -246,7 +246,7 @@ def plan(architecture: str | None = None, **options: Any) -> Plan:
 
 
 def record(
-    out: Place,
+    out: Place | None = None,
     *,
     endpoint: str | None = None,
     model: str | None = None,
@@ -265,7 +265,9 @@ def record(
         dry_run: only say what it would take; nothing is asked or written.
         say: called with what it will take, before it begins.
     """
-    given = _given(options, out=Path(out), endpoint=endpoint, model=model, corpus=_list(corpus))
+    given = _given(
+        options, out=None if out is None else Path(out), endpoint=endpoint, model=model, corpus=_list(corpus)
+    )
     settings = load(RecordConfig, None if config is None else Path(config), given)
     from subarch.recording.record import record
 

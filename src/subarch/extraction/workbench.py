@@ -121,7 +121,7 @@ class Workbench:
             return Student(architecture, self.blueprint)
         assert self.material.teacher is not None
         layers = layers or self.material.layers(architecture.depth)
-        return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy, layers)
+        return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy, layers=layers)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
         """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial.

@@ -171,15 +171,15 @@ def inherit(
     width = source.config.hidden_size
 
     kept = sorted(anatomy.keep[: architecture.depth] if layers is None else layers)
-    back = rotate.T
+    back, offset = rotate.T, torch.zeros(width, dtype=torch.float64)
     if is_modern(source):
-        back = inherit_modern.inherit_encoder(own, source, kept, anatomy, rotate)
+        back, offset = inherit_modern.inherit_encoder(own, source, kept, anatomy, rotate)
     else:
         _inherit_encoder(own, source, kept, anatomy, rotate)
     if student.projection is not None:
         weight, bias = _composed(teacher)
         copy_into(student.projection.weight, weight @ back)
-        copy_into(student.projection.bias, bias)
+        copy_into(student.projection.bias, bias + weight @ offset)
     if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:
         student.head.load_state_dict(teacher.head.state_dict())
     return student

@@ -141,7 +141,9 @@ def _student(
     if initialise == "scratch":
         return Student(architecture, blueprint), "random weights"
     assert teacher is not None
-    student = inherit(architecture, blueprint, teacher, material.anatomy(sample), material.layers(architecture.depth))
+    student = inherit(
+        architecture, blueprint, teacher, material.anatomy(sample), layers=material.layers(architecture.depth)
+    )
     return student, "the teacher's weights, reduced"
 
 

@@ -32,7 +32,9 @@ class RecordConfig(BaseModel):
     out: File = Field(
         description="Parquet file to write, with the columns text, vector and group; texts that it holds already stay"
     )
-    prompt: str = Field("", description="Text put before every text that is sent; the file holds texts without it")
+    prompt: Text | None = Field(
+        None, description="Text put before every text that is sent, as it is; the file holds texts without it"
+    )
     dimensions: int | None = Field(
         None,
         ge=1,

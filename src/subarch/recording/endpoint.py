@@ -150,7 +150,7 @@ class Endpoint:
     def _once(self, texts: Sequence[str]) -> Answer:
         body: dict[str, Any] = {
             "model": self._config.model,
-            "input": [self._config.prompt + text for text in texts],
+            "input": [f"{self._config.prompt or ''}{text}" for text in texts],
             "encoding_format": "float",
         }
         if self._config.dimensions is not None:

@@ -43,7 +43,7 @@ class Recording(Record):
     Attributes:
         model: the name that was asked for.
         served: the name in the server's answers; "" if it gives none.
-        prompt: stood before every text that was sent; the column of texts is without it.
+        prompt: stood before every text that was sent, if any; the column of texts is without it.
         dimensions: the width that was asked for; None: the model's own.
         date: of the first vector, as 2026-11-27.
     """
@@ -52,7 +52,7 @@ class Recording(Record):
 
     model: str
     served: str
-    prompt: str
+    prompt: str | None
     dimensions: int | None
     width: int
     date: str

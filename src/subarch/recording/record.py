@@ -92,7 +92,7 @@ def record(
             _check_asked(config, kept.recording)
         have = kept.texts()
         missing = [(place, text) for place, text in enumerate(texts) if text not in have]
-        characters = sum(len(config.prompt) + len(text) for _, text in missing)
+        characters = sum(len(config.prompt or "") + len(text) for _, text in missing)
         estimate = -(-characters // CHARACTERS_PER_TOKEN)
         planned = Recorded(
             file=str(config.out),

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.box import SIMPLE, Box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from subarch.run.records import Bench, BenchRow, Evaluation, Metrics, Parity, Pretraining, Selection
@@ -89,9 +90,11 @@ def show_export(found: Parity) -> None:
 
 def show_recorded(found: dict[str, Any]) -> None:
     """What `recording.record` came to, or would come to."""
-    table = _table(found["model"], "", "")
+    table = _table(None, "", "")
     table.show_header = False
     words = {
+        "model": "model asked for",
+        "served": "  as the server calls it",
         "texts": "texts of the corpus",
         "known": "  recorded before",
         "estimated_tokens": "tokens, estimated",
@@ -105,8 +108,11 @@ def show_recorded(found: dict[str, Any]) -> None:
         "rows": "texts in the file",
     }
     for key, name in words.items():
-        if key in found:
-            table.add_row(name, f"{found[key]:,.4g}" if isinstance(found[key], float) else f"{found[key]:,}")
+        value = found.get(key)
+        if isinstance(value, str):
+            table.add_row(name, escape(value))
+        elif value is not None:
+            table.add_row(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}")
     Console().print(table)
     if "rows" in found:
         _say(f"written to {found['file']}", soft_wrap=True)
