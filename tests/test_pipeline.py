@@ -47,7 +47,7 @@ from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
 ARTIFACTS = {
     *("format.json", "config.yaml", "environment.json", "space.json", "basis.json", "latency.json", "study.json"),
-    *("study.db", "weights", "corpus", "tokenizer", "targets", "anatomy"),
+    *("layers.json", "study.db", "weights", "corpus", "tokenizer", "targets", "anatomy"),
     *("extraction.inputs.json", "selection.json", "conclusion.json", "selected", "report.html"),
 }
 

@@ -18,7 +18,7 @@ import torch
 
 from subarch.errors import InvalidTask, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.estimate import Signal, estimate, segments_needed
+from subarch.extraction.estimate import CURVE, Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
 from subarch.learning.material import Material
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal
@@ -31,7 +31,7 @@ from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, of_file, of_values
-from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs
+from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs, Layers
 from subarch.run.records import Teacher as TeacherFigures
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import content_of as corpus_content
@@ -73,7 +73,7 @@ class Workbench:
         anatomy = None
         if config.initialise != "scratch":
             report("the teacher's anatomy", 0, 0)
-            anatomy = material.anatomy(train[:CALIBRATION], lowest=config.initialise == "inherit-lowest")
+            anatomy = material.anatomy(train[:CALIBRATION])
         return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy)
 
     def basis(self) -> Basis:
@@ -114,22 +114,26 @@ class Workbench:
             "vocabulary_size": self.config.vocabulary_size if teacher is None else None,
         }
 
-    def student(self, architecture: Architecture, seed: int = 0) -> Student:
-        """An untrained candidate, inherited or from scratch as configured."""
+    def student(self, architecture: Architecture, seed: int = 0, layers: tuple[int, ...] | None = None) -> Student:
+        """An untrained candidate, inherited or from scratch as configured; `layers`: see `Settings`."""
         torch.manual_seed(seed)
         if self.anatomy is None:
             return Student(architecture, self.blueprint)
         assert self.material.teacher is not None
-        return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy)
+        layers = layers or self.material.layers(architecture.depth)
+        return inherit(architecture, self.blueprint, self.material.teacher, self.anatomy, layers=layers)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
-        """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial."""
-        student, threads = self.student(architecture, settings.seed), torch.get_num_threads()
+        """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial.
+
+        One that tries layers is measured at its end alone, and nothing of it is saved.
+        """
+        student, threads = self.student(architecture, settings.seed, settings.layers), torch.get_num_threads()
         try:
-            result = estimate(student, self.signal, settings)
+            result = estimate(student, self.signal, settings, CURVE if settings.layers is None else (1.0,))
         except TrainingDiverged as error:
             return Trial(architecture, settings, None, (), 0.0, threads, str(error))
-        if weights is not None:
+        if weights is not None and settings.layers is None:
             save_weights(student, weights)
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
 
@@ -155,6 +159,10 @@ def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
     """Corpus, targets and anatomy of a run, made where they are missing, and what all its candidates share."""
     start = time.perf_counter()
     bench = Workbench.open(config, run.path, report)
+    if bench.anatomy is not None and not run.has(Layers):
+        assert bench.material.teacher is not None
+        ranked = tuple(bench.anatomy.keep)
+        run.write(Layers(start=bench.material.teacher.fingerprint, ranked=ranked, trials=(), chosen={}))
     if run.has(Basis):
         return run.read(Basis).model_copy(update={"identity": bench.identity})
     if bench.material.teacher is not None:  # without one it is there already

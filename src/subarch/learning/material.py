@@ -22,6 +22,8 @@ from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint
 from subarch.models.teacher import Teacher
 from subarch.run import Report, silent
+from subarch.run.folder import RunFolder
+from subarch.run.records import Layers
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 
 
@@ -96,16 +98,22 @@ class Material:
             return Blueprint.of_tokenizer(self.tokenizer)
         return Blueprint.of_teacher(self.teacher, masked_lm, sentence)
 
-    def anatomy(self, sample: Sequence[NDArray[np.int32]], lowest: bool = False) -> Anatomy:
-        """The teacher's anatomy on a sample of the text, kept in the run folder.
+    def layers(self, depth: int) -> tuple[int, ...] | None:
+        """The teacher's layers that a search in this run has chosen for students of this depth; None: it has not.
 
-        `lowest`: for students that take over the lowest layers instead of those that the teacher needs most.
+        Read at each call, since workers that try layers train with those that are chosen afterwards.
         """
+        assert self.teacher is not None
+        run = RunFolder(self.run)
+        found = run.read(Layers) if run.has(Layers) else None
+        return found.chosen.get(str(depth)) if found and found.start == self.teacher.fingerprint else None
+
+    def anatomy(self, sample: Sequence[NDArray[np.int32]]) -> Anatomy:
+        """The teacher's anatomy on a sample of the text, kept in the run folder."""
         assert self.teacher is not None
         text = [[int(token) for token in segment] for segment in sample]
         name = hashlib.sha256(f"{self.teacher.fingerprint} {text}".encode()).hexdigest()[:16]
-        anatomy = Anatomy.cached(self.run / f"anatomy-{name}.safetensors", self.teacher, sample)
-        return anatomy.lowest() if lowest else anatomy
+        return Anatomy.cached(self.run / f"anatomy-{name}.safetensors", self.teacher, sample)
 
 
 def check_heldout(sequences: Sequence[Any], corpus: list[str]) -> None:

@@ -141,9 +141,10 @@ def _student(
     if initialise == "scratch":
         return Student(architecture, blueprint), "random weights"
     assert teacher is not None
-    lowest = initialise == "inherit-lowest"
-    student = inherit(architecture, blueprint, teacher, material.anatomy(sample, lowest))
-    return student, f"the teacher's {'lowest layers' if lowest else 'weights'}, reduced"
+    student = inherit(
+        architecture, blueprint, teacher, material.anatomy(sample), layers=material.layers(architecture.depth)
+    )
+    return student, "the teacher's weights, reduced"
 
 
 def decide(
