@@ -77,8 +77,10 @@ def extract(
         SubarchError: see `errors`; whatever was finished before is kept.
     """
     check_runtime(config)
-    space = space_of(config)
+    if config.space != "auto":
+        SearchSpace.load(config.space)  # what cannot be read leaves no folder behind
     with RunFolder.create(path, config, resume) as run:
+        space = space_of(config)
         remedy = "restore it to resume the run, or choose a new folder with --run"
         claim(run, inputs_of(config, space), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
