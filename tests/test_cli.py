@@ -280,7 +280,7 @@ def test_every_option_reaches_the_configuration_of_pretraining(
     items = value if isinstance(value, list) else [value]
     words = [flag] if value is True else [word for item in items for word in (flag, item)]
     assert call("pretrain", "runs/x", *words).code == 0
-    expected = Path(value) if key == "teacher" else value
+    expected = Path(value) if key in ("teacher", "start_from") else value
     assert pretrainings.configured == [(Path("runs/x"), None, {key: expected})]
     assert pretrainings.trained == [(Path("runs/x"), "settings", False)]
     assert expected != PretrainConfig.model_fields[key].get_default()
