@@ -64,7 +64,7 @@ def losses(search: Search | None, found: Pretraining) -> Figure:
     values = [value for trace in traces for value in trace["y"]]
     if (error := searched_error(search, found)) is not None:
         last = found.heldout[-1]
-        distance = error * last["embedding"] / last["error"]  # the error is the distance as a share of a constant's
+        distance = error * last["embedding"] / max(last["error"], 1e-12)  # an error is a share of a constant's distance
         words = f"embedding after the search {formats.error(distance)}"
         layout["shapes"] = [marker_line("y", distance, words, colors["embedding"], "dot")]
         values.append(distance)
