@@ -33,8 +33,8 @@ from subarch.text.vectors import RecordedVectors
 
 READOUT = 2048
 """Sequences that the map from the start's vectors to the teacher's is fitted on, as far as there are so many."""
-RIDGE = 1e-3
-"""Of the map from the start's vectors to the teacher's: relative to the mean variance of the former."""
+RIDGES = 10.0 ** np.arange(-5, 3)
+"""Tried for the map from the start's vectors to the teacher's, relative to the mean variance of the former."""
 
 
 class Wanted(Protocol):
@@ -171,14 +171,7 @@ class Material:
             return pool(start.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask, recipe.pooling)
 
         def fit() -> Tensor:
-            own = embed(pooled, segments, self.tokenizer, recipe).double()
-            wanted = nn.functional.normalize(vectors(segments).double(), dim=-1)
-            own_mean, mean = own.mean(0), wanted.mean(0)
-            centred = own - own_mean
-            moment = centred.T @ centred
-            ridge = RIDGE * moment.diagonal().mean() * torch.eye(len(moment), dtype=moment.dtype)
-            weight = torch.linalg.solve(moment + ridge, centred.T @ (wanted - mean)).T
-            return torch.cat([weight, (mean - weight @ own_mean)[:, None]], 1)
+            return ridge(embed(pooled, segments, self.tokenizer, recipe), vectors(segments))
 
         return self.targets().get(("readout", start.fingerprint, len(segments)), fit)
 
@@ -194,6 +187,27 @@ class Material:
         decoded = [self.tokenizer.decode([token]).strip() for token in range(len(self.tokenizer))]
         texts = [text or self.tokenizer.convert_ids_to_tokens(token) for token, text in enumerate(decoded)]
         return self.targets().get(("tokens", tuple(texts)), lambda: teacher.embed_texts(texts).half()).float()
+
+
+def ridge(own: Tensor, theirs: Tensor) -> Tensor:
+    """The linear map from (n, K) vectors to the directions of (n, width) others, (width, K + 1), its bias last.
+
+    Ridge regression; of `RIDGES` the one with the least squared error on rows that are left out, one at a time.
+    """
+    own, wanted = own.double(), nn.functional.normalize(theirs.double(), dim=-1)
+    own_mean, mean = own.mean(0), wanted.mean(0)
+    u, s, vt = torch.linalg.svd(own - own_mean, full_matrices=False)
+    products = u.T @ (wanted - mean)
+    best, least = None, float("inf")
+    for penalty in RIDGES * float(s.square().mean()):
+        kept = s.square() / (s.square() + penalty)
+        leverage = (u.square() @ kept + 1 / len(own)).clamp(max=1 - 1e-9)
+        error = float((((wanted - mean) - u @ (kept[:, None] * products)) / (1 - leverage)[:, None]).square().sum())
+        if error < least or best is None:
+            weight = (vt.T @ ((s / (s.square() + penalty))[:, None] * products)).T
+            best, least = torch.cat([weight, (mean - weight @ own_mean)[:, None]], 1), error
+    assert best is not None
+    return best
 
 
 def teacher_and_start(wanted: Wanted) -> tuple[AnyTeacher | None, Teacher | None]:
