@@ -162,6 +162,7 @@ def example() -> Raw:
         "parameters": 22_713_216,
         "latency_ms": 12.3,
         "operations": 1_434_451_968,
+        "timed": True,
     }
     selection: dict[str, Any] = {
         "version": 1,
