@@ -7,7 +7,7 @@
 The same for encoders that are to be fine-tuned on pairs of texts, under half of the teacher's latency:
 
     python -m benchmarks.quality --out runs/pairs --results benchmarks/results/quality-pairs.json \\
-        --initialise inherit-lowest --ratio 0.5 --latency-threads 1 --strategy certified --extract-steps 100 \\
+        --ratio 0.5 --latency-threads 1 --strategy certified --extract-steps 100 \\
         --hand-picked 3-12-384-1536
 
 The teacher is all-MiniLM-L6-v2. The text is the prose in ../shared/data/corpora and the docstrings of installed

@@ -45,7 +45,7 @@ class Asked:
 
 @dataclass
 class Server:
-    """`faults` by the number of the request, from 0; `answered` counts the texts of answers that were sent whole."""
+    """`faults` by the number of the request, from 0; `answered` counts the texts of answers that are whole."""
 
     model: str = "tiny"
     width: int = 5
@@ -108,6 +108,8 @@ class _Handler(BaseHTTPRequestHandler):
         data = body if isinstance(body, bytes) else body.encode()
         with owner._lock:
             owner._at_once -= 1
+            if reply.status == 200 and not reply.body and not reply.cut:
+                owner.answered.update(request["input"])
         try:
             self.send_response(reply.status)
             for name, value in (("retry-after", reply.retry_after), ("location", reply.location)):
@@ -122,8 +124,5 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if reply.cut:
             self.close_connection = True
-        elif reply.status == 200 and not reply.body:
-            with owner._lock:
-                owner.answered.update(request["input"])
 
     def log_message(self, format: str, *arguments: Any) -> None: ...

@@ -162,6 +162,17 @@ def test_inheritance(last_line: Benchmark, tmp_path: Path) -> None:
     assert result["inherited"]["curve"]["0"] < result["scratch"]["curve"]["0"]
 
 
+def test_starts_of_a_modernbert(last_line: Benchmark, tmp_path: Path) -> None:
+    source, corpus = tiny_teacher(tmp_path / "source"), tiny_corpus(tmp_path / "corpus.txt")
+    arguments = ["--out", str(tmp_path / "run"), "--source", str(source), "--corpus", str(corpus), "--steps", "2"]
+    result = last_line("benchmarks.studies.modernbert", *arguments, "--shape", "3-2-16-24")
+    assert list(result["heads"]) == ["3-2-16-24", "3-4-16-24", "3-8-16-24", "3-1-16-24"]
+    assert result["heads"]["3-2-16-24"][0] < 1e-4
+    assert all(inherited < scratch for inherited, scratch in result["sizes"].values())
+    assert len(result["kinds"]) == 1
+    assert (tmp_path / "run" / "teacher" / "modules.json").is_file()
+
+
 class Forked:
     """In place of `subprocess.Popen` of the script itself, with its pipes: a process that has torch imported."""
 

@@ -39,6 +39,8 @@ COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select", 
 # A value for each key that is not its default, and allowed together with the others
 VALUES: dict[str, Any] = {
     "teacher": "some/teacher",
+    "start_from": "some/encoder",
+    "prompt": "query: ",
     "corpus": ["one.txt", "two words.txt"],
     "text_column": "body",
     "space": "demo",
@@ -81,6 +83,8 @@ VALUES: dict[str, Any] = {
 PRETRAIN_VALUES: dict[str, Any] = {
     "architecture": "2-2-32-64",
     "teacher": "some/teacher",
+    "start_from": "some/encoder",
+    "prompt": "query: ",
     "corpus": ["one.txt", "two words.txt"],
     "text_column": "body",
     "streaming": True,
@@ -276,7 +280,7 @@ def test_every_option_reaches_the_configuration_of_pretraining(
     items = value if isinstance(value, list) else [value]
     words = [flag] if value is True else [word for item in items for word in (flag, item)]
     assert call("pretrain", "runs/x", *words).code == 0
-    expected = Path(value) if key == "teacher" else value
+    expected = Path(value) if key in ("teacher", "start_from") else value
     assert pretrainings.configured == [(Path("runs/x"), None, {key: expected})]
     assert pretrainings.trained == [(Path("runs/x"), "settings", False)]
     assert expected != PretrainConfig.model_fields[key].get_default()
@@ -363,7 +367,7 @@ def test_help_answers_everywhere_and_imports_nothing_heavy() -> None:
     assert all(
         panel in done.stdout for panel in GROUPS if panel not in ("Task", "Agora", "Export", "Vectors", "Requests")
     )
-    assert "Search space: paper, minilm, demo, or a YAML file with the four axes [default: minilm]" in done.stdout
+    assert "Search space: auto (sub-architectures of what candidates start from), paper," in done.stdout
     assert "[error|latency|w]" in done.stdout
     for key in {*ExtractConfig.model_fields, *PretrainConfig.model_fields}:
         assert f"--{key.replace('_', '-')}" in done.stdout
@@ -461,7 +465,7 @@ def test_config_prints_what_loads_back(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("extract",), "InvalidConfig: configuration: corpus: Field required"),
+        (("extract",), "teacher is missing: error 'embedding' is measured with one"),
         (("extract", "--corpus", "c"), "teacher is missing"),
         (("extract", "--corpus", "c", "--teacher", "t", "--delta", "2"), "InvalidConfig: --delta: delta = 2"),
         (("extract", "--corpus", "c", "--teacher", "t", "--space", "nowhere.yaml"), "InvalidSpace: nowhere.yaml"),

@@ -94,12 +94,13 @@ class _All(Occurring):
         super().__init__(model, encoded, model.config.vocab_size - 1)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
 def test_embeddings_of_tokens_that_do_not_occur_stay_and_nothing_else_differs(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = tiny_teacher(tmp_path / "model", family=family, layers=1, modules=False)
-    name = "embeddings.word_embeddings.weight"
+    modern = family == "modernbert"
+    name = "embeddings.tok_embeddings.weight" if modern else "embeddings.word_embeddings.weight"
     theta = dataclasses.replace(FAST, weight_decay=0.0)
     parts = {"train": topics(20), "dev": topics(9, 1, "validation")}
     reduced = refit(model, tmp_path / "reduced", theta, **parts)
@@ -108,7 +109,7 @@ def test_embeddings_of_tokens_that_do_not_occur_stay_and_nothing_else_differs(
     before, after = load_file(model / WEIGHTS), load_file(reduced.folder / WEIGHTS)
     for key, weight in load_file(whole.folder / WEIGHTS).items():
         torch.testing.assert_close(after[key], weight, atol=1e-5, rtol=0)
-    old, new = before[name], after[f"{family}.{name}"]
+    old, new = before[name], after[f"{'model' if modern else family}.{name}"]
     moved = (old != new).any(1)
     occurring = {
         row

@@ -13,17 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, normalize
 
-from subarch.extraction.config import ExtractConfig
-from subarch.extraction.workbench import Workbench
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.reduce import centred
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Batch, Teacher
 from subarch.numbers.architecture import Architecture
-from subarch.pretraining.config import PretrainConfig
-from subarch.pretraining.setup import Setup
-from subarch.run.configuration import load
-from tiny import tiny_corpus, tiny_sentences, tiny_teacher, write_json
+from tiny import tiny_sentences, tiny_teacher, write_json
 
 CALIBRATION, HELD_OUT = tiny_sentences(64), tiny_sentences(32, seed=1)
 BOTH = pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -512,17 +507,11 @@ def test_the_anatomy_is_examined_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == [path.name]
 
 
-@pytest.mark.parametrize("who", ["search", "pretraining"])
-def test_the_lowest_layers_are_taken_where_they_are_asked_for(tmp_path: Path, who: str) -> None:
-    folder, shape = tiny_teacher(tmp_path / "t", seed=1), Architecture.parse("2-4-32-64")
-    teacher = Teacher.load(folder)
-    assert Anatomy.examine(teacher, ids(teacher, CALIBRATION)).keep[2] != 2  # left to itself it takes others
-    values = {"teacher": folder, "corpus": [str(tiny_corpus(tmp_path / "c.txt", 150))], "initialise": "inherit-lowest"}
-    if who == "search":
-        student = Workbench.open(load(ExtractConfig, None, values), tmp_path / "run").student(shape)
-    else:
-        setup = Setup.load(load(PretrainConfig, None, values), tmp_path / "run", shape)
-        student, words = setup.distiller.student, setup.started
-        assert words == "the teacher's lowest layers, reduced"
+def test_the_layers_that_are_named_are_taken(tmp_path: Path) -> None:
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", seed=1))
+    anatomy = Anatomy.examine(teacher, ids(teacher, CALIBRATION))
+    assert anatomy.keep[2] != 2  # left to itself it takes others
+    shape = Architecture.parse("2-4-32-64")
+    student = inherit(shape, Blueprint.of_teacher(teacher), teacher, anatomy, (0, 1))
     layers(teacher).pop(2)
     assert deviation(student.eval(), teacher) < 1e-6

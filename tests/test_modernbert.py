@@ -302,14 +302,61 @@ def test_the_masked_lm_head_comes_along_where_the_widths_agree(tmp_path: Path) -
 
 
 @EITHER
-def test_idle_heads_and_neurons_are_the_ones_removed(tmp_path: Path, settings: dict[str, Any]) -> None:
-    """Four heads of 12 are six of 8 of the teacher, of which two do nothing: one is left in each, and larger."""
-    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", width=48, heads=6, **settings))
+def test_idle_neurons_are_the_ones_removed(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """Idle ones write nothing, or have a gate that is shut."""
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", **settings))
     with torch.no_grad():
         for at, layer in enumerate(layers_of(teacher.encoder)):
-            layer.mlp.Wo.weight[:, at : at + 24] = 0
-    assert deviation(heir(teacher, "3-6-48-40"), teacher) < 1e-5
-    assert deviation(heir(teacher, "3-6-48-39"), teacher) > 1e-5
+            layer.mlp.Wo.weight[:, at : at + 12] = 0
+            layer.mlp.Wi.weight[64 + 30 : 64 + 42] = 0
+            if layer.mlp.Wi.bias is not None:
+                layer.mlp.Wi.bias[64 + 30 : 64 + 42] = 0
+    assert deviation(heir(teacher, "3-4-32-40"), teacher) < 1e-5
+    assert deviation(heir(teacher, "3-4-32-39"), teacher) > 1e-5
+
+
+def test_a_constant_neuron_goes_into_the_bias(tmp_path: Path) -> None:
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", mlp_bias=True))
+    with torch.no_grad():
+        for layer in layers_of(teacher.encoder):
+            for half in (0, 64):
+                layer.mlp.Wi.weight[half : half + 24] = 0
+                layer.mlp.Wi.bias[half : half + 24] = 0.5
+            layer.mlp.Wo.weight[:, :24] *= 0.03  # less energy than the others, yet enough to be missed
+    student = heir(teacher, "3-4-32-40")
+    assert deviation(student, teacher) < 1e-6
+    with torch.no_grad():
+        for own, theirs in zip(layers_of(student.encoder), layers_of(teacher.encoder), strict=True):
+            own.mlp.Wo.bias.copy_(theirs.mlp.Wo.bias)
+    assert deviation(student, teacher) > 1e-4
+
+
+@EITHER
+def test_a_narrower_stream_is_exact_where_the_teacher_uses_no_more(tmp_path: Path, settings: dict[str, Any]) -> None:
+    """All that is written into the stream lies in 15 dimensions orthogonal to the ones; gains of readers do not matter.
+
+    Two heads of four write nothing, others than the first two.
+    """
+    teacher = Teacher.load(tiny_teacher(tmp_path / "t", family="modernbert", layers=4, **settings))
+    encoder = teacher.encoder
+    with torch.no_grad():
+        random = torch.randn(32, 15, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        basis = torch.linalg.qr(random - random.mean(0)).Q
+        onto = (basis @ basis.T).float()
+        encoder.embeddings.tok_embeddings.weight.copy_(4 * encoder.embeddings.tok_embeddings.weight @ onto)
+        nn.init.ones_(encoder.embeddings.norm.weight)
+        if settings:
+            nn.init.zeros_(encoder.embeddings.norm.bias)
+        for layer in layers_of(encoder):
+            for end in (layer.attn.Wo, layer.mlp.Wo):
+                end.weight.copy_(onto @ end.weight)
+                if end.bias is not None:
+                    end.bias.copy_(onto @ end.bias)
+            layer.attn.Wo.weight.view(32, 4, 8)[:, [0, 2]] = 0
+    student = heir(teacher, "4-2-16-64")
+    assert student.projection is not None
+    assert deviation(student, teacher) < 1e-4
+    assert deviation(heir(teacher, "4-2-12-64"), teacher) > 1e-3
 
 
 @EITHER

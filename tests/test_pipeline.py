@@ -47,7 +47,7 @@ from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
 ARTIFACTS = {
     *("format.json", "config.yaml", "environment.json", "space.json", "basis.json", "latency.json", "study.json"),
-    *("study.db", "weights", "corpus", "tokenizer", "targets", "anatomy"),
+    *("layers.json", "study.db", "weights", "corpus", "tokenizer", "targets", "anatomy"),
     *("extraction.inputs.json", "selection.json", "conclusion.json", "selected", "report.html"),
 }
 
@@ -174,9 +174,11 @@ def test_the_selection_names_what_was_decided_and_on_what(finished: Path, config
         assert row["latency_ms"] == measured[name]["median_ms"]
         assert row["hyperparameters"] == {"learning_rate": 2e-3, "batch_size": 16}
     ledger = {entry["what"]: entry["seconds"] for entry in selection["ledger"]}
+    count = len(read(finished, "layers")["trials"])
     assert list(ledger) == [
         "corpus, teacher targets, anatomy",
         "latency measurements",
+        f"{count} short trainings to choose layers, summed over workers",
         "16 trials, summed over workers",
     ]
     assert all(seconds > 0 for seconds in ledger.values())
@@ -365,7 +367,8 @@ def test_a_death_after_any_write_changes_nothing(
             extract(config, run, resume=(run / "config.yaml").is_file())
             break
         assert len(died) == attempt + 1
-    written = ["format", "extraction.inputs", "environment", "space", "basis", "study", "selection", "conclusion"]
+    written = ["format", "extraction.inputs", "environment", "space", "layers", "basis", "study", "selection"]
+    written.append("conclusion")
     expected = {"config.yaml", "weights", "trial", "selected", "report.html", *(f"{name}.json" for name in written)}
     assert set(died) == expected
     assert decided(run) == decided(small)

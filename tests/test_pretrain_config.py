@@ -271,7 +271,7 @@ def test_keys_that_do_not_go_together(tmp_path: Path, given: dict[str, Any], mes
         ({"top_k": 0}, "top_k = 0"),
         (
             {"initialise": "teacher"},
-            "initialise = 'teacher': Input should be 'inherit', 'inherit-lowest', 'scratch' or 'search'",
+            "initialise = 'teacher': Input should be 'inherit', 'scratch' or 'search'",
         ),
         ({"precision": "fp16"}, "precision = 'fp16': Input should be 'fp32' or 'bf16'"),
         ({"max_length": 513}, "max_length = 513"),

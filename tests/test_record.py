@@ -273,8 +273,8 @@ def test_what_passes_is_tried_again(server: Server, corpus: Path, fault: Reply) 
 
 
 def test_a_slow_answer_is_asked_for_again(server: Server, corpus: Path) -> None:
-    server.faults[1] = Reply(seconds=1)
-    assert record(server, corpus, timeout=0.3).retries == 1
+    server.faults[1] = Reply(seconds=2.5)
+    assert record(server, corpus, timeout=1).retries == 1
     check(server, corpus)
 
 
@@ -291,7 +291,7 @@ def test_the_server_says_when_to_come_back(server: Server, corpus: Path, is_date
 def test_patience_ends(server: Server, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "PATIENCE", 0.2)
     server.faults = {number: Reply(500, '{"error": {"message": "out of memory"}}') for number in range(2, 99)}
-    with pytest.raises(EndpointFailed, match=r"HTTP 500: out of memory \(after \d+ attempts in 0 s\); finished work"):
+    with pytest.raises(EndpointFailed, match=r"HTTP 500: out of memory \(after \d+ attempts in \d s\); finished work"):
         record(server, corpus)
     server.faults = {number: Reply(429, "quota", retry_after="7200") for number in range(len(server.asked), 999)}
     with pytest.raises(EndpointFailed, match=r"HTTP 429: quota \(after 1 attempts .* asks to come back in 7200 s"):
@@ -600,7 +600,12 @@ def test_ctrl_c_keeps_what_is_in_flight(server: Server, corpus: Path) -> None:
     server.seconds = 0.3
     words = ["record", "--endpoint", server.url, "--model", "tiny", "--corpus", str(corpus), "--out", out_of(corpus)]
     batches = ["--texts-per-request", "2", "--concurrency", "2"]
-    process = subprocess.Popen([sys.executable, "-m", "subarch", *words, *batches], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "subarch", *words, *batches],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # what runs in the background ignores it
+    )
     server.on_request = lambda number: process.send_signal(signal.SIGINT) if number == 3 else None
     assert "Finished work is kept; continue with: subarch record --endpoint" in process.communicate(timeout=60)[1]
     assert process.returncode == 130

@@ -44,7 +44,7 @@ class OneProcess:
     """Has the methods of `Workers`; trains one candidate at a time, in this process, when it is waited for."""
 
     submitted = 0
-    """Trainings asked of any instance so far."""
+    """Trainings asked of any instance so far, but for trials of layers."""
 
     def __init__(self, config: ExtractConfig, run: Path, count: int) -> None:
         self.config, self.run, self.count = config, run, 1
@@ -64,7 +64,7 @@ class OneProcess:
         return self.count - len(self._waiting)
 
     def submit(self, architecture: Architecture, settings: Settings) -> None:
-        OneProcess.submitted += 1
+        OneProcess.submitted += settings.layers is None
         self._waiting.append((architecture, settings))
 
     def next(self) -> Iterator[Trial]:

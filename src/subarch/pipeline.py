@@ -24,6 +24,7 @@ from subarch.exporting.runtimes import require
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
+from subarch.extraction.layers import choose_layers
 from subarch.extraction.loop import adopt, search
 from subarch.extraction.loop import train as train_trials
 from subarch.extraction.question import Question, best_trials, candidates, thetas
@@ -52,6 +53,7 @@ from subarch.run.records import (
     Conclusion,
     Environment,
     Latencies,
+    Layers,
     Metrics,
     Parity,
     Pretraining,
@@ -75,8 +77,10 @@ def extract(
         SubarchError: see `errors`; whatever was finished before is kept.
     """
     check_runtime(config)
-    space = space_of(config)
+    if config.space != "auto":
+        SearchSpace.load(config.space)  # what cannot be read leaves no folder behind
     with RunFolder.create(path, config, resume) as run:
+        space = space_of(config)
         remedy = "restore it to resume the run, or choose a new folder with --run"
         claim(run, inputs_of(config, space), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
@@ -89,8 +93,9 @@ def extract(
             measure_latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None
         )
         study = _open_study(run, config, basis)
-        adopt(study, path, config.reuse)
+        adopt(study, run, config.reuse)
         with _workers(run, config) as workers:
+            choose_layers(run, config, space, workers, report)
             if config.keep is not None and basis.reference_error is None:
                 reference = _train_maximum_point(config, space, basis, study, workers)
                 basis = basis.model_copy(update={"reference_error": reference})
@@ -232,7 +237,13 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         conclusion, environment = run.read(Conclusion), run.read(Environment)
         config = run.config(ExtractConfig).model_dump(mode="json")
         selection = run.read(Selection)
-        search = Search(selection=selection, trials=conclusion.trials, order=conclusion.order, config=config)
+        search = Search(
+            selection=selection,
+            trials=conclusion.trials,
+            order=conclusion.order,
+            config=config,
+            layers=run.read(Layers) if run.has(Layers) else None,
+        )
         commands.append(["subarch", "extract", "--config", f"{path}/config.yaml", "--run", f"{path}-again"])
     if pretraining is not None:
         commands.append(["subarch", "pretrain", f"{path}-again", "--config", f"{path}/pretrain.yaml"])
@@ -317,7 +328,8 @@ def _finish(
     if latencies is not None:
         latencies = _confirmed(run, question, basis, trials, report)
         question = question.with_latencies(basis, latencies)
-    selection, order = conclude(question, basis, latencies, trials)
+    layers = run.read(Layers) if run.has(Layers) else None
+    selection, order = conclude(question, basis, latencies, trials, layers)
     run.write(selection)
     run.write(Conclusion(trials=tuple(trial.row() for trial in trials), order=order))
     if selection.winner is not None:

@@ -17,6 +17,7 @@ from dataclasses import asdict
 import numpy as np
 
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
+from subarch.extraction.layers import rises, sentence
 from subarch.extraction.question import Question, best_trials, noise_of, settled, thetas
 from subarch.extraction.trial import Settings, Trial
 from subarch.numbers import abnc
@@ -39,6 +40,7 @@ from subarch.run.records import (
     Latencies,
     LatencyMeasurement,
     LatencyModelErrors,
+    Layers,
     LedgerRow,
     Limits,
     Measured,
@@ -61,9 +63,13 @@ DRIFT = 0.15
 
 
 def conclude(
-    question: Question, basis: Basis, latencies: Latencies | None, trials: Sequence[Trial]
+    question: Question,
+    basis: Basis,
+    latencies: Latencies | None,
+    trials: Sequence[Trial],
+    layers: Layers | None = None,
 ) -> tuple[Selection, tuple[OrderRow, ...]]:
-    """The selection, and the candidates in order of cost as the report draws them.
+    """The selection, and the candidates in order of cost as the report draws them. `layers`: where any are inherited.
 
     Raises:
         InvalidConfig: W was asked for and a candidate's error is 0.
@@ -92,11 +98,19 @@ def conclude(
     ledger = [LedgerRow(what="corpus, teacher targets, anatomy", seconds=basis.seconds)]
     if latencies is not None:
         ledger.append(LedgerRow(what="latency measurements", seconds=latencies.seconds))
+    if layers is not None and layers.trials:
+        what = f"{len(layers.trials)} short trainings to choose layers, summed over workers"
+        ledger.append(LedgerRow(what=what, seconds=layers.seconds))
     seconds = sum(trial.seconds for trial in trials)
     ledger.append(LedgerRow(what=f"{len(trials)} trials, summed over workers", seconds=seconds))
     warnings = list(latency.warnings) if latency is not None else []
     if warning := w_warning(objective.name, config.error):
         warnings.insert(0, warning)
+    for shallow, deep in rises(layers) if layers is not None else ():
+        warnings.append(
+            f"In the trials of layers the error was greater at depth {deep} than at depth {shallow}: the certificate "
+            "presumes that it does not rise with depth, and says how many trained candidates contradict that."
+        )
     if failures:
         warnings.append(f"{len(failures)} trials failed; the table of trials gives their reasons.")
     selection = Selection(
@@ -122,6 +136,7 @@ def conclude(
         ),
         gap=gap,
         gap_sentence=_gap_sentence(gap, question, best) if proof is None else proof.sentence,
+        layers_sentence=sentence(layers) if layers is not None else None,
         certificate=proof,
         maximum_point=str(costs.maximum_point),
         teacher=basis.teacher and basis.teacher.model_copy(update={"latency_ms": teacher_ms}),

@@ -132,10 +132,10 @@ class ExtractConfig(BaseModel):
         le=10**6,
         description="Entries of the BPE tokenizer trained on the corpus when there is no teacher",
     )
-    initialise: Literal["inherit", "inherit-lowest", "scratch"] = Field(
+    initialise: Literal["inherit", "scratch"] = Field(
         "inherit",
-        description="Where a candidate starts: inherit (the teacher's weights, of its layers those that it can least "
-        "do without), inherit-lowest (of its layers the lowest, for tasks with pairs) or scratch (random)",
+        description="Where a candidate starts: inherit (the teacher's weights, of its layers those that learn best in "
+        "short trainings) or scratch (random)",
     )
     latency_batch: int = Field(1, ge=1, le=10**6, description="Sequences per forward pass when latency is measured")
     latency_length: int = Field(

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,8 +31,8 @@ AVERAGING = 4
 """η of the polynomial-decay average: about the last 1/(η + 1) of the steps count."""
 CLIP = 1.0
 WEIGHT_DECAY = 0.01
-CURVE = (0.05, 0.1, 0.25, 0.5, 1.0)
-"""Shares of the steps after which the error is measured, besides the start."""
+CURVE = (0.0, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Shares of the steps after which the error is measured, the start among them."""
 BUCKET = 50
 """Batches whose sequences are sorted by length together, so that little of a batch is padding."""
 
@@ -63,7 +63,7 @@ class Signal(Protocol):
         ...
 
 
-def estimate(student: Student, signal: Signal, settings: Settings) -> Estimate:
+def estimate(student: Student, signal: Signal, settings: Settings, shares: Sequence[float] = CURVE) -> Estimate:
     """Train `student` in place for s steps of AdamW; return its error and curve, leave the averaged weights in it.
 
     The learning rate warms up over ten steps and stays; errors are those of the running average of the weights
@@ -71,6 +71,9 @@ def estimate(student: Student, signal: Signal, settings: Settings) -> Estimate:
     without having to know the last step: the curve of a long run *is* that of every shorter one. The gradient norm is
     clipped at 1 (a condition of AB^nC). Dropout is off. Token embeddings learn by sparse updates where the loss allows
     it, since a dense update of 30,000 rows costs more than a small encoder.
+
+    Args:
+        shares: of the steps, after which the error is measured; the last is 1.
 
     Raises:
         TrainingDiverged: the loss or the error became NaN or infinite, at the step named.
@@ -85,8 +88,8 @@ def estimate(student: Student, signal: Signal, settings: Settings) -> Estimate:
         optimizers.append(torch.optim.SparseAdam(sparse, rate))
     weights = [p.detach() for p in (*dense, *sparse)]
     average = [weight.clone() for weight in weights]
-    points = {math.ceil(settings.steps * share) for share in CURVE}
-    curve, training = [_point(student, signal, 0, 0.0)], 0.0
+    points = {math.ceil(settings.steps * share) for share in shares}
+    curve, training = [_point(student, signal, 0, 0.0)] if 0 in points else [], 0.0
     for step, (epoch, rows) in enumerate(batches(signal.lengths, settings), 1):
         start = time.perf_counter()
         for optimizer in optimizers:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from subarch.extraction.config import ExtractConfig
+from subarch.extraction.layers import take_over
 from subarch.extraction.question import Question, noise_of, settled, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
@@ -19,7 +20,7 @@ from subarch.extraction.workers import Pool
 from subarch.numbers.architecture import Architecture
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
-from subarch.run.records import StudyName
+from subarch.run.records import Layers, StudyName
 from subarch.search import Certified
 
 
@@ -43,23 +44,28 @@ def train(
     return [known[job] for job in jobs]
 
 
-def adopt(study: Study, run: Path, others: Sequence[Path]) -> None:
-    """Take over the finished trials of other runs, with their weights, as if they had been trained here.
+def adopt(study: Study, run: RunFolder, others: Sequence[Path]) -> None:
+    """Take over the finished trials of other runs, with their weights and layers, as if they had been trained here.
 
     Raises:
-        InvalidStudy: another is no run, or its errors do not compare: other corpus, teacher, or estimate.
+        InvalidStudy: another is no run, or its errors do not compare: other corpus, teacher, estimate, or layers.
     """
     known = {trial.key for trial in study.trials()}
     for path in others:
         other = RunFolder.open(path)
         storage = other.config(ExtractConfig).database or sqlite(path / "study.db")
         theirs = Study.open(storage, other.read(StudyName).value, study.identity)
+        inherits = run.has(Layers)
+        if inherits:
+            take_over(run, other)
         for trial in theirs.trials():
             weights = weights_path(path, trial.architecture, trial.settings)
             if trial.key in known or trial.error is None:
                 continue
+            if inherits and not other.read(Layers).is_settled(trial.architecture.depth):
+                continue  # of a depth that it had not chosen the layers of
             if weights.is_file():
-                ours = weights_path(run, trial.architecture, trial.settings)
+                ours = weights_path(run.path, trial.architecture, trial.settings)
                 ours.parent.mkdir(exist_ok=True)
                 shutil.copyfile(weights, ours)
             study.record(trial)

@@ -12,12 +12,17 @@ from subarch.run.records import Hyperparameters, TrialRow
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One element θ of the hyperparameter space Θ, with the number of steps s and the seed."""
+    """One element θ of the hyperparameter space Θ, with the number of steps s and the seed.
+
+    `layers` are those of the start that the candidate keeps, while it is tried which ones are best (see
+    `extraction.layers`); None: those that were chosen for its depth.
+    """
 
     steps: int
     learning_rate: float
     batch_size: int
     seed: int = 0
+    layers: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from subarch.errors import InvalidConfig, InvalidTask, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.estimate import Signal, estimate, segments_needed
+from subarch.extraction.estimate import CURVE, Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
 from subarch.learning.material import Material, teacher_and_start
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, teacher_embedder
@@ -35,7 +35,7 @@ from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, of_file, of_values
-from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs
+from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs, Layers
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import content_of as corpus_content
 
@@ -86,7 +86,7 @@ class Workbench:
         anatomy = readout = None
         if config.initialise != "scratch":
             report("what candidates start from", 0, 0)
-            anatomy = material.anatomy(train[:CALIBRATION], lowest=config.initialise == "inherit-lowest")
+            anatomy = material.anatomy(train[:CALIBRATION])
             if isinstance(signal, EmbeddingSignal) and material.reads_text:
                 report("the map to the teacher's vectors", 0, 0)
                 targets = signal.targets
@@ -134,8 +134,8 @@ class Workbench:
             "vocabulary_size": self.config.vocabulary_size if start is None else None,
         }
 
-    def student(self, architecture: Architecture, seed: int = 0) -> Student:
-        """An untrained candidate, inherited or from scratch as configured."""
+    def student(self, architecture: Architecture, seed: int = 0, layers: tuple[int, ...] | None = None) -> Student:
+        """An untrained candidate, inherited or from scratch as configured; `layers`: see `Settings`."""
         torch.manual_seed(seed)
         if self.anatomy is None:
             student = Student(architecture, self.blueprint)
@@ -143,16 +143,20 @@ class Workbench:
                 start_from_tokens(student, self.tokens)
             return student
         assert self.material.start is not None
-        return inherit(architecture, self.blueprint, self.material.start, self.anatomy, self.readout)
+        layers = layers or self.material.layers(architecture.depth)
+        return inherit(architecture, self.blueprint, self.material.start, self.anatomy, layers, self.readout)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
-        """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial."""
-        student, threads = self.student(architecture, settings.seed), torch.get_num_threads()
+        """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial.
+
+        One that tries layers is measured at its end alone, and nothing of it is saved.
+        """
+        student, threads = self.student(architecture, settings.seed, settings.layers), torch.get_num_threads()
         try:
-            result = estimate(student, self.signal, settings)
+            result = estimate(student, self.signal, settings, CURVE if settings.layers is None else (1.0,))
         except TrainingDiverged as error:
             return Trial(architecture, settings, None, (), 0.0, threads, str(error))
-        if weights is not None:
+        if weights is not None and settings.layers is None:
             save_weights(student, weights)
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
 
@@ -185,7 +189,9 @@ def space_of(config: ExtractConfig) -> SearchSpace:
     if config.space != "auto":
         return SearchSpace.load(config.space)
     start = teacher_and_start(config)[1] if config.initialise != "scratch" else None
-    return SearchSpace.below(start.architecture) if start is not None else SearchSpace.load("minilm")
+    if start is None:
+        return SearchSpace.load("minilm")
+    return SearchSpace.below(start.architecture, shallowest=int(start.family == "modernbert"))
 
 
 def _warn_beyond(space: SearchSpace, start: Teacher) -> None:
@@ -210,6 +216,10 @@ def make_basis(run: RunFolder, config: ExtractConfig, space: SearchSpace, report
     bench = Workbench.open(config, run.path, report)
     if bench.material.start is not None and config.initialise != "scratch":
         _warn_beyond(space, bench.material.start)
+    if bench.anatomy is not None and not run.has(Layers):
+        assert bench.material.start is not None
+        ranked = tuple(bench.anatomy.keep)
+        run.write(Layers(start=bench.material.start.fingerprint, ranked=ranked, trials=(), chosen={}))
     if run.has(Basis):
         return run.read(Basis).model_copy(update={"identity": bench.identity})
     if bench.material.start is not None:  # without one it is there already

@@ -26,6 +26,8 @@ from subarch.models.stock import StockTeacher
 from subarch.models.student import Blueprint
 from subarch.models.teacher import Teacher, embed
 from subarch.run import Report, silent
+from subarch.run.folder import RunFolder
+from subarch.run.records import Layers
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.vectors import RecordedVectors
 
@@ -134,16 +136,22 @@ class Material:
             return Blueprint.of_teacher(self.start, masked_lm, sentence)
         return Blueprint.of_teacher(self.start, masked_lm, sentence, self.teacher.width)
 
-    def anatomy(self, sample: Sequence[NDArray[np.int32]], lowest: bool = False) -> Anatomy:
-        """The anatomy, on a sample of the text, of what students start from; kept in the run folder.
+    def layers(self, depth: int) -> tuple[int, ...] | None:
+        """The start's layers that a search in this run has chosen for students of this depth; None: it has not.
 
-        `lowest`: for students that take over the lowest layers instead of those that it needs most.
+        Read at each call, since workers that try layers train with those that are chosen afterwards.
         """
+        assert self.start is not None
+        run = RunFolder(self.run)
+        found = run.read(Layers) if run.has(Layers) else None
+        return found.chosen.get(str(depth)) if found and found.start == self.start.fingerprint else None
+
+    def anatomy(self, sample: Sequence[NDArray[np.int32]]) -> Anatomy:
+        """The anatomy, on a sample of the text, of what students start from; kept in the run folder."""
         assert self.start is not None
         text = [[int(token) for token in segment] for segment in sample]
         name = hashlib.sha256(f"{self.start.fingerprint} {text}".encode()).hexdigest()[:16]
-        anatomy = Anatomy.cached(self.run / f"anatomy-{name}.safetensors", self.start, sample)
-        return anatomy.lowest() if lowest else anatomy
+        return Anatomy.cached(self.run / f"anatomy-{name}.safetensors", self.start, sample)
 
     def readout(self, train: Segments, vectors: Callable[[Segments], Tensor]) -> Tensor | None:
         """The linear map from the start's pooled vectors to the teacher's space, (width, K + 1), its bias last.

@@ -2,10 +2,9 @@
 
 One code path for every candidate of a BERT or RoBERTa teacher; `inherit_modern` says what differs for a ModernBERT:
 
-- layers: the teacher's layers are ranked once by greedy removal, dropping the one whose absence moves the sentence
-  embeddings least; a candidate of depth D keeps the D that survive longest, in their order. Or it keeps the D lowest
-  (Sajjad et al., arXiv 2004.03844), from which tasks with pairs of texts are learnt far better and sentence embeddings
-  worse (`docs/pretraining.md`);
+- layers: those that the caller names, such as a search that tried which ones learn best (`extraction.layers`). By
+  default the teacher's layers are ranked once by greedy removal, dropping the one whose absence moves the sentence
+  embeddings least, and a candidate of depth D keeps the D that survive longest, in their order;
 - feed-forward neurons: ranked by the energy they add to the layer's output, E[a²]·||w||²; what the dropped ones add
   on average goes into the bias;
 - heads: ranked by the energy of their output, the best kept. Where the candidate's head size H/A differs from the
@@ -27,7 +26,7 @@ The start is exact where the candidate equals the teacher, and where what is dro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,10 +81,6 @@ class Anatomy:
             after=list(state.pop("after").double()),
             **state,
         )
-
-    def lowest(self) -> Anatomy:
-        """The same anatomy with layers ranked from the lowest to the highest instead."""
-        return replace(self, keep=list(range(len(self.keep))))
 
     @classmethod
     @torch.inference_mode()
@@ -164,6 +159,7 @@ def inherit(
     blueprint: Blueprint,
     teacher: Teacher,
     anatomy: Anatomy,
+    layers: Sequence[int] | None = None,
     readout: Tensor | None = None,
 ) -> Student:
     """A student of this architecture that starts as near to the teacher as its size allows.
@@ -178,16 +174,16 @@ def inherit(
     rotate = rotation(anatomy.basis, architecture.hidden)
     width = source.config.hidden_size
 
-    kept = sorted(anatomy.keep[: architecture.depth])
-    back = rotate.T
+    kept = sorted(anatomy.keep[: architecture.depth] if layers is None else layers)
+    back, offset = rotate.T, torch.zeros(width, dtype=torch.float64)
     if is_modern(source):
-        back = inherit_modern.inherit_encoder(own, source, kept, anatomy, rotate)
+        back, offset = inherit_modern.inherit_encoder(own, source, kept, anatomy, rotate)
     else:
         _inherit_encoder(own, source, kept, anatomy, rotate)
     if student.projection is not None:
         weight, bias = _composed(teacher) if readout is None else (readout[:, :-1], readout[:, -1])
         copy_into(student.projection.weight, weight @ back)
-        copy_into(student.projection.bias, bias)
+        copy_into(student.projection.bias, bias + weight @ offset)
     if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:
         student.head.load_state_dict(teacher.head.state_dict())
     return student

@@ -36,33 +36,31 @@ def streams(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
     return [_normalised(after[0]), *(_normalised(stream) for stream in before[2:])]
 
 
-def inherit_encoder(own: Any, source: Any, kept: list[int], anatomy: Anatomy, rotate: Tensor) -> Tensor:
+def inherit_encoder(own: Any, source: Any, kept: list[int], anatomy: Anatomy, rotate: Tensor) -> tuple[Tensor, Tensor]:
     """Fill the student's encoder with the teacher's layers `kept`, in the coordinates of the (H, K) rotation.
 
-    Returns the (K, H) map from the student's last hidden states to the teacher's.
+    Returns the (K, H) map and the (K,) offset from the student's last hidden states to the teacher's.
     """
     own_norms, norms = norms_of(own), norms_of(source)
-    same = rotate.shape[0] == rotate.shape[1]
     table = source.embeddings.tok_embeddings.weight
-    if same:
+    if rotate.shape[0] == rotate.shape[1]:
         own_norms[0].load_state_dict(norms[0].state_dict())
     else:
-        table = source.embeddings.norm(table).double() @ rotate.T
+        table = norms[0](table).double() @ rotate.T
         stream = anatomy.after[0] @ rotate.T
         _fit(own_norms[0], stream, stream)
     copy_into(own.embeddings.tok_embeddings.weight, table)
 
     for position, index in enumerate(kept):
         layer, theirs, at = own.layers[position], source.layers[index], 2 * index + 1
-        before = anatomy.before[at]
         if position:
-            through = _read(own_norms[2 * position + 1], norms[at], before, rotate)
+            read = _read(own_norms[2 * position + 1], norms[at], anatomy.before[at], rotate, theirs.attn.Wqkv)
         else:
-            through = _read_at_once(norms[at], anatomy.after[0], rotate)
-        _attention(layer.attn, theirs.attn, anatomy.heads[index], through, rotate)
-        through = _read(own_norms[2 * position + 2], norms[at + 1], anatomy.before[at + 1], rotate)
-        _feed_forward(layer.mlp, theirs.mlp, anatomy.neurons[index], anatomy.activations[index], through, rotate)
-    return _read(own_norms[-1], norms[-1], anatomy.before[-1], rotate)
+            read = _read_at_once(norms[at], anatomy.after[0], rotate)
+        _attention(layer.attn, theirs.attn, anatomy.heads[index], read, rotate)
+        read = _read(own_norms[2 * position + 2], norms[at + 1], anatomy.before[at + 1], rotate, theirs.mlp.Wi)
+        _feed_forward(layer.mlp, theirs.mlp, anatomy.neurons[index], anatomy.activations[index], read, rotate)
+    return _read(own_norms[-1], norms[-1], anatomy.before[-1], rotate, None)
 
 
 def _normalised(states: Tensor) -> Tensor:
@@ -71,39 +69,58 @@ def _normalised(states: Tensor) -> Tensor:
 
 
 def _fit(own: Any, stream: Tensor, target: Tensor) -> None:
-    """Gain of each coordinate by least squares: normalised(stream) -> target, (T, H) both."""
-    normal = _normalised(stream)
-    copy_into(own.weight, (normal * target).sum(0) / normal.square().sum(0).clamp(min=1e-12))
+    """Gain of each coordinate, and the bias if there is one, by least squares: normalised(stream) -> (T, H) target."""
+    normal, middle = _normalised(stream), target
+    offset = torch.zeros_like(normal[0])
+    if own.bias is not None:
+        offset = normal.mean(0)
+        middle = target - target.mean(0)
+    gain = ((normal - offset) * middle).sum(0) / (normal - offset).square().sum(0).clamp(min=1e-12)
+    copy_into(own.weight, gain)
+    if own.bias is not None:
+        copy_into(own.bias, target.mean(0) - gain * offset)
 
 
-def _read(own: Any, norm: Any, before: Tensor, rotate: Tensor) -> Tensor:
-    """Set the student's norm; the (K, H) map from what it gives to what the teacher's gives for the same stream."""
-    if rotate.shape[0] == rotate.shape[1]:
+def _read(own: Any, norm: Any, before: Tensor, rotate: Tensor, reader: nn.Linear | None) -> tuple[Tensor, Tensor]:
+    """Set the student's norm; (K, H) map and (K,) offset from what it gives to what the teacher's gives.
+
+    The offset is zero where the teacher's `reader` has no bias to take it up: the norm's does, as well as it can.
+    """
+    width = rotate.shape[1]
+    nothing = torch.zeros(width, dtype=torch.float64)
+    if rotate.shape[0] == width:
         own.load_state_dict(norm.state_dict())
-        return rotate
+        return rotate, nothing
     _fit(own, before @ rotate.T, _normalised(before) @ rotate.T)
     through: Tensor = norm.weight.double()[:, None] * rotate.T
-    if norm.bias is not None:
-        copy_into(own.bias, torch.linalg.lstsq(through, norm.bias.double()).solution)
-    return through
+    if norm.bias is None:
+        return through, nothing
+    own.bias.zero_()
+    if reader is None or reader.bias is not None:
+        return through, norm.bias.double()
+    weight = reader.weight.double()
+    copy_into(own.bias, torch.linalg.lstsq(weight @ through, weight @ norm.bias.double()).solution)
+    return through, nothing
 
 
-def _read_at_once(norm: Any, stream: Tensor, rotate: Tensor) -> Tensor:
+def _read_at_once(norm: Any, stream: Tensor, rotate: Tensor) -> tuple[Tensor, Tensor]:
     """The same without a norm of the student's own, for the (T, K) stream behind the embeddings."""
+    nothing = torch.zeros(rotate.shape[1], dtype=torch.float64)
     if isinstance(norm, nn.Identity):
-        return rotate.T
+        return rotate.T, nothing
+    assert isinstance(norm, nn.LayerNorm)
     middle = stream - stream.mean(1, keepdim=True)
     length = (_normalised(stream) * middle).sum() / middle.square().sum()
-    through: Tensor = length * norm.weight.double()[:, None] * (rotate.T - rotate.T.mean(0))
-    return through
+    through = length * norm.weight.double()[:, None] * (rotate.T - rotate.T.mean(0))
+    return through, nothing if norm.bias is None else norm.bias.double()
 
 
-def _attention(own: Any, source: Any, energy: Tensor, through: Tensor, rotate: Tensor) -> None:
+def _attention(own: Any, source: Any, energy: Tensor, read: tuple[Tensor, Tensor], rotate: Tensor) -> None:
     size, their_size = own.head_dim, source.head_dim
     count = own.Wqkv.in_features // size
-    wide = source.Wqkv.weight.double() @ through
-    if source.Wqkv.bias is not None:
-        wide = torch.cat([wide, source.Wqkv.bias.double()[:, None]], 1)
+    wide, bias = _composed(source.Wqkv, read)
+    if bias is not None:
+        wide = torch.cat([wide, bias[:, None]], 1)
     query, key, value = wide.chunk(3)
     out = rotate @ source.Wo.weight.double()
     ours = torch.zeros(3, count, size, wide.shape[1], dtype=torch.float64)
@@ -119,9 +136,17 @@ def _attention(own: Any, source: Any, energy: Tensor, through: Tensor, rotate: T
     flat = ours.flatten(0, 2)
     copy_into(own.Wqkv.weight, flat[:, : own.Wqkv.in_features])
     copy_into(own.Wo.weight, theirs.flatten(1))
-    if source.Wqkv.bias is not None:
+    if bias is not None:
         copy_into(own.Wqkv.bias, flat[:, -1])
         copy_into(own.Wo.bias, rotate @ source.Wo.bias.double())
+
+
+def _composed(linear: nn.Linear, read: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a linear map behind the (K, H) map and the (K,) offset."""
+    weight, (through, offset) = linear.weight.double(), read
+    # torch's stubs say that there always is a bias
+    bias: Tensor | None = linear.bias
+    return weight @ through, None if bias is None else bias.double() + weight @ offset
 
 
 def _turned_alike(query: Tensor, key: Tensor, heads: int, size: int) -> tuple[Tensor, Tensor]:
@@ -144,16 +169,18 @@ def _turned_alike(query: Tensor, key: Tensor, heads: int, size: int) -> tuple[Te
     return q, k
 
 
-def _feed_forward(own: Any, source: Any, energy: Tensor, activation: Tensor, through: Tensor, rotate: Tensor) -> None:
+def _feed_forward(
+    own: Any, source: Any, energy: Tensor, activation: Tensor, read: tuple[Tensor, Tensor], rotate: Tensor
+) -> None:
     size, their_size = own.Wo.in_features, source.Wo.in_features
     order = torch.argsort(energy, descending=True, stable=True)
     kept, dropped = order[:size].sort().values, order[size:]
     inner = len(kept)  # fewer than `size` where the candidate's block is wider than the teacher's
-    wide, out = source.Wi.weight.double() @ through, source.Wo.weight.double()
+    (wide, bias), out = _composed(source.Wi, read), source.Wo.weight.double()
     for half in (0, 1):  # activations, then gates
         copy_into(own.Wi.weight[half * size :][:inner], wide[half * their_size + kept])
-        if source.Wi.bias is not None:
-            copy_into(own.Wi.bias[half * size :][:inner], source.Wi.bias[half * their_size + kept])
+        if bias is not None:
+            copy_into(own.Wi.bias[half * size :][:inner], bias[half * their_size + kept])
     copy_into(own.Wo.weight[:, :inner], rotate @ out[:, kept])
     own.Wo.weight[:, inner:].zero_()  # surplus neurons start without effect, and learn
     if source.Wo.bias is not None:

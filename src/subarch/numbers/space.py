@@ -142,11 +142,11 @@ class SearchSpace:
         return cls.from_dict(read_yaml(path, InvalidSpace), path.stem)
 
     @classmethod
-    def below(cls, start: Architecture) -> SearchSpace:
+    def below(cls, start: Architecture, shallowest: int = 0) -> SearchSpace:
         """The preset `auto`: sub-architectures of what candidates start from, up to itself; about two hundred.
 
-        All depths up to 4, then every other one or fewer; a quarter to all of the hidden size, in whole heads of the
-        start's; a twelfth to all of the intermediate size.
+        All depths from the shallowest to 4, then every other one or fewer; a third to all of the hidden size, in whole
+        heads of the start's; a twelfth to all of the intermediate size.
         """
         depth = {*range(min(start.depth, 4) + 1), *np.linspace(4, start.depth, 5).round().astype(int).tolist()}
         size = start.hidden // max(start.heads, 1)
@@ -154,7 +154,7 @@ class SearchSpace:
         step = 32 if start.intermediate >= 512 else 1
         inner = {max(step, round(start.intermediate * share / step) * step) for share in INTERMEDIATE}
         return cls(
-            depth=tuple(d for d in depth if d <= start.depth),
+            depth=tuple(d for d in depth if shallowest <= d <= start.depth),
             heads=tuple(counts),
             hidden=tuple(size * count for count in counts),
             intermediate=tuple(inner),

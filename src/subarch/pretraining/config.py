@@ -134,11 +134,11 @@ class PretrainConfig(BaseModel):
     )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="Arithmetic of forward and backward passes")
     compile: bool = Field(False, description="Compile the encoder with torch.compile")
-    initialise: Literal["inherit", "inherit-lowest", "scratch", "search"] | None = Field(
+    initialise: Literal["inherit", "scratch", "search"] | None = Field(
         None,
-        description="Initial weights: inherit (the teacher's, of its layers the most important ones), inherit-lowest "
-        "(of its layers the lowest, for tasks with pairs of texts), scratch (random) or search (those that the search "
-        "trained); null: search if the run has them, else inherit if there is a teacher, else scratch",
+        description="Initial weights: inherit (the teacher's, of its layers those that the search of this run chose, "
+        "else those that it can least do without), scratch (random) or search (those that the search trained); null: "
+        "search if the run has them, else inherit if there is a teacher, else scratch",
     )
     targets: Literal["auto", "cache", "live"] = Field(
         "auto",
@@ -182,10 +182,8 @@ class PretrainConfig(BaseModel):
             for name in NEED_TEACHER:
                 if given.get(name):
                     raise ValueError(f"teacher is missing: loss_{name} {given[name]} needs one; give one or remove it")
-            if self.initialise in ("inherit", "inherit-lowest"):
-                raise ValueError(
-                    f"teacher is missing: initialise {self.initialise!r} takes its weights; give one or use scratch"
-                )
+            if self.initialise == "inherit":
+                raise ValueError("teacher is missing: initialise 'inherit' takes its weights; give one or use scratch")
             if self.targets != "auto":
                 raise ValueError(f"teacher is missing: targets {self.targets!r} needs one; give one or remove it")
             if self.streaming:

@@ -177,15 +177,15 @@ def _student(
         start_from_tokens(student, tokens)
         return student, "random weights, and the teacher's vectors of the tokens"
     assert start is not None
-    lowest = initialise == "inherit-lowest"
     readout = None
     if material.reads_text:
         assert material.teacher is not None
         teacher, train = material.teacher, material.split(config, material.recipe.max_length - 2)[0].shuffled()
         readout = material.readout(train, lambda some: vectors_of(teacher, some))
-    student = inherit(architecture, blueprint, start, material.anatomy(sample, lowest), readout)
+    layers, anatomy = material.layers(architecture.depth), material.anatomy(sample)
+    student = inherit(architecture, blueprint, start, anatomy, layers, readout)
     whose = "the teacher's" if start is material.teacher else f"{start.name}'s"
-    return student, f"{whose} {'lowest layers' if lowest else 'weights'}, reduced"
+    return student, f"{whose} weights, reduced"
 
 
 def decide(

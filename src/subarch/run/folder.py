@@ -4,6 +4,7 @@ config.yaml         the resolved configuration
 environment.json    versions, git state and machine
 basis.json          what all candidates share, and what they are measured against
 space.json          the axes of the search space, as they were at the start
+layers.json         which layers of the start candidates of each depth keep, and the trials that decided it
 latency.json        latencies, measured or predicted; latency_*.json: of later questions, under other conditions
 *.inputs.json       what a stage read, by content (see `inputs`)
 study.db            every finished trial (see docs/study.md); study.json: the study's name in it

@@ -177,6 +177,41 @@ class Basis(Record):
     seconds: float
 
 
+class LayerTrial(Row):
+    """A short training of a candidate that keeps these layers of the start (from 0); without an error it failed."""
+
+    architecture: Shape
+    layers: tuple[int, ...]
+    proposed: str
+    steps: int
+    error: float | None
+    seconds: float
+
+
+class Layers(Record):
+    """Which layers of the start (its fingerprint) candidates keep, `chosen` by depth, and the trials that decided it.
+
+    `ranked` are all its layers, by greedy removal, the one that it needs most first: what is kept at a depth without a
+    choice, and one of the proposals where there is a choice.
+    """
+
+    NAME = "layers"
+
+    start: str
+    ranked: tuple[int, ...]
+    trials: tuple[LayerTrial, ...]
+    chosen: dict[str, tuple[int, ...]]
+
+    def is_settled(self, depth: int) -> bool:
+        """Whether the layers of this depth were chosen, or there is no choice."""
+        return not 0 < depth < len(self.ranked) or str(depth) in self.chosen
+
+    @property
+    def seconds(self) -> float:
+        """Of training, summed over workers."""
+        return sum(trial.seconds for trial in self.trials)
+
+
 class LatencySettings(Row):
     """What a latency was measured at; `length` is a list where it is the corpus's."""
 
@@ -451,6 +486,7 @@ class Selection(Record):
     strategy: SearchStrategy
     gap: GapRow | None
     gap_sentence: str
+    layers_sentence: str | None = None
     certificate: Certificate | None
     maximum_point: Shape
     teacher: Teacher | None

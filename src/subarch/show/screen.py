@@ -177,6 +177,8 @@ def show_selection(selection: Selection, run: Path) -> None:
     Console().print(table)
     if selection.latency:
         _say(selection.latency.sentence)
+    if selection.layers_sentence:
+        _say(selection.layers_sentence)
     _say(selection.gap_sentence)
     show_warnings(selection.warnings)
     if winner is None and selection.nearest:

@@ -13,6 +13,8 @@ from subarch.run.records import (
     Candidate,
     Certificate,
     Hyperparameters,
+    Layers,
+    LayerTrial,
     LedgerRow,
     Limits,
     OrderRow,
@@ -67,12 +69,16 @@ LIMITS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A finished search; `order` are the candidates in order of cost, `config` its configuration by key."""
+    """A finished search; `order` are the candidates in order of cost, `config` its configuration by key.
+
+    `layers` is None where nothing is inherited.
+    """
 
     selection: Selection
     trials: tuple[TrialRow, ...]
     order: tuple[OrderRow, ...]
     config: dict[str, Any]
+    layers: Layers | None = None
 
 
 def view(run: Search) -> dict[str, Any]:
@@ -95,6 +101,7 @@ def view(run: Search) -> dict[str, Any]:
         ),
         "candidates": candidates(selection, "All trained candidates; click a header to sort", rows, True),
         "failures": failures(failed) if failed else None,
+        "layers": layers(run.layers) if run.layers and run.layers.chosen else None,
         "ledger": ledger(selection.ledger),
     }
 
@@ -272,6 +279,26 @@ def failures(trials: Sequence[TrialRow]) -> Table:
         for trial in trials
     ]
     return Table("Trials that failed; the search went on without them", columns, body)
+
+
+def layers(found: Layers) -> Table:
+    """The trials that decided which layers are kept: a row for each proposal, with its error after each training."""
+    rungs = sorted({trial.steps for trial in found.trials})
+    proposed: dict[tuple[str, tuple[int, ...]], dict[int, LayerTrial]] = {}
+    for trial in found.trials:
+        proposed.setdefault((trial.architecture, trial.layers), {})[trial.steps] = trial
+    columns = texts("⟨D, A, H, I⟩", "Layers", "Proposed by") + numbers(*(f"Error after {steps}" for steps in rungs))
+    body = []
+    for (shape, kept), by_steps in sorted(
+        proposed.items(), key=lambda item: (int(item[0][0].split("-")[0]), item[0][1])
+    ):
+        chosen = found.chosen.get(shape.split("-")[0]) == kept
+        errors = [by_steps[steps].error if steps in by_steps else None for steps in rungs]
+        why = next(iter(by_steps.values())).proposed + (", chosen" if chosen else "")
+        cells = [architecture(shape), text(", ".join(map(str, kept))), text(why), *map(erred, errors)]
+        body.append(Row(cells, "winner" if chosen else ""))
+    caption = "Layers of the start, counted from 0, tried by short trainings of the largest candidate of each depth"
+    return Table(caption, columns, body)
 
 
 def ledger(entries: Sequence[LedgerRow]) -> Table:
