@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow check clean
 
 demo: .venv/.installed
 	$(BIN)/subarch demo
@@ -12,6 +12,10 @@ demo: .venv/.installed
 # HF_HUB_OFFLINE: no test may need a network
 test: .venv/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
+
+# What the other leaves out: a ray cluster, a PostgreSQL server, the benchmarks
+test-slow: .venv/.installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m slow
 
 check: .venv/.installed
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import pytest
 
 from tiny import WORDS, tiny_teacher
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*Matthews correlation is not defined")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*Matthews correlation is not defined")]
 CELLS = ("teacher/teacher", "ours/plain", "ours/distilled", "ours/agora", "ours/plain-equal")
 
 

@@ -18,6 +18,8 @@ from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.objectives import Objective
 from subarch.search import Problem
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "search"
 AXES = ((1, 2, 3), (64, 128, 192), (128, 256, 384))
 IDENTITY = {"error": "embedding", "max_length": 64}

@@ -22,7 +22,7 @@ from test_bench import FakeGroup
 from tiny import TOPICS, tiny_corpus, tiny_teacher
 from tiny_run import OneProcess, tiny_options
 
-pytestmark = pytest.mark.usefixtures("quick_trainer")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_trainer")]
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 

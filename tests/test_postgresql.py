@@ -23,6 +23,8 @@ from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, StudyName
 from tiny_run import OneProcess, tiny_config
 
+pytestmark = pytest.mark.slow
+
 pgserver = pytest.importorskip(
     "pgserver", reason="brings a PostgreSQL server for tests; there is none for this platform"
 )

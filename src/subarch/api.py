@@ -4,7 +4,7 @@
     >>> selection = subarch.extract("runs/mine", teacher="all-MiniLM-L6-v2", corpus="my-texts", max_latency_ratio=0.25)
     >>> selection.winner.architecture
     '2-12-384-512'
-    >>> subarch.pretrain("runs/mine", minutes=30).heldout[-1]["embedding"]
+    >>> subarch.pretrain("runs/mine", minutes=30).heldout[-1]["error"]
     0.11
     >>> subarch.export("runs/mine", quantize="int8").likeness["sentence_embedding"].worst_cosine
     0.993

@@ -38,6 +38,7 @@ from transformers.trainer_utils import rotate_checkpoints
 from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.learning.collate import Inputs, Loader
 from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide, TextSide
+from subarch.learning.signals import constant_distance
 from subarch.run.files import file_seal, write_text
 
 PROGRESS = "progress.json"
@@ -145,7 +146,7 @@ class PretrainTrainer(Trainer):
 
     @torch.no_grad()  # not inference_mode: FSDP gathers weights here that training goes on with
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Each loss on the held-out sequences, unweighted, and the weighted sum."""
+        """Each loss on the held-out sequences, unweighted, the weighted sum, and the error as a search measures it."""
         self.distiller.eval()
         totals: dict[str, float] = {}
         counts: dict[str, float] = {}
@@ -162,6 +163,10 @@ class PretrainTrainer(Trainer):
                 totals[name] = totals.get(name, 0.0) + float(value) * count
                 counts[name] = counts.get(name, 0.0) + count
         metrics = {f"{metric_key_prefix}_{name}": totals[name] / counts[name] for name in totals}
+        if "embedding" in totals:
+            theirs = [targets["embedding"] for targets in self._heldout_targets if targets is not None]
+            constant = constant_distance(torch.cat([vectors.float().cpu() for vectors in theirs]))
+            metrics[f"{metric_key_prefix}_error"] = metrics[f"{metric_key_prefix}_embedding"] / max(constant, 1e-9)
         weights = self.distiller.weights
         weighted = (weight * metrics[f"{metric_key_prefix}_{name}"] for name, weight in weights.items())
         metrics[f"{metric_key_prefix}_loss"] = sum(weighted)

@@ -194,8 +194,7 @@ def quality(run: RunData) -> list[Fact]:
     facts = []
     if run.pretraining:
         start, end = run.pretraining.heldout[0], run.pretraining.heldout[-1]
-        name = "embedding" if "embedding" in end else "loss"
-        title = "Distance to the teacher" if name == "embedding" else "Held-out loss"
+        name, title = ("error", "Error") if "error" in end else ("loss", "Held-out loss")
         facts.append(Fact(title, formats.error(end[name]), f"before pretraining {formats.error(start[name])}"))
     elif run.search and run.search.selection.winner:
         winner = run.search.selection.winner

@@ -63,9 +63,11 @@ def losses(search: Search | None, found: Pretraining) -> Figure:
     layout = base_layout("Steps", "Loss")
     values = [value for trace in traces for value in trace["y"]]
     if (error := searched_error(search, found)) is not None:
-        words = f"embedding after the search {formats.error(error)}"
-        layout["shapes"] = [marker_line("y", error, words, colors["embedding"], "dot")]
-        values.append(error)
+        last = found.heldout[-1]
+        distance = error * last["embedding"] / max(last["error"], 1e-12)  # an error is a share of a constant's distance
+        words = f"embedding after the search {formats.error(distance)}"
+        layout["shapes"] = [marker_line("y", distance, words, colors["embedding"], "dot")]
+        values.append(distance)
     layout["xaxis"] |= {"rangemode": "tozero"}
     layout["yaxis"] |= padded_axis(values)
     return {"data": traces, "layout": layout}
@@ -87,7 +89,7 @@ def hover(name: str, point: Point, value: float) -> str:
 
 
 def searched_error(search: Search | None, found: Pretraining) -> float | None:
-    """The error that the search left this architecture at, where the held-out loss `embedding` is the same quantity.
+    """The error that the search left this architecture at, where that of pretraining is the same quantity.
 
     That is: measured on the same sample, and not on masked input, as all losses are beside `mlm` or `logits`.
     """

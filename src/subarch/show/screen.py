@@ -66,6 +66,8 @@ def show_training(trained: Pretraining, run: Path) -> None:
     for name, weight in trained.losses.items():
         table.add_row(name, f"{weight:g}", cell(start[name]), cell(end[name]))
     table.add_row("all, weighted", "", cell(start["loss"]), cell(end["loss"]))
+    if "error" in end:
+        table.add_row("error, as of a search", "", cell(start["error"]), cell(end["error"]))
     Console().print(table)
     _say(
         f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.seconds / 60:.1f} minutes, "
