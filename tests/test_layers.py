@@ -23,12 +23,12 @@ from subarch.models.inherit import inherit
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.space import SearchSpace
-from subarch.pipeline import extract
+from subarch.pipeline import extract, select
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.setup import Setup
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
-from subarch.run.records import Layers, Selection
+from subarch.run.records import Layers, LayerTrial, Selection
 from subarch.show.search import Search, view
 from tiny import tiny_teacher
 from tiny_run import OneProcess, tiny_config
@@ -250,7 +250,7 @@ def teacher_with(folder: Path, useless: int) -> Path:
 def chosen_in(folder: Path, run: Path, **changes: object) -> tuple[Workbench, Layers]:
     config = tiny_config(folder, steps=20, **changes)
     made = RunFolder.create(run, config, resume=True)
-    make_basis(made, config, lambda *_: None)
+    make_basis(made, config, TRIED, lambda *_: None)
     with OneProcess(config, run, 1) as workers:
         choose_layers(made, config, TRIED, workers)
     return Workbench.open(config, run), made.read(Layers)
@@ -360,3 +360,11 @@ def test_it_is_counted_said_and_shown(tmp_path: Path, monkeypatch: pytest.Monkey
     winners = [[cell.text for cell in row.cells] for row in table.rows if row.emphasis == "winner"]
     assert [cells[:2] for cells in winners] == [["1-4-32-64", one], ["2-4-32-64", two]]
     assert len(table.rows) == len({(trial.architecture, trial.layers) for trial in found.trials})
+
+    def risen(trial: LayerTrial) -> LayerTrial:
+        return trial.model_copy(update={"error": float(trial.architecture[0])})
+
+    run.write(found.model_copy(update={"trials": tuple(map(risen, found.trials))}))
+    again = select(tmp_path / "run", {"max_parameters": 10**9})
+    assert [text for text in again.warnings if "the error was greater at depth 2 than at depth 1" in text]
+    assert not [text for text in selection.warnings if "greater at depth" in text] or rises(found)
