@@ -25,7 +25,10 @@ SCHEDULE |= {"sentence": "the teacher at every step takes 1.4 min: at every step
 STEPS = (1, 5, 10, 20, 40, 60, 80, 100)
 THETA = ({"learning_rate": 3e-4, "batch_size": 64}, {"learning_rate": 1e-3, "batch_size": 64})
 LIMIT_MS = 4.1
+CONSTANT = 0.7
+"""Cosine distance of the best constant vector: losses are distances, errors shares of it."""
 TEXT = {"teacher": "all-MiniLM-L6-v2", "corpus": ["docs"], "text_column": "text", "max_length": 64, "heldout": 512}
+TEXT |= {"start_from": None, "prompt": None}
 HOSTILE = (
     "<img src=x onerror=alert(1)>",
     "</script><script>alert(2)</script>",
@@ -162,6 +165,7 @@ def example() -> Raw:
         "parameters": 22_713_216,
         "latency_ms": 12.3,
         "operations": 1_434_451_968,
+        "timed": True,
     }
     selection: dict[str, Any] = {
         "version": 1,
@@ -238,8 +242,9 @@ def pretraining(row: dict[str, Any]) -> dict[str, Any]:
     heldout = []
     for step in range(0, 401, 20):
         left = 0.45 + 0.55 / (1 + step / 40)
-        embedding, relations = row["error"] * left, 0.3 * left
+        embedding, relations = CONSTANT * row["error"] * left, 0.3 * left
         point = {"step": step, "seconds": 0.6 * step + 2, "embedding": embedding, "relations": relations}
+        point["error"] = row["error"] * left
         heldout.append(point | {"loss": embedding + 0.5 * relations})
     curve = []
     for step in range(4, 401, 4):

@@ -121,8 +121,8 @@ TRAINED = Pretraining.model_validate(
         "architecture": "2-2-32-64",
         "losses": {"embedding": 1.0, "relations": 0.25},
         "heldout": [
-            {"step": 0, "seconds": 0.1, "embedding": 0.75, "relations": 2.5, "loss": 1.375},
-            {"step": 1200, "seconds": 90.0, "embedding": 0.125, "relations": 1.25, "loss": 0.4375},
+            {"step": 0, "seconds": 0.1, "embedding": 0.75, "error": 1.0, "relations": 2.5, "loss": 1.375},
+            {"step": 1200, "seconds": 90.0, "embedding": 0.125, "error": 0.167, "relations": 1.25, "loss": 0.4375},
         ],
         "steps": 1200,
         "tokens": 1_234_567,
@@ -298,6 +298,7 @@ def test_pretraining_shows_what_came_of_it(call: Call, pretrainings: Pretraining
     assert ["embedding", "1", "0.750", "0.125"] in lines
     assert ["relations", "0.25", "2.50", "1.25"] in lines
     assert ["all,", "weighted", "1.38", "0.438"] in lines
+    assert ["error,", "as", "of", "a", "search", "1.00", "0.167"] in lines
     assert "1,200 steps, 1,234,567 tokens, 1.5 minutes, 13,717 tokens/s, 2.3% padding" in shown.out.splitlines()
     assert shown.out.endswith("trained 2-2-32-64: runs/[x]/pretrained\n")
     assert "pretraining, loss 0.5" in shown.err

@@ -370,7 +370,7 @@ def test_sentence_encoders_pooled_by_the_first_token(tmp_path: Path) -> None:
 
 
 def test_losses_without_what_they_need(teacher: Teacher, tmp_path: Path) -> None:
-    for name in ("logits", "embedding", "hidden", "relations"):
+    for name in ("logits", "hidden", "relations"):
         with pytest.raises(InvalidConfig, match=f"loss_{name} needs a teacher, and there is none"):
             Distiller(student_of(teacher), {"mlm": 1.0, name: 1.0})
     headless = Teacher.load(tiny_teacher(tmp_path / "headless"))

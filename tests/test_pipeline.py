@@ -467,7 +467,7 @@ def test_later_questions_are_answered_without_training_and_the_first_one_again_a
     assert (copy / "report.html").read_text().count("bounded away from 0")
 
     errors = [row["error"] for row in rows if row["error"] < 1]
-    assert len(rows) > len(errors) > 1
+    assert len(rows) > len(errors) > 0
     keep = 1 - max(errors)
     found = select(copy, {"objective": "latency", "keep": keep}).to_dict()
     assert found["winner"]["architecture"] == best(lambda row: row["latency_ms"], lambda row: row["error"] <= 1 - keep)

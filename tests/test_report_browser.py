@@ -91,7 +91,7 @@ def test_hovering_a_loss_shows_step_time_and_value(example: Any) -> None:
     text = hover(example, "#plot-pretraining .scatterlayer .trace:last-child .points path:last-child")
     assert text == f"Held-out, weighted sumstep 400, after 4 min 02 sloss {last['loss']:.4f}"
     written = example.locator("#plot-pretraining .shapelayer .shape-label text").text_content()
-    assert written == f"embedding after the search {WINNER['error']:.4f}"
+    assert written == f"embedding after the search {report_fixture.CONSTANT * WINNER['error']:.4f}"
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -241,7 +241,7 @@ def test_the_format_is_written_before_the_configuration(tmp_path: Path, monkeypa
     monkeypatch.setattr(RunFolder, "write_text", noting)
     RunFolder.create(tmp_path / "run", configured(), resume=False)
     assert written == ["format.json", "config.yaml"]
-    assert json.loads((tmp_path / "run" / "format.json").read_text()) == 2
+    assert json.loads((tmp_path / "run" / "format.json").read_text()) == 3
 
 
 def test_a_start_that_finished_nothing_is_no_reason_to_insist(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense
 
 from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.extraction.config import ExtractConfig
@@ -41,7 +42,7 @@ from tiny_export import exported, with_corpus
 from tiny_run import AXES, OneProcess, tiny_options
 from tiny_stock import stock_folder
 
-SHORT = {"steps": 3, "batch_tokens": 256, "evaluations": 1, "heldout": 8, "threads": 1, "learning_rate": 1e-3}
+SHORT = {"steps": 3, "batch_tokens": 256, "evaluations": 1, "threads": 1, "learning_rate": 1e-3}
 
 
 # Corpora that keep text
@@ -130,11 +131,16 @@ def test_any_text_is_cut_at_white_space_and_nothing_is_lost(
         for text, tokens in zip(segments.texts, segments, strict=True):
             whole = tokenizer(text, add_special_tokens=False)["input_ids"]
             assert tokens.tolist() == whole[:piece]
-            # Only a word that is longer than a piece by itself is cut within
-            assert len(whole) <= piece + 1 or not any(map(str.isspace, text))
+            # A character of several tokens is not torn apart, and at its new beginning a word may be read otherwise
+            assert len(whole) <= piece + 4
         found += segments.texts
-    squeezed = ["".join(text.split()) for text in (*found, *documents)]
-    assert sorted("".join(squeezed[: len(found)])) == sorted("".join(squeezed[len(found) :]))
+    assert sorted("".join("".join(found).split())) == sorted("".join("".join(documents).split()))
+    # Only a word that is longer than a piece by itself is cut within
+    longest = max(
+        len(tokenizer(word, add_special_tokens=False)["input_ids"]) for text in documents for word in text.split()
+    )
+    if longest <= piece:
+        assert sorted(" ".join(found).split()) == sorted(" ".join(documents).split())
 
 
 # Searches
@@ -142,18 +148,40 @@ def test_any_text_is_cut_at_white_space_and_nothing_is_lost(
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher of another family, tokenizer and width order, what students start from, and texts."""
+    """A teacher of another family, tokenizer and width, what students start from, and texts."""
     folder = tmp_path_factory.mktemp("made")
     tokenizer = train_tokenizer(tiny_sentences(), 330)
     tokenizer.model_max_length = 40
-    stock_folder(folder / "stock", "mpnet", tokenizer)
+    tiny_corpus(folder / "corpus.txt")
+    centred(of_words(stock_folder(folder / "raw", "mpnet", tokenizer)), 24).save(str(folder / "stock"))
     about = {"prompts": {"query": "find: ", "document": "text: "}, "similarity_fn_name": "dot"}
     write_json(folder / "stock" / "config_sentence_transformers.json", about)
-    tiny_teacher(folder / "modern", family="modernbert", width=16, heads=2, layers=2)
-    tiny_teacher(folder / "start", seed=3)
-    tiny_corpus(folder / "corpus.txt")
+    tiny_teacher(folder / "raw-modern", family="modernbert", width=16, heads=2, layers=2)
+    centred(of_words(folder / "raw-modern"), 16).save(str(folder / "modern"))
+    tiny_teacher(folder / "raw-start", seed=3)
+    of_words(folder / "raw-start").save(str(folder / "start"))
     (folder / "space.yaml").write_text(yaml.safe_dump(AXES), encoding="utf-8")
     return folder
+
+
+def of_words(source: Path) -> Any:
+    """The encoder with layers that change little: what random ones say of a text, no other can learn."""
+    encoder = SentenceTransformer(str(source), device="cpu")
+    with torch.no_grad():
+        for name, weight in encoder.named_parameters():
+            if weight.ndim == 2:
+                weight *= 3 if "word" in name or "tok_embeddings" in name else 0.1
+    return SentenceTransformer(modules=list(encoder.children())[:2], device="cpu")  # without Normalize
+
+
+def centred(encoder: Any, width: int) -> Any:
+    """The encoder with a map behind it that takes the mean away: random ones say nearly the same of every text."""
+    mean = torch.tensor(encoder.encode(tiny_sentences(), normalize_embeddings=False)).mean(0)
+    dense = Dense(len(mean), width, activation_function=torch.nn.Identity())
+    with torch.no_grad():
+        torch.nn.init.orthogonal_(dense.linear.weight, generator=torch.Generator().manual_seed(0))
+        dense.linear.bias.copy_(-dense.linear.weight @ mean)
+    return SentenceTransformer(modules=[*encoder.children(), dense], device="cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +211,7 @@ def test_a_student_of_another_tokenizer_from_search_to_int8(made: Path, searched
     assert (selection.teacher.name, selection.teacher.architecture) == ("stock", None)
     shape = Architecture.parse(selection.winner.architecture)
     basis = RunFolder.open(searched).read(Basis)
-    assert (basis.start, basis.inputs.mapped, basis.inputs.output) == ("3-4-32-64", True, 32)
+    assert (basis.start, basis.inputs.mapped, basis.inputs.output) == ("3-4-32-64", True, 24)
     assert any("certificate" in sentence or "trained" in sentence for sentence in verify(searched))
 
     # The error is that of the folder, as others load it: the teacher reads text with its own tokenizer, the student too
@@ -237,7 +265,7 @@ def test_a_modernbert_teaches_a_bert(made: Path, tmp_path: Path) -> None:
 
 def narrow(folder: Path) -> Path:
     path = folder / "narrow.yaml"
-    path.write_text(yaml.safe_dump({"depth": [0, 2], "heads": [2], "hidden": [16], "intermediate": [64]}))
+    path.write_text(yaml.safe_dump({"depth": [1, 2], "heads": [2], "hidden": [16], "intermediate": [64]}))
     return path
 
 
@@ -255,7 +283,7 @@ def test_what_a_student_starts_as_is_near_where_the_start_knows_the_text(made: P
     assert isinstance(bench.signal, EmbeddingSignal)
     assert bench.readout is not None
     shape = Architecture(3, 4, 32, 64)  # the start itself, and the map
-    error = bench.signal.error(bench.student(shape))
+    error = bench.signal.error(bench.student(shape).eval())
     # The best map to the centred directions, by least squares in NumPy: nothing linear has less to be explained
     start, signal = Teacher.load(made / "start"), bench.signal
     own = start.embed(list(signal.train)).double().numpy()
@@ -350,7 +378,7 @@ def test_without_a_start_the_models_of_this_machine_are_named(
     assert "name one with start_from, a folder or hub name of a small BERT-like encoder" in message
     assert "in the cache of this machine" not in message
     for name in ("models--BAAI--bge-small", "models--somebody--tiny", "datasets--other--texts"):
-        snapshot = tmp_path / "hub" / name / "snapshots" / "0" * 40
+        snapshot = tmp_path / "hub" / name / "snapshots" / ("0" * 40)
         snapshot.mkdir(parents=True)
         (snapshot / "config.json").write_text("{}", encoding="utf-8")
         (tmp_path / "hub" / name / "refs").mkdir()
@@ -419,13 +447,14 @@ def test_from_scratch_the_table_begins_as_the_teachers_vectors_of_the_tokens(mad
     bench = Workbench.open(scratch(made), tmp_path)
     assert isinstance(bench.signal, EmbeddingSignal)
     assert bench.tokens is not None
-    assert bench.tokens.shape == (300, 32)
+    assert bench.tokens.shape == (300, 24)
     for hidden in (32, 16):
         static = Architecture(0, 0, hidden, 0)
         begun = bench.signal.error(bench.student(static).eval())
         torch.manual_seed(0)
         noise = bench.signal.error(Student(static, bench.blueprint).eval())
-        assert begun < 0.85 * min(noise, 1)
+        assert begun < 1
+        assert begun < 0.85 * noise
 
 
 def scratch(made: Path, **changes: Any) -> ExtractConfig:
@@ -438,7 +467,7 @@ def test_a_search_from_scratch_is_pretrained_from_where_it_ended(made: Path, tmp
     assert selection.winner.error < 1
     trained = pretrain(tmp_path / "run", configure(tmp_path / "run", None, SHORT))
     assert trained.started == "the search's own training of it"
-    assert Teacher.load(tmp_path / "run" / "pretrained").width == 32
+    assert Teacher.load(tmp_path / "run" / "pretrained").width == 24
     alone = pretraining(made, start_from=None, initialise="scratch", vocabulary_size=300)
     setup = Setup.load(alone, tmp_path / "alone", Architecture.parse("1-4-16-32"))
     assert setup.started == "random weights, and the teacher's vectors of the tokens"

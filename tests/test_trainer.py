@@ -25,6 +25,7 @@ from forked import dies, fork
 from subarch.cli.app import main
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.learning.distill import Distiller
+from subarch.learning.material import Material
 from subarch.learning.signals import text_embedder
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher
@@ -75,8 +76,12 @@ def test_it_learns_and_the_record_adds_up(place: Path, tmp_path: Path) -> None:
     assert result.losses == {"embedding": 1.0, "relations": 1.0}
     assert [row["step"] for row in result.heldout] == [0, 10, 20, 30]
     assert result.heldout[-1]["loss"] < 0.7 * result.heldout[0]["loss"]
+    heldout = Material.load(config, tmp_path / "run").split(config, config.max_length - 2)[1]
+    theirs = nn.functional.normalize(Teacher.load(place / "encoder").embed(heldout), dim=-1)
+    constant = 1 - float(theirs.mean(0).norm())
     for row in result.heldout:
         assert row["loss"] == pytest.approx(row["embedding"] + row["relations"])
+        assert row["embedding"] / row["error"] == pytest.approx(constant)
     # A step's tokens keep within the budget, and nearly fill it
     assert 0.9 * 512 * 30 < result.tokens / (1 - result.padding) <= 512 * 30
     assert 0 <= result.padding < 0.05

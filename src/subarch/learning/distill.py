@@ -40,7 +40,7 @@ class Distiller(nn.Module):
     """The student, the linear maps that only training needs, and the weighted sum of the losses.
 
     Args:
-        weights: by loss; a loss without a weight is not computed. Every loss except mlm needs the teacher.
+        weights: by loss; a loss without a weight is not computed. All but mlm and embedding need the teacher itself.
         temperature: τ of the loss `logits`.
 
     Raises:
@@ -226,7 +226,7 @@ def relation_heads(hidden: int, teacher_hidden: int, teacher_heads: int) -> int:
 
 
 def _check(own: Any, weights: Mapping[str, float], teacher: Teacher | None) -> None:
-    if needy := sorted(set(weights) - {"mlm"}):
+    if needy := sorted(set(weights) - {"mlm", "embedding"}):  # of an embedding the targets are all that is needed
         if teacher is None:
             raise InvalidConfig(f"loss_{needy[0]} needs a teacher, and there is none; give one, or use loss_mlm")
         if "relations" in weights and 0 in (own.num_hidden_layers, teacher.architecture.depth):

@@ -19,7 +19,7 @@ Point = dict[str, Number]
 
 FEW_POINTS = 30
 """Points of a line up to which each one is marked."""
-SAME_SAMPLE = ("teacher", "corpus", "text_column", "max_length", "heldout")
+SAME_SAMPLE = ("teacher", "start_from", "prompt", "corpus", "text_column", "max_length", "heldout")
 """Configuration keys that search and pretraining must share for their held-out samples to be the same."""
 
 
