@@ -85,7 +85,7 @@ def main() -> None:
     config = configuration(arguments.teacher, arguments.corpus, arguments.steps * FACTOR)
     trials = train(candidates, config, arguments.out, arguments.workers)
 
-    table = Table(title="held-out cosine distance to the teacher")
+    table = Table(title="held-out error")
     for column in ("candidate", *(f"{point.step}" for point in trials[0].curve), "seconds"):
         table.add_column(column, justify="right")
     for trial in trials:

@@ -11,6 +11,9 @@ Bits depend on the processor. The table was recorded on an AMD EPYC with AVX-512
 (family 25, model 1; versions, teacher and corpus as recorded) that commit's errors are others by about 1e-7, and those
 of d255643, 44 commits later, are the same as that commit's. So on another processor than the recorded one, only
 --against tells whether a change of the code changed errors; with it, that decides the exit code. The last line is JSON.
+
+The table's errors, and those of older codes, are cosine distances. Ours are these divided by the distance that the best
+constant vector leaves, so theirs are divided by the same number before they are compared.
 """
 
 from __future__ import annotations
@@ -45,8 +48,8 @@ def recorded(table: Path) -> tuple[Errors, dict[str, Any]]:
     return {"-".join(str(row[axis]) for axis in axes): row["curve_errors"] for row in rows}, about
 
 
-def trained(code: Path, teacher: Path, corpus: str) -> tuple[Errors, dict[str, Any]]:
-    """Errors and identity of an exhaustive search of `SPACE` with the code of a checkout."""
+def trained(code: Path, teacher: Path, corpus: str) -> tuple[Errors, dict[str, Any], float]:
+    """Errors, identity and their unit as a distance, of an exhaustive search of `SPACE` with the code of a checkout."""
     with tempfile.TemporaryDirectory() as folder:
         space, run = Path(folder) / "space.yaml", Path(folder) / "run"
         space.write_text(json.dumps(SPACE), encoding="utf-8")
@@ -55,7 +58,8 @@ def trained(code: Path, teacher: Path, corpus: str) -> tuple[Errors, dict[str, A
         study = optuna.load_study(study_name=None, storage=f"sqlite:///{run / 'study.db'}")
         curves = {trial.user_attrs["architecture"]: trial.user_attrs["curve"] for trial in study.trials}
         identity: dict[str, Any] = json.loads(study.user_attrs["identity"])
-        return {name: [point[1] for point in curve] for name, curve in curves.items()}, identity
+        unit = float(json.loads((run / "basis.json").read_text(encoding="utf-8")).get("constant_distance", 1))
+        return {name: [point[1] for point in curve] for name, curve in curves.items()}, identity, unit
 
 
 def subarch(code: Path, *words: str) -> dict[str, Any]:
@@ -81,13 +85,16 @@ def main() -> None:
     arguments = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     table, about = recorded(arguments.table)
-    columns, now = {"recorded": table}, ROOT
+    columns, units, now = {"recorded": table}, {"recorded": 1.0}, ROOT
     for name, code in {"against": arguments.against, "now": now}.items():
         if code is not None:
-            columns[name], identity = trained(code, arguments.teacher, arguments.corpus)
+            columns[name], identity, units[name] = trained(code, arguments.teacher, arguments.corpus)
             if odd := [key for key, value in about["identity"].items() if identity.get(key) != value]:
                 sys.exit(f"{code}: another {', '.join(odd)} than the table's: errors do not compare")
-    found = columns.pop("now")
+    found, unit = columns.pop("now"), units.pop("now")
+    for name, errors in columns.items():
+        if units[name] == 1:
+            columns[name] = {candidate: [error / unit for error in curve] for candidate, curve in errors.items()}
     differ = {
         name: [candidate for candidate, curve in found.items() if errors[candidate] != curve]
         for name, errors in columns.items()
