@@ -13,7 +13,7 @@ demo: .venv/.installed
 test: .venv/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
 
-# What the other leaves out: a ray cluster, a PostgreSQL server, the benchmarks
+# What the other leaves out, since it takes long and few changes touch it
 test-slow: .venv/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m slow
 

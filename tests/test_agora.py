@@ -324,6 +324,7 @@ def killed(folder: Path, at: int, monkeypatch: pytest.MonkeyPatch) -> bool:
     return os.WIFSIGNALED(status)
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant_it_ends_the_same_and_repeats_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

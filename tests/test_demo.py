@@ -31,6 +31,8 @@ from tasks_tiny import LABELS, topics
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ["model", "error", "recall@10", "MRR", "ms", "ms IQR", "sent./s", "params", "accuracy"]
 PACKAGES = ("filelock", "packaging", "pluggy")
 REAL_SETTINGS, REAL_PRETRAINING = demo.SETTINGS, demo.PRETRAINING

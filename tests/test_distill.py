@@ -389,6 +389,7 @@ def test_masked_lm_alone_needs_no_teacher(teacher: Teacher) -> None:
     assert distiller(**arguments(part))["loss"].item() == pytest.approx(2 * expected.item())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("weights", [ALL, MASKED], ids=["all", "masked"])
 def test_a_compiled_encoder_gives_the_same(teacher: Teacher, weights: dict[str, float]) -> None:
     """Of the relations above all, which are taken by hooks inside what is compiled."""

@@ -27,6 +27,7 @@ from subarch.pretraining.trainer import PretrainTrainer, verify
 from tiny_pretrain import tensors, tiny_pretraining, weights
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("quick_trainer"),
     pytest.mark.skipif(torch.cuda.is_available(), reason="two processes share what is there of processors"),
 ]

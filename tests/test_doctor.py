@@ -222,6 +222,7 @@ for words in (["doctor", "--seconds", "0.1"], ["extract", "--config", "config.ya
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("home", [None, "a file/home"])
 def test_doctor_and_a_search_need_no_home(tmp_path: Path, home: str | None) -> None:
     """No home folder (a user whom the system does not know), or one that cannot be written (not even by root)."""

@@ -177,6 +177,7 @@ def whole(folder: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 def test_killed_before_every_writing_it_ends_the_same_and_repeats_no_training(
     done: Done, model: Path, data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

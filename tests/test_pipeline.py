@@ -264,6 +264,7 @@ def test_other_shapes_are_trained_as_the_candidates_were(small_copy: Path) -> No
 # Any interruption
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_ctrl_c_then_killed_ends_as_if_nothing_had_happened(
     finished: Path, config: ExtractConfig, tmp_path: Path
 ) -> None:

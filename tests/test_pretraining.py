@@ -85,6 +85,7 @@ def killed(run: Path, config: PretrainConfig, *patches: Patch) -> None:
     assert fork(work) == [-signal.SIGKILL]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*it was not finished")
 @pytest.mark.parametrize(
     "changes",

@@ -125,6 +125,7 @@ def test_sgd_is_the_rate_times_the_gradient(place: Path, tmp_path: Path, monkeyp
         assert torch.allclose(value, seen["before"][name] - 0.25 * seen["gradients"][name], atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_compiled_encoder_trains_alike_under_the_same_names(
     reference: Path, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

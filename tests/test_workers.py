@@ -281,6 +281,7 @@ def _killed_while_training(architecture: Architecture, settings: Settings) -> Tr
     return workers._train(architecture, settings)
 
 
+@pytest.mark.slow
 def test_results_are_those_of_training_in_process_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the worker cannot begin at first, and is killed later. (One: importing torch takes the longest here.)"""
     from tiny import tiny_corpus, tiny_teacher
