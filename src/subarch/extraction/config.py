@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subarch.exporting.config import RuntimeName
 from subarch.run.configuration import File, Number, Text
-from subarch.text.vectors import with_corpus
+from subarch.text.read import with_corpus
 
 # What may be asked of a finished run again, without training
 QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")

@@ -165,7 +165,7 @@ class Material:
         if not self.reads_text or self.start is None:
             return None
         segments = train[:READOUT]
-        start, recipe = self.start, replace(self.start.recipe, max_length=self.recipe.max_length, prefix="")
+        start, recipe = self.start, replace(self.start.recipe, max_length=self.recipe.max_length)
 
         def pooled(ids: Tensor, mask: Tensor) -> Tensor:
             return pool(start.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask, recipe.pooling)

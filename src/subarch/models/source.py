@@ -22,7 +22,8 @@ from subarch.models.teacher import Teacher
 from subarch.models.teacher import content_of as of_folder
 from subarch.run.inputs import Content, of_file
 from subarch.run.records import Teacher as Figures
-from subarch.text.vectors import RecordedVectors, is_recording
+from subarch.text.read import is_recording
+from subarch.text.vectors import RecordedVectors
 
 
 class Source(Protocol):

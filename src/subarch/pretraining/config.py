@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import Amount, File, Number, Text
-from subarch.text.vectors import with_corpus
+from subarch.text.read import with_corpus
 
 LOSSES = ("mlm", "logits", "embedding", "hidden", "relations")
 NEED_TEACHER = ("logits", "embedding", "hidden", "relations")

@@ -17,11 +17,15 @@ Imports `text`, `run` and `errors` only; importing it loads neither torch nor tr
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from subarch.tasks.catalogue import TASKS, Task, described, task_named
 from subarch.tasks.division import own_task
 from subarch.tasks.examples import Example, Examples, Overlap, divide, hold_out, overlaps, statistics
-from subarch.tasks.metrics import balanced_accuracy, score, write_submission
 from subarch.tasks.reader import find, read, survey
+
+if TYPE_CHECKING:
+    from subarch.tasks.metrics import balanced_accuracy, score, write_submission
 
 __all__ = [
     "TASKS",
@@ -43,3 +47,12 @@ __all__ = [
     "task_named",
     "write_submission",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Metrics when they are asked for: they load NumPy, which the command line's help does without."""
+    if name in ("balanced_accuracy", "score", "write_submission"):
+        from subarch.tasks import metrics
+
+        return getattr(metrics, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -30,6 +30,8 @@ LONGEST = 10_000
 """Characters of a document at most: bounds the memory, and keeps one endless line from being one document."""
 
 DATASETS = "datasets:"
+RECORDINGS = (".parquet", ".jsonl", ".ndjson", ".json")
+"""Endings of files of recorded vectors (`text.vectors`), also with .gz or .zst."""
 ABOUT_RECORDS = ("readme", "license", "licence", "notice", "citation", "changelog", "source")
 """Names of text files that, beside files of records, describe these and are no part of the data."""
 
@@ -279,3 +281,18 @@ def _paragraphs(chunks: Iterable[str]) -> Iterator[str]:
         *pieces, rest = _split(rest)
         yield from pieces
     yield rest
+
+
+def is_recording(source: str | Path) -> bool:
+    """Does this name a file of recorded vectors, and not the folder or the hub name of a model? It need not exist."""
+    path = Path(source)
+    ending = (path.with_suffix("") if path.suffix.lower() in (".gz", ".zst") else path).suffix.lower()
+    return ending in RECORDINGS and not path.is_dir()
+
+
+def with_corpus(values: Any) -> Any:
+    """The keys of a configuration: the texts of a teacher of recorded vectors are the corpus, where none is given."""
+    teacher = values.get("teacher") if isinstance(values, Mapping) else None
+    if isinstance(teacher, str | Path) and is_recording(teacher) and not values.get("corpus"):
+        return {**values, "corpus": [str(teacher)]}
+    return values

@@ -31,29 +31,12 @@ from subarch.text.read import clean
 if TYPE_CHECKING:
     from torch import Tensor
 
-ENDINGS = (".parquet", ".jsonl", ".ndjson", ".json")
-COMPRESSED = (".gz", ".zst")
 VECTOR_COLUMNS = ("vector", "embedding")
 
 SAME = 0.05
 """Two vectors of one text may differ by this share of their length (a cosine of 0.999), as endpoints differ by call."""
 
 _BATCH = 1024
-
-
-def is_recording(source: str | Path) -> bool:
-    """Does this name a file of recorded vectors, and not the folder or the hub name of a model? It need not exist."""
-    path = Path(source)
-    ending = (path.with_suffix("") if path.suffix.lower() in COMPRESSED else path).suffix.lower()
-    return ending in ENDINGS and not path.is_dir()
-
-
-def with_corpus(values: Any) -> Any:
-    """The keys of a configuration: the texts of a teacher of recorded vectors are the corpus, where none is given."""
-    teacher = values.get("teacher") if isinstance(values, Mapping) else None
-    if isinstance(teacher, str | Path) and is_recording(teacher) and not values.get("corpus"):
-        return {**values, "corpus": [str(teacher)]}
-    return values
 
 
 @dataclass(frozen=True)
