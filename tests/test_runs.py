@@ -19,7 +19,8 @@ from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
-from subarch.run.records import Bare, Basis, Comparison, Selection
+from subarch.run.record import Bare
+from subarch.run.records import Basis, Comparison, Selection
 
 
 class Thing(Bare):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
@@ -26,8 +26,10 @@ from subarch.pretraining.config import PretrainConfig
 from subarch.recording.config import RecordConfig
 from subarch.run.configuration import load
 from subarch.run.folder import places
-from subarch.run.records import Selection
 from subarch.show import screen
+
+if TYPE_CHECKING:
+    from subarch.run.records import Selection
 
 INFEASIBLE = 3
 """Exit code if no candidate meets the limits."""

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from subarch.run.records import Row
+from subarch.run.record import Row
 
 STOPPED = 130
 """Exit code after Ctrl-C."""

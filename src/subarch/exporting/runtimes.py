@@ -32,7 +32,8 @@ from subarch.errors import InvalidExport, MissingExtra
 from subarch.exporting.config import Engine
 from subarch.run.files import file_seal, unreadable
 from subarch.run.machine import extras
-from subarch.run.records import FileSeal, Parity
+from subarch.run.record import FileSeal
+from subarch.run.records import Parity
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -38,6 +38,7 @@ from subarch.finetuning.neighbours import Made, Point
 from subarch.models.heads import labels_of
 from subarch.run import records
 from subarch.run.files import write_json
+from subarch.run.record import Number
 from subarch.tasks import Example, Examples, Task, balanced_accuracy, statistics
 from subarch.tasks.metrics import checked, primary
 from subarch.text.read import hash64
@@ -67,7 +68,7 @@ class Training(records.AgoraTraining):
     """
 
     predictions: tuple[float, ...] | None
-    history: tuple[dict[str, records.Number], ...]
+    history: tuple[dict[str, Number], ...]
 
     @property
     def value(self) -> float:

@@ -42,6 +42,7 @@ from subarch.run.files import replaced
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, claim, of_values
 from subarch.run.machine import machine, usable_cores, versions
+from subarch.run.record import Bare
 from subarch.show.card import facts_of, write_card
 from subarch.tasks import Examples, score, statistics
 from subarch.tasks.division import Parts, parts_of
@@ -59,7 +60,7 @@ Says = Callable[[Examples], Logits]
 """The outputs of a teacher for examples."""
 
 
-class Pace(records.Bare):
+class Pace(Bare):
     """Seconds that a training example takes; measured once, so that a resumed run forecasts the same."""
 
     NAME = "pace"
@@ -67,7 +68,7 @@ class Pace(records.Bare):
     value: float
 
 
-class Diverged(records.Bare):
+class Diverged(Bare):
     """Why a setting diverged, so that it is not tried again; in a file of its own for each setting."""
 
     NAME = "diverged"

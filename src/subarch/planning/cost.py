@@ -19,7 +19,7 @@ from typing import Any
 from subarch.errors import InvalidConfig
 from subarch.numbers.architecture import IMPOSSIBLE, Architecture, Inputs, impossible
 from subarch.pretraining.config import LOSSES, NEED_TEACHER
-from subarch.run.records import Row
+from subarch.run.record import Row
 
 HEAD = {"mlm", "logits"}
 """Losses that run the student's masked-LM head; `logits` runs the teacher's too."""

@@ -35,7 +35,7 @@ from subarch.planning.cost import (
 )
 from subarch.pretraining.config import WITH_HEAD, WITHOUT_HEAD, WITHOUT_TEACHER
 from subarch.run.files import unreadable
-from subarch.run.records import Free, Record, Row
+from subarch.run.record import Free, Record, Row
 from subarch.text.corpus import Corpus
 
 ROBERTA = Inputs(vocabulary=50265, positions=514, token_types=1)

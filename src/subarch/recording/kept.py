@@ -28,7 +28,7 @@ from pydantic import ValidationError
 
 from subarch.errors import InvalidConfig
 from subarch.run.files import replaced_file
-from subarch.run.records import Record
+from subarch.run.record import Record
 from subarch.text.formats import parquet_file
 
 METADATA = b"subarch.recording"

@@ -27,7 +27,7 @@ from subarch.recording.endpoint import Answer, Endpoint, Stopped
 from subarch.recording.kept import Kept, Recording
 from subarch.recording.texts import wanted
 from subarch.run import Report, silent
-from subarch.run.records import Record
+from subarch.run.record import Record
 
 LIKE = 0.999
 """Least cosine of two vectors that one model gives for one text."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 from subarch.errors import SubarchError
-from subarch.run.records import FileSeal
+from subarch.run.record import FileSeal
 
 
 @contextmanager

@@ -36,7 +36,7 @@ from safetensors import SafetensorError
 from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.run.configuration import dump, load
 from subarch.run.files import read_yaml, unreadable, write_text
-from subarch.run.records import Bare, Basis, Record
+from subarch.run.record import Bare, Record
 
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
@@ -90,7 +90,7 @@ class RunFolder:
     @property
     def begun(self) -> bool:
         """Whether something is finished that a start with other input would lose; a mistyped teacher leaves nothing."""
-        return self.has(Basis) or (self.path / "study.db").is_file()
+        return (self.path / "basis.json").is_file() or (self.path / "study.db").is_file()
 
     def _start(self, config: BaseModel) -> RunFolder:
         with self:  # not under the feet of a process that has only begun

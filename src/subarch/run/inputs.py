@@ -14,7 +14,7 @@ from pathlib import Path
 from subarch.errors import InvalidStudy, SubarchError, show
 from subarch.run.files import content_hash, unreadable
 from subarch.run.folder import RunFolder
-from subarch.run.records import Free, Record, Row
+from subarch.run.record import Free, Record, Row
 
 REMEDY = "restore it, begin again with --restart, or choose another folder"
 

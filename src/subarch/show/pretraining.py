@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from subarch.run.records import Number, Pretraining
+from subarch.run.record import Number
+from subarch.run.records import Pretraining
 from subarch.show import formats
 from subarch.show.axes import Figure, base_layout, label, marker_line, padded_axis, ramp, scatter
 from subarch.show.search import Search

@@ -8,14 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE, Box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from subarch.run.records import Bench, BenchRow, Evaluation, Metrics, Parity, Pretraining, Selection
+if TYPE_CHECKING:
+    from subarch.run.records import Bench, BenchRow, Evaluation, Metrics, Parity, Pretraining, Selection
 
 ENDS = 20
 """Candidates of a large space that are shown at either end."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from subarch.run.records import Parity
 from subarch.show import formats
+
+if TYPE_CHECKING:
+    from subarch.run.records import Parity
 
 Item = dict[str, Any]
 

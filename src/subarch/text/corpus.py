@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.run.files import file_digest, replaced, unreadable
 from subarch.run.inputs import Content, of_values
-from subarch.run.records import Record, Row
+from subarch.run.record import Record, Row
 from subarch.text.read import Document, Source, documents, hash64, identity, listed, opened
 
 if TYPE_CHECKING:
