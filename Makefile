@@ -11,11 +11,11 @@ demo: .venv/.installed
 
 # HF_HUB_OFFLINE: no test may need a network
 test: .venv/.installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2
 
 # What the other leaves out, since it takes long and few changes touch it
 test-slow: .venv/.installed
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m slow
 
 check: .venv/.installed
 	$(BIN)/ruff check .

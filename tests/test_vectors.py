@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from subarch.errors import InvalidTeacher
-from subarch.text.read import clean
-from subarch.text.vectors import RecordedVectors, is_recording
+from subarch.text.read import clean, is_recording
+from subarch.text.vectors import RecordedVectors
 
 TEXTS = ["a first text", "and a second", "the third"]
 VECTORS = [[1.0, 0.5, -2.0], [0.0, 3.0, 1.0], [0.25, 0.25, 0.25]]
