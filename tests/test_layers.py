@@ -250,7 +250,7 @@ def teacher_with(folder: Path, useless: int) -> Path:
 def chosen_in(folder: Path, run: Path, **changes: object) -> tuple[Workbench, Layers]:
     config = tiny_config(folder, steps=20, **changes)
     made = RunFolder.create(run, config, resume=True)
-    make_basis(made, config, TRIED, lambda *_: None)
+    make_basis(made, config, lambda *_: None)
     with OneProcess(config, run, 1) as workers:
         choose_layers(made, config, TRIED, workers)
     return Workbench.open(config, run), made.read(Layers)

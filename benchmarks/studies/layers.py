@@ -94,7 +94,7 @@ def main() -> None:
 
 def tried(config: ExtractConfig, run: RunFolder, space: SearchSpace) -> dict[str, Any]:
     """The record of a trial."""
-    make_basis(run, config, space, lambda what, done, total: None)
+    make_basis(run, config, lambda what, done, total: None)
     with Workers(config, run.path, 1) as workers, console.status(f"choosing layers, seed {config.seed}"):
         choose_layers(run, config, space, workers)
     found: dict[str, Any] = run.read(Layers).to_dict()

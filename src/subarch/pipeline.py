@@ -30,7 +30,7 @@ from subarch.extraction.loop import train as train_trials
 from subarch.extraction.question import Question, best_trials, candidates, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
-from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_basis, recipe_of, space_of
+from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_basis, recipe_of, space_below, warn_beyond
 from subarch.extraction.workers import Pool, RayWorkers, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
@@ -77,17 +77,17 @@ def extract(
         SubarchError: see `errors`; whatever was finished before is kept.
     """
     check_runtime(config)
-    if config.space != "auto":
-        SearchSpace.load(config.space)  # what cannot be read leaves no folder behind
+    named = SearchSpace.load(config.space) if config.space != "auto" else None
     with RunFolder.create(path, config, resume) as run:
-        space = space_of(config)
         remedy = "restore it to resume the run, or choose a new folder with --run"
-        claim(run, inputs_of(config, space), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
+        claim(run, inputs_of(config, named), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
         run.write(environment())
+        basis = make_basis(run, config, report)
+        space = named or space_below(config, basis)
         run.write(Space.model_validate(space.to_dict()))
         report(space.sentence, 0, 0)
-        basis = make_basis(run, config, space, report)
+        warn_beyond(config, space, basis)
         space = candidates(config, space, basis)
         latencies = (
             measure_latencies(run, config, space, basis, report, remeasure) if config.cost == "latency" else None

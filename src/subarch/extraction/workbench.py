@@ -22,14 +22,13 @@ from subarch.errors import InvalidConfig, InvalidTask, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import CURVE, Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
-from subarch.learning.material import Material, teacher_and_start
+from subarch.learning.material import Material
 from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, teacher_embedder
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.sentence import Recipe
 from subarch.models.source import content_of as teacher_content
 from subarch.models.source import figures_of
 from subarch.models.student import Blueprint, Student, save_weights, start_from_tokens
-from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent
@@ -161,14 +160,14 @@ class Workbench:
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
 
 
-def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
-    """What an extraction reads.
+def inputs_of(config: ExtractConfig, space: SearchSpace | None) -> StageInputs:
+    """What an extraction reads; `space` is None for `auto`, which follows from the other inputs.
 
     Raises:
         InvalidTeacher, InvalidCorpus, InvalidTask: something is missing or cannot be read.
     """
     sources = {
-        "search space": of_values(str(config.space), space.to_dict()),
+        "search space": of_values(str(config.space), space.to_dict() if space is not None else None),
         "corpus": corpus_content(config.corpus, config.text_column),
     }
     for name in ("teacher", "start_from"):
@@ -179,43 +178,34 @@ def inputs_of(config: ExtractConfig, space: SearchSpace) -> StageInputs:
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 
-def space_of(config: ExtractConfig) -> SearchSpace:
-    """The configured space. `auto` lies below what candidates start from; without such it is the preset `minilm`.
-
-    Raises:
-        InvalidSpace: see `SearchSpace.load`.
-        InvalidTeacher: what candidates start from cannot be loaded.
-    """
-    if config.space != "auto":
-        return SearchSpace.load(config.space)
-    start = teacher_and_start(config)[1] if config.initialise != "scratch" else None
-    if start is None:
+def space_below(config: ExtractConfig, basis: Basis) -> SearchSpace:
+    """The space `auto`: below what candidates start from; without such it is the preset `minilm`."""
+    if basis.start is None or config.initialise == "scratch":
         return SearchSpace.load("minilm")
-    return SearchSpace.below(start.architecture, shallowest=int(start.family == "modernbert"))
+    shallowest = int(basis.blueprint.family == "modernbert")  # whose stock configuration has no depth 0
+    return SearchSpace.below(Architecture.parse(basis.start), shallowest)
 
 
-def _warn_beyond(space: SearchSpace, start: Teacher) -> None:
-    """Say what candidates larger than what they start from begin with."""
-    own = start.architecture
-    sizes = {"layers": (max(space.depth), own.depth), "hidden size": (max(space.hidden), own.hidden)}
-    sizes["intermediate size"] = max(space.intermediate), own.intermediate
-    beyond = [
-        f"{name} up to {largest}, and the start has {size}" for name, (largest, size) in sizes.items() if largest > size
-    ]
+def warn_beyond(config: ExtractConfig, space: SearchSpace, basis: Basis) -> None:
+    """Say what candidates begin with that are larger than what they start from."""
+    if basis.start is None or config.initialise == "scratch":
+        return
+    start = Architecture.parse(basis.start)
+    own = {"depth": start.depth, "hidden": start.hidden, "intermediate": start.intermediate}
+    largest = {name: max(getattr(space, name)) for name in own}
+    beyond = [f"{name} {largest[name]}, of the start {size}" for name, size in own.items() if largest[name] > size]
     if beyond:
         warnings.warn(
-            f"space {space.name!r} goes beyond what candidates start from: {', '.join(beyond)}. Further layers begin "
+            f"space {space.name!r} goes beyond what candidates start from ({'; '.join(beyond)}). Further layers begin "
             "random, further width begins without effect: such candidates need more steps than others",
             stacklevel=2,
         )
 
 
-def make_basis(run: RunFolder, config: ExtractConfig, space: SearchSpace, report: Report) -> Basis:
+def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
     """Corpus, targets and anatomy of a run, made where they are missing, and what all its candidates share."""
     start = time.perf_counter()
     bench = Workbench.open(config, run.path, report)
-    if bench.material.start is not None and config.initialise != "scratch":
-        _warn_beyond(space, bench.material.start)
     if bench.anatomy is not None and not run.has(Layers):
         assert bench.material.start is not None
         ranked = tuple(bench.anatomy.keep)

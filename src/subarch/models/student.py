@@ -138,8 +138,7 @@ def start_from_tokens(student: Student, vectors: Tensor) -> None:
     basis = torch.linalg.eigh(centred.T @ centred).eigenvectors.flip(1)[:, : table.shape[1]]
     reduced = centred @ basis
     table[: len(reduced), : reduced.shape[1]] = (SCALE * reduced / reduced.square().mean().sqrt()).to(table.dtype)
-    if hasattr(student.encoder.embeddings, "position_embeddings"):
-        student.encoder.embeddings.position_embeddings.weight.zero_()
+    student.encoder.embeddings.position_embeddings.weight.zero_()
     if student.projection is not None:
         student.projection.weight.zero_()
         student.projection.weight[:, : basis.shape[1]] = basis.to(table.dtype)

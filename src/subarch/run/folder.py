@@ -42,7 +42,7 @@ Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
 FORMAT = 3
-"""Raised whenever an artifact changes; 2 records what was read (`inputs`)."""
+"""Raised whenever an artifact changes; 3: errors are shares of a constant's, layers are chosen by trial."""
 
 _REMEDY = "delete it and resume the run"
 
