@@ -238,3 +238,40 @@ def test_any_file_is_a_space_or_refused(tmp_path_factory: pytest.TempPathFactory
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     with pytest.raises(InvalidSpace):
         SearchSpace.load(path)
+
+
+# The space `auto`
+
+
+@given(
+    st.integers(1, 30),
+    st.integers(1, 16),
+    st.sampled_from([2, 8, 32, 64]),
+    st.integers(1, 4096),
+    st.integers(0, 1),
+)
+def test_the_space_below_an_architecture(depth: int, heads: int, size: int, intermediate: int, shallowest: int) -> None:
+    start = Architecture(depth, heads, heads * size, intermediate)
+    space = SearchSpace.below(start, shallowest).with_heads_of(size)
+    assert len(space) <= 9 * 4 * 6
+    assert min(space.depth) == shallowest
+    assert max(space.depth) == depth
+    assert max(space.hidden) == start.hidden
+    # whole heads of the start's size: no candidate has others
+    assert all(one.hidden == one.heads * size for one in space if one.depth)
+    assert max(space.intermediate) == intermediate
+
+
+def test_the_space_below_real_ones() -> None:
+    mini = SearchSpace.below(Architecture.parse("6-12-384-1536"))
+    assert mini.to_dict() == {
+        "depth": [0, 1, 2, 3, 4, 5, 6],
+        "heads": [4, 6, 9, 12],
+        "hidden": [128, 192, 288, 384],
+        "intermediate": [128, 256, 512, 768, 1024, 1536],
+    }
+    assert len(mini.with_heads_of(32)) == 148
+    base = SearchSpace.below(Architecture.parse("12-12-768-3072"))
+    assert base.depth == (0, 1, 2, 3, 4, 6, 8, 10, 12)
+    assert len(base.with_heads_of(64)) == 196
+    assert list(map(str, SearchSpace.below(Architecture.parse("0-0-64-0")))) == ["0-0-64-0"]

@@ -37,8 +37,8 @@ AXES = ("depth", "heads", "hidden", "intermediate")
 LARGEST = {"depth": 1_000, "heads": 65_536, "hidden": 65_536, "intermediate": 1_000_000}
 COMBINATIONS = 10_000_000
 
-INTERMEDIATE = (1, 2 / 3, 1 / 2, 1 / 3, 1 / 6, 1 / 12)
-"""Shares of the start's intermediate size in the space `auto`."""
+INTERMEDIATE = (2 / 3, 1 / 2, 1 / 3, 1 / 6, 1 / 12)
+"""Shares of the start's intermediate size in the space `auto`, besides the whole."""
 
 PRESETS: dict[str, dict[str, list[int]]] = {
     # arXiv 2010.10499, section 3: 300 candidates remain
@@ -153,11 +153,12 @@ class SearchSpace:
         counts = {max(1, round(start.heads * share)) for share in (1, 3 / 4, 1 / 2, 1 / 3)}
         step = 32 if start.intermediate >= 512 else 1
         inner = {max(step, round(start.intermediate * share / step) * step) for share in INTERMEDIATE}
+        whole = max(start.intermediate, 1)  # a start without layers has none
         return cls(
             depth=tuple(d for d in depth if shallowest <= d <= start.depth),
             heads=tuple(counts),
             hidden=tuple(size * count for count in counts),
-            intermediate=tuple(inner),
+            intermediate=(*(size for size in inner if size < whole), whole),
             name="auto",
         )
 
