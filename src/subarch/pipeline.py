@@ -30,7 +30,16 @@ from subarch.extraction.loop import train as train_trials
 from subarch.extraction.question import Question, best_trials, candidates, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
-from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_basis, recipe_of, space_below, warn_beyond
+from subarch.extraction.workbench import (
+    FREE,
+    blueprint_of,
+    inputs_of,
+    make_basis,
+    recipe_of,
+    space_below,
+    warn_beyond,
+    with_error,
+)
 from subarch.extraction.workers import Pool, RayWorkers, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
@@ -76,6 +85,7 @@ def extract(
     Raises:
         SubarchError: see `errors`; whatever was finished before is kept.
     """
+    config = with_error(config)
     check_runtime(config)
     named = SearchSpace.load(config.space) if config.space != "auto" else None
     with RunFolder.create(path, config, resume) as run:

@@ -58,10 +58,12 @@ class ExtractConfig(BaseModel):
         description="Search space: auto (sub-architectures of what candidates start from), paper, minilm, demo, or a "
         "YAML file with the four axes",
     )
-    error: Literal["embedding", "logits", "mlm", "task"] = Field(
-        "embedding",
-        description="What the error e measures: embedding (distance to the teacher's sentence embeddings), logits "
-        "(distillation of a masked-LM teacher), mlm (masked-LM cross-entropy) or task (your labelled set)",
+    error: Literal["embedding", "outputs", "logits", "mlm", "task"] | None = Field(
+        None,
+        description="What the error e measures: embedding (distance to the teacher's sentence embeddings), outputs "
+        "(divergence from the outputs of a teacher that is fine-tuned for a task), logits (distillation of a masked-LM "
+        "teacher), mlm (masked-LM cross-entropy) or task (your labelled set); null: outputs, where the teacher has the "
+        "head of a task, else embedding",
     )
     task: File | None = Field(None, description="Labelled or query-document set; needed with error task and only there")
     objective: Literal["error", "latency", "w"] = Field(
@@ -176,12 +178,17 @@ class ExtractConfig(BaseModel):
 
     _with_corpus = model_validator(mode="before")(with_corpus)
 
+    @property
+    def measures(self) -> str:
+        """What the error measures; `embedding` where that is left to a teacher that was not looked at."""
+        return self.error or "embedding"
+
     @model_validator(mode="after")
     def _check_together(self) -> ExtractConfig:
         """What no single key can tell. Every message names the keys and what to change."""
         if self.teacher is None and self.error != "mlm":
             raise ValueError(
-                f"teacher is missing: error {self.error!r} is measured with one; give a teacher, or set error to mlm"
+                f"teacher is missing: error {self.measures!r} is measured with one; give a teacher, or set error to mlm"
             )
         if self.teacher is None and self.initialise != "scratch":
             raise ValueError(
@@ -194,7 +201,7 @@ class ExtractConfig(BaseModel):
         if self.error == "task" and self.task is None:
             raise ValueError("task is missing: error 'task' scores candidates on that set")
         if self.error != "task" and self.task is not None:
-            raise ValueError(f"task {str(self.task)!r} would not be used with error {self.error!r}; drop it")
+            raise ValueError(f"task {str(self.task)!r} is used with error 'task' alone; set error to task, or drop it")
         if self.max_latency_ms is not None and self.max_latency_ratio is not None:
             raise ValueError("max_latency_ms and max_latency_ratio limit the same; give one of them")
         if self.max_latency_ratio is not None and self.teacher is None:
