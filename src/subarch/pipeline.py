@@ -32,13 +32,14 @@ from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workbench import (
     FREE,
+    INPUTS,
     blueprint_of,
     inputs_of,
     make_basis,
     recipe_of,
+    resolved,
     space_below,
     warn_beyond,
-    with_error,
 )
 from subarch.extraction.workers import Pool, RayWorkers, Workers
 from subarch.finetuning.config import FinetuneConfig
@@ -72,6 +73,7 @@ from subarch.run.records import (
 )
 from subarch.show.page import RunData, render
 from subarch.show.search import Search
+from subarch.tasks.inputs import write_inputs
 
 
 def extract(
@@ -85,10 +87,13 @@ def extract(
     Raises:
         SubarchError: see `errors`; whatever was finished before is kept.
     """
-    config = with_error(config)
+    task, data = config.task, config.data
+    config = resolved(config, path)
     check_runtime(config)
     named = SearchSpace.load(config.space) if config.space != "auto" else None
     with RunFolder.create(path, config, resume) as run:
+        if data is not None:
+            write_inputs(str(task), data, path / INPUTS)
         remedy = "restore it to resume the run, or choose a new folder with --run"
         claim(run, inputs_of(config, named), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content

@@ -23,7 +23,14 @@ from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import CURVE, Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
 from subarch.learning.material import Material
-from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, OutputsSignal, TaskSignal, teacher_embedder
+from subarch.learning.signals import (
+    EmbeddingSignal,
+    GoldSignal,
+    MaskedLMSignal,
+    OutputsSignal,
+    TaskSignal,
+    teacher_embedder,
+)
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
 from subarch.models.outputs import Outputs, TaskTeacher
 from subarch.models.sentence import Recipe
@@ -39,6 +46,8 @@ from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, Encode
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import content_of as corpus_content
 
+INPUTS = "inputs.jsonl"
+"""The inputs of a public task, in the run folder."""
 FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "start_from", "task"}
 """Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
@@ -81,6 +90,8 @@ class Workbench:
         elif isinstance(material.teacher, TaskTeacher):
             teacher, recipe, cache = material.teacher, material.recipe, material.targets()
             signal = OutputsSignal(teacher, recipe, train, heldout, needed, cache, report)
+            if config.error == "task":
+                signal = GoldSignal(signal)
         else:
             assert material.teacher is not None  # the configuration's own check
             # A teacher that reads the student's tokens does so up to its own maximum
@@ -107,6 +118,8 @@ class Workbench:
         if isinstance(self.signal, TaskSignal):
             assert material.teacher is not None
             reference = 1 - self.signal.score(teacher_embedder(material.teacher))
+        elif isinstance(self.signal, GoldSignal):
+            reference = self.signal.reference
         elif isinstance(self.signal, EmbeddingSignal | OutputsSignal):
             constant = self.signal.constant
         return Basis(
@@ -164,13 +177,28 @@ class Workbench:
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
 
 
-def with_error(config: ExtractConfig) -> ExtractConfig:
-    """The configuration with what its error measures, where it leaves that to the teacher.
+def resolved(config: ExtractConfig, run: Path) -> ExtractConfig:
+    """The configuration with what its error measures, where that is left to the teacher, and with inputs for a corpus.
 
     Raises:
+        InvalidConfig, InvalidTask: a task that is not there, or that the teacher has no use for.
         InvalidTeacher: the teacher cannot be found, or is not one for the error that is named.
     """
     of_task = is_of_task(config.teacher)
+    if config.data is not None:
+        if not of_task:
+            raise InvalidConfig(
+                f"data {config.data!r}: inputs of {config.task} are for a teacher that is fine-tuned for it, and "
+                f"{config.teacher} is none; give text with corpus"
+            )
+        config = config.model_copy(update={"corpus": [str(run / INPUTS)], "task": None, "data": None})
+    if config.error == "task" and (config.task is not None) == of_task:
+        raise InvalidConfig(
+            f"task {str(config.task)!r}: the teacher is fine-tuned for a task, so the labels of its inputs are what "
+            "counts; drop it"
+            if of_task
+            else "task is missing: error 'task' scores candidates on that set"
+        )
     if config.error is None:
         return config.model_copy(update={"error": "outputs" if of_task else "embedding"})
     if config.error == "outputs" and not of_task:
@@ -179,10 +207,10 @@ def with_error(config: ExtractConfig) -> ExtractConfig:
             "(ForSequenceClassification, ForTokenClassification, ForMultipleChoice or CrossEncoder), or use error "
             "embedding"
         )
-    if of_task and config.error != "outputs":
+    if of_task and config.error not in ("outputs", "task"):
         raise InvalidTeacher(
             f"{config.teacher}: is a model with the head of a task, which error {config.error!r} has no use for; use "
-            "error outputs, or name an encoder of texts"
+            "error outputs (or task, if the inputs have labels), or name an encoder of texts"
         )
     return config
 
@@ -195,7 +223,7 @@ def inputs_of(config: ExtractConfig, space: SearchSpace | None) -> StageInputs:
     """
     sources = {
         "search space": of_values(str(config.space), space.to_dict() if space is not None else None),
-        "corpus": corpus_content(config.corpus, config.text_column, config.error == "outputs"),
+        "corpus": corpus_content(config.corpus, config.text_column, is_of_task(config.teacher)),
     }
     for name in ("teacher", "start_from"):
         if (path := getattr(config, name)) is not None:

@@ -32,6 +32,8 @@ from subarch.run.records import Layers
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.vectors import RecordedVectors
 
+OF_PROSE, OF_INPUTS = 0.05, 0.1
+"""Shares of a corpus that are held out: of the inputs of a task there are fewer."""
 READOUT = 2048
 """Sequences that the map from the start's vectors to the teacher's is fitted on, as far as there are so many."""
 RIDGES = 10.0 ** np.arange(-5, 3)
@@ -105,6 +107,7 @@ class Material:
             tokenizer,
             run / "corpus",
             text_column=wanted.text_column,
+            heldout_fraction=OF_INPUTS if isinstance(teacher, TaskTeacher) else OF_PROSE,
             texts=reads_text,
             piece=length,
             between=teacher.between if isinstance(teacher, TaskTeacher) else None,

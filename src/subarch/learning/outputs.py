@@ -14,10 +14,16 @@ the teacher, 1 is what knows nothing of the input. (Ours; the same scale as the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn import functional
 
+from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.models.outputs import Kind, Outputs
 
 
@@ -72,6 +78,64 @@ def constant(kind: Kind, theirs: Tensor, counts: Tensor | None = None) -> float:
             weight = (1 / counts.clamp(min=1)).double().repeat_interleave(counts)[:, None]
         best = ((theirs.softmax(1) * weight).sum(0, keepdim=True) / weight.sum()).clamp(min=1e-30).log()
     return float(divergence(kind, best.expand_as(theirs), theirs, counts).mean())
+
+
+Gold = int | float | tuple[int, ...]
+"""The right answer: the position of a class or a choice, a number, or of several labels whether each is right."""
+
+
+def gold_of(task: Outputs, label: Any) -> Gold:
+    """The right answer that a record's label names: by name, or by position.
+
+    Raises:
+        InvalidCorpus: the teacher does not know the label, or the task has labels of another kind.
+        InvalidConfig: tags, which are scored after fine-tuning.
+    """
+    if task.kind == "tags":
+        raise InvalidConfig("error 'task' is not measured for taggers; use error outputs, and score with finetune")
+    if task.kind == "number":
+        try:
+            return float(label)
+        except (TypeError, ValueError) as error:
+            raise InvalidCorpus(f"label {label!r} is no number, and the teacher gives one") from error
+    if task.kind == "labels":
+        if not isinstance(label, list):
+            raise InvalidCorpus(f"label {label!r} is one, and the teacher gives any number of labels; write a list")
+        if len(label) == len(task.names) and all(one in (0, 1) for one in label):
+            return tuple(int(one) for one in label)
+        known = {_position(task, one) for one in label}
+        return tuple(int(at in known) for at in range(len(task.names)))
+    return _position(task, label)
+
+
+def _position(task: Outputs, label: Any) -> int:
+    names = list(task.names)
+    if isinstance(label, str) and label in names:
+        return names.index(label)
+    if isinstance(label, int) and not isinstance(label, bool) and (not names or 0 <= label < len(names)):
+        return label
+    raise InvalidCorpus(
+        f"label {label!r} is unknown to the teacher; it knows {', '.join(names)}, also by position from 0"
+        if names
+        else f"label {label!r} is not the position of a choice, counted from 0"
+    )
+
+
+def score(task: Outputs, truth: Sequence[Gold], rows: Sequence[Tensor]) -> float:
+    """The official score of outputs, from the rows of each input, at most 1.
+
+    Accuracy of classes and choices; micro F1 of labels, each told where its probability is above one half; Spearman's
+    rank correlation of a number.
+    """
+    if task.kind == "number":
+        found = spearmanr([float(row) for row in rows], truth).statistic
+        return float(np.nan_to_num(found))
+    if task.kind == "labels":
+        said, right = torch.cat(list(rows)) > 0, torch.tensor(truth).bool()
+        wrong, hits = int((said != right).sum()), int((said & right).sum())
+        return 2 * hits / (2 * hits + wrong) if hits or wrong else 1.0
+    answers = [int(row.argmax()) for row in rows]
+    return float(np.mean([answer == gold for answer, gold in zip(answers, truth, strict=True)]))
 
 
 def _side_by_side(rows: Tensor, counts: Tensor | None) -> Tensor:

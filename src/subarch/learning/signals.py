@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.learning.collate import Collator, Inputs
 from subarch.learning.distill import distillation, embedding_distance, masked_lm, rows_of
-from subarch.learning.outputs import constant, counts_of, divergence, flat
+from subarch.learning.outputs import constant, counts_of, divergence, flat, gold_of, score
 from subarch.learning.targets import TargetCache
 from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe
@@ -198,6 +198,31 @@ class OutputsSignal:
         own = torch.cat(self.rows(student, self.heldout)).double()
         theirs = torch.cat(self.heldout_targets).double()
         return float(divergence(self.kind, own, theirs, self.counts(self.heldout)).mean()) / self.constant
+
+
+class GoldSignal:
+    """Trained on a teacher's outputs; the error is 1 - the official score against the labels of the held-out inputs.
+
+    Raises:
+        InvalidConfig: the inputs have no labels.
+        InvalidCorpus: a label that the teacher does not know.
+    """
+
+    def __init__(self, training: OutputsSignal) -> None:
+        self.training = training
+        self.loss, self.lengths = training.loss, training.lengths
+        labels = training.heldout.labels
+        if labels is None:
+            raise InvalidConfig(
+                "error 'task' is a score against labels, and the inputs have none; give records with a label, or use "
+                "error outputs"
+            )
+        self.truth = [gold_of(training.teacher.outputs, label) for label in labels]
+        self.reference = 1 - score(training.teacher.outputs, self.truth, training.heldout_targets)
+
+    def error(self, student: Forward) -> float:
+        rows = self.training.rows(student, self.training.heldout)
+        return 1 - score(self.training.teacher.outputs, self.truth, rows)
 
 
 class TaskSignal:
