@@ -44,6 +44,9 @@ Multiple choice: one column per choice, -inf where an example has fewer choices 
 TOKENS = 8192
 """At most this many tokens, including padding, in one forward pass for predictions; an example is never split."""
 
+_IDENTITY = "torch.nn.modules.linear.Identity"
+"""What sentence-transformers' CrossEncoder is to do with one output, on which it puts a sigmoid unless told."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -69,6 +72,7 @@ def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
     set_dropout_of(config, dropout)
     if task.head == "regression":
         config.problem_type, config.num_labels = "regression", 1
+        config.sentence_transformers = {"activation_fn": _IDENTITY}
     elif task.head == "classification":
         config.problem_type = "single_label_classification"
         config.id2label = dict(enumerate(task.labels))
