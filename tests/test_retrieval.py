@@ -14,13 +14,15 @@ from sentence_transformers.sentence_transformer.evaluation import InformationRet
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sklearn.metrics import ndcg_score
 
+import report_fixture
 import subarch
 from subarch.cli import app as cli
 from subarch.errors import InvalidConfig, InvalidStudy, InvalidTask, InvalidTeacher
 from subarch.evaluation.collection import Collection
 from subarch.evaluation.retrieval import figures_of, search
+from subarch.pipeline import write_report
 from subarch.run.folder import RunFolder
-from subarch.run.records import Retrieval
+from subarch.run.records import Pretraining, Retrieval
 from tiny import tiny_teacher, tiny_tokenizer, write_json
 from tiny_retrieval import tiny_collection, tiny_reranker
 
@@ -229,10 +231,27 @@ def test_a_run_means_its_encoder_and_keeps_the_record(
     found = subarch.evaluate(run, retrieval=place / "harbours")
     assert found.model.model == str(run / "selected")
     assert RunFolder(run / "retrieval").read(Retrieval, "selected-harbours-test") == found
+    assert not (run / "report.html").exists()
     monkeypatch.chdir(tmp_path)
     again = subarch.evaluate(place / "one", retrieval=place / "harbours", against=run)
     assert RunFolder(Path("runs/one/retrieval")).read(Retrieval, "one-harbours-test") == again
     assert values(again.against) == values(found.model)
+
+
+def test_the_page_of_a_run_shows_it(place: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(place / "one", run / "pretrained")
+    (run / "pretrain.yaml").touch()
+    RunFolder(run).write(Pretraining.model_validate(report_fixture.example().pretraining))
+    write_report(run)
+    assert "Search in collections" not in (run / "report.html").read_text()
+    found = subarch.evaluate(run / "pretrained", retrieval=place / "harbours", against=place / "two")
+    page = (run / "report.html").read_text()
+    assert "Search in collections" in page
+    assert ">harbours, test</td>" in page
+    assert found.comparison is not None
+    shown = (found.model.scores.metrics["ndcg@10"].high, found.comparison.metrics["mrr@10"].difference)
+    assert [figure for figure in shown if f">{figure:.3f}</td>" not in page] == []
 
 
 def test_refused_before_anything_is_read(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ TOKENS = 8192
 """At most this many tokens, including padding, in one forward pass for predictions; an example is never split."""
 
 _IDENTITY = "torch.nn.modules.linear.Identity"
-"""What sentence-transformers' CrossEncoder is to do with one output, on which it puts a sigmoid unless told."""
+"""What sentence-transformers' CrossEncoder does with outputs: as they are; on one alone it would put a sigmoid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +70,9 @@ def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
     """A stock model with the encoder's weights and a new head that is initialised with the seed."""
     config = copy.deepcopy(encoder.encoder.config)
     set_dropout_of(config, dropout)
+    config.sentence_transformers = {"activation_fn": _IDENTITY}
     if task.head == "regression":
         config.problem_type, config.num_labels = "regression", 1
-        config.sentence_transformers = {"activation_fn": _IDENTITY}
     elif task.head == "classification":
         config.problem_type = "single_label_classification"
         config.id2label = dict(enumerate(task.labels))
