@@ -248,7 +248,7 @@ def test_the_page_of_a_run_shows_it(place: Path, tmp_path: Path) -> None:
     found = subarch.evaluate(run / "pretrained", retrieval=place / "harbours", against=place / "two")
     page = (run / "report.html").read_text()
     assert "Search in collections" in page
-    assert ">harbours, test</td>" in page
+    assert ">harbours, test</th>" in page
     assert found.comparison is not None
     shown = (found.model.scores.metrics["ndcg@10"].high, found.comparison.metrics["mrr@10"].difference)
     assert [figure for figure in shown if f">{figure:.3f}</td>" not in page] == []
