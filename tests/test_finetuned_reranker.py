@@ -10,7 +10,7 @@ import pytest
 from sentence_transformers import CrossEncoder
 
 from subarch.evaluation.collection import Collection
-from subarch.evaluation.retrieval import search
+from subarch.evaluation.retrieval import load, search
 from subarch.exporting.runtimes import open_file
 from subarch.finetuning.config import FitSettings, Theta
 from subarch.finetuning.fit import fit
@@ -83,5 +83,6 @@ def test_the_exported_file_answers_like_the_cross_encoder(runtime: str, tmp_path
 def test_it_is_evaluated_as_a_reranker(tmp_path: Path) -> None:
     folder = fine_tuned(tmp_path, "bert", grades(40), grades(30, 1))
     collection = Collection.read(tiny_collection(tmp_path / "harbours"), "test")
-    found = search(folder, collection, retriever=tiny_teacher(tmp_path / "retriever", layers=1))
+    retriever = load(tiny_teacher(tmp_path / "retriever", layers=1))
+    found = search(load(folder), collection, retriever=retriever)
     assert (found.model.kind, found.model.max_length) == ("reranker", SHORT.max_length)

@@ -37,7 +37,7 @@ def test_a_stock_classifier_with_one_output(family: str, tmp_path: Path) -> None
     folder = tiny_reranker(tmp_path, family)
     assert is_reranker(folder)
     reranker = Reranker.load(folder)
-    assert (reranker.name, reranker.max_length) == (tmp_path.name, 64)
+    assert (reranker.name, reranker.max_length) == (str(tmp_path), 64)
     expected = 1 / (1 + np.exp(-logits(folder)))  # the library's default for one output
     np.testing.assert_allclose(reranker.score(PAIRS), expected, atol=1e-6)
     assert np.std(expected) > 1e-3

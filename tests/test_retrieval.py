@@ -19,7 +19,9 @@ import subarch
 from subarch.cli import app as cli
 from subarch.errors import InvalidConfig, InvalidStudy, InvalidTask, InvalidTeacher
 from subarch.evaluation.collection import Collection
-from subarch.evaluation.retrieval import figures_of, search
+from subarch.evaluation.retrieval import figures_of
+from subarch.evaluation.retrieval import search as search_with
+from subarch.exporting.searching import load
 from subarch.pipeline import write_report
 from subarch.run.folder import RunFolder
 from subarch.run.records import Pretraining, Retrieval
@@ -43,6 +45,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def collection(place: Path) -> Collection:
     return Collection.read(place / "harbours", "test")
+
+
+def search(
+    model: Path, collection: Collection, max_length: int | None = None, rerank: int | None = None, **others: Path
+) -> Retrieval:
+    """`search` of models by their folders."""
+    loaded: dict[str, Any] = {role: load(folder, max_length) for role, folder in others.items()}
+    return search_with(load(model, max_length), collection, rerank=rerank, **loaded)
 
 
 def values(found: Any) -> dict[str, float]:
@@ -139,7 +149,7 @@ def test_texts_are_cut(place: Path, collection: Collection) -> None:
     assert values(found.model) != values(search(place / "one", collection).model)
     assert search(place / "one", collection, max_length=500).model.max_length == 64
     with pytest.raises(InvalidConfig, match="max_length = 2 leaves nothing of a text; give at least 8 tokens"):
-        search(place / "one", collection, max_length=2)
+        subarch.evaluate(place / "one", retrieval=place / "harbours", max_length=2)
 
 
 def test_a_static_table_reads_whole_texts(collection: Collection, tmp_path: Path) -> None:
@@ -200,7 +210,12 @@ def test_against_another_reranker(place: Path, collection: Collection) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "error", "problem"),
     [
-        ("reranker", {}, InvalidConfig, "reranker: is a reranker, which orders what .*; name that with --retriever"),
+        (
+            "reranker",
+            {},
+            InvalidConfig,
+            "reranker: is a reranker, which orders what an embedding model finds; name that with --retriever",
+        ),
         ("reranker", {"retriever": "other"}, InvalidTeacher, "other: is a reranker, which cannot find documents"),
         (
             "reranker",
@@ -209,7 +224,8 @@ def test_against_another_reranker(place: Path, collection: Collection) -> None:
             "two: is not a reranker, so it cannot order the same documents",
         ),
         ("one", {"retriever": "two"}, InvalidConfig, "one: is not a reranker .* but finds documents itself"),
-        ("one", {"rerank": 50}, InvalidConfig, "--rerank is how many documents .*; name it with --retriever"),
+        ("reranker", {"rerank": 50}, InvalidConfig, "orders what an embedding model finds; name that with --retriever"),
+        ("one", {"rerank": 50}, InvalidConfig, "one: is not a reranker .* leave --retriever and --rerank out"),
         ("one", {"against": "other"}, InvalidTeacher, "other: is a reranker, which cannot find documents; compare"),
         ("nothing", {}, InvalidTeacher, "nothing: no such folder"),
     ],

@@ -15,7 +15,7 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from subarch.errors import InvalidStudy
+from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.evaluation.collection import Collection
 from subarch.evaluation.evaluate import commands as evaluation_commands
 from subarch.evaluation.evaluate import gathered
@@ -23,6 +23,7 @@ from subarch.evaluation.retrieval import search as search_in
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.export import export as write_export
 from subarch.exporting.runtimes import require
+from subarch.exporting.searching import load as load_searcher
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
@@ -66,6 +67,9 @@ from subarch.run.records import (
 )
 from subarch.show.page import RunData, render
 from subarch.show.search import Search
+
+SHORTEST = 8
+"""Tokens that a text may be cut to for a search, as for a task."""
 
 
 def extract(
@@ -196,24 +200,48 @@ def export(model: Path, config: ExportConfig, path: Path, report: Report = silen
     return result
 
 
-def retrieve(model: Path, folder: Path, part: str, *, report: Report = silent, **options: Any) -> Retrieval:
+def retrieve(
+    model: Path,
+    folder: Path,
+    part: str,
+    *,
+    against: Path | None = None,
+    retriever: Path | None = None,
+    rerank: int | None = None,
+    max_length: int | None = None,
+    command: str = "",
+    report: Report = silent,
+) -> Retrieval:
     """Score a model on a collection in the layout of BEIR, and leave the record in its run folder, retrieval/.
 
-    An earlier one of the same model and part is replaced. The page of a run shows it.
+    Models are what `exporting.searching.load` takes. An earlier record of the same model, collection and part is
+    replaced. The page of a run shows it.
 
     Args:
-        options: those of `evaluation.retrieval.search`.
+        rerank: documents that a reranker gets from `retriever` for a query; None: 50.
+        max_length: texts, or pairs, are cut to so many tokens; None: to what each model reads.
 
     Raises:
         InvalidStudy: the run folder cannot be written in, which is said before anything is read.
-        SubarchError: see `errors`.
+        InvalidConfig: fewer than 8 tokens.
+        SubarchError: see `evaluation.retrieval.search` and `evaluation.collection`.
     """
+    if max_length is not None and max_length < SHORTEST:
+        raise InvalidConfig(f"max_length = {max_length} leaves nothing of a text; give at least {SHORTEST} tokens")
     encoder, path = places(model, None)
     above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
     if not os.access(above, os.W_OK):
         raise InvalidStudy(f"{above}: cannot be written in, and results go to {path}; work in another folder")
     collection = Collection.read(folder, part)
-    result = search_in(model, collection, report=report, **options)
+    result = search_in(
+        load_searcher(model, max_length),
+        collection,
+        against=load_searcher(against, max_length) if against else None,
+        retriever=load_searcher(retriever, max_length) if retriever else None,
+        rerank=rerank,
+        command=command,
+        report=report,
+    )
     RunFolder(path / "retrieval").write(result, f"{encoder.absolute().name}-{collection.name}-{part}")
     if (path / "report.html").is_file():
         write_report(path)

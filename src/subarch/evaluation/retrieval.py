@@ -8,7 +8,8 @@ prompts of the folder; the scores of each query, which intervals and comparisons
 and BEIR do: nDCG of a ranking is the sum of grade / log2(rank + 1), over that of the best ranking possible; for MRR and
 recall, what has a grade above 0 is relevant.
 
-    >>> search(Path("runs/mine/pretrained"), Collection.read(Path("cranfield"), "test")).model.scores.metrics["ndcg@10"]
+    >>> found = search(load(Path("runs/mine/pretrained")), Collection.read(Path("cranfield"), "test"))
+    >>> found.model.scores.metrics["ndcg@10"]
     Interval(value=0.31, low=0.28, high=0.34, ...)
 """
 
@@ -17,10 +18,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,6 @@ from subarch.models.reranker import Reranker
 from subarch.models.stock import StockTeacher
 from subarch.models.teacher import BATCH, resolve
 from subarch.run import Report, silent
-from subarch.run.folder import places
 from subarch.run.machine import machine, versions
 from subarch.run.records import Machine, Ranked, Retrieval
 
@@ -42,13 +42,48 @@ DEPTH = 100
 """Ranks that recall looks at."""
 RERANK = 50
 """Documents that a reranker gets for a query, unless told otherwise."""
-SHORTEST = 8
-
 Ranking = list[list[str]]
 """For each query of a collection, in its order, ids of documents, best first."""
 
 _ROLES = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """Names of prompts, as sentence-transformers takes them."""
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """An embedding model: `encoder` is sentence-transformers' own.
+
+    `prompts` are by name, `prompt` is put before a text if there is none for its role; `max_length` is in tokens, None:
+    whole texts.
+    """
+
+    name: str
+    fingerprint: str
+    prompts: dict[str, str]
+    prompt: str
+    max_length: int | None
+    encoder: Any = field(repr=False, compare=False)
+
+    @classmethod
+    def load(cls, source: str | Path, max_length: int | None = None) -> Embedder:
+        """Load what `StockTeacher.load` does, with its errors; `max_length` cuts texts shorter than the folder says."""
+        found = StockTeacher.load(source)
+        length = found.max_length
+        if max_length is not None and length is not None:
+            found.encoder.max_seq_length = length = min(length, max_length)
+        return cls(str(source), found.fingerprint, found.prompts, found.prompt, length, found.encoder)
+
+
+Model = Embedder | Reranker
+
+
+def load(source: Path, max_length: int | None = None) -> Model:
+    """The model in a folder, or of a hub name, as what it is.
+
+    Raises:
+        InvalidTeacher: see `Embedder.load` and `Reranker.load`.
+    """
+    return Reranker.load(source, max_length) if is_reranker(resolve(source)) else Embedder.load(source, max_length)
 
 
 @dataclass(frozen=True)
@@ -61,43 +96,52 @@ class Found:
 
 
 def search(
-    model: Path,
+    model: Model,
     collection: Collection,
     *,
-    against: Path | None = None,
-    retriever: Path | None = None,
+    against: Model | None = None,
+    retriever: Model | None = None,
     rerank: int | None = None,
-    max_length: int | None = None,
     command: str = "",
     report: Report = silent,
 ) -> Retrieval:
     """Score an embedding model, or a reranker on what `retriever` finds, against another of its kind.
 
-    Folders of runs mean their encoder; hub names are models, too.
-
     Args:
         rerank: documents that a reranker gets for a query; None: 50.
-        max_length: texts, or pairs, are cut to so many tokens; None: to what each model reads.
 
     Raises:
-        InvalidConfig: a reranker without a retriever, a retriever for an embedding model, less than 8 tokens.
-        InvalidTeacher: a model that cannot be loaded, or is of the other kind.
+        InvalidConfig: a reranker without a retriever, or a retriever for an embedding model.
+        InvalidTeacher: a model of the other kind.
     """
     start = time.perf_counter()
-    if max_length is not None and max_length < SHORTEST:
-        raise InvalidConfig(f"max_length = {max_length} leaves nothing of a text; give at least {SHORTEST} tokens")
-    model = places(model, None)[0]
-    against, retriever = (path and places(path, None)[0] for path in (against, retriever))
-    _check(model, against, retriever, rerank)
-    if retriever is None:
-        found = embedded(model, collection, DEPTH, max_length, report)
-        other = embedded(against, collection, DEPTH, max_length, report) if against else None
-        first = None
+    first = count = None
+    if isinstance(model, Embedder):
+        if retriever is not None or rerank is not None:
+            raise InvalidConfig(
+                f"{model.name}: is not a reranker (a CrossEncoder, or a ForSequenceClassification model) but finds "
+                "documents itself; leave --retriever and --rerank out, or name a reranker"
+            )
+        if isinstance(against, Reranker):
+            raise InvalidTeacher(f"{against.name}: is a reranker, which cannot find documents; compare with an encoder")
+        found = embedded(model, collection, DEPTH, report)
+        other = embedded(against, collection, DEPTH, report) if against else None
     else:
+        if retriever is None:
+            raise InvalidConfig(
+                f"{model.name}: is a reranker, which orders what an embedding model finds; name that with --retriever"
+            )
+        if isinstance(retriever, Reranker):
+            raise InvalidTeacher(f"{retriever.name}: is a reranker, which cannot find documents; name an encoder")
+        if isinstance(against, Embedder):
+            raise InvalidTeacher(
+                f"{against.name}: is not a reranker, so it cannot order the same documents; compare with another "
+                "reranker, or leave it out to compare with the retriever's own order"
+            )
         count = min(rerank or RERANK, len(collection.documents))
-        first = embedded(retriever, collection, max(DEPTH, count), max_length, report)
-        found = reranked(model, collection, first.ranking, count, max_length, report)
-        other = reranked(against, collection, first.ranking, count, max_length, report) if against else None
+        first = embedded(retriever, collection, max(DEPTH, count), report)
+        found = reranked(model, collection, first.ranking, count, report)
+        other = reranked(against, collection, first.ranking, count, report) if against else None
     reference = other or first
     return Retrieval(
         collection=collection.name,
@@ -108,7 +152,7 @@ def search(
         model=found.record,
         against=other.record if other else None,
         retriever=first.record if first else None,
-        rerank=None if first is None else count,
+        rerank=count,
         comparison=compare_means(found.figures, _only(reference.figures, found.figures)) if reference else None,
         warnings=collection.warnings,
         seconds=time.perf_counter() - start,
@@ -118,48 +162,14 @@ def search(
     )
 
 
-def _check(model: Path, against: Path | None, retriever: Path | None, rerank: int | None) -> None:
-    """Each model is of the kind that it is given for, which is said before any is loaded."""
-    if is_reranker(resolve(model)):
-        if retriever is None:
-            raise InvalidConfig(
-                f"{model}: is a reranker, which orders what an embedding model has found; name that with --retriever"
-            )
-        if is_reranker(resolve(retriever)):
-            raise InvalidTeacher(f"{retriever}: is a reranker, which cannot find documents; name an embedding model")
-        if against is not None and not is_reranker(resolve(against)):
-            raise InvalidTeacher(
-                f"{against}: is not a reranker, so it cannot order the same documents; compare with another "
-                "reranker, or leave it out to compare with the retriever's own order"
-            )
-        return
-    if retriever is not None:
-        raise InvalidConfig(
-            f"{model}: is not a reranker (a CrossEncoder, or a ForSequenceClassification model) but finds documents "
-            "itself; leave --retriever out, or name a reranker"
-        )
-    if rerank is not None:
-        raise InvalidConfig("--rerank is how many documents a reranker gets from a retriever; name it with --retriever")
-    if against is not None and is_reranker(resolve(against)):
-        raise InvalidTeacher(f"{against}: is a reranker, which cannot find documents; compare with an embedding model")
-
-
-def embedded(model: Path, collection: Collection, depth: int, max_length: int | None, report: Report) -> Found:
-    """The `depth` nearest documents of each query, by the folder's own prompts and similarity.
-
-    Raises:
-        InvalidTeacher: see `StockTeacher.load`.
-    """
+def embedded(model: Embedder, collection: Collection, depth: int, report: Report) -> Found:
+    """The `depth` nearest documents of each query, by the folder's own prompts and similarity."""
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator  # takes seconds
 
-    teacher = StockTeacher.load(model)
-    encoder, length = teacher.encoder, teacher.max_length
-    if max_length is not None and length is not None:
-        encoder.max_seq_length = length = min(length, max_length)
-    prompts = prompts_of(teacher)
+    prompts = prompts_of(model)
     queries: dict[str, Any] = dict(collection.queries)
     documents: dict[str, Any] = dict(collection.documents)
-    report(f"searching with {teacher.name}", 0, 0)
+    report(f"searching with {model.name}", 0, 0)
     evaluator = InformationRetrievalEvaluator(
         queries,
         documents,
@@ -172,60 +182,48 @@ def embedded(model: Path, collection: Collection, depth: int, max_length: int | 
         corpus_prompt=prompts["document"],
     )
     with TemporaryDirectory() as folder:
-        evaluator(encoder, output_path=folder)
+        evaluator(model.encoder, output_path=folder)
         (file,) = Path(folder).iterdir()
         with file.open(encoding="utf-8") as lines:
             found = {str(row["query_id"]): row["results"] for row in map(json.loads, lines)}
     ranking = [[result["corpus_id"] for result in found[query]] for query in collection.queries]
-    shown = {role: text for role, text in prompts.items() if text}
-    return _found(model, "embedding", teacher, length, shown, collection, ranking)
+    return _found(model, {role: text for role, text in prompts.items() if text}, collection, ranking)
 
 
-def prompts_of(teacher: StockTeacher) -> dict[str, str]:
+def prompts_of(model: Embedder) -> dict[str, str]:
     """What is put before a query and a document: the prompts of these names, or where there are none, the default."""
     by_role = {
-        role: next((teacher.prompts[name] for name in names if name in teacher.prompts), "")
+        role: next((model.prompts[name] for name in names if model.prompts.get(name)), "")
         for role, names in _ROLES.items()
     }
-    return by_role if any(by_role.values()) else dict.fromkeys(_ROLES, teacher.prompt)
+    return by_role if any(by_role.values()) else dict.fromkeys(_ROLES, model.prompt)
 
 
-def reranked(
-    model: Path, collection: Collection, ranking: Ranking, count: int, max_length: int | None, report: Report
-) -> Found:
+def reranked(model: Reranker, collection: Collection, ranking: Ranking, count: int, report: Report) -> Found:
     """The first `count` documents of each query in the order of a reranker; those of equal score stay as they were.
 
     Raises:
-        InvalidTeacher: see `Reranker.load`.
+        InvalidTeacher: a score is not finite.
     """
-    reranker = Reranker.load(model, max_length)
     order: Ranking = []
     for number, (query, documents) in enumerate(zip(collection.queries.values(), ranking, strict=True)):
-        report(f"reranking with {reranker.name}", number, len(ranking))
+        report(f"reranking with {model.name}", number, len(ranking))
         best = documents[:count]
-        scores = reranker.score([(query, collection.documents[document]) for document in best])
+        scores = model.score([(query, collection.documents[document]) for document in best])
         order.append([best[at] for at in np.argsort(-scores, kind="stable")] + documents[count:])
-    report(f"reranking with {reranker.name}", len(ranking), len(ranking))
-    return _found(model, "reranker", reranker, reranker.max_length, {}, collection, order)
+    report(f"reranking with {model.name}", len(ranking), len(ranking))
+    return _found(model, {}, collection, order)
 
 
-def _found(
-    model: Path,
-    kind: Literal["embedding", "reranker"],
-    loaded: StockTeacher | Reranker,
-    max_length: int | None,
-    prompts: dict[str, str],
-    collection: Collection,
-    ranking: Ranking,
-) -> Found:
+def _found(model: Model, prompts: dict[str, str], collection: Collection, ranking: Ranking) -> Found:
     figures = figures_of(ranking, list(collection.grades.values()))
-    if kind == "reranker":  # which documents are found is not its doing
+    if isinstance(model, Reranker):  # which documents are found is not its doing
         del figures[f"recall@{DEPTH}"]
     record = Ranked(
-        model=str(model),
-        kind=kind,
-        fingerprint=loaded.fingerprint,
-        max_length=max_length,
+        model=model.name,
+        kind="reranker" if isinstance(model, Reranker) else "embedding",
+        fingerprint=model.fingerprint,
+        max_length=model.max_length,
         prompts=prompts,
         scores=mean_intervals(figures),
     )

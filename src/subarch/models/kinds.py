@@ -131,15 +131,25 @@ def check_reranker(folder: Path) -> None:
     _check_code(folder)
     _check_weights(folder)
     _check_tokenizer(folder)
-    config, about = folder / "config.json", folder / "config_sentence_transformers.json"
-    settings = read_json(config)
+    activation_of(folder)
+
+
+def activation_of(folder: Path) -> str | None:
+    """The class that a CrossEncoder folder of any version puts on its output; None: none is named.
+
+    Raises:
+        InvalidTeacher: it is not a class of torch.nn.
+    """
+    about, config = folder / "config_sentence_transformers.json", read_json(folder / "config.json")
     named = [
-        (settings.get("sentence_transformers") or {}).get("activation_fn"),
-        settings.get("sbert_ce_default_activation_function"),
         read_json(about).get("activation_fn") if about.is_file() else None,
+        (config.get("sentence_transformers") or {}).get("activation_fn"),
+        config.get("sbert_ce_default_activation_function"),
     ]
-    if strange := [name for name in named if name is not None and not str(name).startswith("torch.nn.")]:
-        raise InvalidTeacher(f"{folder}: activation_fn = {strange[0]!r} is not supported: not a class of torch.nn")
+    for name in named:
+        if name is not None and not str(name).startswith("torch.nn."):
+            raise InvalidTeacher(f"{folder}: activation_fn = {name!r} is not supported: not a class of torch.nn")
+    return next((str(name) for name in named if name is not None), None)
 
 
 def architectures(config: dict[str, Any]) -> list[str]:

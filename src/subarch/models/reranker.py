@@ -31,7 +31,7 @@ BATCH = 32
 
 @dataclass(frozen=True)
 class Reranker:
-    """A loaded reranker; `max_length` is how many tokens of a pair it reads."""
+    """A loaded reranker; `max_length` is how many tokens of a pair it reads, `encoder` a CrossEncoder."""
 
     name: str
     fingerprint: str
@@ -66,7 +66,7 @@ class Reranker:
             raise InvalidTeacher(unreadable(folder, error, why)) from error
         length = min(encoder.max_seq_length, max_length or encoder.max_seq_length)
         encoder.max_seq_length = length
-        return cls(folder.resolve().name, of_model(folder, InvalidTeacher).hash, length, encoder)
+        return cls(str(source), of_model(folder, InvalidTeacher).hash, length, encoder)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> NDArray[np.float32]:
         """(n,) scores of (query, document), by the folder's own activation; higher is better.
