@@ -16,8 +16,10 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from subarch.errors import InvalidStudy
+from subarch.evaluation.collection import Collection
 from subarch.evaluation.evaluate import commands as evaluation_commands
 from subarch.evaluation.evaluate import gathered
+from subarch.evaluation.retrieval import search as search_in
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.export import export as write_export
 from subarch.exporting.runtimes import require
@@ -44,7 +46,7 @@ from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
 from subarch.run import Report, silent
 from subarch.run.configuration import dump, load
-from subarch.run.folder import RunFolder
+from subarch.run.folder import RunFolder, places
 from subarch.run.inputs import claim
 from subarch.run.machine import environment, usable_cores
 from subarch.run.records import (
@@ -58,6 +60,7 @@ from subarch.run.records import (
     Metrics,
     Parity,
     Pretraining,
+    Retrieval,
     Selection,
     Space,
     StudyName,
@@ -194,6 +197,30 @@ def export(model: Path, config: ExportConfig, path: Path, report: Report = silen
     return result
 
 
+def retrieve(model: Path, folder: Path, part: str, *, report: Report = silent, **options: Any) -> Retrieval:
+    """Score a model on a collection in the layout of BEIR, and leave the record in its run folder, retrieval/.
+
+    An earlier one of the same model and part is replaced. The page of a run shows it.
+
+    Args:
+        options: those of `evaluation.retrieval.search`.
+
+    Raises:
+        InvalidStudy: the run folder cannot be written in, which is said before anything is read.
+        SubarchError: see `errors`.
+    """
+    encoder, path = places(model, None)
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(above, os.W_OK):
+        raise InvalidStudy(f"{above}: cannot be written in, and results go to {path}; work in another folder")
+    collection = Collection.read(folder, part)
+    result = search_in(model, collection, report=report, **options)
+    RunFolder(path / "retrieval").write(result, f"{encoder.absolute().name}-{collection.name}-{part}")
+    if (path / "report.html").is_file():
+        write_report(path)
+    return result
+
+
 def bench(
     subjects: Sequence[str], config: BenchConfig, path: Path, command: str = "", report: Report = silent
 ) -> Bench:
@@ -263,6 +290,9 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         finetuning=finetuned,
         exports=[
             Parity.model_validate_json(file.read_text("utf-8")) for file in sorted(path.glob("exported/**/parity.json"))
+        ],
+        retrievals=[
+            Retrieval.model_validate_json(file.read_text("utf-8")) for file in sorted(path.glob("retrieval/*.json"))
         ],
         bench=run.read(Bench) if run.has(Bench) else None,
         comparison=run.read(Comparison).value if run.has(Comparison) else None,
