@@ -40,6 +40,7 @@ from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.latency.bench import bench as time_models
 from subarch.latency.config import BenchConfig
 from subarch.models.student import Student, hand_over, load_weights
+from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
@@ -405,5 +406,11 @@ def _finish(
 
 
 def _trained(run: RunFolder, basis: Basis, trial: Trial) -> Student:
+    def start() -> Teacher:
+        config = run.config(ExtractConfig)
+        named = config.start_from or config.teacher
+        assert named is not None
+        return Teacher.load(named)
+
     student = Student(trial.architecture, blueprint_of(basis))
-    return load_weights(student, weights_path(run.path, trial.architecture, trial.settings)).eval()
+    return load_weights(student, weights_path(run.path, trial.architecture, trial.settings), start).eval()
