@@ -1,4 +1,4 @@
-"""Words with tags: how files are read, what is refused and how it is said, and spans scored against seqeval and by hand."""
+"""Words with tags: how files are read, what is refused and how it is said, and spans scored by hand and by seqeval."""
 
 from __future__ import annotations
 
@@ -114,17 +114,21 @@ def test_wnut_17() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Ann\tB-person\n\nIt\tO\nLee\tI-person\nBob\tB-person\n", r"sentence 2, line 4: I-person follows O, but I-X continues B-X or I-X of the same type; nor are the tags IOB1, .*sentence 1, line 1"),
+        (
+            "Ann\tB-person\n\nIt\tO\nLee\tI-person\nBob\tB-person\n",
+            r"sentence 2, line 4: I-person follows O, but I-X continues B-X or I-X of the same type; nor are the tags "
+            r"IOB1, where B-X stands only right behind another X: .*sentence 1, line 1",
+        ),
         ("Ann\tB-person\nRome\tI-place\n", r"sentence 1, line 2: I-place follows B-person"),
         ("Ann\tB-person\n\nRome\tI-place\n", r"sentence 2, line 3: I-place begins the sentence"),
-        ("Ann\tS-person\n", r"line 1: the tag 'S-person' is not O, B-TYPE or I-TYPE; of BIOES or BILOU write B- for S-"),
+        ("Ann\tS-person\n", r"line 1: the tag 'S-person' is not O, B-TYPE or I-TYPE; of BIOES or BILOU write"),
         ("Ann\tNNP\n", r"line 1: the tag 'NNP' is not O, B-TYPE or I-TYPE$"),
         ("Ann\tB-\n", r"the tag 'B-' is not O"),
         ("Ann\tB-person\nLee\n", r"line 2: 1 columns, where lines before have 2; give a word and its tag on each line"),
         ("Ann\tB-person\n\tO\n", r"line 2: 1 columns, where lines before have 2"),
         ("Ann\nLee\n", r"row 1, line 1: one column only; give the word first and its tag last"),
         ("Ann\tO\n", r"no tag but O .*nothing to learn"),
-        ("", "the part train of ner is empty|no tag but O"),
+        ("", r"no tag but O \(or none at all\)"),
     ],
 )  # fmt: skip
 def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -203,7 +207,7 @@ def test_spans_by_hand() -> None:
 
 def test_scores_that_are_not_defined_are_said() -> None:
     part = tagged(4)
-    with pytest.warns(UserWarning, match="span_precision|precision_score is not defined"):
+    with pytest.warns(UserWarning, match=r"span_precision is not defined \(there is no span in the predictions\)"):
         assert score(part, [0] * part.answers) == {"span_f1": 0, "span_precision": 0, "span_recall": 0}
 
 
@@ -249,7 +253,7 @@ def test_an_evaluation_shows_spans_and_what_is_not_seen() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = assess(part, [logits])
-    assert found.warnings[0].startswith("1 words in 1 of 6 sentences are not seen by the model: ")
+    assert found.warnings[0].startswith(f"1 of {part.answers} words, in 1 of 6 sentences, are not seen by the model (")
     assert found.mistakes is not None
     assert (found.mistakes.count, found.mistakes.rows) == (1, 6)
     shown = found.mistakes.shown[0]

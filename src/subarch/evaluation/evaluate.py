@@ -170,9 +170,9 @@ def _unseen(examples: Examples, logits: Logits) -> list[str]:
     is_unseen = np.isneginf(logits).any(axis=1)
     ends = np.cumsum([len(example.texts) for example in examples])
     sentences = np.unique(np.searchsorted(ends, np.flatnonzero(is_unseen), side="right"))
-    told = f"{is_unseen.sum():,} words in {len(sentences):,} of {len(examples):,} sentences are not seen by the model"
-    why = "they lie beyond its greatest length, or its tokenizer makes nothing of them; they are taken for O"
-    return [f"{told}: {why}"] if len(sentences) else []
+    told = f"{is_unseen.sum():,} of {len(is_unseen):,} words, in {len(sentences):,} of {len(examples):,} sentences"
+    why = "beyond the greatest length, or nothing to the tokenizer; they are taken for O"
+    return [f"{told}, are not seen by the model ({why})"] if len(sentences) else []
 
 
 def confusion(examples: Examples, predictions: Sequence[float]) -> Confusion | None:

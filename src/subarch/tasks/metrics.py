@@ -197,16 +197,16 @@ def _part_accuracy(part: str) -> Callable[[Examples, Values, Values], float]:
 
 
 def _spans(name: str, *needed: str) -> Callable[[Examples, Values, Values], float]:
-    """A score of seqeval's over all spans; undefined if those that it is a share of are none."""
+    """A score of seqeval's over all spans; not defined if there are none of those that it is a share of."""
 
     def of_spans(examples: Examples, truth: Values, predicted: Values) -> float:
         from seqeval import metrics
 
         tags = {"labels": by_sentence(examples, truth), "predictions": by_sentence(examples, predicted)}
         if not any(map(spans, itertools.chain.from_iterable(tags[what] for what in needed))):
-            _undefined(examples, name, f"there is no span in the {' or the '.join(needed)}")
+            _undefined(examples, f"span_{name}", f"there is no span in the {' or the '.join(needed)}")
             return 0.0
-        return float(getattr(metrics, name)(tags["labels"], tags["predictions"], zero_division=0))
+        return float(getattr(metrics, f"{name}_score")(tags["labels"], tags["predictions"], zero_division=0))
 
     return of_spans
 
@@ -249,9 +249,9 @@ METRICS: dict[str, Callable[[Examples, Values, Values], float]] = {
     "gender_parity": _gender_parity,
     "accuracy_middle": _part_accuracy("middle"),
     "accuracy_high": _part_accuracy("high"),
-    "span_f1": _spans("f1_score", "labels", "predictions"),
-    "span_precision": _spans("precision_score", "predictions"),
-    "span_recall": _spans("recall_score", "labels"),
+    "span_f1": _spans("f1", "labels", "predictions"),
+    "span_precision": _spans("precision", "predictions"),
+    "span_recall": _spans("recall", "labels"),
 }
 
 
