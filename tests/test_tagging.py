@@ -16,14 +16,12 @@ from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.evaluate import assess, marked
 from subarch.evaluation.resampling import Scored, compare, intervals
 from subarch.run.configuration import load
-from subarch.tasks import Example, Examples, own_task, read, score, statistics, survey, task_named
-from subarch.tasks.catalogue import TASKS
+from subarch.tasks import Example, Examples, own_task, read, score, statistics, task_named
 from subarch.tasks.division import TaskData, parts_of
-from subarch.tasks.tagging import by_sentence, spans
+from subarch.tasks.tagging import by_sentence
 from task_layouts import write, write_jsonl
 from tasks_tiny import TAGS, examples, in_columns, tagged
 
-WNUT = Path(__file__).parents[2] / "shared/data/tasks/WNUT-17"
 TRAIN = "Ann\tB-person\nLee\tI-person\nsaw\tO\nRome\tB-place\n\nIt\tO\nrains\tO\n"
 
 
@@ -97,15 +95,6 @@ def test_a_data_set_gives_the_names_of_its_numbers(tmp_path: Path) -> None:
     assert read("ner", f"datasets:{tmp_path / 'hub'}", "train")[0].golds == ("O", "B-place", "I-place")
     own = own_task(f"datasets:{tmp_path / 'hub'}", first="tokens", label="ner_tags", kind="tagging")
     assert read(own, f"datasets:{tmp_path / 'hub'}", "train").labels == (0, 1, 2)
-
-
-@pytest.mark.skipif(not WNUT.is_dir(), reason=f"{WNUT} is absent")
-def test_wnut_17() -> None:
-    found = {part: read("ner", WNUT.parent, part) for part in ("train", "validation", "test")}
-    assert {part: len(one) for part, one in found.items()} == {"train": 3394, "validation": 1009, "test": 1287}
-    assert len(found["test"].task.labels) == 13
-    assert sum(len(spans(one.golds)) for one in found["test"]) == 1079
-    assert survey(WNUT.parent, {"ner": TASKS["ner"]})["ner"]["test"]["layout"] == "wnut17"
 
 
 # What is refused
