@@ -167,7 +167,7 @@ def _unseen(examples: Examples, logits: Logits) -> list[str]:
     """A warning of words that a tagger does not see."""
     if examples.task.head != "tagging":
         return []
-    is_unseen = np.isneginf(logits).any(axis=1)
+    is_unseen = np.asarray(np.isneginf(logits).any(axis=1))
     ends = np.cumsum([len(example.texts) for example in examples])
     sentences = np.unique(np.searchsorted(ends, np.flatnonzero(is_unseen), side="right"))
     told = f"{is_unseen.sum():,} of {len(is_unseen):,} words, in {len(sentences):,} of {len(examples):,} sentences"
