@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from subarch.finetuning.config import FinetuneConfig
 from subarch.run import records
@@ -33,6 +34,7 @@ def task(name: str, kind: str, labels: tuple[str, ...], *metrics: str) -> Task:
 
 TOPIC = task("topic", "classification", LABELS, "accuracy", "macro_f1")
 SAME = task("same", "pair", ("different", "same"), "accuracy")
+GRADE = task("grade", "regression", (), "pearson", "spearman")
 PRICE = task("price", "regression", (), "pearson", "spearman")
 QUIZ = task("quiz", "choice", (), "accuracy")
 TAGS = task("tags", "tagging", ("O", "B-harbour", "I-harbour", "B-kitchen", "I-kitchen"), *SPANS)
@@ -61,6 +63,12 @@ def pairs(count: int, seed: int = 0, part: str = "train") -> Examples:
         texts = sentence(first, draw), sentence(first if n % 2 else other, draw)
         rows.append(Example(str(n), str(n), texts, label=n % 2))
     return examples(SAME, rows, part)
+
+
+def grades(count: int, seed: int = 0, part: str = "train") -> Examples:
+    """The pairs of `pairs`, as a query and a document with a grade of 0 or 3."""
+    rows = [replace(example, label=3.0 * (example.label or 0)) for example in pairs(count, seed)]
+    return examples(GRADE, rows, part)
 
 
 def prices(count: int, seed: int = 0, part: str = "train") -> Examples:

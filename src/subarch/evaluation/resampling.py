@@ -4,12 +4,13 @@ Whole groups are resampled (a passage with its questions, equal first texts, a p
 stand or fall together: resampling rows would make the intervals too narrow. A resample is a row of weights, how often
 each example occurs in it. `tasks.score` is too slow for thousands of resamples: `Scored` computes the official metrics
 of weighted examples for many at once; a test compares each formula with `tasks.score`. Where words are tagged,
-sentences are resampled, and what a model finds in each is counted once.
+sentences are resampled, and what a model finds in each is counted once. Scores that are means of a value for each query
+need no such formulas: `mean_intervals` and `compare_means`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
@@ -99,6 +100,67 @@ def compare(
         )
     least = 2 / comb(2 * seeds, seeds) if seeds > 1 else None
     return ScoreComparison(metrics=metrics, p_seeds_least=least, **_described(examples, seeds, resamples, seed))
+
+
+def mean_intervals(values: Mapping[str, ArrayLike], *, resamples: int = RESAMPLES, seed: int = 0) -> Scores:
+    """Means by metric, of a value for each unit (a query), with percentile bootstrap intervals over the units."""
+    rows = np.asarray(list(values.values()), dtype=float)
+    metrics = {}
+    for name, mean, drawn in zip(values, rows.mean(1), _drawn_means(rows, resamples, seed), strict=True):
+        low, high = _quantiles(drawn)
+        metrics[name] = Interval(value=float(mean), low=low, high=high, seeds=(float(mean),), deviation=None)
+    return Scores(metrics=metrics, **_of_means(rows, resamples, seed))
+
+
+def compare_means(
+    ours: Mapping[str, ArrayLike], theirs: Mapping[str, ArrayLike], *, resamples: int = RESAMPLES, seed: int = 0
+) -> ScoreComparison:
+    """How much higher means are than others of the same units, per metric; the figures are those of `compare`.
+
+    A resample draws the same units for both. `p_examples`: two-sided permutation test that swaps the two values of each
+    unit or not.
+    """
+    first, second = (np.asarray(list(values.values()), dtype=float) for values in (ours, theirs))
+    drawn = _drawn_means(first - second, resamples, seed)
+    source, swapped = np.random.default_rng([seed, 2]), []
+    for size in _portions(resamples, first.shape[1]):
+        signs = source.choice([-1.0, 1.0], size=(first.shape[1], size))
+        swapped.append((first - second) @ signs / first.shape[1])
+    metrics = {}
+    for name, a, b, resampled, permuted in zip(ours, first, second, drawn, np.hstack(swapped), strict=True):
+        difference = float(a.mean() - b.mean())
+        low, high = _quantiles(resampled)
+        extreme = np.abs(permuted) >= abs(difference) - 1e-12  # as in `compare`
+        metrics[name] = Difference(
+            ours=float(a.mean()),
+            theirs=float(b.mean()),
+            difference=difference,
+            low=low,
+            high=high,
+            p_examples=float((1 + extreme.sum()) / (1 + resamples)),
+            p_seeds=None,
+        )
+    return ScoreComparison(metrics=metrics, p_seeds_least=None, **_of_means(first, resamples, seed))
+
+
+def _drawn_means(rows: Values, resamples: int, seed: int) -> Values:
+    """(M, N) values -> (M, resamples): means over the same draws of N columns."""
+    source, count = np.random.default_rng(seed), rows.shape[1]
+    drawn = [rows[:, source.integers(count, size=(size, count))].mean(-1) for size in _portions(resamples, count)]
+    return np.hstack(drawn)
+
+
+def _of_means(rows: Values, resamples: int, seed: int) -> dict[str, Any]:
+    count = rows.shape[1]
+    return {
+        "examples": count,
+        "groups": count,
+        "n_seeds": 1,
+        "level": LEVEL,
+        "resamples": resamples,
+        "seed": seed,
+        "method": "percentile bootstrap over queries",
+    }
 
 
 def _rows(examples: Examples, predictions: ArrayLike) -> Values:

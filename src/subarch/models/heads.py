@@ -55,6 +55,9 @@ all sentences, one column per tag; of a word that the model does not see, 0 for 
 TOKENS = 8192
 """At most this many tokens, including padding, in one forward pass for predictions; an example is never split."""
 
+_IDENTITY = "torch.nn.modules.linear.Identity"
+"""What sentence-transformers' CrossEncoder does with outputs: as they are; on one alone it would put a sigmoid."""
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
@@ -81,6 +84,7 @@ def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
     """A stock model with the encoder's weights and a new head that is initialised with the seed."""
     config = copy.deepcopy(encoder.encoder.config)
     set_dropout_of(config, dropout)
+    config.sentence_transformers = {"activation_fn": _IDENTITY}
     if task.head == "regression":
         config.problem_type, config.num_labels = "regression", 1
     elif task.head != "choice":
