@@ -14,7 +14,7 @@ from subarch.errors import InvalidTask
 from subarch.evaluation.resampling import Scored, compare, compare_means, intervals, mean_intervals, units
 from subarch.tasks import TASKS, Examples, score
 from subarch.tasks.examples import Example
-from task_layouts import example
+from task_layouts import BENCHMARKS, example
 
 ENTITIES = ("The Bob, Ray", "Bob", "Ann", "Ray Ann")
 
@@ -50,7 +50,7 @@ def silent(examples: Examples, predictions: Any) -> dict[str, float]:
         return score(examples, predictions)
 
 
-@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize("task", BENCHMARKS)
 def test_weighted_scores_are_those_of_the_resampled_rows(task: str) -> None:
     examples, predictions = part_of(task)
     unit = units(examples)
@@ -66,7 +66,7 @@ def test_weighted_scores_are_those_of_the_resampled_rows(task: str) -> None:
             assert value == pytest.approx(silent(again, predictions[0][at])[metric], abs=1e-12)
 
 
-@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize("task", BENCHMARKS)
 def test_scores_of_many_predictions_at_once(task: str) -> None:
     examples, predictions = part_of(task)
     mixed = np.where(np.random.default_rng(2).random((9, len(examples))) < 0.5, *predictions)

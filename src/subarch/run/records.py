@@ -638,7 +638,7 @@ class Metrics(Record):
 
 
 class Heldout(Record):
-    """Labels of the held-out examples, and what the models (by seed) predict."""
+    """Labels of the held-out examples (or words, where these are tagged), and what the models (by seed) predict."""
 
     NAME = "heldout"
 
@@ -924,7 +924,7 @@ class Parity(Record):
     version: int
     model: str
     fingerprint: str
-    head: Literal["encoder", "sentence", "masked-lm", "classification", "choice"]
+    head: Literal["encoder", "sentence", "masked-lm", "classification", "tagging", "choice"]
     variant: str
     runtime: Literal["onnx", "openvino"]
     inputs: tuple[str, ...]

@@ -218,7 +218,8 @@ def show_finetuning(found: Metrics, run: Path) -> None:
         figures = (value, heldout.mean[name], deviation, teacher.heldout[name] if teacher else None)
         table.add_row(name, *("" if figure is None else f"{figure:.3f}" for figure in figures))
     Console().print(table)
-    _say(f"{found.data.division}; trained on {found.data.train.rows:,} examples")
+    cut = f", {found.data.truncated:.1%} of them truncated" if found.data.truncated else ""
+    _say(f"{found.data.division}; trained on {found.data.train.rows:,} examples{cut}")
     if grown := found.agora:
         data = found.data.train.rows, grown.examples
         sentence = f"Agora ({grown.pruning}), {grown.iterations} iterations: {grown.stopped}; "
