@@ -308,7 +308,7 @@ def test_short_inputs_are_kept(tmp_path: Path) -> None:
     ("kind", "form", "message"),
     [
         ("tags", "classes", "tags the tokens of one text"),
-        ("classes", "choices", "scores one text or two"),
+        ("classes", "choices", "scores a text, or a pair of texts"),
         ("choices", "classes", "chooses among answers"),
     ],
 )
@@ -336,6 +336,8 @@ def test_errors_that_do_not_go_with_the_teacher(tmp_path: Path) -> None:
     corpus = tiny_corpus(tmp_path / "corpus.txt")
     with pytest.raises(InvalidTeacher, match="has no head of a task"):
         extract(load(ExtractConfig, None, settings(tmp_path, encoder, corpus, error="outputs")), tmp_path / "a")
+    with pytest.raises(InvalidConfig, match="task is missing: error 'task' scores candidates on that set"):
+        extract(load(ExtractConfig, None, settings(tmp_path, encoder, corpus, error="task")), tmp_path / "d")
     with pytest.raises(InvalidTeacher, match="use error outputs"):
         extract(load(ExtractConfig, None, settings(tmp_path, task, corpus, error="embedding")), tmp_path / "b")
     with pytest.raises(InvalidConfig, match="loss_embedding has no meaning"):
@@ -347,3 +349,24 @@ def test_errors_that_do_not_go_with_the_teacher(tmp_path: Path) -> None:
                 {"teacher": str(task), "corpus": [str(corpus)], "architecture": "1-2-32-24", "loss_embedding": 1.0},
             ),
         )
+
+
+def test_a_public_task_gives_the_inputs(tmp_path: Path) -> None:
+    """Pairs of the training part, in the run folder, with their labels by name."""
+    data, texts = tmp_path / "glue_data" / "RTE", tiny_sentences(120)
+    data.mkdir(parents=True)
+    rows = [
+        f"{n}\t{first}\t{second}\t{('entailment', 'not_entailment')[n % 2]}"
+        for n, (first, second) in enumerate(zip(texts[:60], texts[60:], strict=True))
+    ]
+    (data / "train.tsv").write_text("\n".join(["index\tsentence1\tsentence2\tlabel", *rows]) + "\n", encoding="utf-8")
+    teacher = tiny_task_teacher(tmp_path / "teacher")
+    given = settings(tmp_path, teacher, tmp_path, strategy="exhaustive", task="rte", data=str(tmp_path / "glue_data"))
+    extract(load(ExtractConfig, None, given | {"corpus": []}), tmp_path / "run")
+    inputs = [json.loads(line) for line in (tmp_path / "run" / "inputs.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(inputs) == 60
+    assert inputs[1]["label"] == "not_entailment"
+    assert (inputs[1]["text_a"], inputs[1]["text_b"]) == (texts[1], texts[61])
+    encoder = tiny_teacher(tmp_path / "encoder")
+    with pytest.raises(InvalidConfig, match="are for a teacher that is fine-tuned for it"):
+        extract(load(ExtractConfig, None, given | {"corpus": [], "teacher": str(encoder)}), tmp_path / "other")
