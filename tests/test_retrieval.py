@@ -315,4 +315,5 @@ def test_the_command(
     figures = [f"{metric['value']:.3f}", f"{metric['low']:.3f} to {metric['high']:.3f}", f"{other['difference']:+.3f}"]
     figures += [f"{found['retriever']['scores']['metrics']['recall@100']['value']:.3f}"]
     assert [figure for figure in figures if figure not in shown] == []
+    assert "record: runs/reranker/retrieval" in shown
     assert f"retriever: {place / 'one'}, 64 tokens" in shown

@@ -170,7 +170,7 @@ def evaluate(
     beside: dict[str, Any] = {"against": against, "submission": submission, "report": report, "command": command}
     found: Any = api.evaluate(list(models), part, **where, **beside, **given)
     if retrieval is not None:
-        return Answer(found, partial(screen.show_retrieval, found))
+        return Answer(found, partial(screen.show_retrieval, found, places(models[0], None)[1]))
     return Answer(found, partial(screen.show_evaluation, found, models[0]))
 
 

@@ -81,7 +81,16 @@ print(fill(f"One word is {fill.tokenizer.mask_token}."))""",
     "classification": _classifier("text classifier", '"One text."'),
     "pair": _classifier("classifier of pairs of texts", _PAIR),
     "regression": _classifier("text regression", '"One text."', ', function_to_apply="none"'),
-    "pair regression": _classifier("regression of pairs of texts", _PAIR, ', function_to_apply="none"'),
+    "pair regression": Use(
+        "cross-encoder that gives a pair of texts a number, such as a query and a document",
+        "sentence-transformers",
+        "text-ranking",
+        """from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder")
+print(model.predict([("One text.", "Another one.")]))
+print(model.rank("A query.", ["One document.", "Another one."]))""",
+    ),
     "tagging": Use(
         "tagger of words",
         "transformers",

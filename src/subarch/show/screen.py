@@ -271,8 +271,8 @@ def show_evaluation(found: Evaluation, model: Path) -> None:
     print(f"report: {model / 'report.html'}")
 
 
-def show_retrieval(found: Retrieval) -> None:
-    """Scores of each model with intervals, the difference, and what must be known of them."""
+def show_retrieval(found: Retrieval, run: Path) -> None:
+    """Scores of each model with intervals, the difference, what must be known of them, and where the record lies."""
     title = f"{found.collection}, {found.part}: {found.queries:,} queries, {found.documents:,} documents"
     if found.rerank is not None:
         title += f", the first {found.rerank} of the retriever reranked"
@@ -296,6 +296,7 @@ def show_retrieval(found: Retrieval) -> None:
     for role, model in named:
         _say(f"{role}: {_read(model)}", soft_wrap=True)
     show_warnings(found.warnings)
+    print(f"record: {run / 'retrieval'}")
 
 
 def _read(model: Ranked) -> str:
