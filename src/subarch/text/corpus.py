@@ -164,7 +164,7 @@ class Segments(Sequence[NDArray[np.int32]]):
         found = np.empty(0, np.int64)
         for first in range(0, len(self), 4096):
             found = np.union1d(found, np.concatenate(self[first : first + 4096]))
-        return found[found != NEXT]
+        return np.setdiff1d(found, [NEXT])
 
     def shuffled(self) -> Segments:
         """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
