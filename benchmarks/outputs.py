@@ -2,7 +2,7 @@
 
     python -m benchmarks.outputs --teacher stsb=runs/stsb/finetuned --limits 0.25 0.5 --minutes 15
 
-Each TASK=FOLDER is a model that `subarch finetune` made for a public task. For each limit (a share of the teacher's latency
+Each TASK=FOLDER is a model that `subarch finetune` made for a public task. For each limit (of the teacher's latency
 in PyTorch) a student is searched on the unlabelled training part, whose layers are chosen by trial, then trained in
 full for so many minutes. It is chosen without a label; dev and held-out are predicted once. Beside it: the teacher, and
 hand-picked shapes with the same training, from the teacher's lowest layers. Results are written to
