@@ -5,11 +5,14 @@
 
 FOLDERs of all-mpnet-base-v2 and of paraphrase-MiniLM-L3-v2 (../shared/data/README.md says how they are made). The
 latter's latency as published is the limit. The text is that of `teacher_texts.py`; nothing of STS-B or Cranfield is
-trained on. mpnet's vectors of it are computed once. A search under the limit selects an architecture for each of two
-teachers, mpnet and all-MiniLM-L6-v2, which is trained on the same text for the same number of steps. All models
-are then scored by sentence-transformers itself on STS-B and on Cranfield (titles and texts, 256 tokens or the model's
-own maximum), and their forward passes timed in turn: one text of 32 tokens, PyTorch, one thread. model2vec's
-distillation of mpnet is a row where --static names a folder of it (`model2vec.distill.distill(FOLDER)`, saved).
+trained on. mpnet's vectors of it are computed once. A search under the limit, of mpnet's students, selects an
+architecture. It is trained on these vectors, and, for comparison, by all-MiniLM-L6-v2 as its teacher on the same text
+for as many steps. A further student of mpnet starts from paraphrase-MiniLM-L3-v2 and has its shape.
+
+All models are then scored by sentence-transformers itself on STS-B and on Cranfield (titles and texts, 256 tokens or
+the model's own maximum), and their forward passes timed in turn: one text of 32 tokens, PyTorch, one thread.
+model2vec's distillation of mpnet is a row where --static names a folder of it (`model2vec.distill.distill(FOLDER)`,
+saved).
 
 Results are written to benchmarks/results/teachers.json after each part. The last line is JSON.
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import time
 from functools import partial
 from pathlib import Path
@@ -25,7 +29,7 @@ from typing import Any
 
 import torch
 from benchmarks.quality import docstring_corpus
-from benchmarks.runner import Results, command_line, console, show
+from benchmarks.runner import Results, command_line, show
 from benchmarks.sts import sts_b
 from benchmarks.teacher_texts import record, write_texts
 from sentence_transformers import SentenceTransformer
@@ -46,12 +50,14 @@ TEXTS = 32_000
 SEARCH: dict[str, Any] = {"steps": 30, "audit": 3, "latency_threads": 1, "workers": 1}
 TRAINING: dict[str, Any] = {
     "max_length": 64,
-    "batch_tokens": 4096,
+    "batch_tokens": 2048,
     "evaluations": 5,
     "precision": "bf16",
     "learning_rate": 1e-3,
     "targets": "cache",
 }
+FROM_FAST = "3-12-384-1408"
+"""The shape of paraphrase-MiniLM-L3-v2, a little narrower, since the map to mpnet's width takes time too."""
 LENGTH, ROUNDS = 32, 40
 PARTS = ("vectors", "limit", "search", "pretrain", "rows", "latency", "table")
 
@@ -64,9 +70,9 @@ def main() -> None:
     parser.add_argument("--static", type=Path, help="model2vec's distillation of mpnet")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/teachers"))
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--runs", nargs="+", help="that are searched for and trained; default: all")
+    parser.add_argument("--runs", nargs="+", help="that are trained; default: all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(arguments.results)
@@ -81,49 +87,48 @@ def main() -> None:
 
     published = {"all-mpnet-base-v2": arguments.mpnet, "all-MiniLM-L6-v2": minilm}
     published |= {"paraphrase-MiniLM-L3-v2": arguments.fast}
-    # By run: the teacher of the search, whose latency the limit is a share of, and that of the training
-    mpnet = {"start_from": str(minilm)}
-    runs: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
-        "student of mpnet": ("all-mpnet-base-v2", mpnet, mpnet | {"teacher": str(vectors)}),
-        "student of MiniLM": ("all-MiniLM-L6-v2", {}, {"teacher": str(minilm)}),
-    }
-    chosen = {name: run for name, run in runs.items() if arguments.runs is None or name in arguments.runs}
+    mpnet = {"start_from": str(minilm), "teacher": str(vectors)}
 
-    def searched(name: str) -> dict[str, Any]:
-        teacher, own, _ = runs[name]
+    def searched() -> dict[str, Any]:
         limit = results["limit"]
-        ratio = limit["paraphrase-MiniLM-L3-v2"]["median_ms"] / limit[teacher]["median_ms"]
-        options = {"teacher": str(published[teacher]), "corpus": [str(texts)], "max_latency_ratio": ratio}
-        folder = out / f"search-{name.replace(' ', '-')}"
-        begun = time.process_time()
-        selection = extract(
-            load(ExtractConfig, None, SEARCH | options | own),
-            folder,
-            resume=(folder / "config.yaml").is_file(),
-            report=lambda *_: None,
-        )
+        ratio = limit["paraphrase-MiniLM-L3-v2"]["median_ms"] / limit["all-mpnet-base-v2"]["median_ms"]
+        options = mpnet | {"teacher": str(arguments.mpnet), "corpus": [str(texts)], "max_latency_ratio": ratio}
+        folder = out / "search"
+        resume = (folder / "config.yaml").is_file()
+        selection = extract(load(ExtractConfig, None, SEARCH | options), folder, resume=resume)
         assert selection.winner is not None
-        console.print(f"{name}: {selection.winner.architecture} after {time.process_time() - begun:.0f} s")
-        return {"architecture": selection.winner.architecture, "error": selection.winner.error, "ratio": ratio}
-
-    if "limit" in arguments.only:
-        results.keep("limit", make=lambda: latencies(published))
-    if "search" in arguments.only:
-        for name in chosen:
-            results.keep("selected", name, make=partial(searched, name))
+        chosen = {"architecture": selection.winner.architecture, "error": selection.winner.error}
+        return chosen | {
+            "ratio": ratio,
+            "gap": selection.gap_sentence,
+            "layers": selection.layers_sentence,
+        }
 
     def trained(name: str) -> dict[str, Any]:
-        _, _, own = runs[name]
-        options = {"architecture": results["selected"][name]["architecture"], "corpus": [str(texts)]}
-        # In the folder of the search, so that the layers which it chose are taken; its corpus is the same
         folder = out / name.replace(" ", "-")
-        begun = time.process_time()
-        made = pretrain(folder, load(PretrainConfig, None, TRAINING | {"steps": arguments.steps} | options | own))
+        folder.mkdir(parents=True, exist_ok=True)
+        layers = out / "search" / "layers.json"
+        own, begun = runs[name], time.process_time()
+        if "architecture" not in own:  # what was selected, with the layers that the search chose
+            own = own | {"architecture": results["selected"]["architecture"]}
+            shutil.copy(layers, folder)
+        options = {"corpus": [str(vectors)], "steps": arguments.steps} | own
+        made = pretrain(folder, load(PretrainConfig, None, TRAINING | options))
         kept = {key: getattr(made, key) for key in ("architecture", "steps", "tokens", "seconds", "losses")}
         return kept | {"cpu_seconds": time.process_time() - begun, "heldout": list(made.heldout)}
 
+    runs: dict[str, dict[str, Any]] = {
+        "student of mpnet": mpnet,
+        "student of MiniLM": {"teacher": str(minilm)},
+        "student of mpnet from L3": mpnet
+        | {"start_from": str(arguments.fast), "architecture": FROM_FAST, "learning_rate": 3e-4},
+    }
+    if "limit" in arguments.only:
+        results.keep("limit", make=lambda: latencies(published))
+    if "search" in arguments.only:
+        results.keep("selected", make=searched)
     if "pretrain" in arguments.only:
-        for name in chosen:
+        for name in arguments.runs or runs:
             results.keep("runs", name, make=partial(trained, name))
 
     models = published | ({"model2vec of mpnet": arguments.static} if arguments.static else {})
@@ -164,7 +169,7 @@ def scored(folder: Path, data: Path) -> dict[str, Any]:
         ]
     if not isinstance(model[0], StaticEmbedding):  # reads all
         model.max_seq_length = min(256, model.max_seq_length or 256)
-        encoder = model[0].auto_model
+        encoder: Any = model[0].auto_model
         encoder.forward = torch.autocast("cpu", torch.bfloat16)(encoder.forward)
     queries, documents, relevant = cranfield(data / "retrieval" / "cranfield")
     judge = InformationRetrievalEvaluator(queries, documents, relevant, batch_size=32, write_csv=False)
