@@ -44,7 +44,7 @@ from transformers import AutoConfig
 
 from subarch.demo.demo import teacher_folder
 from subarch.errors import InvalidTask
-from subarch.evaluation.resampling import compare
+from subarch.evaluation.resampling import compare, intervals
 from subarch.finetuning.agora import agora
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
 from subarch.finetuning.fit import Fitted, fit
@@ -78,6 +78,7 @@ TASKS: dict[str, dict[str, Any]] = {
         "max_length": 256,
     },
     "dream": {"rows": 1_000},
+    "ner": {"data": "WNUT-17"},
 }
 """What is read of each, below the folder of all: DREAM's training part is sampled for time, of BoolQ only the
 validation part is here, and RACE is a thousand questions in one file, without official parts."""
@@ -217,7 +218,8 @@ class Bench:
         predictions = labels_of(self.parts.heldout.task, predict(best, self.parts.heldout))
         write(predictions, self.predictions(cell))
         scores = score(self.parts.heldout, predictions)
-        return {"score": scores[self.metric], "scores": scores} | cost
+        interval = intervals(self.parts.heldout, predictions).metrics[self.metric]
+        return {"score": scores[self.metric], "interval": [interval.low, interval.high], "scores": scores} | cost
 
     def thetas(self, name: str, seed: int, method: str) -> list[Theta]:
         batches = BATCHES if method in EQUAL else BATCHES[:1]
@@ -302,7 +304,7 @@ def chance(examples: Examples) -> dict[str, float]:
     constant = statistics.fmean(labels) if regression else statistics.mode(labels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # correlations with a constant are none, and count as 0
-        return score(examples, [constant] * len(examples))
+        return score(examples, [constant] * examples.answers)
 
 
 def seeds_of(found: dict[str, Any], name: str, method: str) -> list[float]:

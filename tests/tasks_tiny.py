@@ -1,17 +1,19 @@
 """Tasks that a tiny encoder learns in a few steps: which topic a text is about, in every type of task.
 
->>> train = topics(40)                                  # classification; also pairs, numbers, questions
+>>> train = topics(40)                                  # classification; also pairs, numbers, questions, tags
 >>> fit(tiny_teacher(tmp_path / "model", layers=1, modules=False), train, topics(20, seed=1), ...)
 """
 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from subarch.finetuning.config import FinetuneConfig
 from subarch.run import records
 from subarch.run.machine import machine
 from subarch.tasks import Example, Examples, Task
+from subarch.tasks.catalogue import SPANS
 from tiny import TOPICS, WORDS
 
 LABELS = TOPICS[:3]
@@ -22,7 +24,7 @@ def task(name: str, kind: str, labels: tuple[str, ...], *metrics: str) -> Task:
         name=name,
         benchmark="own",
         kind=kind,  # type: ignore[arg-type]
-        cast="choice" if kind == "choice" else "texts",
+        cast={"choice": "choice", "tagging": "tags"}.get(kind, "texts"),  # type: ignore[arg-type]
         columns={},
         labels=labels,
         metrics=metrics,
@@ -32,8 +34,10 @@ def task(name: str, kind: str, labels: tuple[str, ...], *metrics: str) -> Task:
 
 TOPIC = task("topic", "classification", LABELS, "accuracy", "macro_f1")
 SAME = task("same", "pair", ("different", "same"), "accuracy")
+GRADE = task("grade", "regression", (), "pearson", "spearman")
 PRICE = task("price", "regression", (), "pearson", "spearman")
 QUIZ = task("quiz", "choice", (), "accuracy")
+TAGS = task("tags", "tagging", ("O", "B-harbour", "I-harbour", "B-kitchen", "I-kitchen"), *SPANS)
 
 
 def sentence(topic: str, draw: random.Random) -> str:
@@ -61,6 +65,12 @@ def pairs(count: int, seed: int = 0, part: str = "train") -> Examples:
     return examples(SAME, rows, part)
 
 
+def grades(count: int, seed: int = 0, part: str = "train") -> Examples:
+    """The pairs of `pairs`, as a query and a document with a grade of 0 or 3."""
+    rows = [replace(example, label=3.0 * (example.label or 0)) for example in pairs(count, seed)]
+    return examples(GRADE, rows, part)
+
+
 def prices(count: int, seed: int = 0, part: str = "train") -> Examples:
     """A number in the thousands for each topic."""
     draw = random.Random(seed)
@@ -78,6 +88,30 @@ def quizzes(count: int, seed: int = 0, part: str = "train") -> Examples:
         choices = [sentence("harbour" if at == right else draw.choice(TOPICS[1:]), draw) for at in range(2 + n % 3)]
         rows.append(Example(str(n), str(n), (f"number {n}",), tuple(choices), right))
     return examples(QUIZ, rows, part)
+
+
+def tagged(count: int, seed: int = 0, part: str = "train") -> Examples:
+    """Sentences with a span of each of two topics, among words of none and numbers of several tokens.
+
+    A span begins with one of the first six words of its topic, and goes on with others.
+    """
+    draw, rows = random.Random(seed), []
+    for n in range(count):
+        words, tags = [], []
+        for topic in draw.sample(LABELS[:2], 2):
+            others = [*draw.choices(WORDS["verbs"], k=draw.randint(1, 3)), str(draw.randint(10, 9999))]
+            inside = draw.choices(WORDS[topic][6:], k=draw.randint(0, 2))
+            words += [*others, draw.choice(WORDS[topic][:6]), *inside]
+            tags += ["O"] * len(others) + [f"B-{topic}"] + [f"I-{topic}"] * len(inside)
+        rows.append(Example(str(n), str(n), tuple(words), golds=tuple(tags)))
+    return examples(TAGS, rows, part)
+
+
+def in_columns(part: Examples) -> str:
+    """Sentences as CoNLL files have them, a word a line."""
+    return "\n".join(
+        "".join(f"{word}\t{tag}\n" for word, tag in zip(one.texts, one.golds, strict=True)) for one in part
+    )
 
 
 def tiny_metrics(config: FinetuneConfig) -> records.Metrics:

@@ -19,15 +19,16 @@ from subarch.run.records import AgoraSummary, Metrics
 from subarch.show.card import facts_of
 from subarch.tasks import Examples
 from subarch.tasks.division import parts_of
-from tasks_tiny import LABELS, pairs, prices, quizzes, topics
+from tasks_tiny import LABELS, grades, pairs, prices, quizzes, topics
 from tiny import tiny_teacher
 
 SEARCH = {"learning_rate": [1e-2], "batch_size": [8], "epochs": 2, "dropout": 0.0, "max_length": 16, "threads": 1}
-MADE = {"classification": topics, "pair": pairs, "regression": prices, "choice": quizzes}
+MADE = {"classification": topics, "pair": pairs, "regression": prices, "grades": grades, "choice": quizzes}
 OWN: dict[str, dict[str, Any]] = {
     "classification": {"first": "text0"},
     "pair": {"first": "text0", "second": "text1"},
     "regression": {"first": "text0", "kind": "regression"},
+    "grades": {"first": "text0", "second": "text1", "kind": "regression"},
     "choice": {"first": "text0", "choices": ["choices"], "kind": "choice"},
 }
 
@@ -156,6 +157,10 @@ def test_the_code_in_the_card_runs(
         exec(code.replace("path/to/this/folder", str(folder)))
     if kind == "choice":
         assert said.getvalue().strip() in ("One choice.", "Another one.")
+    elif kind == "grades":
+        front = split(folder)[0]
+        assert (front["library_name"], front["pipeline_tag"]) == ("sentence-transformers", "text-ranking")
+        assert said.getvalue().count("corpus_id") == 2
     elif kind == "regression":
         assert 8000 < float(said.getvalue().split("'score': ")[1].split("}")[0]) < 11000  # in the units of the labels
     else:

@@ -20,6 +20,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForMultipleChoice,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
 )
 
@@ -45,6 +46,7 @@ STOCK: dict[str, Any] = {
     "masked-lm": AutoModelForMaskedLM,
     "classification": AutoModelForSequenceClassification,
     "regression": AutoModelForSequenceClassification,
+    "tagging": AutoModelForTokenClassification,
     "choice": AutoModelForMultipleChoice,
 }
 

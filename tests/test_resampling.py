@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 
 from subarch.errors import InvalidTask
-from subarch.evaluation.resampling import Scored, compare, intervals, units
+from subarch.evaluation.resampling import Scored, compare, compare_means, intervals, mean_intervals, units
 from subarch.tasks import TASKS, Examples, score
 from subarch.tasks.examples import Example
-from task_layouts import example
+from task_layouts import BENCHMARKS, example
 
 ENTITIES = ("The Bob, Ray", "Bob", "Ann", "Ray Ann")
 
@@ -50,7 +50,7 @@ def silent(examples: Examples, predictions: Any) -> dict[str, float]:
         return score(examples, predictions)
 
 
-@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize("task", BENCHMARKS)
 def test_weighted_scores_are_those_of_the_resampled_rows(task: str) -> None:
     examples, predictions = part_of(task)
     unit = units(examples)
@@ -66,7 +66,7 @@ def test_weighted_scores_are_those_of_the_resampled_rows(task: str) -> None:
             assert value == pytest.approx(silent(again, predictions[0][at])[metric], abs=1e-12)
 
 
-@pytest.mark.parametrize("task", list(TASKS))
+@pytest.mark.parametrize("task", BENCHMARKS)
 def test_scores_of_many_predictions_at_once(task: str) -> None:
     examples, predictions = part_of(task)
     mixed = np.where(np.random.default_rng(2).random((9, len(examples))) < 0.5, *predictions)
@@ -213,3 +213,33 @@ def test_refused() -> None:
         intervals(unlabelled, [0])
     with pytest.raises(InvalidTask, match=r"predictions of shape \(3,\)"):
         intervals(examples, [0, 0, 0])
+
+
+def test_means_of_queries() -> None:
+    """Their intervals are SciPy's; differences are those of the pairs, which are narrower than the two alone."""
+    draw = np.random.default_rng(5)
+    ours = draw.beta(2, 3, size=80)
+    theirs = np.clip(ours + draw.normal(0.03, 0.05, size=80), 0, 1)
+    found = mean_intervals({"a": ours, "b": theirs}, resamples=5000)
+    for name, values in (("a", ours), ("b", theirs)):
+        metric = found.metrics[name]
+        expected = stats.bootstrap((values,), np.mean, n_resamples=5000, method="percentile", rng=1)
+        assert metric.value == pytest.approx(values.mean())
+        assert (metric.low, metric.high) == pytest.approx(tuple(expected.confidence_interval), abs=0.004)
+    compared = compare_means({"a": ours}, {"a": theirs}, resamples=5000)
+    pair = compared.metrics["a"]
+    expected = stats.bootstrap((ours - theirs,), np.mean, n_resamples=5000, method="percentile", rng=1)
+    assert pair.difference == pytest.approx((ours - theirs).mean())
+    assert (pair.low, pair.high) == pytest.approx(tuple(expected.confidence_interval), abs=0.002)
+    tested = stats.permutation_test(
+        (ours[:12], theirs[:12]), lambda a, b, axis: np.mean(a - b, axis=axis), permutation_type="samples"
+    )
+    few = compare_means({"a": ours[:12]}, {"a": theirs[:12]}, resamples=20_000).metrics["a"]
+    assert few.p_examples == pytest.approx(tested.pvalue, abs=0.015)
+    assert 0.01 < tested.pvalue < 0.99
+    assert (compared.groups, compared.n_seeds, compared.p_seeds_least) == (80, 1, None)
+
+
+def test_means_of_one_query() -> None:
+    found = mean_intervals({"a": [0.5]}).metrics["a"]
+    assert (found.value, found.low, found.high) == (0.5, 0.5, 0.5)

@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from subarch.errors import InvalidTask
 from subarch.tasks import TASKS, Examples, find, read, survey, task_named
-from task_layouts import HUB, PASSAGE, write, write_hub, write_json, write_jsonl
+from task_layouts import BENCHMARKS, HUB, PASSAGE, write, write_hub, write_json, write_jsonl
 
 GLUE_HEADER = "index\tsentence1\tsentence2\tlabel\n"
 
@@ -35,7 +35,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_hub(tmp_path_factory.mktemp("hub"))
 
 
-@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_hub_layout(hub: Path, name: str) -> None:
     benchmark = {"superglue": "super_glue"}.get(TASKS[name].benchmark, TASKS[name].benchmark)
     rows, (expected, choices, label) = HUB[name]

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from subarch.tasks import TASKS, own_task, read, statistics
+from subarch.tasks import TASKS, own_task, read, statistics, survey
+from subarch.tasks.tagging import spans
 
 # train, validation, test rows; None: not there. Of MultiRC, passages
 COUNTS: dict[str, tuple[str, tuple[int | None, int | None, int | None]]] = {
@@ -26,6 +27,7 @@ COUNTS: dict[str, tuple[str, tuple[int | None, int | None, int | None]]] = {
     "wsc": ("SuperGLUE-WSC", (32, 104, None)),
     "copa": ("COPA-full", (400, 100, 500)),
     "dream": ("DREAM", (6116, 2040, 2041)),
+    "ner": ("WNUT-17", (3394, 1009, 1287)),
 }
 UNLABELLED = {"cola", "sst2", "rte", "wnli", "qnli", "ax"}
 
@@ -52,6 +54,13 @@ def test_row_counts(samples: Path, name: str) -> None:
         assert all(sign in text for sign in signs for example in found for text in example.texts)
         if folder in TASKS[name].folders:
             assert read(name, samples, part) == found  # found below a folder of all tasks too
+
+
+def test_tags_of_wnut_17(samples: Path) -> None:
+    found = read("ner", samples, "test")
+    assert len(found.task.labels) == 13
+    assert sum(len(spans(one.golds)) for one in found) == 1079
+    assert survey(samples, {"ner": TASKS["ner"]})["ner"]["test"]["layout"] == "wnut17"
 
 
 def test_questions_of_race_in_one_file_are_ones_own_data(samples: Path) -> None:

@@ -10,7 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForMultipleChoice,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.export import export
@@ -18,16 +22,17 @@ from subarch.run.configuration import load
 from subarch.run.records import Parity
 from tiny import tiny_corpus, tiny_teacher
 
-HEADS = ("encoder", "sentence", "masked-lm", "classification", "regression", "choice")
+HEADS = ("encoder", "sentence", "masked-lm", "classification", "regression", "tagging", "choice")
+_AUTO = {"choice": AutoModelForMultipleChoice, "tagging": AutoModelForTokenClassification}
 
 
 def tiny_model(folder: Path, head: str, family: str = "bert", **options: Any) -> Path:
     """A folder whose stock class has this head; random weights that make every layer matter."""
     options = {"layers": 2, "family": family, "modules": head == "sentence", "masked_lm": head == "masked-lm"} | options
     tiny_teacher(folder, **options)
-    if head in ("classification", "regression", "choice"):
-        auto: Any = AutoModelForMultipleChoice if head == "choice" else AutoModelForSequenceClassification
-        labels = {"classification": 3, "regression": 1}
+    if head in ("classification", "regression", "tagging", "choice"):
+        auto: Any = _AUTO.get(head, AutoModelForSequenceClassification)
+        labels = {"classification": 3, "regression": 1, "tagging": 5}
         with torch.random.fork_rng():
             torch.manual_seed(1)
             model = auto.from_pretrained(folder, **({"num_labels": labels[head]} if head in labels else {}))

@@ -22,7 +22,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from subarch.errors import InvalidConfig
 from subarch.exporting.config import ExportConfig
@@ -38,7 +38,7 @@ from subarch.run.folder import RunFolder, places
 if TYPE_CHECKING:
     from subarch.planning.plan import Plan
     from subarch.recording.record import Recorded
-    from subarch.run.records import Bench, Evaluation, Metrics, Parity, Pretraining, Selection
+    from subarch.run.records import Bench, Evaluation, Metrics, Parity, Pretraining, Retrieval, Selection
 
 Place = str | Path
 
@@ -164,28 +164,84 @@ def finetune(
     return pipeline.finetune(encoder, settings, place, restart, report, say, shown)
 
 
+@overload
 def evaluate(
     models: Place | Sequence[Place],
-    part: str = "validation",
+    part: str | None = None,
     *,
-    against: Sequence[Place] = (),
+    against: Place | Sequence[Place] = (),
     submission: Place | None = None,
+    retrieval: None = None,
+    retriever: None = None,
+    rerank: None = None,
     report: Report = silent,
     command: str = "",
     **options: Any,
-) -> Evaluation:
+) -> Evaluation: ...
+@overload
+def evaluate(
+    models: Place | Sequence[Place],
+    part: str | None = None,
+    *,
+    against: Place | Sequence[Place] = (),
+    submission: None = None,
+    retrieval: Place,
+    retriever: Place | None = None,
+    rerank: int | None = None,
+    report: Report = silent,
+    command: str = "",
+    **options: Any,
+) -> Retrieval: ...
+def evaluate(
+    models: Place | Sequence[Place],
+    part: str | None = None,
+    *,
+    against: Place | Sequence[Place] = (),
+    submission: Place | None = None,
+    retrieval: Place | None = None,
+    retriever: Place | None = None,
+    rerank: int | None = None,
+    report: Report = silent,
+    command: str = "",
+    **options: Any,
+) -> Evaluation | Retrieval:
     """Score fine-tuned models (of one fine-tuning, one per seed) with intervals, or compare them with others.
 
     Without `task`, task and data are those of the fine-tuning. Unlabelled data are predicted only.
-    """
-    from subarch.evaluation.evaluate import evaluate
 
-    return evaluate(
-        [Path(models)] if isinstance(models, str | Path) else [Path(model) for model in models],
-        _given(options),
-        part,
-        against=[Path(model) for model in against],
-        submission=None if submission is None else Path(submission),
+    With `retrieval`, the folder of a collection in the layout of BEIR, one model is scored in search: an embedding
+    model, or a reranker of what `retriever` finds. The record is left in the model's run folder, retrieval/.
+
+    Args:
+        part: of the task; default: validation. Of a collection: the name of its judgements; default: test.
+        rerank: documents that a reranker gets for a query; default: 50.
+    """
+    given, ours, others = _given(options), _paths(models), _paths(against)
+    if retrieval is None:
+        if retriever is not None or rerank is not None:
+            raise InvalidConfig(
+                "a retriever and what it hands over (rerank) are for a collection; name it in retrieval"
+            )
+        from subarch.evaluation.evaluate import evaluate
+
+        place = None if submission is None else Path(submission)
+        return evaluate(
+            ours, given, part or "validation", against=others, submission=place, command=command, report=report
+        )
+    if unused := [*given.keys() - {"max_length"}, *(["submission"] if submission is not None else [])]:
+        raise InvalidConfig(f"{min(unused)} is for a task, and retrieval names a collection; leave one of them out")
+    if len(ours) != 1 or len(others) > 1:
+        raise InvalidConfig(f"{len(ours)} models against {len(others)}: in search one is scored, against one at most")
+    from subarch import pipeline
+
+    return pipeline.retrieve(
+        ours[0],
+        Path(retrieval),
+        part or "test",
+        against=others[0] if others else None,
+        retriever=None if retriever is None else Path(retriever),
+        rerank=rerank,
+        max_length=given.get("max_length"),
         command=command,
         report=report,
     )
@@ -278,6 +334,10 @@ def _given(options: dict[str, Any], **named: Any) -> dict[str, Any]:
     """What was given, by key; a tuple is a list, as in a YAML file."""
     given = {key: value for key, value in (named | options).items() if value is not None}
     return {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
+
+
+def _paths(places: Place | Sequence[Place]) -> list[Path]:
+    return [Path(places)] if isinstance(places, str | Path) else [Path(place) for place in places]
 
 
 def _list(value: str | Sequence[str] | None) -> list[str] | None:

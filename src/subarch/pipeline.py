@@ -15,12 +15,15 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from subarch.errors import InvalidStudy
+from subarch.errors import InvalidConfig, InvalidStudy
+from subarch.evaluation.collection import Collection
 from subarch.evaluation.evaluate import commands as evaluation_commands
 from subarch.evaluation.evaluate import gathered
+from subarch.evaluation.retrieval import search as search_in
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.export import export as write_export
 from subarch.exporting.runtimes import require
+from subarch.exporting.searching import load as load_searcher
 from subarch.extraction.conclude import conclude
 from subarch.extraction.config import QUESTION, ExtractConfig
 from subarch.extraction.latencies import check_runtime, confirm, measure_latencies
@@ -37,13 +40,14 @@ from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.latency.bench import bench as time_models
 from subarch.latency.config import BenchConfig
 from subarch.models.student import Student, hand_over, load_weights
+from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
 from subarch.run import Report, silent
 from subarch.run.configuration import dump, load
-from subarch.run.folder import RunFolder
+from subarch.run.folder import RunFolder, places
 from subarch.run.inputs import claim
 from subarch.run.machine import environment, usable_cores
 from subarch.run.records import (
@@ -57,12 +61,16 @@ from subarch.run.records import (
     Metrics,
     Parity,
     Pretraining,
+    Retrieval,
     Selection,
     Space,
     StudyName,
 )
 from subarch.show.page import RunData, render
 from subarch.show.search import Search
+
+SHORTEST = 8
+"""Tokens that a text may be cut to for a search, as for a task."""
 
 
 def extract(
@@ -193,6 +201,54 @@ def export(model: Path, config: ExportConfig, path: Path, report: Report = silen
     return result
 
 
+def retrieve(
+    model: Path,
+    folder: Path,
+    part: str,
+    *,
+    against: Path | None = None,
+    retriever: Path | None = None,
+    rerank: int | None = None,
+    max_length: int | None = None,
+    command: str = "",
+    report: Report = silent,
+) -> Retrieval:
+    """Score a model on a collection in the layout of BEIR, and leave the record in its run folder, retrieval/.
+
+    Models are what `exporting.searching.load` takes. An earlier record of the same model, collection and part is
+    replaced. The page of a run shows it.
+
+    Args:
+        rerank: documents that a reranker gets from `retriever` for a query; None: 50.
+        max_length: texts, or pairs, are cut to so many tokens; None: to what each model reads.
+
+    Raises:
+        InvalidStudy: the run folder cannot be written in, which is said before anything is read.
+        InvalidConfig: fewer than 8 tokens.
+        SubarchError: see `evaluation.retrieval.search` and `evaluation.collection`.
+    """
+    if max_length is not None and max_length < SHORTEST:
+        raise InvalidConfig(f"max_length = {max_length} leaves nothing of a text; give at least {SHORTEST} tokens")
+    encoder, path = places(model, None)
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(above, os.W_OK):
+        raise InvalidStudy(f"{above}: cannot be written in, and results go to {path}; work in another folder")
+    collection = Collection.read(folder, part)
+    result = search_in(
+        load_searcher(model, max_length),
+        collection,
+        against=load_searcher(against, max_length) if against else None,
+        retriever=load_searcher(retriever, max_length) if retriever else None,
+        rerank=rerank,
+        command=command,
+        report=report,
+    )
+    RunFolder(path / "retrieval").write(result, f"{encoder.absolute().name}-{collection.name}-{part}")
+    if (path / "report.html").is_file():
+        write_report(path)
+    return result
+
+
 def bench(
     subjects: Sequence[str], config: BenchConfig, path: Path, command: str = "", report: Report = silent
 ) -> Bench:
@@ -262,6 +318,9 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
         finetuning=finetuned,
         exports=[
             Parity.model_validate_json(file.read_text("utf-8")) for file in sorted(path.glob("exported/**/parity.json"))
+        ],
+        retrievals=[
+            Retrieval.model_validate_json(file.read_text("utf-8")) for file in sorted(path.glob("retrieval/*.json"))
         ],
         bench=run.read(Bench) if run.has(Bench) else None,
         comparison=run.read(Comparison).value if run.has(Comparison) else None,
@@ -347,5 +406,11 @@ def _finish(
 
 
 def _trained(run: RunFolder, basis: Basis, trial: Trial) -> Student:
+    def start() -> Teacher:
+        config = run.config(ExtractConfig)
+        named = config.start_from or config.teacher
+        assert named is not None
+        return Teacher.load(named)
+
     student = Student(trial.architecture, blueprint_of(basis))
-    return load_weights(student, weights_path(run.path, trial.architecture, trial.settings)).eval()
+    return load_weights(student, weights_path(run.path, trial.architecture, trial.settings), start).eval()

@@ -134,27 +134,43 @@ def finetune(
 
 @click.command(panel=CHECK)
 @click.argument("models", type=FOLDER, nargs=-1, required=True)
-@click.option("--part", default="validation", show_default=True, help="Part of the task; dev and held-out: as divided.")
+@click.option(
+    "--part",
+    help="Part of the task; dev and held-out: as divided. [default: validation; of a collection, test]",
+)
 @click.option("--against", type=FOLDER, multiple=True, help="Model to compare with, one for each model. [repeatable]")
 @click.option("--submission", type=FOLDER, help="Archive to write for the server of the benchmark.")
+@click.option(
+    "--retrieval",
+    type=FOLDER,
+    help="Instead of a task: a collection to search in (corpus.jsonl, queries.jsonl, qrels/).",
+)
+@click.option("--retriever", type=FOLDER, help="For a reranker: the embedding model that finds documents.")
+@click.option("--rerank", type=click.IntRange(min=1), help="Documents that a reranker gets for a query. [default: 50]")
 @options_of(FinetuneConfig, EXAMINED)
 @answering
 def evaluate(
     models: tuple[Path, ...],
-    part: str,
+    part: str | None,
     against: tuple[Path, ...],
     submission: Path | None,
+    retrieval: Path | None,
+    retriever: Path | None,
+    rerank: int | None,
     given: dict[str, Any],
     report: Progress,
 ) -> Answer:
-    """Score a fine-tuned model with confidence intervals, or compare it with another.
+    """Score a model with confidence intervals, or compare it with another: on a task, or in search.
 
     MODELS are folders of one fine-tuning, one per seed. Without --task, task and data are those of the fine-tuning.
-    Unlabelled data are predicted only.
+    Unlabelled data are predicted only. With --retrieval, MODELS is one embedding model, reranker or run folder.
     """
     command = shlex.join(["subarch", *sys.argv[1:]])
+    where: dict[str, Any] = {"retrieval": retrieval, "retriever": retriever, "rerank": rerank}
     beside: dict[str, Any] = {"against": against, "submission": submission, "report": report, "command": command}
-    found = api.evaluate(list(models), part, **beside, **given)
+    found: Any = api.evaluate(list(models), part, **where, **beside, **given)
+    if retrieval is not None:
+        return Answer(found, partial(screen.show_retrieval, found, places(models[0], None)[1]))
     return Answer(found, partial(screen.show_evaluation, found, models[0]))
 
 

@@ -47,6 +47,7 @@ from subarch.show.page import RunData, render
 from subarch.tasks import Example, Examples, Task, overlaps, read, score, statistics, write_submission
 from subarch.tasks.division import Parts, TaskData, parts_of, task_of
 from subarch.tasks.metrics import primary
+from subarch.tasks.tagging import by_sentence, spans
 
 DIVIDED = {"dev": "dev", "held-out": "heldout"}
 """Parts that only exist after the data was divided, see `tasks.division`."""
@@ -142,7 +143,7 @@ def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] 
         if examples.labels is not None:
             scores = intervals(examples, rows)
             confused = confusion(examples, rows[0])
-            missed = mistakes(examples, rows[0], ours[0])
+            missed = (mistagged if task.head == "tagging" else mistakes)(examples, rows[0], ours[0])
             if theirs:
                 others = np.asarray([labels_of(task, logits) for logits in theirs])
                 comparison = compare(examples, rows, others)
@@ -158,16 +159,28 @@ def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] 
         comparison=comparison,
         confusion=confused,
         mistakes=missed,
-        warnings=tuple(dict.fromkeys(str(warning.message) for warning in said)),
+        warnings=(*_unseen(examples, ours[0]), *dict.fromkeys(str(warning.message) for warning in said)),
     )
 
 
+def _unseen(examples: Examples, logits: Logits) -> list[str]:
+    """A warning of words that a tagger does not see."""
+    if examples.task.head != "tagging":
+        return []
+    is_unseen = np.asarray(np.isneginf(logits).any(axis=1))
+    ends = np.cumsum([len(example.texts) for example in examples])
+    sentences = np.unique(np.searchsorted(ends, np.flatnonzero(is_unseen), side="right"))
+    told = f"{is_unseen.sum():,} of {len(is_unseen):,} words, in {len(sentences):,} of {len(examples):,} sentences"
+    why = "beyond the greatest length, or nothing to the tokenizer; they are taken for O"
+    return [f"{told}, are not seen by the model ({why})"] if len(sentences) else []
+
+
 def confusion(examples: Examples, predictions: Sequence[float]) -> Confusion | None:
-    """Counts by label (rows) and prediction (columns); None if the task has no classes."""
+    """Counts by label (rows) and prediction (columns), of words where these are tagged; None without classes."""
     from sklearn.metrics import confusion_matrix
 
     task = examples.task
-    if task.head != "classification":
+    if task.head not in ("classification", "tagging"):
         return None
     counts = confusion_matrix(examples.labels, predictions, labels=range(len(task.labels)))
     return Confusion(labels=task.labels, counts=counts.tolist())
@@ -193,6 +206,35 @@ def mistakes(examples: Examples, predictions: Sequence[float], logits: Logits) -
             Mistake(id=example.id, texts=example.texts, label=label, prediction=prediction, confidence=confidence)
         )
     return Mistakes(count=len(order), rows=len(examples), shown=tuple(shown))
+
+
+def mistagged(examples: Examples, predictions: Sequence[float], logits: Logits) -> Mistakes:
+    """The sentences whose spans are not exactly right, first those with the greatest confidence in a wrong tag."""
+    task, truth = examples.task, [example.golds for example in examples]
+    said, sure = by_sentence(examples, predictions), iter(confidences(task, logits) or ())
+    found = []
+    for example, right, tags in zip(examples, truth, said, strict=True):
+        wrong = [chance for tag, other, chance in zip(right, tags, sure, strict=False) if tag != other]
+        if spans(right) != spans(tags):
+            found.append((max(wrong), example, right, tags))
+    found.sort(key=lambda one: -one[0])
+    shown = [
+        Mistake(
+            id=example.id,
+            texts=(" ".join(example.texts),),
+            label=marked(example.texts, right),
+            prediction=marked(example.texts, tags),
+            confidence=confidence,
+        )
+        for confidence, example, right, tags in found[:MISTAKES]
+    ]
+    return Mistakes(count=len(found), rows=len(examples), shown=tuple(shown))
+
+
+def marked(words: Sequence[str], tags: Sequence[str]) -> str:
+    """The spans of a sentence for readers, in their order: `person: Ann Lee; location: Rome`."""
+    found = sorted(spans(tags), key=lambda span: span[1])
+    return "; ".join(f"{kind}: {' '.join(words[first : last + 1])}" for kind, first, last in found) or "no span"
 
 
 def is_right(one: Examples, prediction: float) -> bool:
@@ -235,10 +277,16 @@ def leave(folder: Path, examples: Examples, logits: Logits, found: Evaluation, c
     found = found.model_copy(update={"command": command, "versions": versions(), "machine": here})
     others = [one for one in _evaluations(folder) if (one.task, one.part) != (task.name, part)]
     sure = confidences(task, logits)
-    lines = []
-    for row, (example, value) in enumerate(zip(examples, labels_of(task, logits), strict=True)):
-        line = {"id": example.id, "prediction": worded(example, task, value), "confidence": sure[row] if sure else None}
-        lines.append(json.dumps(line) + "\n")
+    values: list[Any] = labels_of(task, logits)
+    if task.head == "tagging":
+        said, chances = by_sentence(examples, values), iter(sure or ())
+        told = [{"prediction": tags, "confidence": [next(chances) for _ in tags]} for tags in said]
+    else:
+        told = [
+            {"prediction": worded(example, task, value), "confidence": sure[row] if sure else None}
+            for row, (example, value) in enumerate(zip(examples, values, strict=True))
+        ]
+    lines = [json.dumps({"id": example.id} | one) + "\n" for example, one in zip(examples, told, strict=True)]
     run.write_text(f"predictions-{task.name}-{part}.jsonl", "".join(lines))
     run.write(Evaluations(version=1, evaluations=(*others, found)))
     items = gathered([folder])

@@ -3,12 +3,14 @@
 Whole groups are resampled (a passage with its questions, equal first texts, a pair of AX-g), because their members
 stand or fall together: resampling rows would make the intervals too narrow. A resample is a row of weights, how often
 each example occurs in it. `tasks.score` is too slow for thousands of resamples: `Scored` computes the official metrics
-of weighted examples for many at once; a test compares each formula with `tasks.score`.
+of weighted examples for many at once; a test compares each formula with `tasks.score`. Where words are tagged,
+sentences are resampled, and what a model finds in each is counted once. Scores that are means of a value for each query
+need no such formulas: `mean_intervals` and `compare_means`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
@@ -21,6 +23,7 @@ from subarch.errors import InvalidTask
 from subarch.run.records import Difference, Interval, ScoreComparison, Scores
 from subarch.tasks import Example, Examples, score
 from subarch.tasks.metrics import checked, question_of
+from subarch.tasks.tagging import by_sentence, spans
 
 Values = NDArray[Any]
 
@@ -33,10 +36,11 @@ CELLS = 1 << 20
 def intervals(examples: Examples, predictions: ArrayLike, *, resamples: int = RESAMPLES, seed: int = 0) -> Scores:
     """Official scores with percentile bootstrap intervals over groups of examples, and the spread over seeds.
 
-    `predictions` are (rows,) of one model, or (seeds, rows) of models that differ only by their seed. `value` is the
-    mean over seeds and `deviation` their standard deviation (n - 1). With several seeds, each resample draws seeds as
-    well; the variance of such a draw is (S - 1) / S of what it should be, so few seeds make intervals too narrow. A
-    resample in which a score is undefined counts as 0, as the score itself would. The result is deterministic.
+    `predictions` are (rows,) of one model, or (seeds, rows) of models that differ only by their seed; a row is an
+    example, or a word to tag. `value` is the mean over seeds and `deviation` their standard deviation (n - 1). With
+    several seeds, each resample draws seeds as well; the variance of such a draw is (S - 1) / S of what it should
+    be, so few seeds make intervals too narrow. A resample in which a score is undefined counts as 0, as the score
+    itself would. The result is deterministic.
 
     Raises:
         InvalidTask: as `tasks.score`.
@@ -98,6 +102,67 @@ def compare(
     return ScoreComparison(metrics=metrics, p_seeds_least=least, **_described(examples, seeds, resamples, seed))
 
 
+def mean_intervals(values: Mapping[str, ArrayLike], *, resamples: int = RESAMPLES, seed: int = 0) -> Scores:
+    """Means by metric, of a value for each unit (a query), with percentile bootstrap intervals over the units."""
+    rows = np.asarray(list(values.values()), dtype=float)
+    metrics = {}
+    for name, mean, drawn in zip(values, rows.mean(1), _drawn_means(rows, resamples, seed), strict=True):
+        low, high = _quantiles(drawn)
+        metrics[name] = Interval(value=float(mean), low=low, high=high, seeds=(float(mean),), deviation=None)
+    return Scores(metrics=metrics, **_of_means(rows, resamples, seed))
+
+
+def compare_means(
+    ours: Mapping[str, ArrayLike], theirs: Mapping[str, ArrayLike], *, resamples: int = RESAMPLES, seed: int = 0
+) -> ScoreComparison:
+    """How much higher means are than others of the same units, per metric; the figures are those of `compare`.
+
+    A resample draws the same units for both. `p_examples`: two-sided permutation test that swaps the two values of each
+    unit or not.
+    """
+    first, second = (np.asarray(list(values.values()), dtype=float) for values in (ours, theirs))
+    drawn = _drawn_means(first - second, resamples, seed)
+    source, swapped = np.random.default_rng([seed, 2]), []
+    for size in _portions(resamples, first.shape[1]):
+        signs = source.choice([-1.0, 1.0], size=(first.shape[1], size))
+        swapped.append((first - second) @ signs / first.shape[1])
+    metrics = {}
+    for name, a, b, resampled, permuted in zip(ours, first, second, drawn, np.hstack(swapped), strict=True):
+        difference = float(a.mean() - b.mean())
+        low, high = _quantiles(resampled)
+        extreme = np.abs(permuted) >= abs(difference) - 1e-12  # as in `compare`
+        metrics[name] = Difference(
+            ours=float(a.mean()),
+            theirs=float(b.mean()),
+            difference=difference,
+            low=low,
+            high=high,
+            p_examples=float((1 + extreme.sum()) / (1 + resamples)),
+            p_seeds=None,
+        )
+    return ScoreComparison(metrics=metrics, p_seeds_least=None, **_of_means(first, resamples, seed))
+
+
+def _drawn_means(rows: Values, resamples: int, seed: int) -> Values:
+    """(M, N) values -> (M, resamples): means over the same draws of N columns."""
+    source, count = np.random.default_rng(seed), rows.shape[1]
+    drawn = [rows[:, source.integers(count, size=(size, count))].mean(-1) for size in _portions(resamples, count)]
+    return np.hstack(drawn)
+
+
+def _of_means(rows: Values, resamples: int, seed: int) -> dict[str, Any]:
+    count = rows.shape[1]
+    return {
+        "examples": count,
+        "groups": count,
+        "n_seeds": 1,
+        "level": LEVEL,
+        "resamples": resamples,
+        "seed": seed,
+        "method": "percentile bootstrap over queries",
+    }
+
+
 def _rows(examples: Examples, predictions: ArrayLike) -> Values:
     found = np.asarray(predictions, dtype=np.float64)
     if found.ndim == 1:
@@ -112,7 +177,7 @@ def _scores(examples: Examples, rows: Values) -> dict[str, list[float]]:
 
 def _bootstrap(examples: Examples, models: list[Values], resamples: int, seed: int) -> dict[str, list[Values]]:
     """Per metric and model the (resamples,) scores: the same groups for all models, a draw of seeds for each."""
-    unit, scored = units(examples), Scored(examples, np.concatenate(models))
+    unit, scored, models = units(examples), Scored(examples, np.concatenate(models)), _rowed(examples, models)
     count = int(unit.max()) + 1
     source = np.random.default_rng(seed)
     found: dict[str, list[list[Values]]] = {name: [[] for _ in models] for name in examples.task.metrics}
@@ -134,9 +199,20 @@ def _bootstrap(examples: Examples, models: list[Values], resamples: int, seed: i
     }
 
 
+def _rowed(examples: Examples, models: list[Values]) -> list[Values]:
+    """The predictions of each model as resamples are scored: (seeds, examples).
+
+    Where words are tagged, a sentence's stands as the number of its row among the predictions of all models.
+    """
+    if examples.task.head != "tagging":
+        return models
+    rows = np.arange(sum(map(len, models)))[:, None].repeat(len(examples), 1)
+    return np.split(rows, np.cumsum([len(model) for model in models])[:-1])
+
+
 def _swapped(examples: Examples, pair: list[Values], resamples: int, seed: int) -> dict[str, Values]:
     """Per metric the (resamples,) differences after randomly swapping the predictions of each group."""
-    unit, scored = units(examples), Scored(examples, np.concatenate(pair))
+    unit, scored, pair = units(examples), Scored(examples, np.concatenate(pair)), _rowed(examples, pair)
     source = np.random.default_rng([seed, 2])
     found: dict[str, list[Values]] = {name: [] for name in examples.task.metrics}
     once = np.ones((1, len(examples)))
@@ -187,7 +263,7 @@ class Scored:
 
     Every metric takes weights (B or 1, N), how often each example occurs, and predictions (1 or B, N), and gives (B,).
     Examples that are resampled together (`units`) must have equal weights. `predicted` (any, N): all predictions that
-    will be scored.
+    will be scored; where words are tagged, (any, words), and predictions are numbers of its rows (`_rowed`).
     """
 
     examples: Examples
@@ -197,6 +273,14 @@ class Scored:
         if self.examples.task.cast == "record":
             values = np.take_along_axis(self.answers[metric], predictions.T, 1).T
             return ratio(np.vecdot(weights, values), weights.sum(-1))
+        if self.examples.task.head == "tagging":
+            right, said, true = (np.take_along_axis(counts, predictions.T, 1).T for counts in self.spans)
+            above, below = {
+                "span_f1": (2 * right, said + true),
+                "span_precision": (right, said),
+                "span_recall": (right, true),
+            }[metric]
+            return ratio(np.vecdot(weights, above), np.vecdot(weights, below))
         return _METRICS[metric](self, weights, predictions)
 
     @cached_property
@@ -217,6 +301,16 @@ class Scored:
     def pair(self) -> Values:
         """(1, N): the number of the pair, of AX-g."""
         return _numbered(map(_pair_of, self.examples))[None]
+
+    @cached_property
+    def spans(self) -> Values:
+        """(3, N, any): spans of each sentence that each row of predictions has right, has, and should have."""
+        truth = [spans(example.golds) for example in self.examples]
+        found = [[spans(tags) for tags in by_sentence(self.examples, row)] for row in self.predicted]
+        counts = [
+            [(len(said & true), len(said), len(true)) for said, true in zip(row, truth, strict=True)] for row in found
+        ]
+        return np.array(counts, dtype=float).transpose(2, 1, 0)
 
     @cached_property
     def answers(self) -> dict[str, Values]:

@@ -18,8 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from subarch.errors import InvalidConfig
 from subarch.run.configuration import Amount, Text, load
 
-Head = Literal["encoder", "sentence", "masked-lm", "classification", "choice"]
-"""What a graph computes: token vectors; token vectors and an embedding; logits of tokens, of classes, of choices."""
+Head = Literal["encoder", "sentence", "masked-lm", "classification", "tagging", "choice"]
+"""What a graph computes: token vectors; token vectors and an embedding; logits of tokens, classes, tags, or choices."""
 
 Engine = Literal["torch", "onnx", "openvino"]
 """What runs a forward pass. Apart from torch, it is also the name of the extra that installs it."""
@@ -57,7 +57,8 @@ class ExportConfig(BaseModel):
     head: Head | None = Field(
         None,
         description="Output of the graph: encoder (token vectors), sentence (token vectors and the embedding, pooled "
-        "and normalised as the folder says), masked-lm, classification, choice; null: what the model's folder is for",
+        "and normalised as the folder says), masked-lm, classification, tagging, choice; null: what the model's folder "
+        "is for",
     )
     quantize: Quantize | None = Field(
         None,

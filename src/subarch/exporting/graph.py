@@ -8,6 +8,7 @@ sentence-transformers, Text Embeddings Inference and optimum use, for n sequence
     sentence        last_hidden_state (n, length, H), sentence_embedding (n, width): pooled, mapped and normalised
     masked-lm       logits (n, length, V)
     classification  logits (n, classes), or (n, 1) of a regression
+    tagging         logits (n, length, tags)
     choice          logits (n, choices), of inputs (n, choices, length)
 
     >>> graph = load_exportable(Path("runs/mine/pretrained")).graph
@@ -30,7 +31,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForMultipleChoice, AutoModelForSequenceClassification
+from transformers import (
+    AutoModelForMultipleChoice,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+)
 
 from subarch.errors import InvalidTeacher
 from subarch.exporting.config import Head
@@ -50,6 +55,7 @@ OUTPUTS: dict[Head, dict[str, Axes]] = {
     "sentence": {"last_hidden_state": ("batch", "length"), "sentence_embedding": ("batch",)},
     "masked-lm": {"logits": ("batch", "length")},
     "classification": {"logits": ("batch",)},
+    "tagging": {"logits": ("batch", "length")},
     "choice": {"logits": ("batch", "choices")},
 }
 """Outputs of each head with their dynamic axes, which come first."""
@@ -59,10 +65,12 @@ _ENDINGS: dict[str, Head] = {
     "ForPreTraining": "encoder",
     "ForMaskedLM": "masked-lm",
     "ForSequenceClassification": "classification",
+    "ForTokenClassification": "tagging",
     "ForMultipleChoice": "choice",
 }
 _CLASSES: dict[Head, Any] = {
     "classification": AutoModelForSequenceClassification,
+    "tagging": AutoModelForTokenClassification,
     "choice": AutoModelForMultipleChoice,
 }
 

@@ -12,6 +12,7 @@ mean over sequences. Before the cosine is taken, an output is transformed by its
     token vectors, embeddings   as they are, all token vectors of a sequence as one vector
     logits of tokens            less their mean over the vocabulary, which no probability depends on
     logits of classes, choices  probabilities
+    logits of tags              probabilities, those of all tokens of a sequence as one vector
     numbers of a regression     less their mean, all sequences as one vector
 
 `agreement` is the share of tokens, sequences or examples with the same most likely token, class or choice.
@@ -249,7 +250,7 @@ def _tally(model: Exportable) -> Tally:
     head = model.graph.head
     if head == "masked-lm":
         return Tally(lambda logits: logits - logits.mean(-1, keepdims=True), wins=True)
-    if head in ("classification", "choice"):
+    if head in ("classification", "tagging", "choice"):
         return Tally(None if model.is_regression else partial(softmax, axis=-1), wins=not model.is_regression)
     return Tally(lambda vectors: vectors, wins=False)
 
@@ -266,7 +267,7 @@ def metric_drop(model: Exportable, session: Session, report: Report = silent) ->
     is gone, `unknown` holds the reason why there are no scores.
     """
     folder = RunFolder(model.teacher.folder)
-    if model.graph.head not in ("classification", "choice") or not folder.has(Metrics):
+    if model.graph.head not in ("classification", "tagging", "choice") or not folder.has(Metrics):
         return None
     config = folder.read(Metrics).config
     try:

@@ -47,6 +47,7 @@ class Workbench:
     """See the module. `anatomy` is None where nothing is inherited, `readout` where that is of the teacher itself.
 
     `tokens`: (V, width) the teacher's vectors of the vocabulary, which the tables of candidates from scratch begin as.
+    `rows`: (n,) tokens of which candidates train the embeddings, where most of the vocabulary does not occur.
     """
 
     config: ExtractConfig
@@ -57,6 +58,7 @@ class Workbench:
     anatomy: Anatomy | None
     readout: Tensor | None
     tokens: Tensor | None
+    rows: Tensor | None
 
     @classmethod
     def open(cls, config: ExtractConfig, run: Path, report: Report = silent) -> Workbench:
@@ -82,10 +84,12 @@ class Workbench:
             # A teacher that reads the student's tokens does so up to its own maximum
             reader = material if material.reads_text or material.start is None else material.start
             signal = EmbeddingSignal(material.teacher, reader, train, heldout, needed, material.targets(), report)
-        anatomy = readout = None
+        anatomy = readout = rows = None
         if config.initialise != "scratch":
             report("what candidates start from", 0, 0)
             anatomy = material.anatomy(train[:CALIBRATION])
+            if not masked_lm:  # whose output layer is the whole table
+                rows = material.rows((train[:needed], heldout), task.texts if task is not None else ())
             if isinstance(signal, EmbeddingSignal) and material.reads_text:
                 report("the map to the teacher's vectors", 0, 0)
                 targets = signal.targets
@@ -94,7 +98,7 @@ class Workbench:
         if task is not None:
             assert isinstance(signal, EmbeddingSignal)
             signal = TaskSignal(signal, task)
-        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy, readout, tokens)
+        return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy, readout, tokens, rows)
 
     def basis(self) -> Basis:
         """What all candidates share and are measured against; `seconds` is 0."""
@@ -133,8 +137,17 @@ class Workbench:
             "vocabulary_size": self.config.vocabulary_size if start is None else None,
         }
 
-    def student(self, architecture: Architecture, seed: int = 0, layers: tuple[int, ...] | None = None) -> Student:
-        """An untrained candidate, inherited or from scratch as configured; `layers`: see `Settings`."""
+    def student(
+        self,
+        architecture: Architecture,
+        seed: int = 0,
+        layers: tuple[int, ...] | None = None,
+        rows: Tensor | None = None,
+    ) -> Student:
+        """An untrained candidate, inherited or from scratch as configured; `layers`: see `Settings`.
+
+        `rows`: of its table, see `models.rows`; None: all of them.
+        """
         torch.manual_seed(seed)
         if self.anatomy is None:
             student = Student(architecture, self.blueprint)
@@ -143,14 +156,15 @@ class Workbench:
             return student
         assert self.material.start is not None
         layers = layers or self.material.layers(architecture.depth)
-        return inherit(architecture, self.blueprint, self.material.start, self.anatomy, layers, self.readout)
+        return inherit(architecture, self.blueprint, self.material.start, self.anatomy, layers, self.readout, rows)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
         """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial.
 
         One that tries layers is measured at its end alone, and nothing of it is saved.
         """
-        student, threads = self.student(architecture, settings.seed, settings.layers), torch.get_num_threads()
+        threads = torch.get_num_threads()
+        student = self.student(architecture, settings.seed, settings.layers, self.rows)
         try:
             result = estimate(student, self.signal, settings, CURVE if settings.layers is None else (1.0,))
         except TrainingDiverged as error:

@@ -272,6 +272,11 @@ def check(thetas: Sequence[Theta], train: Examples, dev: Examples, pruning: str,
         )
     if pruning not in PRUNINGS:
         raise InvalidConfig(f"pruning: {pruning!r} is unknown; choose one of {', '.join(PRUNINGS)}")
+    if train.task.head == "tagging":
+        raise InvalidTask(
+            f"{train.task.name}: Agora makes texts with one label each, and a sentence to tag has one for each word; "
+            "fine-tune without agora: with a teacher alone, its outputs for the training sentences are learnt as well"
+        )
     for name, examples in (("train on", train), ("find mistakes in", dev)):
         if not examples.labels:
             raise InvalidTask(f"{examples.source}: Agora needs labelled examples to {name}; {examples.part} has none")

@@ -388,6 +388,13 @@ def _row(name: str, theta: Theta, dev: dict[str, float] | None, one: Fitted | Tr
 # Result
 
 
+def _ids(examples: Examples) -> tuple[str, ...]:
+    """An id for each prediction: the example's; where words are tagged, with the number of the word from 0."""
+    if examples.task.head != "tagging":
+        return tuple(example.id for example in examples)
+    return tuple(f"{example.id}-{word}" for example in examples for word in range(len(example.texts)))
+
+
 def _finish(
     found: Found, fits: Fits, about_teacher: records.TaskTeacher | None, inputs: StageInputs, target: Path, command: str
 ) -> None:
@@ -447,7 +454,7 @@ def _finish(
     assert parts.heldout.labels is not None
     left.write(
         records.Heldout(
-            ids=tuple(example.id for example in parts.heldout),
+            ids=_ids(parts.heldout),
             labels=parts.heldout.labels,
             seeds={str(seed): tuple(predicted) for seed, predicted in predictions.items()},
         )

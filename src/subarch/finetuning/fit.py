@@ -127,7 +127,7 @@ def fit(
         model: folder with a BERT or RoBERTa encoder; the head of a fine-tuned model is replaced.
         dev: labelled; its primary metric decides about the best epoch and early stopping.
         folder: appears whole or not at all. If killed before, the same call starts the training from the beginning.
-        teacher: (N, C) soft targets for `train`, from `predict`.
+        teacher: (N, C) soft targets for `train`, from `predict`; a row for each word where words are tagged.
 
     Raises:
         InvalidTask: missing labels, an empty part, labels that are not finite or out of range, dev of another task, or
@@ -169,22 +169,26 @@ def _check(train: Examples, dev: Examples, teacher: Logits | None) -> None:
             raise InvalidTask(f"{where} is empty")
         if examples.labels is None:
             raise InvalidTask(f"{where} has rows without a label, which cannot be learnt from or scored")
+        if task.head == "tagging":
+            continue  # tags are names, which `labels` has found among the task's
         for example, label in zip(examples, examples.labels, strict=True):
             classes = len(example.choices) if task.head == "choice" else len(task.labels)
             fits = math.isfinite(label) if task.head == "regression" else label in range(classes)
             if not fits:
                 allowed = "a finite number" if task.head == "regression" else f"one of 0 to {classes - 1}"
                 raise InvalidTask(f"{where}: the label of example {example.id!r} is {label}; expected {allowed}")
-    if task.head == "classification" and len(set(train.labels or ())) < 2:
+    if task.head in ("classification", "tagging") and len(set(train.labels or ())) < 2:
+        what = "words" if task.head == "tagging" else "examples"
         raise InvalidTask(
-            f"{train.source}: all {len(train)} examples of {train.part} have the same label; there is nothing to learn"
+            f"{train.source}: all {train.answers} {what} of {train.part} have the same label; there is nothing to learn"
         )
     if teacher is not None:
-        columns = len(task.labels) if task.head == "classification" else 1
+        columns = 1 if task.head == "regression" else len(task.labels)
         columns = max(len(example.choices) for example in train) if task.head == "choice" else columns
-        if teacher.shape != (len(train), columns):
+        if teacher.shape != (train.answers, columns):
+            what = "words" if task.head == "tagging" else "examples"
             raise InvalidTask(
-                f"{task.name}: soft targets have shape {teacher.shape}, but there are {len(train)} examples and "
+                f"{task.name}: soft targets have shape {teacher.shape}, but there are {train.answers} {what} and "
                 f"{columns} outputs; take them from `predict` for the same examples"
             )
         if not np.isfinite(teacher.max(axis=1)).all():
@@ -225,6 +229,13 @@ def _fit(
     task, began = train.task, time.perf_counter()
     tokenizer = tokenizer_for(encoder, settings.max_length)
     encoded, truncated = encode(train, tokenizer, teacher)
+    if truncated and task.head == "tagging":
+        warnings.warn(
+            f"{train.source}: {truncated:.1%} of the sentences of {train.part} are longer than {settings.max_length} "
+            "tokens: what lies beyond is not learnt, and where models are scored its spans count as missed; raise "
+            "max_length, or cut the sentences",
+            stacklevel=2,
+        )
     scale = Scale.of(train)
     model = with_head(encoder, task, theta.dropout, theta.seed)
     dev_encoded, _ = encode(dev, tokenizer)
@@ -389,9 +400,9 @@ class FitTrainer(Trainer):
         return LengthGroupedSampler(whole, lengths=lengths, generator=order)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], int]:
-        """Also count the examples in all parts of a batch; Trainer would count the labels that are not -100."""
+        """Also count the examples (or words) in all parts of a batch; Trainer would count labels that are not -100."""
         parts, _ = super().get_batch_samples(*args, **kwargs)
-        return parts, sum(len(part["labels"]) for part in parts)
+        return parts, max(1, sum(len(part["labels"]) for part in parts))
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -402,7 +413,7 @@ class FitTrainer(Trainer):
             raise TrainingDiverged(
                 f"the loss became {value} at step {self.state.global_step + 1}; use a lower learning rate"
             )
-        self.seen += len(inputs["labels"])
+        self.seen += len(inputs["input_ids" if "words" in inputs else "labels"])
         return loss / num_items_in_batch
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:
@@ -440,7 +451,7 @@ class _Report(TrainerCallback):
 def loss_of(
     logits: Tensor, batch: dict[str, Tensor], soft_weight: float = SOFT_WEIGHT, temperature: float = TEMPERATURE
 ) -> Tensor:
-    """The sum over a batch of each example's loss.
+    """The sum over a batch of each example's loss, or each word's where words are tagged.
 
     Cross-entropy, or squared error for one output. With soft targets, (1 - w) times that plus w times the divergence
     from the teacher at the temperature, or w times the squared distance to the teacher's output.

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +33,8 @@ from subarch.run.records import Layers
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.vectors import RecordedVectors
 
+PAYS = 0.5
+"""Share of a vocabulary below which the rows of its other tokens are left out of a student's table."""
 READOUT = 2048
 """Sequences that the map from the start's vectors to the teacher's is fitted on, as far as there are so many."""
 RIDGES = 10.0 ** np.arange(-5, 3)
@@ -135,6 +139,20 @@ class Material:
         if self.teacher is None or self.teacher is self.start:
             return Blueprint.of_teacher(self.start, masked_lm, sentence)
         return Blueprint.of_teacher(self.start, masked_lm, sentence, self.teacher.width)
+
+    def rows(self, parts: Sequence[Segments], texts: Sequence[str] = ()) -> Tensor | None:
+        """(n,) ascending ids of all tokens that a student of the start reads in these parts and texts.
+
+        None where they are so many that leaving out the others does not pay (`PAYS`).
+        """
+        assert self.start is not None
+        vocabulary = self.start.inputs(0).vocabulary
+        given = self.tokenizer(
+            [self.recipe.prefix, *texts], add_special_tokens=False, truncation=True, max_length=self.recipe.max_length
+        )
+        ids = [*self.tokenizer.all_special_ids, *chain.from_iterable(given["input_ids"])]
+        found = reduce(np.union1d, (part.occurring() for part in parts), np.array(ids, np.int64))
+        return torch.from_numpy(found) if len(found) < PAYS * vocabulary else None
 
     def layers(self, depth: int) -> tuple[int, ...] | None:
         """The start's layers that a search in this run has chosen for students of this depth; None: it has not.

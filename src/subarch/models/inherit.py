@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from subarch.models import inherit_modern
 from subarch.models.parts import ends_of, is_modern, layers_of, norms_of, set_layers
 from subarch.models.reduce import copy_into, grouped, rotation, truncate
+from subarch.models.rows import Rows, token_table
 from subarch.models.student import Blueprint, Student
 from subarch.models.teacher import Teacher, Tokens
 from subarch.numbers.architecture import Architecture
@@ -161,11 +162,13 @@ def inherit(
     anatomy: Anatomy,
     layers: Sequence[int] | None = None,
     readout: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> Student:
     """A student of this architecture that starts as near to the teacher as its size allows.
 
     `readout` (K_out, K + 1): where the student learns another teacher's vectors, the map to them from this one's pooled
-    vectors, its bias last; None: this one's own dense maps.
+    vectors, its bias last; None: this one's own dense maps. `kept`: (n,) tokens whose rows the table is to have, see
+    `models.rows`; None: all of them.
 
     A masked-LM head is inherited where the hidden sizes agree; its activation lets no rotation through.
     """
@@ -174,12 +177,17 @@ def inherit(
     rotate = rotation(anatomy.basis, architecture.hidden)
     width = source.config.hidden_size
 
-    kept = sorted(anatomy.keep[: architecture.depth] if layers is None else layers)
+    if kept is not None:
+        origin = {"rotation": rotate, "start": teacher.table_digest}
+        own.set_input_embeddings(Rows(own.get_input_embeddings(), kept, origin))
+    copy_into(own.get_input_embeddings().weight, token_table(source, rotate, kept))
+
+    chosen = sorted(anatomy.keep[: architecture.depth] if layers is None else layers)
     back, offset = rotate.T, torch.zeros(width, dtype=torch.float64)
     if is_modern(source):
-        back, offset = inherit_modern.inherit_encoder(own, source, kept, anatomy, rotate)
+        back, offset = inherit_modern.inherit_encoder(own, source, chosen, anatomy, rotate)
     else:
-        _inherit_encoder(own, source, kept, anatomy, rotate)
+        _inherit_encoder(own, source, chosen, anatomy, rotate)
     if student.projection is not None:
         weight, bias = _composed(teacher) if readout is None else (readout[:, :-1], readout[:, -1])
         copy_into(student.projection.weight, weight @ back)
@@ -190,8 +198,8 @@ def inherit(
 
 
 def _inherit_encoder(own: Any, source: Any, kept: list[int], anatomy: Anatomy, rotate: Tensor) -> None:
-    """Of BERT and RoBERTa: tables and the layers `kept`, in the student's coordinates."""
-    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+    """Of BERT and RoBERTa: positions, types and the layers `kept`, in the student's coordinates."""
+    for name in ("position_embeddings", "token_type_embeddings"):
         copy_into(getattr(own.embeddings, name).weight, getattr(source.embeddings, name).weight.double() @ rotate.T)
     own_norms, norms = norms_of(own), norms_of(source)
     _fit_norm(own_norms[0], norms[0], anatomy, 0, rotate)

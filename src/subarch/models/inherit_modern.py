@@ -37,19 +37,16 @@ def streams(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
 
 
 def inherit_encoder(own: Any, source: Any, kept: list[int], anatomy: Anatomy, rotate: Tensor) -> tuple[Tensor, Tensor]:
-    """Fill the student's encoder with the teacher's layers `kept`, in the coordinates of the (H, K) rotation.
+    """Fill the student's norms and layers with the teacher's layers `kept`, in the coordinates of the (H, K) rotation.
 
     Returns the (K, H) map and the (K,) offset from the student's last hidden states to the teacher's.
     """
     own_norms, norms = norms_of(own), norms_of(source)
-    table = source.embeddings.tok_embeddings.weight
     if rotate.shape[0] == rotate.shape[1]:
         own_norms[0].load_state_dict(norms[0].state_dict())
     else:
-        table = norms[0](table).double() @ rotate.T
         stream = anatomy.after[0] @ rotate.T
         _fit(own_norms[0], stream, stream)
-    copy_into(own.embeddings.tok_embeddings.weight, table)
 
     for position, index in enumerate(kept):
         layer, theirs, at = own.layers[position], source.layers[index], 2 * index + 1

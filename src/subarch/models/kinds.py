@@ -106,6 +106,52 @@ def check_embeds(folder: Path) -> None:
                 )
 
 
+def is_reranker(folder: Path) -> bool:
+    """Whether a folder is for scoring pairs of texts, or classifying them, rather than for embeddings."""
+    about = folder / "config_sentence_transformers.json"
+    if (folder / "modules.json").is_file():
+        return about.is_file() and read_json(about).get("model_type") == "CrossEncoder"
+    config = folder / "config.json"
+    return config.is_file() and any(
+        name.endswith("ForSequenceClassification") for name in architectures(read_json(config))[:1]
+    )
+
+
+def check_reranker(folder: Path) -> None:
+    """Refuse a reranker that nothing here can load safely; the caller knows that it is one.
+
+    Raises:
+        InvalidTeacher: remote code, pickled weights, modules beside a classifier, an activation that is not torch's.
+    """
+    if (folder / "modules.json").is_file() and (kinds := [kind for _, kind in _modules(folder)]) != ["Transformer"]:
+        raise InvalidTeacher(
+            f"{folder}: is a CrossEncoder made of {', '.join(kinds)}; supported is one of a "
+            "ForSequenceClassification model alone"
+        )
+    _check_code(folder)
+    _check_weights(folder)
+    _check_tokenizer(folder)
+    activation_of(folder)
+
+
+def activation_of(folder: Path) -> str | None:
+    """The class that a CrossEncoder folder of any version puts on its output; None: none is named.
+
+    Raises:
+        InvalidTeacher: it is not a class of torch.nn.
+    """
+    about, config = folder / "config_sentence_transformers.json", read_json(folder / "config.json")
+    named = [
+        read_json(about).get("activation_fn") if about.is_file() else None,
+        (config.get("sentence_transformers") or {}).get("activation_fn"),
+        config.get("sbert_ce_default_activation_function"),
+    ]
+    for name in named:
+        if name is not None and not str(name).startswith("torch.nn."):
+            raise InvalidTeacher(f"{folder}: activation_fn = {name!r} is not supported: not a class of torch.nn")
+    return next((str(name) for name in named if name is not None), None)
+
+
 def architectures(config: dict[str, Any]) -> list[str]:
     """The names of classes under `architectures` in a config.json."""
     found = config.get("architectures")

@@ -12,6 +12,7 @@ width; for masked-LM errors the stock masked-LM head. Only the blueprint, not th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from transformers import (
 from subarch.errors import InvalidStudy
 from subarch.models.families import WITHOUT_POOLER
 from subarch.models.parts import head_of, settings_of
+from subarch.models.rows import Rows, token_table
 from subarch.models.sentence import Recipe, pool, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.numbers.architecture import Architecture, Inputs, has_map
@@ -46,6 +48,8 @@ _MASKED_LMS: dict[str, Any] = {
 }
 
 
+_ROWS = "rows."
+"""Begins the names of what a file has instead of the rows of a table that it does not have."""
 SCALE = 0.05
 """Root mean square of a table that begins as a teacher's vectors; the stock one's is 0.02."""
 
@@ -146,18 +150,31 @@ def start_from_tokens(student: Student, vectors: Tensor) -> None:
 
 
 def save_weights(student: Student, path: Path) -> None:
-    """Write a student's weights atomically; tied tensors are stored once."""
-    save_tensors(dict(student.named_parameters()), path)
+    """Write a student's weights atomically; tied tensors are stored once.
+
+    Of a table without the rows that its text does not need, those are not stored either, but where they come from.
+    """
+    tensors, table = dict[str, Tensor](student.named_parameters()), student.encoder.get_input_embeddings()
+    if isinstance(table, Rows):
+        assert table.origin is not None
+        tensors |= {f"{_ROWS}{name}": value for name, value in {"kept": table.kept, **table.origin}.items()}
+    save_tensors(tensors, path)
 
 
-def load_weights(student: Student, path: Path) -> Student:
-    """Read what `save_weights` wrote into a student of the same architecture, up to the number of heads.
+def load_weights(student: Student, path: Path, start: Callable[[], Teacher | None] = lambda: None) -> Student:
+    """Read what `save_weights` wrote into a whole student of the same architecture, up to the number of heads.
+
+    Args:
+        start: loads the encoder that the student started from; called where rows of its table are not in the file.
 
     Raises:
-        InvalidStudy: a missing or damaged file, or the weights of another architecture.
+        InvalidStudy: a missing or damaged file, the weights of another architecture, or a start with another table.
     """
     try:
-        missing, unexpected = student.load_state_dict(load_file(path), strict=False)
+        state = load_file(path)
+        if f"{_ROWS}kept" in state:
+            _put_back_inherited(state, student, path, start())
+        missing, unexpected = student.load_state_dict(state, strict=False)
     except (OSError, SafetensorError) as error:
         problem = f"cannot be read ({error}); delete the file to train it again"
         raise InvalidStudy(unreadable(path, error, problem)) from error
@@ -168,6 +185,26 @@ def load_weights(student: Student, path: Path) -> Student:
     if not fits:
         raise InvalidStudy(f"{path}: its weights are of another architecture; delete the file to train it again")
     return student
+
+
+def put_back(student: Student, state: dict[str, Tensor], kept: Tensor, table: Tensor) -> None:
+    """Complete the state of a student with the rows `kept` alone by the others, which are those of the (V, H) table."""
+    own = student.encoder.get_input_embeddings().weight
+    name = next(name for name, parameter in student.named_parameters() if parameter is own)
+    whole = table.to(own.dtype, copy=True)
+    whole[kept] = state[name].to(whole.device)
+    state[name] = whole
+
+
+def _put_back_inherited(state: dict[str, Tensor], student: Student, path: Path, start: Teacher | None) -> None:
+    kept, rotation, digest = (state.pop(f"{_ROWS}{name}") for name in ("kept", "rotation", "start"))
+    if start is None or not torch.equal(start.table_digest, digest):
+        given = "no encoder to start from is named" if start is None else f"that of {start.folder} is another"
+        raise InvalidStudy(
+            f"{path}: has only those rows of the token table that occur in the search's text; the others are those of "
+            f"what it started from, and {given} now. Restore or name that, or delete the file to train it again"
+        )
+    put_back(student, state, kept, token_table(start.encoder, rotation))
 
 
 def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) -> None:

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.families import CONVERTED, WHY_NOT, WITHOUT_POOLER, has_head, stock_model
 from subarch.models.kinds import check_folder
 from subarch.models.parts import head_of, inputs_of, usable_positions
+from subarch.models.rows import digest_of
 from subarch.models.sentence import Recipe, dense_settings, pool, prompt_text, read_json, transformer_of
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
@@ -182,6 +184,11 @@ class Teacher:
                 "use a masked-LM teacher, or the error 'embedding'"
             )
         return head_of(self.masked_lm)
+
+    @cached_property
+    def table_digest(self) -> Tensor:
+        """(32,) bytes that identify the table of tokens, whatever else is read with it."""
+        return digest_of(self.encoder)
 
     def inputs(self, output: int) -> Inputs:
         """The candidates' inputs: the teacher's tables, and the embedding width they must reach (0: none)."""

@@ -222,11 +222,8 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
     if state.is_main_process:
-        student = Student(architecture, setup.blueprint)
-        prefix = "student."
-        own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
-        student.load_state_dict(own, strict=False)
-        folder.write(_hand_over(folder, config, setup, student.eval(), trainer, schedule, report))
+        student = setup.trained(architecture, weights)
+        folder.write(_hand_over(folder, config, setup, student, trainer, schedule, report))
     state.wait_for_everyone()
     return folder.read(Pretraining)
 

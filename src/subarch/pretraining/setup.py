@@ -13,7 +13,7 @@ from __future__ import annotations
 import shutil
 import statistics
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from transformers import set_seed
 
 from subarch.errors import InvalidConfig
@@ -33,7 +33,8 @@ from subarch.learning.signals import vectors_of
 from subarch.learning.targets import TargetStore
 from subarch.models.inherit import CALIBRATION, inherit
 from subarch.models.parts import set_dropout
-from subarch.models.student import Blueprint, Student, load_weights, start_from_tokens
+from subarch.models.rows import Rows
+from subarch.models.student import Blueprint, Student, load_weights, put_back, start_from_tokens
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
 from subarch.run import Report, silent
@@ -117,6 +118,12 @@ class Setup:
         blueprint = material.blueprint(masked, "embedding" in weights or not masked)
         set_seed(config.seed)
         student, started = _student(config, architecture, blueprint, material, sample, searched)
+        rows = None
+        if isinstance(source, Packed) and material.start is not None and not masked:  # whose output layer is the table
+            assert isinstance(heldout, Segments)
+            rows = material.rows((source.segments, heldout))
+        if rows is not None:
+            student.encoder.set_input_embeddings(Rows(student.encoder.get_input_embeddings(), rows))
         distiller = Distiller(student, weights, teacher, config.temperature)
         set_dropout(distiller, config.dropout)
         student.encoder.get_input_embeddings().weight.requires_grad_(not config.freeze_embeddings)
@@ -151,6 +158,17 @@ class Setup:
             material, blueprint, distiller, side, collator, budget, source, grouped, heldout_targets, store, started
         )
 
+    def trained(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> Student:
+        """The whole student with these weights of the distiller, in evaluation mode."""
+        student, prefix = Student(architecture, self.blueprint), "student."
+        own = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        table = self.distiller.student.encoder.get_input_embeddings()
+        if isinstance(table, Rows):
+            assert table.whole is not None
+            put_back(student, own, table.kept, table.whole)
+        student.load_state_dict(own, strict=False)
+        return student.eval()
+
 
 def _student(
     config: PretrainConfig,
@@ -169,7 +187,8 @@ def _student(
                 f"initialise 'search': the search in {material.run} left no weights of {architecture}; "
                 "select it there first, or set initialise to inherit"
             )
-        return load_weights(Student(architecture, blueprint), searched), "the search's own training of it"
+        student = load_weights(Student(architecture, blueprint), searched, lambda: start)
+        return student, "the search's own training of it"
     if initialise == "scratch":
         student, tokens = Student(architecture, blueprint), material.token_vectors()
         if tokens is None or blueprint.masked_lm:

@@ -638,7 +638,7 @@ class Metrics(Record):
 
 
 class Heldout(Record):
-    """Labels of the held-out examples, and what the models (by seed) predict."""
+    """Labels of the held-out examples (or words, where these are tagged), and what the models (by seed) predict."""
 
     NAME = "heldout"
 
@@ -841,6 +841,45 @@ class Evaluations(Record):
     evaluations: tuple[Evaluation, ...]
 
 
+class Ranked(Row):
+    """How well a model ranks the documents of a collection.
+
+    `max_length` is in tokens, None: whole texts. `prompts`: what an embedding model puts before a query and a document.
+    """
+
+    model: str
+    kind: Literal["embedding", "reranker"]
+    fingerprint: str
+    max_length: int | None
+    prompts: dict[str, str]
+    scores: Scores
+
+
+class Retrieval(Record):
+    """An evaluation on a collection; `rerank` is how many documents a reranker gets from `retriever` for a query.
+
+    `comparison` is with `against`, or of a reranker without that, with the retriever's own order.
+    """
+
+    NAME = "retrieval"
+
+    collection: str
+    part: str
+    source: str
+    documents: int
+    queries: int
+    model: Ranked
+    against: Ranked | None
+    retriever: Ranked | None
+    rerank: int | None
+    comparison: ScoreComparison | None
+    warnings: tuple[str, ...]
+    seconds: float
+    command: str
+    versions: Versions
+    machine: Machine
+
+
 # Export and benchmark
 
 
@@ -885,7 +924,7 @@ class Parity(Record):
     version: int
     model: str
     fingerprint: str
-    head: Literal["encoder", "sentence", "masked-lm", "classification", "choice"]
+    head: Literal["encoder", "sentence", "masked-lm", "classification", "tagging", "choice"]
     variant: str
     runtime: Literal["onnx", "openvino"]
     inputs: tuple[str, ...]

@@ -81,7 +81,25 @@ print(fill(f"One word is {fill.tokenizer.mask_token}."))""",
     "classification": _classifier("text classifier", '"One text."'),
     "pair": _classifier("classifier of pairs of texts", _PAIR),
     "regression": _classifier("text regression", '"One text."', ', function_to_apply="none"'),
-    "pair regression": _classifier("regression of pairs of texts", _PAIR, ', function_to_apply="none"'),
+    "pair regression": Use(
+        "cross-encoder that gives a pair of texts a number, such as a query and a document",
+        "sentence-transformers",
+        "text-ranking",
+        """from sentence_transformers import CrossEncoder
+
+model = CrossEncoder("path/to/this/folder")
+print(model.predict([("One text.", "Another one.")]))
+print(model.rank("A query.", ["One document.", "Another one."]))""",
+    ),
+    "tagging": Use(
+        "tagger of words",
+        "transformers",
+        "token-classification",
+        """from transformers import pipeline
+
+tag = pipeline("token-classification", model="path/to/this/folder", aggregation_strategy="first")
+print(tag("One text."))""",
+    ),
     "choice": Use(
         "multiple-choice model",
         "transformers",
@@ -251,7 +269,7 @@ def facts_of(encoder: Path, heldout: Examples, result: Metrics) -> dict[str, Any
     """
     task, data, config = heldout.task, result.data, result.config
     chosen = next(row for row in result.fits if row.name == result.chosen)
-    pair = task.head != "choice" and heldout[0].pairs()[0][1] is not None
+    pair = task.head in ("classification", "regression") and heldout[0].pairs()[0][1] is not None
     use = {"classification": "pair", "regression": "pair regression"}[task.head] if pair else task.head
     told = {"name": task.name, "type": task.kind, "metric": result.metric}
     if task.labels:

@@ -205,7 +205,7 @@ def part(title: str, found: Evaluation) -> View:
     counted = found.mistakes
     sentence = "There are no labels; predictions lie beside report.json."
     if counted:
-        what = "not exactly right" if found.head == "regression" else "wrong"
+        what = "wrong" if found.head in ("classification", "choice") else "not exactly right"
         sentence = f"{counted.count:,} of {counted.rows:,} predictions are {what}."
         if found.scores and found.scores.n_seeds > 1:
             sentence += " What is shown are those of the first seed."

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from subarch.run.records import Bench, BenchRow, Machine, Parity, Pretraining, Versions
+from subarch.run.records import Bench, BenchRow, Machine, Parity, Pretraining, Retrieval, Versions
 from subarch.show import bench, finetuning, formats, pretraining, search, tables
 from subarch.show.axes import Figure
 from subarch.show.finetuning import FineTuned
@@ -43,6 +43,7 @@ class RunData:
     pretraining: Pretraining | None = None
     finetuning: list[FineTuned] = field(default_factory=list)
     exports: list[Parity] = field(default_factory=list)
+    retrievals: list[Retrieval] = field(default_factory=list)
     bench: Bench | None = None
     comparison: list[dict[str, Any]] | None = None
 
@@ -101,6 +102,7 @@ def view(run: RunData) -> dict[str, Any]:
         "finetuning": finetuning.view(run.finetuning) if run.finetuning else None,
         "bench": bench.view(run.bench) if run.bench else None,
         "exports": tables.exports(run.exports) if run.exports else None,
+        "retrievals": tables.retrievals(run.retrievals) if run.retrievals else None,
         "comparison": tables.comparison(run.comparison, winner, caption if searched else "Compared")
         if run.comparison
         else None,

@@ -16,7 +16,17 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from subarch.run.records import Bench, BenchRow, Evaluation, Metrics, Parity, Pretraining, Selection
+    from subarch.run.records import (
+        Bench,
+        BenchRow,
+        Evaluation,
+        Metrics,
+        Parity,
+        Pretraining,
+        Ranked,
+        Retrieval,
+        Selection,
+    )
 
 ENDS = 20
 """Candidates of a large space that are shown at either end."""
@@ -208,7 +218,8 @@ def show_finetuning(found: Metrics, run: Path) -> None:
         figures = (value, heldout.mean[name], deviation, teacher.heldout[name] if teacher else None)
         table.add_row(name, *("" if figure is None else f"{figure:.3f}" for figure in figures))
     Console().print(table)
-    _say(f"{found.data.division}; trained on {found.data.train.rows:,} examples")
+    cut = f", {found.data.truncated:.1%} of them truncated" if found.data.truncated else ""
+    _say(f"{found.data.division}; trained on {found.data.train.rows:,} examples{cut}")
     if grown := found.agora:
         data = found.data.train.rows, grown.examples
         sentence = f"Agora ({grown.pruning}), {grown.iterations} iterations: {grown.stopped}; "
@@ -258,6 +269,40 @@ def show_evaluation(found: Evaluation, model: Path) -> None:
     show_warnings(found.warnings)
     print(f"predictions: {model / f'predictions-{found.task}-{found.part}.jsonl'}")
     print(f"report: {model / 'report.html'}")
+
+
+def show_retrieval(found: Retrieval, run: Path) -> None:
+    """Scores of each model with intervals, the difference, what must be known of them, and where the record lies."""
+    title = f"{found.collection}, {found.part}: {found.queries:,} queries, {found.documents:,} documents"
+    if found.rerank is not None:
+        title += f", the first {found.rerank} of the retriever reranked"
+    others = [("against", found.against), ("retriever", found.retriever)]
+    named = [("this model", found.model), *((role, model) for role, model in others if model)]
+    compared = ("difference", "interval", "p") if found.comparison else ()
+    table = _table(title, "", "", "score", f"{found.model.scores.level:.0%} interval", *compared, left=2)
+    for role, model in named:
+        for name, metric in model.scores.metrics.items():
+            cells = [role, name, f"{metric.value:.3f}", f"{metric.low:.3f} to {metric.high:.3f}"]
+            if found.comparison and model is found.model:
+                other = found.comparison.metrics[name]
+                cells += [
+                    f"{other.difference:+.3f}",
+                    f"{other.low:+.3f} to {other.high:+.3f}",
+                    f"{other.p_examples:.3f}",
+                ]
+            table.add_row(*cells)
+            role = ""
+    Console().print(table)
+    for role, model in named:
+        _say(f"{role}: {_read(model)}", soft_wrap=True)
+    show_warnings(found.warnings)
+    print(f"record: {run / 'retrieval'}")
+
+
+def _read(model: Ranked) -> str:
+    """The name of a model, and how it read texts."""
+    length = "" if model.max_length is None else f", {model.max_length} tokens"
+    return f"{model.model}{length}" + "".join(f", {role} after {text!r}" for role, text in model.prompts.items())
 
 
 def show_doctor(found: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from subarch.show import formats
 
 if TYPE_CHECKING:
-    from subarch.run.records import Parity
+    from subarch.run.records import Parity, Retrieval
 
 Item = dict[str, Any]
 
@@ -92,6 +92,25 @@ def exports(records: Sequence[Parity]) -> Table:
     return Table(
         "Exported files, compared with PyTorch on held-out text over varying batches and lengths", columns, rows
     )
+
+
+def retrievals(records: Sequence[Retrieval]) -> Table:
+    """How well models find documents: each collection's record, a model and metric a row."""
+    columns = texts("Collection", "Model", "Metric") + numbers("Score", "From", "To", "Difference", "From", "To", "p")
+    rows = []
+    for record in records:
+        for model in (record.model, *(one for one in (record.against, record.retriever) if one)):
+            for name, metric in model.scores.metrics.items():
+                cells = [text(f"{record.collection}, {record.part}"), text(model.model), text(words(name))]
+                cells += [scored(value) for value in (metric.value, metric.low, metric.high)]
+                if record.comparison and model is record.model:
+                    other = record.comparison.metrics[name]
+                    cells += [scored(value) for value in (other.difference, other.low, other.high, other.p_examples)]
+                else:
+                    cells += [text("")] * 4
+                rows.append(Row(cells))
+    caption = "Search in collections; differences are to the model compared with, of a reranker else to its retriever"
+    return Table(caption, columns, rows)
 
 
 def comparison(rows: list[Item], winner: str | None, caption: str) -> Table:

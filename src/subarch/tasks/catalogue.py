@@ -4,7 +4,8 @@ Everything that differs between tasks is data: where the files may lie, what col
 and submitted. The code that reads, scores and submits is the same for all. A new public task is one more entry here.
 
 GLUE (arXiv 1804.07461), SuperGLUE (1905.00537), RACE (1704.04683) and DREAM (1902.00164). Layouts are those of the
-benchmark's download and of the hub; other files are read as the user's own data (`division.own_task`). Label order and
+benchmark's download and of the hub; other files are read as the user's own data (`division.own_task`). The tags of
+`ner` are those of whatever data it is given. Label order and
 column names are the hub's; metrics, file names, spellings and row counts those of the benchmarks' servers, which RACE
 and DREAM do not have. MNLI is two tasks because it is scored and submitted as two.
 
@@ -20,10 +21,11 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from subarch.errors import InvalidTask
+from subarch.text.formats import COMPRESSIONS
 
-Kind = Literal["classification", "pair", "regression", "choice", "span", "cloze", "multi-sentence"]
-Cast = Literal["texts", "choice", "wic", "wsc", "record", "multirc"]
-Head = Literal["classification", "regression", "choice"]
+Kind = Literal["classification", "pair", "regression", "choice", "span", "cloze", "multi-sentence", "tagging"]
+Cast = Literal["texts", "choice", "wic", "wsc", "record", "multirc", "tags"]
+Head = Literal["classification", "regression", "choice", "tagging"]
 Spelling = Literal["number", "name", "lower", "score", "answers", "text"]
 Columns = Mapping[str, str | tuple[str, ...]]
 
@@ -54,7 +56,7 @@ class Layout:
     files: Mapping[str, tuple[str, ...]]
     columns: Columns = field(default_factory=dict)
     header: tuple[str, ...] = ()
-    form: Literal["", "tsv", "xml"] = ""
+    form: Literal["", "tsv", "xml", "conll"] = ""
     unfold: str = ""
     ragged: Literal["", "longer", "shorter"] = ""
     unlabelled: float | None = None
@@ -83,7 +85,8 @@ class Task:
     """A task. `columns` maps a meaning (id, group, label, first, second, context, question, choices) to a column.
 
     Attributes:
-        labels: names in official order, a label is a position in it; empty for regression and free choices.
+        labels: names in official order, a label is a position in it; empty for regression and free choices, and for
+            tags that are found in the training part.
         metrics: official, the primary one first (`metrics.METRICS`).
         folders: where it lies below a folder of many tasks, in order of preference.
         trained_on: the task whose model predicts this one, if this one has no training part.
@@ -111,7 +114,9 @@ class Task:
 
     @property
     def head(self) -> Head:
-        """The stock head: sequence classification, the same with one output (regression), or multiple choice."""
+        """The stock head: sequence classification, the same with one output, multiple choice, token classification."""
+        if self.kind == "tagging":
+            return "tagging"
         if self.kind in ("choice", "cloze"):
             return "choice"
         return "regression" if self.kind == "regression" else "classification"
@@ -363,7 +368,55 @@ _DREAM = Task(
 )
 
 _EXAM_TASKS = (_race(""), _race("middle"), _race("high"), _DREAM)
-TASKS: dict[str, Task] = {task.name: task for task in (*_GLUE_TASKS, *_SUPERGLUE_TASKS, *_EXAM_TASKS)}
+
+# Tagging
+
+RECORDS = (
+    *(f"{end}{packed}" for end in (".csv", ".tsv", ".jsonl", ".ndjson", ".json") for packed in ("", *COMPRESSIONS)),
+    ".parquet",
+)
+COLUMNS = tuple(
+    f"{end}{packed}" for end in (".conll", ".bio", ".iob", ".iob2", ".txt", ".tsv") for packed in ("", *COMPRESSIONS)
+)
+ONLY_RECORDS = tuple(ending for ending in RECORDS if ending not in COLUMNS)
+"""Endings of files of one's own: of records; of a word a line, where words are tagged; of records, there."""
+
+_NAMES = {"train": ("train",), "validation": ("validation", "dev", "val", "valid"), "test": ("test",)}
+
+
+def own_files(endings: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """Part -> patterns of files of one's own: train.*, dev.*, test.* and the like, of each also several (train-*)."""
+    return {
+        part: tuple(f"{name}{more}{ending}" for name in names for ending in endings for more in ("", "-*"))
+        for part, names in _NAMES.items()
+    }
+
+
+SPANS = ("span_f1", "span_precision", "span_recall")
+_TOKENS = {"first": "tokens", "label": "tags", "id": "id"}
+_WNUT = {"train": "wnut17train.conll", "validation": "emerging.dev.conll", "test": "emerging.test.annotated"}
+_CONLL = {"train": "eng.train", "validation": "eng.testa", "test": "eng.testb"}
+_NER = Task(
+    name="ner",
+    benchmark="own",
+    kind="tagging",
+    cast="tags",
+    columns=_TOKENS,
+    labels=(),
+    metrics=SPANS,
+    folders=("WNUT-17", "CoNLL-2003", "conll2003"),
+    layouts=(
+        *(
+            Layout(name, {part: (file,) for part, file in files.items()}, form="conll")
+            for name, files in (("wnut17", _WNUT), ("conll2003", _CONLL))
+        ),
+        Layout("columns", own_files(COLUMNS), form="conll"),
+        Layout("records", own_files(ONLY_RECORDS)),
+        Layout("hub", {}, columns={"label": "ner_tags"}, parts=dict(zip(PARTS, PARTS, strict=True))),
+    ),
+)
+
+TASKS: dict[str, Task] = {task.name: task for task in (*_GLUE_TASKS, *_SUPERGLUE_TASKS, *_EXAM_TASKS, _NER)}
 
 
 def task_named(name: str) -> Task:

@@ -24,10 +24,20 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subarch.errors import InvalidTask
 from subarch.run.configuration import Amount, Text, load
-from subarch.tasks.catalogue import PARTS, Columns, Layout, Task, task_named
+from subarch.tasks.catalogue import (
+    COLUMNS,
+    ONLY_RECORDS,
+    PARTS,
+    RECORDS,
+    SPANS,
+    Columns,
+    Layout,
+    Task,
+    own_files,
+    task_named,
+)
 from subarch.tasks.examples import Examples, Overlap, divide, hold_out, overlaps, share_of
-from subarch.tasks.reader import find, is_missing, read, rows_of
-from subarch.text.formats import COMPRESSIONS
+from subarch.tasks.reader import find, is_missing, read, rows_of, with_tags
 from subarch.text.read import DATASETS
 
 
@@ -42,7 +52,9 @@ class TaskData(BaseModel):
     )
     data: Text = Field(description="Folder of the task or of many tasks, a file of your own, or datasets:NAME[:CONFIG]")
     first: Text | None = Field(
-        None, description="Your own data: column of the text, of the first of two texts, or of the context of choices"
+        None,
+        description="Your own data: column of the text, of the first of two texts, of the context of choices, or of "
+        "the words to tag",
     )
     second: Text | None = Field(
         None, description="Your own data: column of the second text, or of the question about choices"
@@ -52,14 +64,15 @@ class TaskData(BaseModel):
     )
     label: Text = Field(
         "label",
-        description="Your own data: column of the class, of the number, or of the text or position of the choice",
+        description="Your own data: column of the class, of the number, of the text or position of the choice, or of "
+        "the tags",
     )
     id: Text | None = Field(None, description="Your own data: column of unique row ids; null: rows are numbered")
     group: Text | None = Field(
         None, description="Your own data: column of groups that are never divided; null: equal first texts form a group"
     )
-    kind: Literal["classification", "regression", "choice"] = Field(
-        "classification", description="Your own data: classification, regression or choice"
+    kind: Literal["classification", "regression", "choice", "tagging"] = Field(
+        "classification", description="Your own data: classification, regression, choice or tagging"
     )
     parts: list[Text] | None = Field(
         None,
@@ -79,6 +92,8 @@ class TaskData(BaseModel):
             raise ValueError(f"{named[0]} is only for your own data; name its text column with first")
         if (self.kind == "choice") != bool(self.choices):
             raise ValueError("kind 'choice' needs choices, and choices need kind 'choice'; give both or neither")
+        if self.kind == "tagging" and self.second:
+            raise ValueError("second is a second text, and words are tagged in one; leave it out")
         return self
 
     @classmethod
@@ -146,7 +161,10 @@ def _parts(train: Examples, dev: Examples, heldout: Examples, sentence: str) -> 
 def task_of(source: TaskData) -> Task:
     """The task: a known one, or one made from the columns of the user's own data."""
     if not source.first:
-        return task_named(source.task)
+        task = task_named(source.task)
+        if task.kind == "tagging" and Path(source.data).is_file():
+            task = replace(task, layouts=_layouts(source.data, "tagging"))
+        return with_tags(task, source.data)
     choices = source.choices or []
     return own_task(
         source.data,
@@ -184,15 +202,9 @@ def _sample(examples: Examples, most: int | None) -> Examples:
     return replace(examples, rows=tuple(one for one in examples if share_of(one.id, "rows") <= last))
 
 
-ENDINGS = (
-    *(f"{end}{packed}" for end in (".csv", ".tsv", ".jsonl", ".ndjson", ".json") for packed in ("", *COMPRESSIONS)),
-    ".parquet",
-)
 MOST_LABELS = 1000
 DIVIDED = {"train": (0.0, 0.7), "validation": (0.7, 0.85), "test": (0.85, 1.0), "all": (0.0, 1.0)}
 """How a file of one's own is divided: ranges of the hash of each example's group."""
-
-_NAMES = {"train": ("train",), "validation": ("validation", "dev", "val"), "test": ("test",)}
 
 
 def own_task(
@@ -204,7 +216,7 @@ def own_task(
     label: str = "label",
     id: str = "",
     group: str = "",
-    kind: Literal["classification", "regression", "choice"] = "classification",
+    kind: Literal["classification", "regression", "choice", "tagging"] = "classification",
     labels: Sequence[str] = (),
     name: str = "own",
 ) -> Task:
@@ -217,7 +229,8 @@ def own_task(
         source: give the same to `read`.
         first, second: columns of the text, or of both; of context and question where there are choices.
         choices: one column that holds lists of texts, or several of one text each.
-        label: a name; a number for regression; the text, the position from 0 or the letter (A, B, ...) of a choice.
+        label: a name; a number for regression; the text, the position from 0 or the letter (A, B, ...) of a choice; for
+            tagging a list of tags, beside the list of words in `first`. Files of a word a line need neither name.
         id, group: columns; else rows are numbered, and equal first texts stay together. A row whose group is empty has
             none: its first text decides.
         labels: names in the order wanted; else those of the training part, sorted.
@@ -227,7 +240,9 @@ def own_task(
     """
     if (kind == "choice") != bool(choices):
         raise InvalidTask("columns of choices and the kind 'choice' go together; give both or neither")
-    if labels and kind != "classification":
+    if kind == "tagging" and second:
+        raise InvalidTask(f"{second!r} is a second text, and words are tagged in one; leave it out")
+    if labels and kind not in ("classification", "tagging"):
         raise InvalidTask(f"labels are names of classes, which {kind} does not have; leave them out")
     texts = {"context": first, "question": second} if choices else {"first": first, "second": second}
     columns: Columns = {
@@ -238,31 +253,37 @@ def own_task(
         "label": label,
     }
     pair = "pair" if second and kind == "classification" else kind
-    metrics = {"regression": ("pearson", "spearman"), "choice": ("accuracy",)}
+    metrics = {"regression": ("pearson", "spearman"), "choice": ("accuracy",), "tagging": SPANS}
     task = Task(
         name=name,
         benchmark="own",
         kind=pair,
-        cast="choice" if choices else "texts",
+        cast="tags" if kind == "tagging" else "choice" if choices else "texts",
         columns=columns,
         labels=tuple(labels),
         metrics=metrics.get(kind, ("accuracy", "macro_f1")),
-        layouts=(_layout(source),),
+        layouts=_layouts(source, kind),
     )
     if kind != "classification" or labels:
         return task
     return replace(task, labels=_names(task, source))
 
 
-def _layout(source: str | Path) -> Layout:
-    path = Path(source)
+def _layouts(source: str | Path, kind: str) -> tuple[Layout, ...]:
+    """Where a user's own data lies. In files of a word a line, columns have the names that `formats` gives them."""
+    path, columns = Path(source), {"first": "tokens", "label": "tags"}
     if path.is_file():
-        return Layout("own file", dict.fromkeys(DIVIDED, (escape(path.name),)), shares=DIVIDED)
-    files = {
-        part: tuple(f"{name}{more}{ending}" for name in names for ending in ENDINGS for more in ("", "-*"))
-        for part, names in _NAMES.items()
-    }
-    return Layout("own folder", files, parts=dict(zip(PARTS, PARTS, strict=True)))
+        here = dict.fromkeys(DIVIDED, (escape(path.name),))
+        if kind == "tagging" and not path.name.lower().endswith(ONLY_RECORDS):
+            return (Layout("own file", here, columns=columns, form="conll", shares=DIVIDED),)
+        return (Layout("own file", here, shares=DIVIDED),)
+    parts = dict(zip(PARTS, PARTS, strict=True))
+    if kind != "tagging":
+        return (Layout("own folder", own_files(RECORDS), parts=parts),)
+    return (
+        Layout("own folder, columns", own_files(COLUMNS), columns=columns, form="conll"),
+        Layout("own folder", own_files(ONLY_RECORDS), parts=parts),
+    )
 
 
 def _names(task: Task, source: str | Path) -> tuple[str, ...]:

@@ -33,10 +33,11 @@ class Example:
     Attributes:
         id: unique in its part; the benchmark's own number where it has one, else the number of the row from 0.
         group: examples of one group stay on one side when data is divided: a passage, an article, a word.
-        texts: one or two; (context, question) where there are choices.
+        texts: one or two; (context, question) where there are choices; the words of a sentence to tag.
         choices: of multiple choice and cloze.
         label: position among the task's labels or the choices, or the target of a regression; None: not labelled.
-        golds: texts of all right answers of a cloze, of which `label` is the first among the choices.
+        golds: texts of all right answers of a cloze, of which `label` is the first among the choices; the tag of each
+            word of a sentence, which has no `label`.
     """
 
     id: str
@@ -45,6 +46,10 @@ class Example:
     choices: tuple[str, ...] = ()
     label: int | float | None = None
     golds: tuple[str, ...] = ()
+
+    @property
+    def is_labelled(self) -> bool:
+        return self.label is not None or bool(self.golds)
 
     def pairs(self) -> tuple[tuple[str, str | None], ...]:
         """(first, second or None) for a tokenizer: one, or one per choice.
@@ -89,8 +94,17 @@ class Examples(Sequence[Example]):
         return iter(self.rows)
 
     @property
+    def answers(self) -> int:
+        """How many predictions they take: one an example, or one a word where words are tagged."""
+        return sum(len(example.texts) for example in self.rows) if self.task.head == "tagging" else len(self.rows)
+
+    @property
     def labels(self) -> tuple[int | float, ...] | None:
-        """The labels; None if the part is not labelled."""
+        """The labels, one an example, or one a word where words are tagged; None if the part is not labelled."""
+        if self.task.head == "tagging":
+            number = {name: position for position, name in enumerate(self.task.labels)}
+            tags = tuple(number[tag] for example in self.rows for tag in example.golds)
+            return tags if len(tags) == self.answers else None
         found = tuple(example.label for example in self.rows if example.label is not None)
         return found if len(found) == len(self.rows) else None
 

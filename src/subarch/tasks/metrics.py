@@ -3,6 +3,8 @@
 Predictions are positions (of a label or a choice) or, for regression, numbers. A score that is not defined, such as a
 correlation of constant predictions, is 0, with a warning; it is never NaN.
 
+Where words are tagged, there is one prediction for each word of all sentences, and spans are scored, by seqeval.
+
 MultiRC, ReCoRD and AX-g are scored by question, by answer text and by pair, as their leaderboards do. Examples may
 stand more than once, as in a bootstrap sample, as long as all of a question's or a pair's stand equally often.
 
@@ -14,6 +16,7 @@ stand more than once, as in a bootstrap sample, as long as all of a question's o
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import string
@@ -30,6 +33,7 @@ from numpy.typing import NDArray
 from subarch.errors import InvalidTask
 from subarch.tasks.catalogue import TASKS, Submission, Task
 from subarch.tasks.examples import Example, Examples
+from subarch.tasks.tagging import by_sentence, spans
 
 Values = NDArray[Any]
 
@@ -38,7 +42,8 @@ def score(examples: Examples, predictions: Sequence[float]) -> dict[str, float]:
     """The official metrics of the examples' task, the primary one first; each in 0..1, correlations in -1..1.
 
     Raises:
-        InvalidTask: the part has no labels, there is not one prediction per example, or one is NaN or out of range.
+        InvalidTask: the part has no labels, there is not one prediction per example (or word), or one is NaN or out of
+            range.
     """
     predicted = checked(examples, predictions)
     labels = examples.labels
@@ -51,21 +56,23 @@ def score(examples: Examples, predictions: Sequence[float]) -> dict[str, float]:
 
 
 def checked(examples: Examples, predictions: Sequence[float]) -> Values:
-    """Predictions as an array of the examples' length: integers, or floats for regression."""
+    """Predictions as an array, one per example (or word to tag): integers, or floats for regression."""
     task = examples.task
     if not len(examples):
         raise InvalidTask(f"{task.name}, {examples.part}: there are no examples")
     found = np.asarray(predictions, dtype=np.float64)
-    if found.shape != (len(examples),):
+    rows = [example for example in examples for _ in range(len(example.texts) if task.head == "tagging" else 1)]
+    if found.shape != (len(rows),):
+        words = f" ({len(rows)} words)" if task.head == "tagging" else ""
         raise InvalidTask(
-            f"{task.name}: predictions of shape {found.shape} for {len(examples)} examples of {examples.part}"
+            f"{task.name}: predictions of shape {found.shape} for {len(examples)} examples{words} of {examples.part}"
         )
     if not np.isfinite(found).all():
         row = int(np.flatnonzero(~np.isfinite(found))[0])
-        raise InvalidTask(f"{task.name}: the prediction for example {examples[row].id!r} is {found[row]}, not a number")
+        raise InvalidTask(f"{task.name}: the prediction for example {rows[row].id!r} is {found[row]}, not a number")
     if task.head == "regression":
         return found
-    for example, value in zip(examples, found, strict=True):
+    for example, value in zip(rows, found, strict=True):
         classes = len(example.choices) if task.head == "choice" else len(task.labels)
         if value != int(value) or not 0 <= value < classes:
             raise InvalidTask(
@@ -189,6 +196,21 @@ def _part_accuracy(part: str) -> Callable[[Examples, Values, Values], float]:
     return accuracy
 
 
+def _spans(name: str, *needed: str) -> Callable[[Examples, Values, Values], float]:
+    """A score of seqeval's over all spans; not defined if there are none of those that it is a share of."""
+
+    def of_spans(examples: Examples, truth: Values, predicted: Values) -> float:
+        from seqeval import metrics
+
+        tags = {"labels": by_sentence(examples, truth), "predictions": by_sentence(examples, predicted)}
+        if not any(map(spans, itertools.chain.from_iterable(tags[what] for what in needed))):
+            _undefined(examples, f"span_{name}", f"there is no span in the {' or the '.join(needed)}")
+            return 0.0
+        return float(getattr(metrics, f"{name}_score")(tags["labels"], tags["predictions"], zero_division=0))
+
+    return of_spans
+
+
 def _of_answers(examples: Examples, predicted: Values, compare: Callable[[str, str], float]) -> float:
     best = [
         max(compare(example.choices[choice], gold) for gold in example.golds)
@@ -227,6 +249,9 @@ METRICS: dict[str, Callable[[Examples, Values, Values], float]] = {
     "gender_parity": _gender_parity,
     "accuracy_middle": _part_accuracy("middle"),
     "accuracy_high": _part_accuracy("high"),
+    "span_f1": _spans("f1", "labels", "predictions"),
+    "span_precision": _spans("precision", "predictions"),
+    "span_recall": _spans("recall", "labels"),
 }
 
 

@@ -17,13 +17,14 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from subarch.errors import InvalidCorpus, InvalidTask, show
 from subarch.tasks.catalogue import Columns, Layout, Task, task_named
 from subarch.tasks.examples import Example, Examples, share_of
+from subarch.tasks.tagging import check_known, in_iob2, tags_of
 from subarch.text.formats import Record, records
 from subarch.text.read import DATASETS, identity
 
@@ -49,9 +50,9 @@ def read(task: Task | str, source: str | Path, part: str = "train", layout: str 
 
     Raises:
         InvalidTask: unknown task or part; nothing found (says what was looked for and what is there); a malformed file;
-            an empty part; a part with labels on some rows only.
+            an empty part; a part with labels on some rows only; a tag that the training part does not have.
     """
-    task = task_named(task) if isinstance(task, str) else task
+    task = with_tags(task_named(task) if isinstance(task, str) else task, source)
     part = _SAME.get(part, part)
     rows, found, where = rows_of(task, source, part, layout)
     examples = cast(task, found, rows, part, where)
@@ -62,10 +63,23 @@ def read(task: Task | str, source: str | Path, part: str = "train", layout: str 
         examples = [example for example in examples if low <= share_of(example.group, "parts") < high]
     if not examples:
         raise InvalidTask(f"{where}: the part {part} of {task.name} is empty")
-    labelled = sum(example.label is not None for example in examples)
+    labelled = sum(example.is_labelled for example in examples)
     if 0 < labelled < len(examples):
         raise InvalidTask(f"{where}: {labelled} of {len(examples)} rows have a label; label all rows of a part or none")
     return Examples(task, part, where, tuple(examples))
+
+
+def with_tags(task: Task, source: str | Path) -> Task:
+    """A task whose tags are those of its training part, if it is one that tags words and names none itself.
+
+    Raises:
+        InvalidTask: as `read`; there is no tag but O.
+    """
+    if task.head != "tagging" or task.labels:
+        return task
+    part = "all" if "all" in task.parts else "train"
+    rows, found, where = rows_of(task, source, part)
+    return replace(task, labels=tags_of(cast(task, found, rows, part, where), where))
 
 
 def rows_of(task: Task, source: str | Path, part: str, layout: str = "") -> tuple[list[Record], Layout, str]:
@@ -182,8 +196,9 @@ def _from_datasets(task: Task, source: str, part: str) -> tuple[list[Record], La
         raise InvalidTask(f"{source}: {task.name} has no part {part} on the hub; write datasets:NAME[:CONFIG]")
     try:
         split = datasets.load_dataset(name, config or layout.config or None, split=layout.parts[part], streaming=True)
-        column = str(task.columns.get("label", ""))
-        names = getattr((split.features or {}).get(column), "names", None)
+        column = str({**task.columns, **layout.columns}.get("label", ""))
+        feature = (split.features or {}).get(column)
+        names = getattr(getattr(feature, "feature", feature), "names", None)  # of a list, those of its items
         rows: list[Record] = [dict(row) for row in split]
     except (datasets.exceptions.DatasetsError, pyarrow.ArrowException, OSError, ValueError, RuntimeError) as error:
         raise InvalidTask(
@@ -192,8 +207,14 @@ def _from_datasets(task: Task, source: str, part: str) -> tuple[list[Record], La
         ) from error
     if names and task.benchmark == "own":
         # labels of a user's own task are names; the data set may hold their numbers
-        rows = [row | {column: names[row[column]] if row[column] not in (None, -1) else math.nan} for row in rows]
+        rows = [row | {column: _named(row[column], names)} for row in rows]
     return rows, layout, f"{source}, {part}"
+
+
+def _named(value: Any, names: Sequence[str]) -> Any:
+    if isinstance(value, list):
+        return [names[number] for number in value]
+    return names[value] if value not in (None, -1) else math.nan
 
 
 def unfolded(found: Iterable[tuple[str, Record]], unfold: str, file: str) -> list[Record]:
@@ -221,9 +242,11 @@ def cast(task: Task, layout: Layout, rows: Sequence[Record], part: str, source: 
       phrase, because a stock head sees text only (the official baselines read the spans' vectors; ours is after T5's).
     - `multirc`: one yes-no example per answer: (passage, question and answer).
     - `record`: (passage, query with @placeholder) and all entities as choices; every spelling of the answer is gold.
+    - `tags`: the words of a sentence and a tag for each, in IOB2 (`tasks.tagging`).
 
     Raises:
-        InvalidTask: a missing column or text, an unknown or missing label, ids that are not unique; with file and row.
+        InvalidTask: a missing column or text, an unknown or missing label, ids that are not unique, tags that break
+            BIO; with file and row.
     """
     columns = {**task.columns, **layout.columns}
     turn = _CASTS[task.cast]
@@ -234,6 +257,10 @@ def cast(task: Task, layout: Layout, rows: Sequence[Record], part: str, source: 
     twice = [name for name, count in Counter(example.id for example in examples).items() if count > 1]
     if twice:
         raise InvalidTask(f"{source}: more than one row has the id {twice[0]!r}; ids must be unique")
+    if task.cast == "tags":
+        examples = in_iob2(examples, [row.get("line") for row in rows], source)
+        if task.labels:
+            check_known(examples, task.labels, source)
     return examples
 
 
@@ -407,6 +434,30 @@ def _wsc(task: Task, row: Row) -> Example:
     return Example(row.id(), f"{identity(text):016x}", (marked,), label=label)
 
 
+def _tags(task: Task, row: Row) -> Example:
+    words = _list(row, "first", row.column("first"))
+    if not words:
+        raise InvalidTask(f"{row.where}: a sentence without words; leave it out")
+    if str(row.columns["label"]) not in row.values and "line" in row.values and row.part != "test":
+        raise InvalidTask(
+            f"{row.where}, line {row.values['line']}: one column only; give the word first and its tag last on each "
+            "line, with a tab or a space between (only the part test may go without tags)"
+        )
+    value = row.label()
+    tags = () if value is None else _list(row, "label", value)
+    if value is not None and len(words) != len(tags):
+        raise InvalidTask(f"{row.where}: {len(words)} words and {len(tags)} tags; give a tag for each word")
+    return Example(row.id(), row.group(task, " ".join(words)), words, golds=tags)
+
+
+def _list(row: Row, meaning: str, value: Any) -> tuple[str, ...]:
+    """A cell that holds a list of texts, none of them empty."""
+    if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+        what = "words" if meaning == "first" else "tags"
+        raise InvalidTask(f"{row.where}: column {row.columns[meaning]!r} holds {show(value)}, not {what} as texts")
+    return tuple(value)
+
+
 def _mark(text: str, spans: Sequence[tuple[int, int, str]]) -> str:
     signs = [sign for start, end, mark in spans for sign in ((end, False, f" {mark}"), (start, True, f"{mark} "))]
     for place, _, sign in sorted(signs, reverse=True):  # from the end, so that the places before stay right
@@ -447,6 +498,7 @@ _CASTS: dict[str, Callable[[Task, Row], Example]] = {
     "wsc": _wsc,
     "record": _record,
     "multirc": _multirc,
+    "tags": _tags,
 }
 
 

@@ -74,6 +74,11 @@ class Task:
     def fingerprint(self) -> str:
         return hashlib.sha256(json.dumps([self.kind, self.rows], sort_keys=True).encode()).hexdigest()
 
+    @property
+    def texts(self) -> list[str]:
+        """All that is embedded."""
+        return [row[name] for row in self.rows for name in KINDS[self.kind] if name not in ("score", "label")]
+
     def scores(self, embed: Embed) -> dict[str, float]:
         """All scores of this kind by name; the first is the primary one."""
         column = {name: [row[name] for row in self.rows] for name in KINDS[self.kind]}

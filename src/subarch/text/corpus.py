@@ -148,6 +148,13 @@ class Segments(Sequence[NDArray[np.int32]]):
         texts = None if self.texts is None else self.texts[index]
         return Segments(self.tokens, self.offset[index], self.size[index], texts)
 
+    def occurring(self) -> NDArray[np.int64]:
+        """Ascending ids of the tokens that occur."""
+        found = np.empty(0, np.int64)
+        for first in range(0, len(self), 4096):
+            found = np.union1d(found, np.concatenate(self[first : first + 4096]))
+        return found
+
     def shuffled(self) -> Segments:
         """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
         shuffled: Segments = self[np.random.default_rng(0).permutation(len(self))]

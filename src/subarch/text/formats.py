@@ -33,7 +33,7 @@ from subarch.run.files import unreadable
 Record = dict[str, Any]
 """A row by its column names; what a cell holds is up to the file."""
 
-Form = Literal["text", "json", "csv", "tsv", "parquet", "markup", "xml"]
+Form = Literal["text", "json", "csv", "tsv", "parquet", "markup", "xml", "conll"]
 
 ENDINGS: Mapping[str, Form] = {
     **dict.fromkeys((".txt", ".md", ".rst"), "text"),
@@ -113,7 +113,9 @@ def records(
 
     Args:
         only: columns that are used, of which the first must be there; others are not read from Parquet.
-        form: the format, where neither content nor ending tell it; `xml` (elements with attributes) only by this.
+        form: the format, where neither content nor ending tell it; only by this `xml` (elements with attributes) and
+            `conll` (a word a line, its tag last; a record is a sentence: its `tokens`, its `tags` if there are several
+            columns, and the number of its first `line`).
         header: column names of a TSV file without a header line.
         ragged: TSV rows of another length than the header are refused; but with `longer`, fields behind the last
             column are left out; with `shorter`, incomplete rows are skipped with a warning.
@@ -135,7 +137,7 @@ def records(
     elif form == "tsv":
         found = _tsv(path, header, ragged)
     else:
-        found = {"json": _json_records, "csv": _csv, "xml": _xml}[form](path)
+        found = {"json": _json_records, "csv": _csv, "xml": _xml, "conll": _conll}[form](path)
     for place, record in found:
         if only and only[0] not in record:
             raise MissingColumn(f"{path}, {place}", only[0], record)
@@ -427,6 +429,28 @@ def _xml(path: Path) -> Iterator[tuple[str, Record]]:
         raise InvalidCorpus(f"{path}: not XML: {error}") from error
     for number, item in enumerate(root, 1):
         yield f"item {number}", dict(item.attrib) | {child.tag: child.text or "" for child in item}
+
+
+def _conll(path: Path) -> Iterator[tuple[str, Record]]:
+    """Sentences, between blank lines or lines of -DOCSTART-; columns are between tabs, or between spaces."""
+    width, first, words = 0, 0, list[list[str]]()
+    for number, line in chain(_lines(path), [(0, "")]):
+        line = line.strip(" \r\n")
+        fields = line.split("\t") if "\t" in line else re.split(" +", line)
+        if not line.strip() or fields[0] == "-DOCSTART-":
+            if words:
+                tags = {"tags": [fields[-1] for fields in words]} if width > 1 else {}
+                yield f"line {first}", {"tokens": [fields[0] for fields in words], **tags, "line": first}
+            words = []
+            continue
+        width = width or len(fields)
+        if len(fields) != width or not fields[0] or not fields[-1]:
+            raise InvalidCorpus(
+                f"{path}, line {number}: {sum(map(bool, fields))} columns, where lines before have {width}; give a "
+                "word and its tag on each line, and a blank line between sentences"
+            )
+        first = first if words else number
+        words.append(fields)
 
 
 @contextmanager
