@@ -1,8 +1,8 @@
 """Texts to learn a costly teacher from, and its vectors of them, computed once, in 16-bit arithmetic, and kept.
 
-Texts are those of the prose corpora and of the docstrings of installed packages, and on request sentences of three
-tasks that none of our measures is made of (`sentences`). Documents are cut at ends of sentences into pieces of at most
-12, 24, 48 or 96 words, drawn for each document, since what the student reads later is of any length.
+Texts are those of the prose corpora and of the docstrings of installed packages. Documents are cut at ends of sentences
+into pieces of at most 12, 24, 48 or 96 words, drawn for each document, since what the student reads later is of any
+length.
 
 >>> write_texts(["corpora", "docstrings.jsonl"], 1000, Path("texts.parquet"))
 >>> record(StockTeacher.load("all-mpnet-base-v2"), Path("texts.parquet"), Path("vectors.parquet"))
@@ -11,7 +11,6 @@ tasks that none of our measures is made of (`sentences`). Documents are cut at e
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,15 +47,6 @@ def write_texts(corpora: Sequence[str], count: int, path: Path) -> None:
     texts, groups = zip(*rows[:count], strict=True)
     with replaced_file(path) as partial:
         pyarrow.parquet.write_table(pyarrow.table({"text": texts, "group": groups}), partial)
-
-
-def sentences(tasks: Path) -> list[str]:
-    """The questions and sentences of the training samples of QNLI, MNLI and QQP."""
-    found: list[str] = []
-    for name in ("QNLI", "MNLI", "QQP"):
-        records = json.loads((tasks / name / "sample_train.json").read_text(encoding="utf-8"))
-        found += [record[key] for record in records for key in ("text_a", "text_b")]
-    return found
 
 
 def record(teacher: StockTeacher, texts: Path, path: Path) -> float:
