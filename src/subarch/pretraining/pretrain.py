@@ -73,7 +73,7 @@ def configure(run: Path, file: Path | None, given: dict[str, Any]) -> PretrainCo
     Raises:
         InvalidConfig: see `configuration.load`; or no architecture is given, and none was selected.
     """
-    if file is None and not given and (run / "pretrain.yaml").is_file():
+    if file is None and not given and _has_begun(RunFolder(run)) and (run / "pretrain.yaml").is_file():
         return load(PretrainConfig, run / "pretrain.yaml", {})
     base: dict[str, Any] = {}
     if (run / "config.yaml").is_file():
@@ -151,9 +151,13 @@ def _claim(folder: RunFolder, config: PretrainConfig, searched: Path | None) -> 
     if searched is not None and config.initialise in (None, "search"):
         sources["file of weights to start from"] = of_file(searched, InvalidStudy)
     inputs = StageInputs(config=config.model_dump(mode="json"), sources=sources)
-    begun = folder.has(Schedule) or folder.has(Pretraining)  # a mistyped teacher leaves nothing that could be lost
-    claim(folder, inputs, begun=begun, free=FREE, name="pretraining.inputs")
+    claim(folder, inputs, begun=_has_begun(folder), free=FREE, name="pretraining.inputs")
     folder.write_text("pretrain.yaml", dump(config))
+
+
+def _has_begun(folder: RunFolder) -> bool:
+    """What was refused before the first step, for a mistyped teacher or a loss, leaves nothing that could be lost."""
+    return folder.has(Schedule) or folder.has(Pretraining)
 
 
 def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: PartialState, report: Report) -> Pretraining:

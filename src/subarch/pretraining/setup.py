@@ -35,10 +35,11 @@ from subarch.models.inherit import CALIBRATION, inherit
 from subarch.models.parts import set_dropout
 from subarch.models.rows import Rows
 from subarch.models.student import Blueprint, Student, load_weights, put_back, start_from_tokens
-from subarch.numbers.architecture import Architecture
+from subarch.numbers.architecture import Architecture, has_map
 from subarch.pretraining.config import PretrainConfig
 from subarch.run import Report, silent
-from subarch.run.records import Schedule
+from subarch.run.folder import RunFolder
+from subarch.run.records import Basis, EncoderBlueprint, Schedule
 from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
 from subarch.text.corpus import Segments
 from subarch.text.masking import Masker
@@ -86,7 +87,10 @@ class Setup:
         recipe = material.recipe
         # A teacher whose insides can be compared: it is what the student starts from
         teacher = None if material.reads_text else material.start
-        has_head = teacher is not None and teacher.masked_lm is not None
+        search = None
+        if config.initialise == "search" and RunFolder(run).has(Basis):
+            search = RunFolder(run).read(Basis).blueprint
+        has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
         weights = config.weights(has_head, architecture.depth, insides=not material.reads_text)
         if material.reads_text and (others := set(weights) - {"embedding"}):
             raise InvalidConfig(
@@ -116,6 +120,8 @@ class Setup:
             source, sample = Packed(train, config.seed), train.shuffled()[:CALIBRATION]
 
         blueprint = material.blueprint(masked, "embedding" in weights or not masked)
+        if search is not None:
+            _check_fits(blueprint, architecture.hidden, search, run)
         set_seed(config.seed)
         student, started = _student(config, architecture, blueprint, material, sample, searched)
         rows = None
@@ -168,6 +174,19 @@ class Setup:
             put_back(student, own, table.kept, table.whole)
         student.load_state_dict(own, strict=False)
         return student.eval()
+
+
+def _check_fits(blueprint: Blueprint, hidden: int, search: EncoderBlueprint, run: Path) -> None:
+    """Refuse losses that need a head or a map which the weights of a search lack, or that leave out the head there."""
+    without = blueprint.masked_lm and not search.masked_lm
+    if without or (search.masked_lm and (not blueprint.masked_lm or has_map(hidden, blueprint.inputs))):
+        if without:
+            why = "have no masked-LM head; leave out loss_mlm and loss_logits"
+        elif blueprint.masked_lm:
+            why = "have no map to the teacher's embeddings; leave out loss_embedding"
+        else:
+            why = "have a masked-LM head that no loss here trains; add loss_mlm"
+        raise InvalidConfig(f"the weights that the search in {run} trained {why}, or set initialise to inherit")
 
 
 def _student(

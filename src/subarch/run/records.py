@@ -798,6 +798,16 @@ class Confusion(Row):
     counts: tuple[tuple[int, ...], ...]
 
 
+class TypeScores(Row):
+    """Scores of the spans of one type, and how many there are."""
+
+    type: str
+    f1: float
+    precision: float
+    recall: float
+    spans: int
+
+
 class Mistake(Row):
     """A wrong prediction; `confidence` is the softmax probability of the predicted answer."""
 
@@ -825,6 +835,7 @@ class Evaluation(Row):
     scores: Scores | None
     comparison: ScoreComparison | None
     confusion: Confusion | None
+    types: tuple[TypeScores, ...] | None = None
     mistakes: Mistakes | None
     warnings: tuple[str, ...]
     models: tuple[str, ...] | None = None
