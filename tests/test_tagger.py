@@ -248,7 +248,9 @@ def test_the_stage_scores_and_leaves_what_others_do(done: tuple[Path, Metrics], 
     assert [line["prediction"] for line in lines] == by_sentence(heldout, predicted)
     assert [len(line["confidence"]) for line in lines] == [len(one.texts) for one in heldout]
     assert 'pipeline("token-classification"' in (folder / "README.md").read_text()
-    assert "ner, held-out: span f1" in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert "ner, held-out: span f1" in page
+    assert "Spans by type" in page
     names = AutoModelForTokenClassification.from_pretrained(folder).config.id2label
     assert set(names.values()) == set(heldout.task.labels)
     again = evaluate([folder], {"max_length": 48}, "held-out")

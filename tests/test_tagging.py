@@ -16,6 +16,7 @@ from subarch.errors import InvalidConfig, InvalidTask
 from subarch.evaluation.evaluate import assess, marked
 from subarch.evaluation.resampling import Scored, compare, intervals
 from subarch.run.configuration import load
+from subarch.show.finetuning import types
 from subarch.tasks import Example, Examples, own_task, read, score, statistics, task_named
 from subarch.tasks.division import TaskData, parts_of
 from subarch.tasks.tagging import by_sentence
@@ -89,10 +90,13 @@ def test_a_file_of_ones_own_is_divided_by_sentence(tmp_path: Path) -> None:
 def test_a_data_set_gives_the_names_of_its_numbers(tmp_path: Path) -> None:
     names = datasets.ClassLabel(names=["O", "B-place", "I-place"])
     features = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)})
-    rows = {"tokens": [["In", "New", "York"]], "ner_tags": [[0, 1, 2]]}
     (tmp_path / "hub").mkdir()
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "hub" / "train-00000-of-00001.parquet")
+    for part, tags in (("train", [0, 1, 2]), ("test", [-1, -1, -1])):  # the test part is not labelled
+        rows = {"tokens": [["In", "New", "York"]], "ner_tags": [tags]}
+        file = tmp_path / "hub" / f"{part}-00000-of-00001.parquet"
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
     assert read("ner", f"datasets:{tmp_path / 'hub'}", "train")[0].golds == ("O", "B-place", "I-place")
+    assert read("ner", f"datasets:{tmp_path / 'hub'}", "test").labels is None
     own = own_task(f"datasets:{tmp_path / 'hub'}", first="tokens", label="ner_tags", kind="tagging")
     assert read(own, f"datasets:{tmp_path / 'hub'}", "train").labels == (0, 1, 2)
 
@@ -132,9 +136,9 @@ def test_files_that_are_refused(tmp_path: Path, text: str, message: str) -> None
     [
         ({"tokens": ["a", "b"], "tags": ["O"]}, "row 2: 2 words and 1 tags; give a tag for each word"),
         ({"tokens": [], "tags": []}, "row 2: a sentence without words; leave it out"),
-        ({"tokens": ["a", ""], "tags": ["O", "O"]}, r"row 2: column 'tokens' holds \['a', ''\], not words as texts"),
+        ({"tokens": ["a", ""], "tags": ["O", "O"]}, r"row 2: column 'tokens' holds \['a', ''\], not words as text"),
         ({"tokens": "a b", "tags": ["O", "O"]}, "column 'tokens' holds 'a b', not words"),
-        ({"tokens": ["a"], "tags": [3]}, r"column 'tags' holds \[3\], not tags as texts"),
+        ({"tokens": ["a"], "tags": [3]}, r"column 'tags' holds \[3\], not tags as text"),
         ({"tokens": ["a"], "tags": None}, "row 2: no label .*only the part test"),
         ({"tokens": ["a"]}, "row 2: no column 'tags'; found: 'tokens'"),
         ({"tokens": ["a", "b"], "tags": ["O", "I-place"]}, "sentence 2, word 2: I-place follows O"),
@@ -251,6 +255,17 @@ def test_an_evaluation_shows_spans_and_what_is_not_seen() -> None:
     assert found.confusion is not None
     assert sum(map(sum, found.confusion.counts)) == part.answers
     assert found.confusion.counts[1][0] == 1
+    assert found.types is not None
+    assert [(one.type, one.spans, one.f1) for one in found.types] == [
+        ("harbour", 6, pytest.approx(5 / 6)),  # what is left of the span begins one word later
+        ("kitchen", 6, 1),
+    ]
+    table = types(found.types)
+    assert [cell.text for cell in table.rows[0].cells] == ["harbour", "0.833", "0.833", "0.833", "6"]
+    nothing = np.tile(np.array([1, 0, 0, 0, 0], np.float32), (part.answers, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert {one.recall for one in assess(part, [nothing]).types or ()} == {0.0}
     assert found.scores is not None
     assert found.scores.metrics["span_recall"].value == pytest.approx(11 / 12)
     assert task_named("NER").head == "tagging"

@@ -41,6 +41,7 @@ from subarch.run.records import (
     Mistake,
     Mistakes,
     PredictedStatistics,
+    TypeScores,
 )
 from subarch.show.finetuning import FineTuned
 from subarch.show.page import RunData, render
@@ -137,12 +138,13 @@ def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] 
     """Evaluate (N, C) outputs of models (one per seed), against `theirs`; without labels only count predictions."""
     task = examples.task
     rows = np.asarray([labels_of(task, logits) for logits in ours])
-    scores = comparison = confused = missed = None
+    scores = comparison = confused = by_type = missed = None
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         if examples.labels is not None:
             scores = intervals(examples, rows)
             confused = confusion(examples, rows[0])
+            by_type = type_scores(examples, rows[0]) if task.head == "tagging" else None
             missed = (mistagged if task.head == "tagging" else mistakes)(examples, rows[0], ours[0])
             if theirs:
                 others = np.asarray([labels_of(task, logits) for logits in theirs])
@@ -158,6 +160,7 @@ def assess(examples: Examples, ours: Sequence[Logits], theirs: Sequence[Logits] 
         scores=scores,
         comparison=comparison,
         confusion=confused,
+        types=by_type,
         mistakes=missed,
         warnings=(*_unseen(examples, ours[0]), *dict.fromkeys(str(warning.message) for warning in said)),
     )
@@ -206,6 +209,27 @@ def mistakes(examples: Examples, predictions: Sequence[float], logits: Logits) -
             Mistake(id=example.id, texts=example.texts, label=label, prediction=prediction, confidence=confidence)
         )
     return Mistakes(count=len(order), rows=len(examples), shown=tuple(shown))
+
+
+def type_scores(examples: Examples, predictions: Sequence[float]) -> tuple[TypeScores, ...]:
+    """The scores of each type of span, by seqeval, sorted by type."""
+    from seqeval.metrics import classification_report
+
+    truth, said = [list(example.golds) for example in examples], by_sentence(examples, predictions)
+    if not any(map(spans, (*truth, *said))):
+        return ()
+    report = classification_report(truth, said, output_dict=True, zero_division=0)
+    return tuple(
+        TypeScores(
+            type=name,
+            f1=float(one["f1-score"]),
+            precision=float(one["precision"]),
+            recall=float(one["recall"]),
+            spans=int(one["support"]),
+        )
+        for name, one in report.items()
+        if not name.endswith(" avg")
+    )
 
 
 def mistagged(examples: Examples, predictions: Sequence[float], logits: Logits) -> Mistakes:

@@ -75,6 +75,8 @@ class EncoderInputs(Row):
     window: int = 128
     global_every: int = 3
     biases: tuple[str, ...] = ()
+    head: str = ""
+    classes: int = 0
 
 
 class EncoderBlueprint(Row):
@@ -82,6 +84,16 @@ class EncoderBlueprint(Row):
     inputs: EncoderInputs
     pooling: str
     masked_lm: bool
+    settings: Free
+    task: TaskOutputs | None = None
+
+
+class TaskOutputs(Row):
+    """What a model with the head of a task says; see `models.outputs.Outputs`."""
+
+    kind: str
+    names: tuple[str, ...]
+    separator: int | None
     settings: Free
 
 
@@ -798,6 +810,16 @@ class Confusion(Row):
     counts: tuple[tuple[int, ...], ...]
 
 
+class TypeScores(Row):
+    """Scores of the spans of one type, and how many there are."""
+
+    type: str
+    f1: float
+    precision: float
+    recall: float
+    spans: int
+
+
 class Mistake(Row):
     """A wrong prediction; `confidence` is the softmax probability of the predicted answer."""
 
@@ -825,6 +847,7 @@ class Evaluation(Row):
     scores: Scores | None
     comparison: ScoreComparison | None
     confusion: Confusion | None
+    types: tuple[TypeScores, ...] | None = None
     mistakes: Mistakes | None
     warnings: tuple[str, ...]
     models: tuple[str, ...] | None = None

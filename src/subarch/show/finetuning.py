@@ -18,6 +18,7 @@ from subarch.run.records import (
     Interval,
     Mistake,
     Scores,
+    TypeScores,
 )
 from subarch.show import formats
 from subarch.show.axes import Figure, bars, base_layout, label, padded_axis, scatter
@@ -212,6 +213,7 @@ def part(title: str, found: Evaluation) -> View:
     return {
         "title": title,
         "sentence": sentence,
+        "types": types(found.types) if found.types else None,
         "confusion": confusion(found.confusion) if found.confusion else None,
         "mistakes": mistakes(found.head, counted.shown) if counted and counted.shown else None,
     }
@@ -232,6 +234,13 @@ def confusion(found: Confusion) -> Table:
     columns = texts("Label", "Prediction") + numbers("Times")
     rows = [Row([text(names[a]), text(names[b]), whole(times)]) for times, a, b in pairs[:CONFUSED]]
     return Table("The most frequent confusions", columns, rows)
+
+
+def types(found: Sequence[TypeScores]) -> Table:
+    """The scores of each type of span."""
+    columns = texts("Type") + numbers("F1", "Precision", "Recall", "Spans")
+    rows = [Row([text(one.type), *map(scored, (one.f1, one.precision, one.recall)), whole(one.spans)]) for one in found]
+    return Table("Spans by type", columns, rows)
 
 
 def mistakes(head: str, shown: Sequence[Mistake]) -> Table:

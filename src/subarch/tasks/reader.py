@@ -212,8 +212,8 @@ def _from_datasets(task: Task, source: str, part: str) -> tuple[list[Record], La
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
-    if isinstance(value, list):
-        return [names[number] for number in value]
+    if isinstance(value, list):  # of a part without tags, all are -1
+        return [names[number] for number in value] if min(value, default=0) >= 0 else math.nan
     return names[value] if value not in (None, -1) else math.nan
 
 
@@ -454,7 +454,7 @@ def _list(row: Row, meaning: str, value: Any) -> tuple[str, ...]:
     """A cell that holds a list of texts, none of them empty."""
     if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
         what = "words" if meaning == "first" else "tags"
-        raise InvalidTask(f"{row.where}: column {row.columns[meaning]!r} holds {show(value)}, not {what} as texts")
+        raise InvalidTask(f"{row.where}: column {row.columns[meaning]!r} holds {show(value)}, not {what} as text")
     return tuple(value)
 
 
