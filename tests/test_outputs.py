@@ -177,7 +177,10 @@ def test_scores_are_official() -> None:
             gold_of(task, label)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    ["classes", "tags", "number", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("labels", "choices"))],
+)
 def test_from_a_search_to_an_export(tmp_path: Path, kind: str) -> None:
     """Every kind of head: certified, trained in full, handed over in stock files, exported with parity."""
     teacher = tiny_task_teacher(tmp_path / "teacher", kind)
@@ -229,7 +232,7 @@ def test_a_cross_encoder_is_handed_over_as_one(tmp_path: Path) -> None:
         extract(load(ExtractConfig, None, given), tmp_path / "other")
 
 
-@pytest.mark.parametrize("family", ["distilbert", "electra"])
+@pytest.mark.parametrize("family", ["distilbert", pytest.param("electra", marks=pytest.mark.slow)])
 def test_heads_of_families_that_become_bert_are_learnt_as_they_are(tmp_path: Path, family: str) -> None:
     """Their heads differ from BERT's: the teacher keeps its own, the student begins with the same weights."""
     auto = CLASSES["sequence"]

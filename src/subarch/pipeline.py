@@ -95,13 +95,12 @@ def extract(
     Raises:
         SubarchError: see `errors`; whatever was finished before is kept.
     """
-    task, data = config.task, config.data
-    config = resolved(config, path)
     check_runtime(config)
     named = SearchSpace.load(config.space) if config.space != "auto" else None
     with RunFolder.create(path, config, resume) as run:
-        if data is not None:
-            write_inputs(str(task), data, path / INPUTS)
+        if config.data is not None:
+            write_inputs(str(config.task), config.data, path / INPUTS)
+        config = resolved(config, path)
         remedy = "restore it to resume the run, or choose a new folder with --run"
         claim(run, inputs_of(config, named), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content

@@ -32,7 +32,7 @@ from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.families import CONVERTED, WHY_NOT, WITHOUT_POOLER, has_head, stock_model
-from subarch.models.kinds import check_folder, is_cross_encoder
+from subarch.models.kinds import check_folder, check_reranker, is_cross_encoder
 from subarch.models.parts import head_of, inputs_of, usable_positions
 from subarch.models.rows import digest_of
 from subarch.models.sentence import (
@@ -112,7 +112,8 @@ class Teacher:
         """
         folder = resolve(source)
         check_folder(folder)
-        scores = is_cross_encoder(folder)  # whose modules say nothing that a stock class does not
+        if scores := is_cross_encoder(folder):
+            check_reranker(folder)  # so its modules say nothing that a stock class does not
         where, settings = (folder, TransformerSettings()) if scores else transformer_of(folder)
         config = _config(where)
         weights = sorted(where.glob("model*.safetensors"))
