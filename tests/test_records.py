@@ -93,6 +93,7 @@ def test_what_stages_write_is_read_and_written_back_byte_for_byte(runs: Path) ->
     assert seen == set(KINDS) - {"retrieval"}  # tests/test_retrieval.py
 
 
+@pytest.mark.slow
 def test_alternatives_are_told_apart(runs: Path) -> None:
     found = RunFolder(runs / "latency").read(records.Latencies)
     kinds = {type(entry) for entry in found.candidates.values()}
