@@ -42,6 +42,7 @@ VALUES: dict[str, Any] = {
     "start_from": "some/encoder",
     "prompt": "query: ",
     "corpus": ["one.txt", "two words.txt"],
+    "data": "glue_data",
     "text_column": "body",
     "space": "demo",
     "error": "task",
@@ -228,6 +229,8 @@ def test_every_option_reaches_the_configuration(
         needed["keep"] = 0.5
     elif key == "keep":
         needed["objective"] = "latency"
+    elif key == "data":
+        needed = {"teacher": "t", "task": "mrpc"}
     elif key == "vocabulary_size":
         needed = {"corpus": ["c"], "error": "mlm", "initialise": "scratch"}
     given = needed | {key: VALUES[key]}
@@ -625,7 +628,8 @@ def test_a_run_without_a_name_gets_one_by_the_time(call: Call, tmp_path: Path, m
     assert outcome.code == 3
     (run,) = (tmp_path / "runs").iterdir()
     assert abs(time.mktime(time.strptime(run.name, "%Y%m%d-%H%M%S")) - time.time()) < 3600
-    assert RunFolder.open(run).config(ExtractConfig) == tiny_config(tmp_path, max_parameters=1)
+    # The one that runs, with what the teacher decides
+    assert RunFolder.open(run).config(ExtractConfig) == tiny_config(tmp_path, max_parameters=1, error="embedding")
     assert not (run / "weights").exists()
 
 

@@ -42,7 +42,7 @@ def test_defaults() -> None:
     config = load(ExtractConfig, None, GOOD)
     assert config.teacher == Path("teacher")
     assert (config.steps, config.epsilon, config.batch_size, len(config.learning_rate)) == (100, 4, [64], 1)
-    assert (config.error, config.objective, config.cost) == ("embedding", "error", "latency")
+    assert (config.error, config.objective, config.cost) == (None, "error", "latency")
     assert (config.strategy, config.delta, config.heads) == ("certified", 0.01, "nearest")
     with pytest.raises(ValidationError, match="frozen"):
         config.steps = 3  # type: ignore[misc]
@@ -103,8 +103,9 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "corpus": st.lists(texts, min_size=1, max_size=3),
     "text_column": texts,
     "space": texts,
-    "error": choice("error"),
+    "error": st.none() | st.sampled_from(get_args(get_args(ExtractConfig.model_fields["error"].annotation)[0])),
     "task": st.none() | paths,
+    "data": st.none(),
     "objective": choice("objective"),
     "max_latency_ms": st.none() | positive,
     "max_latency_ratio": st.none() | st.floats(0, 10, exclude_min=True),
@@ -147,7 +148,8 @@ def coherent(values: dict[str, Any]) -> bool:
         [
             values["teacher"] is not None or (values["error"], values["initialise"]) == ("mlm", "scratch"),
             values["start_from"] is None or values["initialise"] != "scratch",
-            (values["task"] is not None) == (values["error"] == "task"),
+            values["task"] is None or values["error"] == "task" or values["data"] is not None,
+            values["data"] is None or (values["task"] is not None and not values["corpus"]),
             (values["keep"] is not None) == (values["objective"] == "latency"),
             sum(limits) <= 1,
             measured or not any(limits),
@@ -177,7 +179,7 @@ def test_reading_what_was_dumped_gives_the_same(
     values |= {"max_latency_ratio": None} if values["max_latency_ms"] else {}
     values |= {"cost": "latency", "teacher": values["teacher"] or Path("teacher")}
     values |= {"start_from": None} if values["initialise"] == "scratch" else {}
-    values |= {"task": Path("task") if values["error"] == "task" else None}
+    values |= {"task": Path("task") if values["error"] == "task" else None, "data": None}
     values |= {"keep": 0.97 if values["objective"] == "latency" else None}
     config = load(ExtractConfig, None, values)
     path = tmp_path_factory.mktemp("config") / "dumped.yaml"
@@ -194,8 +196,8 @@ def test_reading_what_was_dumped_gives_the_same(
             {"teacher": None, "error": "mlm", "initialise": "scratch", "max_latency_ratio": 0.5},
             "max_latency_ratio needs a teacher",
         ),
-        ({"error": "task"}, "task is missing"),
-        ({"task": "sts"}, "task 'sts' would not be used with error 'embedding'"),
+        ({"task": "sts"}, "task 'sts' is used with error 'task' alone"),
+        ({"data": "glue_data"}, "data 'glue_data' holds the task that `task` names"),
         ({"max_latency_ms": 3.0, "max_latency_ratio": 0.5}, "limit the same; give one of them"),
         ({"max_latency_ms": 3.0, "cost": "operations"}, "max_latency_ms 3.0 needs measured latency"),
         ({"max_latency_ratio": 0.5, "cost": "operations"}, "max_latency_ratio 0.5 needs measured latency"),
@@ -225,7 +227,7 @@ def test_keys_that_do_not_go_together(tmp_path: Path, change: dict[str, Any], me
         ({"steps": True}, "steps = True: Input should be a valid integer"),
         ({"steps": 1.0}, "steps = 1.0: Input should be a valid integer"),
         ({"steps": "many"}, "steps = 'many': Input should be a valid integer"),
-        ({"error": "mse"}, "error = 'mse': Input should be 'embedding', 'logits', 'mlm' or 'task'"),
+        ({"error": "mse"}, "error = 'mse': Input should be 'embedding', 'outputs', 'logits', 'mlm' or 'task'"),
         ({"corpus": "docs"}, "corpus = 'docs': Input should be a valid list"),
         ({"corpus": ["a", ""]}, "corpus[1] = '': String should have at least 1 character"),
         ({"learning_rate": [0.1, float("nan")]}, "learning_rate[1] = nan"),

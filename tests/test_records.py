@@ -77,6 +77,7 @@ def _finetunings(folder: Path) -> None:
     evaluate([folder / "agora" / "finetuned" / "topics"], {}, "dev", against=[teacher])
 
 
+@pytest.mark.slow
 def test_what_stages_write_is_read_and_written_back_byte_for_byte(runs: Path) -> None:
     seen = set()
     for path in sorted(runs.rglob("*.json")):
@@ -89,9 +90,10 @@ def test_what_stages_write_is_read_and_written_back_byte_for_byte(runs: Path) ->
         assert kind.model_validate(record.to_dict()).to_json() == text, path
         assert json.loads(record.to_json()) == record.to_dict()
         seen.add(path.stem)
-    assert seen == set(KINDS)
+    assert seen == set(KINDS) - {"retrieval"}  # tests/test_retrieval.py
 
 
+@pytest.mark.slow
 def test_alternatives_are_told_apart(runs: Path) -> None:
     found = RunFolder(runs / "latency").read(records.Latencies)
     kinds = {type(entry) for entry in found.candidates.values()}

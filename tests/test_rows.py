@@ -24,7 +24,7 @@ from subarch.pipeline import extract, select
 from subarch.pretraining.pretrain import CHECKPOINTS, train
 from subarch.run.configuration import load
 from tiny import tiny_corpus, tiny_sentences, tiny_teacher
-from tiny_pretrain import tensors, tiny_pretraining
+from tiny_pretrain import tensors, tiny_pretraining, weights
 from tiny_run import OneProcess, tiny_config
 
 VOCABULARY, KNOWN = 2000, 127
@@ -189,3 +189,15 @@ def test_pretraining_leaves_the_other_rows_as_they_began(searched: Path, tmp_pat
     checkpoint = next((run / CHECKPOINTS).iterdir())
     sizes = [file.stat().st_size for file in checkpoint.iterdir()]
     assert max(sizes) < 4 * table.shape[1] * VOCABULARY
+
+
+@pytest.mark.usefixtures("quick_trainer")
+def test_an_interrupted_pretraining_goes_on_to_the_same_bits(searched: Path, tmp_path: Path) -> None:
+    config = tiny_pretraining(searched, teacher=searched / "teacher", architecture="1-4-16-32")
+    train(tmp_path / "run", config)
+    whole = weights(tmp_path / "run")
+    (tmp_path / "run" / "pretraining.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "pretrained")
+    shutil.rmtree(tmp_path / "run" / CHECKPOINTS / "checkpoint-8")
+    train(tmp_path / "run", config)
+    assert weights(tmp_path / "run") == whole

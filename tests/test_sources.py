@@ -440,7 +440,7 @@ def test_losses_inside_the_teacher_need_one_with_the_students_tokens(made: Path,
 
 
 def test_a_teacher_that_reads_text_cannot_stream(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidConfig, match="streaming reads tokens only, and this teacher reads text"):
+    with pytest.raises(InvalidConfig, match="streaming reads tokens of prose, and this teacher reads text"):
         pretrain(tmp_path, pretraining(made, streaming=True, corpus=["datasets:somewhere"]))
 
 

@@ -353,9 +353,9 @@ def test_a_table_of_model2vec_alone(tmp_path: Path) -> None:
 def test_a_reranker_of_sentence_transformers(tmp_path: Path) -> None:
     folder = tiny_teacher(tmp_path / "encoder", modules=False)
     CrossEncoder(str(folder), num_labels=1, device="cpu").save_pretrained(str(tmp_path / "reranker"))
-    for load in (teacher_of, Teacher.load):
-        with pytest.raises(InvalidTeacher, match="is a CrossEncoder, which scores pairs of texts"):
-            load(tmp_path / "reranker")
+    with pytest.raises(InvalidTeacher, match=r"is a CrossEncoder, which scores pairs of texts.*error outputs"):
+        teacher_of(tmp_path / "reranker")
+    assert Teacher.load(tmp_path / "reranker").width == WIDTH  # its encoder is one to start from
 
 
 def test_a_token_without_a_row(folders: Callable[[str], Path], tmp_path: Path) -> None:
@@ -388,7 +388,7 @@ def test_a_damaged_inheritable_folder_is_not_read_in_another_way(tmp_path: Path,
 def test_a_model_of_a_task_is_no_teacher_of_embeddings(tmp_path: Path, architecture: str, what: str) -> None:
     folder = tiny_teacher(tmp_path / "teacher", modules=False)
     put("config.json", architectures=[architecture])(folder)
-    with pytest.raises(InvalidTeacher, match=f"is {what} .* name the folder of the encoder"):
+    with pytest.raises(InvalidTeacher, match=f"is {what} .* (name the encoder that it was made from|name the folder)"):
         teacher_of(folder)
     if what != "a language model":
         assert Teacher.load(folder).width == WIDTH  # fine-tuned folders are loaded on purpose

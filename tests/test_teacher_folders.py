@@ -337,7 +337,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     ),
     "unknown setting of Normalize": (put("2_Normalize/config.json", p=1), "p = 1"),
     "truncate_dim": (put(MODEL, truncate_dim=0), "truncate_dim = 0"),
-    "model type": (put(MODEL, model_type="CrossEncoder"), "is a CrossEncoder, which scores pairs of texts"),
+    "model type": (put(MODEL, model_type="CrossEncoder"), "is a CrossEncoder made of Transformer, Pooling, Normalize"),
     "requirements": (put(MODEL, requirements={"sentence_transformers": ">=99"}), "requirements"),
     "unknown setting of the model": (put(MODEL, query_prefix="q"), "query_prefix"),
     "keyword arguments": (entry(1, kwargs=["task"]), "kwargs"),

@@ -19,6 +19,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoConfig,
+    AutoModelForMultipleChoice,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     BertConfig,
     BertForMaskedLM,
     BertModel,
@@ -190,3 +194,26 @@ def tiny_corpus(path: Path, documents: int = 200, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n\n".join(tiny_sentences(documents, seed)) + "\n", encoding="utf-8")
     return path
+
+
+TASK_NAMES = {"classes": ("no", "yes", "perhaps"), "labels": ("rude", "long"), "tags": ("O", "B-bell", "I-bell")}
+
+
+def tiny_task_teacher(folder: Path, kind: str = "classes", *, family: str = "bert", seed: int = 0) -> Path:
+    """Write a random model with the head of a task into `folder`: classes, labels, number, tags or choices."""
+    tiny_teacher(folder, family=family, modules=False, seed=seed)
+    names = dict(enumerate(TASK_NAMES.get(kind, ("LABEL_0",))))
+    auto: Any = AutoModelForSequenceClassification
+    auto = {"tags": AutoModelForTokenClassification, "choices": AutoModelForMultipleChoice}.get(kind, auto)
+    config = AutoConfig.from_pretrained(folder)
+    config.id2label, config.label2id = names, {name: number for number, name in names.items()}
+    config.problem_type = {"labels": "multi_label_classification", "number": "regression"}.get(kind)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = auto.from_pretrained(folder, config=config)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "encoder." not in name and "embeddings." not in name and "layers." not in name:
+                    parameter.normal_(mean=float(parameter.ndim == 1 and "norm" in name), std=0.3)
+    model.save_pretrained(folder)
+    return folder

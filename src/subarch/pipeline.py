@@ -33,7 +33,17 @@ from subarch.extraction.loop import train as train_trials
 from subarch.extraction.question import Question, best_trials, candidates, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial, weights_path
-from subarch.extraction.workbench import FREE, blueprint_of, inputs_of, make_basis, recipe_of, space_below, warn_beyond
+from subarch.extraction.workbench import (
+    FREE,
+    INPUTS,
+    blueprint_of,
+    inputs_of,
+    make_basis,
+    recipe_of,
+    resolved,
+    space_below,
+    warn_beyond,
+)
 from subarch.extraction.workers import Pool, RayWorkers, Workers
 from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
@@ -68,6 +78,7 @@ from subarch.run.records import (
 )
 from subarch.show.page import RunData, render
 from subarch.show.search import Search
+from subarch.tasks.inputs import write_inputs
 
 SHORTEST = 8
 """Tokens that a text may be cut to for a search, as for a task."""
@@ -87,6 +98,9 @@ def extract(
     check_runtime(config)
     named = SearchSpace.load(config.space) if config.space != "auto" else None
     with RunFolder.create(path, config, resume) as run:
+        if config.data is not None:
+            write_inputs(str(config.task), config.data, path / INPUTS)
+        config = resolved(config, path)
         remedy = "restore it to resume the run, or choose a new folder with --run"
         claim(run, inputs_of(config, named), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content

@@ -140,14 +140,22 @@ def finetune(
 )
 @click.option("--against", type=FOLDER, multiple=True, help="Model to compare with, one for each model. [repeatable]")
 @click.option("--submission", type=FOLDER, help="Archive to write for the server of the benchmark.")
+@options_of(FinetuneConfig, EXAMINED)
 @click.option(
     "--retrieval",
     type=FOLDER,
-    help="Instead of a task: a collection to search in (corpus.jsonl, queries.jsonl, qrels/).",
+    help="Instead of a task: a collection to search in, with corpus.jsonl, queries.jsonl and qrels/.",
+    panel="Retrieval",
 )
-@click.option("--retriever", type=FOLDER, help="For a reranker: the embedding model that finds documents.")
-@click.option("--rerank", type=click.IntRange(min=1), help="Documents that a reranker gets for a query. [default: 50]")
-@options_of(FinetuneConfig, EXAMINED)
+@click.option(
+    "--retriever", type=FOLDER, help="For a reranker: the embedding model that finds documents.", panel="Retrieval"
+)
+@click.option(
+    "--rerank",
+    type=click.IntRange(min=1),
+    help="Documents that a reranker gets for a query. [default: 50]",
+    panel="Retrieval",
+)
 @answering
 def evaluate(
     models: tuple[Path, ...],
@@ -163,7 +171,8 @@ def evaluate(
     """Score a model with confidence intervals, or compare it with another: on a task, or in search.
 
     MODELS are folders of one fine-tuning, one per seed. Without --task, task and data are those of the fine-tuning.
-    Unlabelled data are predicted only. With --retrieval, MODELS is one embedding model, reranker or run folder.
+    Unlabelled data are predicted only. With --retrieval, MODELS is one embedding model or
+    reranker, exported or not, or a run folder; --max-length is then by default what the model reads.
     """
     command = shlex.join(["subarch", *sys.argv[1:]])
     where: dict[str, Any] = {"retrieval": retrieval, "retriever": retriever, "rerank": rerank}

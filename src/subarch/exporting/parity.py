@@ -43,7 +43,8 @@ from subarch.exporting.config import ExportConfig
 from subarch.exporting.graph import Exportable
 from subarch.exporting.runtimes import Session
 from subarch.models.heads import columns_of, encode, labels_of, logits_of, tokenizer_for
-from subarch.models.teacher import special_tokens
+from subarch.models.outputs import token_types
+from subarch.models.teacher import choices_of, special_tokens
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.records import Likeness, MetricDrop, Metrics, TextSource
@@ -51,7 +52,7 @@ from subarch.tasks import score
 from subarch.tasks.division import TaskData, parts_of
 from subarch.tasks.metrics import primary
 from subarch.text.batches import pad
-from subarch.text.corpus import Corpus, build, plain
+from subarch.text.corpus import NEXT, Corpus, build, plain
 
 Batch = dict[str, NDArray[np.int64]]
 """input_ids, attention_mask, token_type_ids: (n, length), or (n, choices, length)."""
@@ -102,7 +103,8 @@ class Text:
     @classmethod
     def _of(cls, corpus: Corpus, source: str) -> Text:
         about = TextSource(source=f"{source}, held-out part", content_hash=corpus.content_hash)
-        return cls(corpus.heldout.tokens, corpus.train.shuffled(), about)
+        heldout = corpus.heldout.tokens
+        return cls(heldout[heldout != NEXT], corpus.train.shuffled(), about)
 
     def calibration(self, model: Exportable, count: int, longest: int) -> list[Batch]:
         """`count` texts as batches of one sequence (or of one example with two choices), at most `longest` tokens long.
@@ -116,7 +118,7 @@ class Text:
                 f"{len(self.train)} texts to calibrate on ({self.about.source}), but {count * choices} are needed: "
                 "give more text with --corpus, or ask for fewer with --calibration"
             )
-        rows = [self.train[row][: longest - 2] for row in range(count * choices)]
+        rows = [choices_of(self.train[row])[0][: longest - 2] for row in range(count * choices)]
         return [_batch(rows[row : row + choices], model, choices) for row in range(0, len(rows), choices)]
 
     def batches(self, model: Exportable, longest: int) -> list[Batch]:
@@ -148,7 +150,8 @@ def _batch(rows: Sequence[NDArray[np.int32]], model: Exportable, choices: int) -
     """Special tokens and padding around rows of ids."""
     start, end = special_tokens(model.teacher.tokenizer)
     ids, mask = pad([[start, *row, end] for row in rows], int(model.teacher.tokenizer.pad_token_id))
-    named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
+    types = token_types(torch.from_numpy(ids), end).numpy() * mask  # 1 for the second text of a pair
+    named = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
     longest = ids.shape[1]
     shape = (-1, choices, longest) if model.graph.head == "choice" else (-1, longest)
     return {name: named[name].reshape(shape) for name in model.graph.inputs}

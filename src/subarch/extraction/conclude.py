@@ -104,7 +104,7 @@ def conclude(
     seconds = sum(trial.seconds for trial in trials)
     ledger.append(LedgerRow(what=f"{len(trials)} trials, summed over workers", seconds=seconds))
     warnings = list(latency.warnings) if latency is not None else []
-    if warning := w_warning(objective.name, config.error):
+    if warning := w_warning(objective.name, config.measures):
         warnings.insert(0, warning)
     for shallow, deep in rises(layers) if layers is not None else ():
         warnings.append(
@@ -259,7 +259,7 @@ def _row(
         latency_iqr_ms=(latency.q1_ms, latency.q3_ms) if isinstance(latency, Measured) else None,
         latency_predicted=isinstance(latency, Predicted),
         error=None if trial is None else trial.error,
-        error_kind=question.config.error,
+        error_kind=question.config.measures,
         hyperparameters=Hyperparameters() if trial is None else _theta(trial.settings),
         trial=None if trial is None else trial.number,
         w=w,

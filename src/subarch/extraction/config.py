@@ -51,6 +51,11 @@ class ExtractConfig(BaseModel):
         [],
         description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
     )
+    data: Text | None = Field(
+        None,
+        description="Folder of the public task that `task` names (see `subarch tasks`): its training part is what the "
+        "candidates of a teacher that is fine-tuned for it learn from",
+    )
     text_column: str = Field("text", min_length=1, description="Column of the text in files of records and data sets")
     space: str = Field(
         "auto",
@@ -58,12 +63,18 @@ class ExtractConfig(BaseModel):
         description="Search space: auto (sub-architectures of what candidates start from), paper, minilm, demo, or a "
         "YAML file with the four axes",
     )
-    error: Literal["embedding", "logits", "mlm", "task"] = Field(
-        "embedding",
-        description="What the error e measures: embedding (distance to the teacher's sentence embeddings), logits "
-        "(distillation of a masked-LM teacher), mlm (masked-LM cross-entropy) or task (your labelled set)",
+    error: Literal["embedding", "outputs", "logits", "mlm", "task"] | None = Field(
+        None,
+        description="What the error e measures: embedding (distance to the teacher's sentence embeddings), outputs "
+        "(divergence from the outputs of a teacher that is fine-tuned for a task), logits (distillation of a masked-LM "
+        "teacher), mlm (masked-LM cross-entropy) or task (your labelled set); null: outputs, where the teacher has the "
+        "head of a task, else embedding",
     )
-    task: File | None = Field(None, description="Labelled or query-document set; needed with error task and only there")
+    task: File | None = Field(
+        None,
+        description="Labelled or query-document set; needed with error task and only there, unless the teacher is "
+        "fine-tuned for a task: then the labels of the inputs are",
+    )
     objective: Literal["error", "latency", "w"] = Field(
         "error",
         description="What is optimised: error (least, under the limits), latency (least, under the floor keep) or w "
@@ -176,25 +187,30 @@ class ExtractConfig(BaseModel):
 
     _with_corpus = model_validator(mode="before")(with_corpus)
 
+    @property
+    def measures(self) -> str:
+        """What the error measures; `embedding` where that is left to a teacher that was not looked at."""
+        return self.error or "embedding"
+
     @model_validator(mode="after")
     def _check_together(self) -> ExtractConfig:
         """What no single key can tell. Every message names the keys and what to change."""
         if self.teacher is None and self.error != "mlm":
             raise ValueError(
-                f"teacher is missing: error {self.error!r} is measured with one; give a teacher, or set error to mlm"
+                f"teacher is missing: error {self.measures!r} is measured with one; give a teacher, or set error to mlm"
             )
         if self.teacher is None and self.initialise != "scratch":
             raise ValueError(
                 f"teacher is missing: initialise {self.initialise!r} takes its weights; use scratch instead"
             )
-        if not self.corpus:
+        if not self.corpus and self.data is None:
             raise ValueError("corpus is missing: give text to train and measure on")
+        if self.data is not None and (self.task is None or self.corpus):
+            raise ValueError(f"data {self.data!r} holds the task that `task` names, instead of a corpus; give both")
         if self.start_from is not None and self.initialise == "scratch":
             raise ValueError(f"start_from {str(self.start_from)!r} would not be used with initialise scratch; drop one")
-        if self.error == "task" and self.task is None:
-            raise ValueError("task is missing: error 'task' scores candidates on that set")
-        if self.error != "task" and self.task is not None:
-            raise ValueError(f"task {str(self.task)!r} would not be used with error {self.error!r}; drop it")
+        if self.error != "task" and self.task is not None and self.data is None:
+            raise ValueError(f"task {str(self.task)!r} is used with error 'task' alone; set error to task, or drop it")
         if self.max_latency_ms is not None and self.max_latency_ratio is not None:
             raise ValueError("max_latency_ms and max_latency_ratio limit the same; give one of them")
         if self.max_latency_ratio is not None and self.teacher is None:

@@ -18,16 +18,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from subarch.errors import InvalidConfig, InvalidTask, TrainingDiverged
+from subarch.errors import InvalidConfig, InvalidTask, InvalidTeacher, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import CURVE, Signal, estimate, segments_needed
 from subarch.extraction.trial import Settings, Trial
 from subarch.learning.material import Material
-from subarch.learning.signals import EmbeddingSignal, MaskedLMSignal, TaskSignal, teacher_embedder
+from subarch.learning.signals import (
+    EmbeddingSignal,
+    GoldSignal,
+    MaskedLMSignal,
+    OutputsSignal,
+    TaskSignal,
+    teacher_embedder,
+)
 from subarch.models.inherit import CALIBRATION, Anatomy, inherit
+from subarch.models.outputs import Outputs, TaskTeacher
 from subarch.models.sentence import Recipe
 from subarch.models.source import content_of as teacher_content
-from subarch.models.source import figures_of
+from subarch.models.source import figures_of, is_of_task
 from subarch.models.student import Blueprint, Student, save_weights, start_from_tokens
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
@@ -38,6 +46,8 @@ from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, Encode
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import content_of as corpus_content
 
+INPUTS = "inputs.jsonl"
+"""The inputs of a public task, in the run folder."""
 FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "start_from", "task"}
 """Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
@@ -79,6 +89,11 @@ class Workbench:
                 )
             source = (material.start, material.targets()) if config.error == "logits" else (None, None)
             signal = MaskedLMSignal(material.tokenizer, train, heldout, max_length, needed, report, *source)
+        elif isinstance(material.teacher, TaskTeacher):
+            teacher, recipe, cache = material.teacher, material.recipe, material.targets()
+            signal = OutputsSignal(teacher, recipe, train, heldout, needed, cache, report)
+            if config.error == "task":
+                signal = GoldSignal(signal)
         else:
             assert material.teacher is not None  # the configuration's own check
             # A teacher that reads the student's tokens does so up to its own maximum
@@ -103,11 +118,13 @@ class Workbench:
     def basis(self) -> Basis:
         """What all candidates share and are measured against; `seconds` is 0."""
         config, inputs, material = self.config, self.blueprint.inputs, self.material
-        reference, constant = 0.0 if config.error == "embedding" else None, None
+        reference, constant = 0.0 if config.error in ("embedding", "outputs") else None, None
         if isinstance(self.signal, TaskSignal):
             assert material.teacher is not None
             reference = 1 - self.signal.score(teacher_embedder(material.teacher))
-        elif isinstance(self.signal, EmbeddingSignal):
+        elif isinstance(self.signal, GoldSignal):
+            reference = self.signal.reference
+        elif isinstance(self.signal, EmbeddingSignal | OutputsSignal):
             constant = self.signal.constant
         return Basis(
             inputs=EncoderInputs(**asdict(inputs)),
@@ -129,8 +146,8 @@ class Workbench:
         names = ("error", "max_length", "heldout", "initialise", "threads_per_worker")
         start = self.material.start
         return {name: getattr(self.config, name) for name in names} | {
-            "scale": "constant" if self.config.error == "embedding" else None,
-            "start": start.fingerprint if start is not None and self.material.reads_text else None,
+            "scale": "constant" if self.config.error in ("embedding", "outputs") else None,
+            "start": start.fingerprint if start is not None and start is not teacher else None,
             "teacher": teacher.fingerprint if teacher is not None else None,
             "corpus": corpus.content_hash,
             "task": self.signal.task.fingerprint if isinstance(self.signal, TaskSignal) else None,
@@ -174,6 +191,44 @@ class Workbench:
         return Trial(architecture, settings, result.error, result.curve, result.seconds, threads)
 
 
+def resolved(config: ExtractConfig, run: Path) -> ExtractConfig:
+    """The configuration with what its error measures, where that is left to the teacher, and with inputs for a corpus.
+
+    Raises:
+        InvalidConfig, InvalidTask: a task that is not there, or that the teacher has no use for.
+        InvalidTeacher: the teacher cannot be found, or is not one for the error that is named.
+    """
+    of_task = is_of_task(config.teacher)
+    if config.data is not None:
+        if not of_task:
+            raise InvalidConfig(
+                f"data {config.data!r}: inputs of {config.task} are for a teacher that is fine-tuned for it, and "
+                f"{config.teacher} is none; give text with corpus"
+            )
+        config = config.model_copy(update={"corpus": [str(run / INPUTS)], "task": None, "data": None})
+    if config.error == "task" and (config.task is not None) == of_task:
+        raise InvalidConfig(
+            f"task {str(config.task)!r}: the teacher is fine-tuned for a task, so the labels of its inputs are what "
+            "counts; drop it"
+            if of_task
+            else "task is missing: error 'task' scores candidates on that set"
+        )
+    if config.error is None:
+        return config.model_copy(update={"error": "outputs" if of_task else "embedding"})
+    if config.error == "outputs" and not of_task:
+        raise InvalidTeacher(
+            f"{config.teacher}: has no head of a task, so it has no outputs to learn; name a fine-tuned model "
+            "(ForSequenceClassification, ForTokenClassification, ForMultipleChoice or CrossEncoder), or use error "
+            "embedding"
+        )
+    if of_task and config.error not in ("outputs", "task"):
+        raise InvalidTeacher(
+            f"{config.teacher}: is a model with the head of a task, which error {config.error!r} has no use for; use "
+            "error outputs (or task, if the inputs have labels), or name an encoder of texts"
+        )
+    return config
+
+
 def inputs_of(config: ExtractConfig, space: SearchSpace | None) -> StageInputs:
     """What an extraction reads; `space` is None for `auto`, which follows from the other inputs.
 
@@ -182,7 +237,7 @@ def inputs_of(config: ExtractConfig, space: SearchSpace | None) -> StageInputs:
     """
     sources = {
         "search space": of_values(str(config.space), space.to_dict() if space is not None else None),
-        "corpus": corpus_content(config.corpus, config.text_column),
+        "corpus": corpus_content(config.corpus, config.text_column, is_of_task(config.teacher)),
     }
     for name in ("teacher", "start_from"):
         if (path := getattr(config, name)) is not None:
@@ -236,7 +291,9 @@ def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
 
 def blueprint_of(basis: Basis) -> Blueprint:
     """What candidates of a run are built from."""
-    return Blueprint(**basis.blueprint.model_dump() | {"inputs": Inputs(**basis.inputs.model_dump())})
+    found = basis.blueprint
+    task = None if found.task is None else Outputs(**found.task.model_dump())
+    return Blueprint(**found.model_dump() | {"inputs": Inputs(**basis.inputs.model_dump()), "task": task})
 
 
 def recipe_of(basis: Basis) -> Recipe:

@@ -42,6 +42,7 @@ from subarch.exporting.export import write
 from subarch.exporting.graph import Graph
 from subarch.exporting.runtimes import FILES, open_file
 from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call
+from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe
 from subarch.models.source import AnyTeacher, source_of, timed
 from subarch.models.stock import StockTeacher
@@ -160,16 +161,21 @@ class Candidates:
             return session_call(session, self._vocabulary, self.batch, self.lengths)
 
     def _graph(self, name: str) -> Graph:
+        task = self.blueprint.task
         head: Head = "sentence" if self.blueprint.inputs.output or not self.blueprint.masked_lm else "encoder"
+        if task is not None:  # of tags and choices the head takes next to nothing
+            head = "classification" if task.head == "sequence" else "encoder"
         if name.startswith(TEACHER):
             teacher = self._teacher()
+            if isinstance(teacher, TaskTeacher) and head == "classification":
+                return Graph(teacher.task, head, nn.Identity(), Recipe()).eval()
             if isinstance(teacher, Teacher):
                 return Graph(teacher.encoder, head, teacher.dense, teacher.recipe).eval()
             assert isinstance(teacher, StockTeacher)  # recorded vectors have no latency
             return Graph(teacher.module, "encoder", nn.Identity(), Recipe()).eval()  # what pooling takes is little
         student = self._students([name])[name]
         dense = nn.Identity() if student.projection is None else student.projection
-        return Graph(student.encoder, head, dense, self.recipe).eval()
+        return Graph(student.model if head == "classification" else student.encoder, head, dense, self.recipe).eval()
 
     def _students(self, names: Iterable[str]) -> dict[str, Student]:
         return untrained(map(Architecture.parse, names), lambda architecture: Student(architecture, self.blueprint))

@@ -27,17 +27,21 @@ Masks = list[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """(n, L) ids and mask; with masking, the (m,) masked positions in the flattened ids, and their true tokens."""
+    """(n, L) ids and mask; with masking, the (m,) masked positions in the flattened ids, and their true tokens.
+
+    `choices`: see `Batch`.
+    """
 
     ids: Tensor
     mask: Tensor
     where: Tensor | None = None
     labels: Tensor | None = None
+    choices: Tensor | None = None
 
     def count(self, unit: str) -> int:
         """How many sequences, tokens or masked positions there are."""
         if unit == "sequences":
-            return len(self.ids)
+            return len(self.ids if self.choices is None else self.choices)
         return int(self.mask.sum()) if unit == "tokens" else len(self.labels)  # type: ignore[arg-type]
 
 
@@ -80,7 +84,7 @@ class Collator:
         """Token sequences without special tokens, and the rows and epoch that their masks depend on -> tensors."""
         batch = assemble(sequences, self.tokenizer, self.recipe)
         if self.masker is None:
-            return Inputs(batch.ids, batch.mask)
+            return Inputs(batch.ids, batch.mask, choices=batch.choices)
         masks = masks if masks is not None else self.masks(sequences, rows, epoch)
         length, before = batch.ids.shape[1], self.extra - 1
         where = torch.from_numpy(np.concatenate([row * length + before + at for row, (at, _) in enumerate(masks)]))
@@ -133,6 +137,8 @@ class Loader(IterableDataset[dict[str, Any]]):
             "position": batch.position,
             "sizes": (int(batch.sizes[run].sum()), inputs.ids.numel()),
         }
+        if inputs.choices is not None:
+            part["choices"] = inputs.choices
         if masks is not None and own is not None:
             counts = [len(at) for at, _ in masks]
             shares["masked"] = sum(counts[run]) / sum(counts)

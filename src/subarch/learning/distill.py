@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subarch.errors import InvalidConfig
+from subarch.learning.outputs import counts_of, divergence, flat
+from subarch.models.outputs import TaskTeacher, run
 from subarch.models.parts import attended, is_modern, layers_of, readers_of, split_attended
 from subarch.models.products import products
 from subarch.models.sentence import pool
@@ -27,13 +29,21 @@ from subarch.models.source import Source
 from subarch.models.student import Student
 from subarch.models.teacher import Teacher
 
-UNIT = {"mlm": "masked", "logits": "masked", "embedding": "sequences", "hidden": "tokens", "relations": "tokens"}
+UNIT = {
+    "mlm": "masked",
+    "logits": "masked",
+    "embedding": "sequences",
+    "outputs": "sequences",
+    "hidden": "tokens",
+    "relations": "tokens",
+}
 """What each loss is a mean over."""
 WHOLE = {"masked": 1.0, "sequences": 1.0, "tokens": 1.0}
 
 Targets = dict[str, Any]
-"""The teacher's targets of a batch: "embedding" (n, K); "hidden", a list of (n, L, K); "relations", its queries, keys
-and values, each (n, L, K); "logits" (m, V), or "top": the k most probable tokens and their log-probabilities."""
+"""The teacher's targets of a batch: "embedding" (n, K); "outputs" (k, C), see `outputs.flat`; "hidden", a list of
+(n, L, K); "relations", its queries, keys and values, each (n, L, K); "logits" (m, V), or "top": the k most probable
+tokens and their log-probabilities."""
 
 
 class Distiller(nn.Module):
@@ -42,6 +52,7 @@ class Distiller(nn.Module):
     Args:
         weights: by loss; a loss without a weight is not computed. All but mlm and embedding need the teacher itself.
         temperature: τ of the loss `logits`.
+        constant: what the loss `outputs` is divided by (`learning.outputs.constant`).
 
     Raises:
         InvalidConfig, InvalidTeacher: student or teacher lack what a loss compares (attention, a masked-LM head, the
@@ -49,10 +60,15 @@ class Distiller(nn.Module):
     """
 
     def __init__(
-        self, student: Student, weights: Mapping[str, float], teacher: Teacher | None = None, temperature: float = 2.0
+        self,
+        student: Student,
+        weights: Mapping[str, float],
+        teacher: Teacher | None = None,
+        temperature: float = 2.0,
+        constant: float = 1.0,
     ) -> None:
         super().__init__()
-        self.student, self.weights, self.temperature = student, dict(weights), temperature
+        self.student, self.weights, self.temperature, self.constant = student, dict(weights), temperature, constant
         own = student.encoder.config
         _check(own, self.weights, teacher)
         if student.projection is not None:  # no other loss uses it
@@ -94,17 +110,25 @@ class Distiller(nn.Module):
         labels: Tensor | None = None,
         targets: Targets | None = None,
         shares: Mapping[str, float] = WHOLE,
+        choices: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The weighted sum as "loss", and each loss by name, detached; all of them scaled by `shares`.
 
-        ids, mask: (n, L); where, labels: (m,) masked positions in the flattened ids, and their true tokens.
+        ids, mask: (n, L); where, labels: (m,) masked positions in the flattened ids, and their true tokens; choices:
+        (inputs,) rows of each, if any has several.
         """
         targets = targets or {}
         self._attended.clear()
         self._where = where
-        output = self.student.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
+        task, own = self.student.task, Tensor()
+        if task is not None:
+            own, states = run(self.student.model, task.head, ids, mask, bool(self.layers))
+            hidden = own  # no loss of a student with a head looks at it
+        else:
+            output = self.student.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
+            hidden = output.last_hidden_state
+            states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
         self._where = None
-        hidden: Tensor = output.last_hidden_state
         found: dict[str, Tensor] = {}
         if self.masked:
             assert where is not None
@@ -119,10 +143,14 @@ class Distiller(nn.Module):
                 found["logits"] = distillation(logits, targets["logits"], self.temperature)
         if "embedding" in self.weights:
             pooled = pool(hidden, mask, self.student.pooling)
-            own = pooled if self.student.projection is None else self.student.projection(pooled)
-            found["embedding"] = embedding_distance(own, targets["embedding"])
+            vectors = pooled if self.student.projection is None else self.student.projection(pooled)
+            found["embedding"] = embedding_distance(vectors, targets["embedding"])
+        if "outputs" in self.weights:
+            assert task is not None
+            counts = counts_of(task, mask, choices)
+            apart = divergence(task.kind, flat(task, own, mask), targets["outputs"], counts)
+            found["outputs"] = apart.mean() / self.constant
         if self.layers:
-            states = output.hidden_states or (hidden,)  # transformers lists none at depth 0
             pairs = zip(self.maps, self.layers, targets["hidden"], strict=True)
             parts = [hidden_distance(to(states[at]), theirs, mask) for to, (at, _), theirs in pairs]
             found["hidden"] = torch.stack(parts).mean()
@@ -154,15 +182,19 @@ class TeacherSide:
 
     @property
     def kinds(self) -> list[str]:
-        """The outputs that the losses need: "embedding", "logits", and hidden states by layer, as "state 5"."""
-        kinds = [kind for kind in ("embedding", "logits") if kind in self.names]
+        """What the losses need: "embedding", "logits", "outputs", and hidden states by layer, as "state 5"."""
+        kinds = [kind for kind in ("embedding", "logits", "outputs") if kind in self.names]
         return kinds + [f"state {layer}" for layer in self.layers]
 
     @products()
     @torch.no_grad()
     def outputs(self, ids: Tensor, mask: Tensor, where: Tensor | None) -> dict[str, Tensor]:
-        """By kind: (n, K) embedding, (m, V) logits, (n, L, K) states."""
+        """By kind: (n, K) embedding, (m, V) logits, (k, C) outputs as `flat` gives them, (n, L, K) states."""
         teacher = self.teacher
+        if "outputs" in self.names:
+            assert isinstance(teacher, TaskTeacher)
+            said, states = run(teacher.task, teacher.outputs.head, ids, mask, bool(self.layers))
+            return {"outputs": flat(teacher.outputs, said, mask)} | {f"state {at}": states[at] for at in self.layers}
         output = teacher.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
         hidden, found = output.last_hidden_state, {}
         if "embedding" in self.names:
@@ -177,7 +209,9 @@ class TeacherSide:
     @torch.no_grad()
     def targets(self, outputs: Mapping[str, Any]) -> Targets:
         """What the losses compare with, from outputs as they are computed, or as cached ("top" instead of "logits")."""
-        targets: Targets = {kind: outputs[kind] for kind in ("embedding", "logits", "top") if kind in outputs}
+        targets: Targets = {
+            kind: outputs[kind] for kind in ("embedding", "logits", "top", "outputs") if kind in outputs
+        }
         if "hidden" in self.names:
             targets["hidden"] = [outputs[f"state {layer}"] for layer in self.compared]
         if "relations" in self.names:
@@ -187,6 +221,8 @@ class TeacherSide:
 
     def to(self, device: torch.device) -> None:
         (self.teacher.masked_lm if self.teacher.masked_lm is not None else self.teacher.encoder).to(device)
+        if isinstance(self.teacher, TaskTeacher):
+            self.teacher.task.to(device)
         self.teacher.dense.to(device)
 
     def live(self, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Targets:

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.learning.targets import TargetCache
 from subarch.models.inherit import Anatomy
+from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe, pool
-from subarch.models.source import AnyTeacher, source_of
+from subarch.models.source import AnyTeacher, is_of_task, source_of
 from subarch.models.stock import StockTeacher
 from subarch.models.student import Blueprint
 from subarch.models.teacher import Teacher, embed
@@ -33,6 +34,8 @@ from subarch.run.records import Layers
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.vectors import RecordedVectors
 
+OF_PROSE, OF_INPUTS = 0.05, 0.1
+"""Shares of a corpus that are held out: of the inputs of a task there are fewer."""
 PAYS = 0.5
 """Share of a vocabulary below which the rows of its other tokens are left out of a student's table."""
 READOUT = 2048
@@ -108,16 +111,20 @@ class Material:
             tokenizer,
             run / "corpus",
             text_column=wanted.text_column,
+            heldout_fraction=OF_INPUTS if isinstance(teacher, TaskTeacher) else OF_PROSE,
             texts=reads_text,
             piece=length,
+            between=teacher.between if isinstance(teacher, TaskTeacher) else None,
             progress=lambda done, unit: report(f"reading the corpus ({unit})", done, 0),
         )
+        if isinstance(teacher, TaskTeacher):
+            teacher.check_form(corpus.meta.form, wanted.corpus)
         return replace(found, corpus=corpus)
 
     @property
     def reads_text(self) -> bool:
         """Whether the teacher reads text, since the student's tokens are not its own."""
-        return self.teacher is not None and self.teacher is not self.start
+        return self.teacher is not None and self.teacher is not self.start and not isinstance(self.teacher, TaskTeacher)
 
     def split(self, wanted: Wanted, length: int) -> tuple[Segments, Segments]:
         """Training and held-out sequences of at most `length` tokens; of the latter as many as are wanted."""
@@ -134,6 +141,8 @@ class Material:
 
     def blueprint(self, masked_lm: bool, sentence: bool | None = None) -> Blueprint:
         """What all students have in common; see `Blueprint.of_teacher`. Without a teacher they are masked LMs."""
+        if isinstance(self.teacher, TaskTeacher):
+            return Blueprint.of_task(self.teacher, self.start or self.teacher)
         if self.start is None:
             return Blueprint.of_tokenizer(self.tokenizer, self.teacher.width if self.teacher is not None else 0)
         if self.teacher is None or self.teacher is self.start:
@@ -235,7 +244,13 @@ def teacher_and_start(wanted: Wanted) -> tuple[AnyTeacher | None, Teacher | None
     teacher = source_of(wanted.teacher, wanted.prompt) if wanted.teacher is not None else None
     start = teacher if isinstance(teacher, Teacher) else None
     if wanted.start_from is not None:
-        named = Teacher.load(wanted.start_from).with_prefix(prompt_of(teacher))
+        has_task = isinstance(teacher, TaskTeacher) and is_of_task(wanted.start_from)
+        named = (TaskTeacher if has_task else Teacher).load(wanted.start_from).with_prefix(prompt_of(teacher))
+        if isinstance(teacher, TaskTeacher) and named.tokenizer.get_vocab() != teacher.tokenizer.get_vocab():
+            raise InvalidConfig(
+                f"start_from {wanted.start_from}: reads with another tokenizer than the teacher {teacher.name}, whose "
+                "outputs are compared input by input; start from an encoder with the teacher's tokenizer"
+            )
         if start is None or named.fingerprint != start.fingerprint:  # else it names the teacher itself
             start = named
     if start is None and teacher is not None and wanted.initialise not in ("scratch", "search"):
@@ -281,6 +296,8 @@ def recipe_of(teacher: AnyTeacher | None, start: Teacher | None, max_length: int
         return start.recipe
     own = Recipe(max_length=max_length) if start is None else start.recipe
     recipe = Recipe(pooling=own.pooling, normalize=teacher is not None, max_length=own.max_length)
+    if isinstance(teacher, TaskTeacher):
+        return replace(teacher.recipe, max_length=min(teacher.recipe.max_length, own.max_length))
     if isinstance(teacher, Teacher):
         said = teacher.recipe
         return replace(recipe, prefix=said.prefix, prompts=said.prompts, similarity=said.similarity)

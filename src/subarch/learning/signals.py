@@ -14,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from subarch.errors import InvalidTeacher
+from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.learning.collate import Collator, Inputs
 from subarch.learning.distill import distillation, embedding_distance, masked_lm, rows_of
+from subarch.learning.outputs import constant, counts_of, divergence, flat, gold_of, score
 from subarch.learning.targets import TargetCache
+from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe
 from subarch.models.source import AnyTeacher
 from subarch.models.student import Student
-from subarch.models.teacher import BATCH, Teacher, assemble, embed
+from subarch.models.teacher import BATCH, Teacher, assemble, choices_of, embed
 from subarch.run import Report
 from subarch.tasks.scoring import Embed, Task
 from subarch.text.batches import by_length
@@ -112,6 +114,115 @@ def vectors_of(teacher: AnyTeacher, segments: Segments) -> Tensor:
         return teacher.embed_texts(segments.texts)
     assert isinstance(teacher, Teacher)
     return teacher.embed(segments)
+
+
+class OutputsSignal:
+    """How far a student's outputs for a task are from the teacher's, as the share of what a constant leaves.
+
+    The measure depends on what the outputs are: see `learning.outputs`. It is what training minimises, too.
+
+    Args:
+        train, heldout: inputs of the task without special tokens, of which the first `needed` training ones are used.
+
+    Raises:
+        InvalidTeacher: on all held-out inputs the outputs are the same, so there is nothing to learn.
+    """
+
+    def __init__(
+        self,
+        teacher: TaskTeacher,
+        recipe: Recipe,
+        train: Segments,
+        heldout: Segments,
+        needed: int,
+        cache: TargetCache,
+        report: Report,
+    ) -> None:
+        self.teacher, self.recipe, self.train, self.heldout = teacher, recipe, train, heldout
+        self.kind = teacher.outputs.kind
+        self.targets = self._targets("train", train[:needed], cache, report)
+        self.heldout_targets = self._targets("heldout", heldout, cache, report)
+        self.constant = constant(self.kind, torch.cat(self.heldout_targets), self.counts(heldout))
+        if self.constant < 1e-6:
+            raise InvalidTeacher(
+                f"{teacher.name}: its outputs of {len(heldout)} held-out inputs are all the same (they are "
+                f"{self.constant:.1g} from a constant on average), so there is nothing to learn; is it fine-tuned, and "
+                "for such inputs?"
+            )
+
+    def counts(self, segments: Segments) -> Tensor | None:
+        """(n,) rows of outputs of each input; None: one each."""
+        if self.kind == "tags":
+            return torch.tensor([min(len(segment), self.recipe.max_length - 2) for segment in segments])
+        if self.kind == "choices":
+            return torch.tensor([len(choices_of(segment)) for segment in segments])
+        return None
+
+    def _targets(self, part: str, segments: Segments, cache: TargetCache, report: Report) -> list[Tensor]:
+        """The teacher's rows of outputs of each input."""
+        counts = self.counts(segments)
+        sizes = [1] * len(segments) if counts is None else counts.tolist()
+
+        def compute(piece: range) -> Tensor:
+            some = segments[piece.start : piece.stop]
+            return torch.cat(self.rows(self.teacher.model, some))
+
+        rows = cache.rows(("outputs", part), len(segments), len(segments), compute, _progress(report))
+        return list(torch.split(rows, sizes))
+
+    @torch.inference_mode()
+    def rows(self, model: Forward, segments: Segments) -> list[Tensor]:
+        """The rows of outputs of each input (`learning.outputs.flat`), in fp32; batched by length."""
+        found: list[Tensor] = [Tensor()] * len(segments)
+        for numbers in by_length(segments.size, BATCH):
+            batch = assemble([segments[number] for number in numbers], self.teacher.tokenizer, self.recipe)
+            counts = counts_of(self.teacher.outputs, batch.mask, batch.choices)
+            rows = flat(self.teacher.outputs, model(batch.ids, batch.mask).float(), batch.mask)
+            parts = torch.split(rows, 1 if counts is None else counts.tolist())
+            for number, part in zip(numbers, parts, strict=True):
+                found[number] = part.clone()
+        return found
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        return self.train.size
+
+    def loss(self, student: Student, rows: NDArray[np.int64], epoch: int) -> Tensor:
+        batch = assemble([self.train[row] for row in rows], self.teacher.tokenizer, self.recipe)
+        own = flat(self.teacher.outputs, student(batch.ids, batch.mask), batch.mask)
+        counts = counts_of(self.teacher.outputs, batch.mask, batch.choices)
+        theirs = torch.cat([self.targets[row] for row in rows])
+        return divergence(self.kind, own, theirs, counts).mean() / self.constant
+
+    def error(self, student: Forward) -> float:
+        own = torch.cat(self.rows(student, self.heldout)).double()
+        theirs = torch.cat(self.heldout_targets).double()
+        return float(divergence(self.kind, own, theirs, self.counts(self.heldout)).mean()) / self.constant
+
+
+class GoldSignal:
+    """Trained on a teacher's outputs; the error is 1 - the official score against the labels of the held-out inputs.
+
+    Raises:
+        InvalidConfig: the inputs have no labels.
+        InvalidCorpus: a label that the teacher does not know.
+    """
+
+    def __init__(self, training: OutputsSignal) -> None:
+        self.training = training
+        self.loss, self.lengths = training.loss, training.lengths
+        labels = training.heldout.labels
+        if labels is None:
+            raise InvalidConfig(
+                "error 'task' is a score against labels, and the inputs have none; give records with a label, or use "
+                "error outputs"
+            )
+        self.truth = [gold_of(training.teacher.outputs, label) for label in labels]
+        self.reference = 1 - score(training.teacher.outputs, self.truth, training.heldout_targets)
+
+    def error(self, student: Forward) -> float:
+        rows = self.training.rows(student, self.training.heldout)
+        return 1 - score(self.training.teacher.outputs, self.truth, rows)
 
 
 class TaskSignal:

@@ -123,7 +123,7 @@ class TargetStore:
         for kind in self.side.kinds:
             pieces = [self._shard(kind, masking, int(row) // SHARD).row(int(row) % SHARD) for row in rows]
             values = [piece["values"].float() for piece in pieces]
-            if kind == "embedding":
+            if kind in ("embedding", "outputs"):
                 outputs[kind] = torch.cat(values)
             elif kind == "logits":
                 outputs["top"] = (torch.cat([piece["tokens"].long() for piece in pieces]), torch.cat(values))
@@ -179,6 +179,9 @@ class TargetStore:
         for kind, output in outputs.items():
             if kind == "embedding":
                 found[kind] = [{"values": row} for row in torch.split(output.half().cpu(), 1)]
+            elif kind == "outputs":  # in 32 bits: there are few, and a number may be large
+                inner = (mask.sum(1) - 2).tolist() if len(output) != len(mask) else 1
+                found[kind] = [{"values": rows} for rows in torch.split(output.float().cpu(), inner)]
             elif kind == "logits":
                 assert where is not None
                 counts = torch.bincount(where // mask.shape[1], minlength=len(mask)).tolist()

@@ -4,7 +4,7 @@ One code path for every candidate of a BERT or RoBERTa teacher; `inherit_modern`
 
 - layers: those that the caller names, such as a search that tried which ones learn best (`extraction.layers`). By
   default the teacher's layers are ranked once by greedy removal, dropping the one whose absence moves the sentence
-  embeddings least, and a candidate of depth D keeps the D that survive longest, in their order;
+  embeddings, or the outputs of a task, least; a candidate of depth D keeps the D that survive longest, in their order;
 - feed-forward neurons: ranked by the energy they add to the layer's output, E[a²]·||w||²; what the dropped ones add
   on average goes into the bias;
 - heads: ranked by the energy of their output, the best kept. Where the candidate's head size H/A differs from the
@@ -35,11 +35,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from subarch.models import inherit_modern
+from subarch.models.outputs import TaskTeacher, head_parts
 from subarch.models.parts import ends_of, is_modern, layers_of, norms_of, set_layers
 from subarch.models.reduce import copy_into, grouped, rotation, truncate
 from subarch.models.rows import Rows, token_table
 from subarch.models.student import Blueprint, Student
-from subarch.models.teacher import Teacher, Tokens
+from subarch.models.teacher import SentenceModel, Teacher, Tokens
 from subarch.numbers.architecture import Architecture
 from subarch.run.files import save_tensors
 
@@ -132,21 +133,26 @@ def _rank_layers(teacher: Teacher, ids: Tensor, mask: Tensor) -> list[int]:
     """Layers from most to least worth keeping, by greedy removal."""
     encoder = teacher.encoder
     layers = layers_of(encoder)
-    model = teacher.model
+    model: nn.Module = teacher.model
+    if isinstance(teacher, TaskTeacher) and teacher.task.base_model is not encoder:  # the head is of another family
+        model = SentenceModel(encoder, "cls", nn.Identity(), False)
 
     def embed(kept: Sequence[int]) -> Tensor:
         set_layers(encoder, nn.ModuleList(layers[index] for index in kept))
         embedding: Tensor = model(ids, mask)
         return embedding
 
+    def apart(found: Tensor, whole: Tensor) -> Tensor:
+        """Of embeddings the directions count, of the outputs of a task the numbers."""
+        if isinstance(teacher, TaskTeacher):
+            return (found - whole).square().mean()
+        return 1 - nn.functional.cosine_similarity(found, whole).mean()
+
     try:
         whole = embed(range(len(layers)))
         left, removed = list(range(len(layers))), []
         while left:
-            distance = {
-                index: 1 - nn.functional.cosine_similarity(embed([k for k in left if k != index]), whole).mean()
-                for index in left
-            }
+            distance = {index: apart(embed([k for k in left if k != index]), whole) for index in left}
             removed.append(min(left, key=lambda index: float(distance[index])))
             left.remove(removed[-1])
     finally:
@@ -170,6 +176,9 @@ def inherit(
     vectors, its bias last; None: this one's own dense maps. `kept`: (n,) tokens whose rows the table is to have, see
     `models.rows`; None: all of them.
 
+    The head of a task is inherited where `teacher` has it: of its dense map the neurons that weigh most in the outputs.
+    (Where its activation is another than the stock student's, as a DistilBERT's, that is an approximation.)
+
     A masked-LM head is inherited where the hidden sizes agree; its activation lets no rotation through.
     """
     student = Student(architecture, blueprint)
@@ -192,6 +201,9 @@ def inherit(
         weight, bias = _composed(teacher) if readout is None else (readout[:, :-1], readout[:, -1])
         copy_into(student.projection.weight, weight @ back)
         copy_into(student.projection.bias, bias + weight @ offset)
+    task = blueprint.task
+    if task is not None and isinstance(teacher, TaskTeacher) and teacher.outputs.names == task.names:
+        _inherit_head(student.model, teacher.task, back, offset)
     if blueprint.masked_lm and teacher.masked_lm is not None and architecture.hidden == width:
         student.head.load_state_dict(teacher.head.state_dict())
     return student
@@ -210,6 +222,29 @@ def _inherit_encoder(own: Any, source: Any, kept: list[int], anatomy: Anatomy, r
         _inherit_feed_forward(layer, theirs, anatomy.neurons[index], anatomy.activations[index], rotate)
         for half in (1, 2):
             _fit_norm(own_norms[2 * position + half], norms[2 * index + half], anatomy, 2 * index + half, rotate)
+
+
+def _inherit_head(own: Any, source: Any, back: Tensor, offset: Tensor) -> None:
+    """The head of a task, for hidden states h of which the teacher's are back·h + offset."""
+    (dense, norm, last), (their_dense, their_norm, their_last) = head_parts(own), head_parts(source)
+    weight, bias = their_last.weight.double(), their_last.bias.double()
+    if dense is None or their_dense is None:
+        copy_into(last.weight, weight @ back)
+        copy_into(last.bias, bias + weight @ offset)
+        return
+    count = min(dense.out_features, their_dense.out_features)
+    kept = torch.argsort(weight.square().sum(0), descending=True, stable=True)[:count].sort().values
+    inner = their_dense.weight.double()[kept]
+    copy_into(dense.weight[:count], inner @ back)
+    if dense.bias is not None:
+        copy_into(dense.bias[:count], their_dense.bias.double()[kept] + inner @ offset)
+    last.weight.zero_()  # surplus neurons start without effect
+    copy_into(last.weight[:, :count], weight[:, kept])
+    copy_into(last.bias, bias)
+    if norm is not None and their_norm is not None:
+        copy_into(norm.weight[:count], their_norm.weight[kept])
+        if norm.bias is not None:
+            copy_into(norm.bias[:count], their_norm.bias[kept])
 
 
 def _composed(teacher: Teacher) -> tuple[Tensor, Tensor]:

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from subarch.errors import InvalidTeacher
 from subarch.models.sentence import TRANSFORMER_FILES, read_json
 
 _OTHER_MODELS = {
-    "CrossEncoder": "scores pairs of texts",
     "SparseEncoder": "gives sparse vectors as long as its vocabulary",
     "MultiVectorEncoder": "gives a vector for each token",
     "ColBERT": "gives a vector for each token",
@@ -43,6 +42,14 @@ _ELSEWHERE = {
     "tokenizer_name_or_path": "takes the tokenizer from elsewhere; save the tokenizer in the folder and remove the key",
 }
 
+TaskHead = Literal["sequence", "tokens", "choice"]
+"""The head of a stock class: of a whole input, of each of its tokens, or of each of its choices."""
+
+TASK_HEADS: dict[str, TaskHead] = {
+    "ForSequenceClassification": "sequence",
+    "ForTokenClassification": "tokens",
+    "ForMultipleChoice": "choice",
+}
 _TASKS = {
     "ForSequenceClassification": "a classifier or reranker",
     "ForTokenClassification": "a tagger",
@@ -95,15 +102,40 @@ def check_embeds(folder: Path) -> None:
     Raises:
         InvalidTeacher: its config.json names an architecture with the head of a task.
     """
+    if is_cross_encoder(folder):
+        raise InvalidTeacher(f"{folder}: is a CrossEncoder, which scores pairs of texts, not single ones; {_REMEDY}")
     if (folder / "modules.json").is_file():
         return
     for name in architectures(read_json(folder / "config.json"))[:1]:
         for ending, what in _TASKS.items():
             if name.endswith(ending):
-                raise InvalidTeacher(
-                    f"{folder}: is {what} ({name}), not a sentence encoder; teachers of a task are not supported yet: "
-                    "name the folder of the encoder that it was made from, or of a sentence encoder"
-                )
+                remedy = _REMEDY if ending in TASK_HEADS else "name the folder of a sentence encoder"
+                raise InvalidTeacher(f"{folder}: is {what} ({name}), not a sentence encoder; {remedy}")
+
+
+_REMEDY = (
+    "its outputs are learnt with error outputs, from inputs as its task has them; for embeddings name the encoder that "
+    "it was made from, or a sentence encoder"
+)
+
+
+def is_cross_encoder(folder: Path) -> bool:
+    """Whether sentence-transformers wrote the folder as a model that scores pairs of texts."""
+    about = folder / "config_sentence_transformers.json"
+    return about.is_file() and read_json(about).get("model_type") == "CrossEncoder"
+
+
+def task_head_of(folder: Path) -> TaskHead | None:
+    """The head that a folder's model has for a task; None: it has none that students can have."""
+    if (folder / "modules.json").is_file() and not is_cross_encoder(folder):
+        return None
+    if not (folder / "config.json").is_file():
+        return None
+    for name in architectures(read_json(folder / "config.json"))[:1]:
+        for ending, head in TASK_HEADS.items():
+            if name.endswith(ending):
+                return head
+    return None
 
 
 def is_reranker(folder: Path) -> bool:

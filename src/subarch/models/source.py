@@ -5,7 +5,8 @@
     torch.Size([1, 768])
 
 Three kinds have this protocol: `Teacher`, whose weights a student can start from; `StockTeacher`, any other encoder
-that sentence-transformers loads; and `RecordedVectors`, a file of texts with their vectors.
+that sentence-transformers loads; and `RecordedVectors`, a file of texts with their vectors. A `TaskTeacher` is a
+`Teacher` that gives the outputs of a task instead (`outputs.py`).
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from typing import Any, Protocol, cast
 from torch import Tensor, nn
 
 from subarch.errors import InvalidConfig, InvalidTeacher
+from subarch.models.kinds import task_head_of
+from subarch.models.outputs import TaskTeacher
 from subarch.models.stock import StockTeacher, teacher_of
-from subarch.models.teacher import Teacher
+from subarch.models.teacher import Teacher, resolve
 from subarch.models.teacher import content_of as of_folder
 from subarch.run.inputs import Content, of_file
 from subarch.run.records import Teacher as Figures
@@ -46,6 +49,11 @@ class Source(Protocol):
 AnyTeacher = Teacher | StockTeacher | RecordedVectors
 
 
+def is_of_task(teacher: str | Path | None) -> bool:
+    """Whether this names a model with the head of a task, whose outputs students learn (`TaskTeacher`)."""
+    return teacher is not None and not is_recording(teacher) and task_head_of(resolve(teacher)) is not None
+
+
 def source_of(teacher: str | Path, prompt: str | None = None) -> AnyTeacher:
     """Load a teacher of any kind; `prompt`: see `teacher_of`.
 
@@ -53,6 +61,10 @@ def source_of(teacher: str | Path, prompt: str | None = None) -> AnyTeacher:
         InvalidConfig: a prompt for recorded vectors, or one that does not go with the teacher.
         InvalidTeacher: it cannot be loaded, is damaged, or is no encoder of texts.
     """
+    if is_of_task(teacher):
+        if prompt is not None:
+            raise InvalidConfig(f"prompt {prompt!r} is put before single texts that are embedded; drop it")
+        return TaskTeacher.load(teacher)
     if not is_recording(teacher):
         return teacher_of(teacher, prompt)
     if prompt is not None:
@@ -73,7 +85,7 @@ def figures_of(teacher: AnyTeacher | None, length: int) -> Figures | None:
     if teacher is None:
         return None
     if isinstance(teacher, Teacher):
-        shape, own = teacher.architecture, teacher.inputs(teacher.width)
+        shape, own = teacher.architecture, teacher.inputs(teacher.width)  # of a task the head decides
         parameters, work = shape.parameters(own).total, shape.operations(own, length)
         name = f"{teacher.name} ({shape})"
         return Figures(name=name, architecture=str(shape), parameters=parameters, operations=work, timed=True)

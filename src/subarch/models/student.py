@@ -1,7 +1,8 @@
 """A student: a stock encoder of some architecture with what its error needs on top.
 
 For sentence errors that is the teacher's pooling and, where the hidden sizes differ, a linear map to the teacher's
-width; for masked-LM errors the stock masked-LM head. Only the blueprint, not the architecture, decides which.
+width; for masked-LM errors the stock masked-LM head; for the outputs of a task the head of the stock class. Only the
+blueprint, not the architecture, decides which.
 
     >>> student = Student(Architecture.parse("2-12-384-512"), Blueprint.of_teacher(teacher))
     >>> student(batch.ids, batch.mask).shape
@@ -33,6 +34,7 @@ from transformers import (
 
 from subarch.errors import InvalidStudy
 from subarch.models.families import WITHOUT_POOLER
+from subarch.models.outputs import CLASSES, Outputs, TaskTeacher, add_token_types, run
 from subarch.models.parts import head_of, settings_of
 from subarch.models.rows import Rows, token_table
 from subarch.models.sentence import Recipe, pool, write_modules
@@ -63,6 +65,13 @@ class Blueprint:
     pooling: str = "mean"
     masked_lm: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    task: Outputs | None = None
+
+    @classmethod
+    def of_task(cls, teacher: TaskTeacher, start: Teacher) -> Blueprint:
+        """Candidates with the teacher's head, on encoders like `start`, which may be the teacher itself."""
+        inputs = teacher.outputs.inputs(start.inputs(0))
+        return cls(start.family, inputs, "cls", False, settings_of(start.encoder.config), teacher.outputs)
 
     @classmethod
     def of_teacher(
@@ -92,15 +101,21 @@ class Student(nn.Module):
 
     def __init__(self, architecture: Architecture, blueprint: Blueprint) -> None:
         super().__init__()
-        config = architecture.to_config(blueprint.inputs, blueprint.family, **blueprint.settings)
+        task = blueprint.task
+        settings = blueprint.settings | (task.settings if task is not None else {})
+        config = architecture.to_config(blueprint.inputs, blueprint.family, **settings)
         self.model: PreTrainedModel
-        if blueprint.masked_lm:
+        self.task = task
+        if task is not None:
+            self.model = CLASSES[task.head].from_config(config)
+            add_token_types(self.model.base_model, task.separator)
+        elif blueprint.masked_lm:
             self.model = _MASKED_LMS[blueprint.family](config)
         else:
             options = {} if blueprint.family in WITHOUT_POOLER else {"add_pooling_layer": False}
             self.model = _ENCODERS[blueprint.family](config, **options)
         self.masked_lm = blueprint.masked_lm
-        self.sentence = not blueprint.masked_lm or blueprint.inputs.output > 0
+        self.sentence = task is None and (not blueprint.masked_lm or blueprint.inputs.output > 0)
         self.pooling = blueprint.pooling
         mapped = has_map(architecture.hidden, blueprint.inputs)
         self.projection = nn.Linear(architecture.hidden, blueprint.inputs.output) if mapped else None
@@ -125,7 +140,9 @@ class Student(nn.Module):
         return states
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(n, length) ids and mask -> sentence embeddings (n, output), not normalised."""
+        """(n, length) ids and mask -> sentence embeddings (n, output), not normalised; or outputs: see `TaskModel`."""
+        if self.task is not None:
+            return run(self.model, self.task.head, ids, mask)[0]
         pooled = pool(self.hidden(ids, mask), mask, self.pooling)
         return pooled if self.projection is None else self.projection(pooled)
 

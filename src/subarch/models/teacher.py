@@ -32,14 +32,23 @@ from transformers.utils import logging
 
 from subarch.errors import InvalidTeacher, NotInheritable
 from subarch.models.families import CONVERTED, WHY_NOT, WITHOUT_POOLER, has_head, stock_model
-from subarch.models.kinds import check_folder
+from subarch.models.kinds import check_folder, check_reranker, is_cross_encoder
 from subarch.models.parts import head_of, inputs_of, usable_positions
 from subarch.models.rows import digest_of
-from subarch.models.sentence import Recipe, dense_settings, pool, prompt_text, read_json, transformer_of
+from subarch.models.sentence import (
+    Recipe,
+    TransformerSettings,
+    dense_settings,
+    pool,
+    prompt_text,
+    read_json,
+    transformer_of,
+)
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.files import unreadable
 from subarch.run.inputs import Content, of_model
 from subarch.text.batches import by_length, pad
+from subarch.text.corpus import NEXT
 
 FAMILIES = ("bert", "roberta", "modernbert")
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "vocab.json")
@@ -75,10 +84,11 @@ Tokens = Sequence[Any]
 
 @dataclass
 class Batch:
-    """Padded token ids and their mask, both (n, length) int64."""
+    """Padded token ids and their mask, (n, length) int64. `choices`: (inputs,) rows of each, if any has several."""
 
     ids: Tensor
     mask: Tensor
+    choices: Tensor | None = None
 
 
 @dataclass
@@ -102,7 +112,9 @@ class Teacher:
         """
         folder = resolve(source)
         check_folder(folder)
-        where, settings = transformer_of(folder)
+        if scores := is_cross_encoder(folder):
+            check_reranker(folder)  # so its modules say nothing that a stock class does not
+        where, settings = (folder, TransformerSettings()) if scores else transformer_of(folder)
         config = _config(where)
         weights = sorted(where.glob("model*.safetensors"))
         masked_lm = load_encoder(where, masked_lm=True) if has_head(config, _names(weights)) else None
@@ -118,7 +130,8 @@ class Teacher:
         except NotInheritable as error:
             raise NotInheritable(f"{where}: {error}") from error
         positions = usable_positions(config.model_type, config.max_position_embeddings, config.pad_token_id)
-        recipe = Recipe.read(folder, positions, int(tokenizer.model_max_length))
+        longest = int(tokenizer.model_max_length)
+        recipe = Recipe(max_length=min(positions, longest)) if scores else Recipe.read(folder, positions, longest)
         if recipe.max_length < 3:
             raise InvalidTeacher(f"{where}: reads {recipe.max_length} tokens at once; at least 3 are needed")
         if recipe.lower_case:
@@ -246,13 +259,28 @@ def embed(forward: Callable[[Tensor, Tensor], Tensor], segments: Tokens, tokeniz
 
 
 def assemble(segments: Tokens, tokenizer: Any, recipe: Recipe) -> Batch:
-    """Add prefix and special tokens, cut to the recipe's maximum length and pad to the longest: (n, length)."""
+    """Add prefix and special tokens, cut to the recipe's maximum length and pad to the longest: (n, length).
+
+    Of an input with choices each choice is a row.
+    """
     prefix: list[int] = tokenizer(recipe.prefix, add_special_tokens=False)["input_ids"] if recipe.prefix else []
     start, end = special_tokens(tokenizer)
     room = recipe.max_length - 2
-    rows = [[start, *[*prefix, *segment][:room], end] for segment in segments]
+    inputs = [choices_of(segment) for segment in segments]
+    rows = [[start, *[*prefix, *row][:room], end] for choices in inputs for row in choices]
     ids, mask = pad(rows, int(tokenizer.pad_token_id))
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask))
+    several = torch.tensor([len(choices) for choices in inputs]) if len(rows) > len(inputs) else None
+    return Batch(torch.from_numpy(ids), torch.from_numpy(mask), several)
+
+
+def choices_of(segment: Any) -> list[Any]:
+    """The choices of an input, as the token sequences between the marks `NEXT`; of any other sequence itself."""
+    if not isinstance(segment, np.ndarray):
+        return [segment]
+    marks = np.flatnonzero(segment == NEXT)
+    if not len(marks):
+        return [segment]
+    return [part[part != NEXT] for part in np.split(segment, marks)]
 
 
 def special_tokens(tokenizer: Any) -> tuple[int, int]:

@@ -42,7 +42,9 @@ class Inputs:
     RoBERTa has 1 token type, and 514 positions, of which 512 can be used. `output` is the width that a pooled embedding
     must have (the teacher's): a candidate of another hidden size has a linear map H -> output, which is counted. 0: no
     such map (a masked-LM search). `mapped`: candidates of the same size have the map too, since what they start from is
-    not the teacher, and its space is another.
+    not the teacher, and its space is another. `head` is the head of a task that candidates have instead, as the stock
+    classes have it: "sequence" and "choice" (a dense map H -> H of the first token, then H -> `classes`; ModernBERT
+    pools as it is configured, and normalises between) or "tokens" (H -> `classes` at each token); "": none.
 
     `family` is "bert" (RoBERTa's layers are the same) or "modernbert", which has no tables but that of the tokens; the
     rest is about the latter alone. Of its layers the first and every `global_every`-th after it see all tokens, the
@@ -59,6 +61,8 @@ class Inputs:
     global_every: int = 3
     biases: tuple[str, ...] = ()
     mapped: bool = False
+    head: str = ""
+    classes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class ParameterCount:
 
     @property
     def total(self) -> int:
-        """p(ξ): what is served, embeddings, encoder layers and the map to the output width."""
+        """p(ξ): what is served, embeddings, encoder layers, and the map to the output width or the head of a task."""
         return self.embeddings + self.encoder + self.projection
 
     @property
@@ -235,8 +239,15 @@ def _head_parameters(hidden: int, inputs: Inputs) -> int:
 
 
 def projection_parameters(hidden: Count, inputs: Inputs) -> Count:
-    """Weights of the map H -> output, with its bias; none where there is no map."""
+    """Weights behind the encoder: the map H -> output with its bias, if there is one, or the head of a task."""
     count: Count = (hidden + 1) * inputs.output * has_map(hidden, inputs)
+    if inputs.head:
+        count = count + (hidden + 1) * inputs.classes
+    if inputs.head and inputs.family != "bert":
+        classifier, norm = (name in inputs.biases for name in ("classifier", "norm"))
+        count = count + hidden * hidden + (1 + classifier + norm) * hidden
+    elif inputs.head in ("sequence", "choice"):
+        count = count + hidden * hidden + hidden
     return count
 
 
@@ -246,7 +257,7 @@ def has_map(hidden: Count, inputs: Inputs) -> Any:
 
 
 def operations(depth: Count, hidden: Count, intermediate: Count, inputs: Inputs, length: int) -> Count:
-    """Multiply-adds at sequence length n, with H·output for the map of the pooled vector.
+    """Multiply-adds at sequence length n, with H·output for the map of the pooled vector, or those of a task's head.
 
     BERT: D(4nH² + 2n²H + 2nHI). ModernBERT: D(4nH² + 3nHI) + 2H(Gn² + (D - G)m), where G layers are global, and m
     counts the pairs of tokens that see each other in a local one. (Kernels that mask pairs away compute all n².)
@@ -259,6 +270,9 @@ def operations(depth: Count, hidden: Count, intermediate: Count, inputs: Inputs,
         pairs = whole * length * length + (depth - whole) * local_pairs(length, inputs.window)
         layers = depth * (4 * length * hidden * hidden + 3 * length * hidden * intermediate) + 2 * hidden * pairs
     count: Count = layers + hidden * inputs.output * has_map(hidden, inputs)
+    if inputs.head:
+        dense = 0 if inputs.head == "tokens" and inputs.family == "bert" else hidden * hidden
+        count = count + (length if inputs.head == "tokens" else 1) * (dense + hidden * inputs.classes)
     return count
 
 

@@ -26,7 +26,11 @@ Mask = NDArray[np.bool_]
 BLOCK = 256
 """Points compared with the frontier at a time: 256 x 10^4 comparisons stay within a few MB."""
 
-BOUNDED_ERRORS = {"embedding": "a distance to the teacher", "task": "one minus a score"}
+BOUNDED_ERRORS = {
+    "embedding": "a distance to the teacher",
+    "outputs": "a divergence from the teacher",
+    "task": "one minus a score",
+}
 """The others are masked-LM cross-entropies, which stay well above 0."""
 
 

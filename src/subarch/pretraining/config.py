@@ -17,12 +17,13 @@ from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import Amount, File, Number, Text
 from subarch.text.read import with_corpus
 
-LOSSES = ("mlm", "logits", "embedding", "hidden", "relations")
-NEED_TEACHER = ("logits", "embedding", "hidden", "relations")
+LOSSES = ("mlm", "logits", "embedding", "outputs", "hidden", "relations")
+NEED_TEACHER = ("logits", "embedding", "outputs", "hidden", "relations")
 
 # Default weights of the losses, by what the teacher offers. Those for a masked-LM teacher are the paper's.
 WITH_HEAD = {"logits": 0.5, "mlm": 0.1}
 WITHOUT_HEAD = {"embedding": 1.0, "relations": 1.0}
+OF_TASK = {"outputs": 1.0, "hidden": 1.0}
 WITHOUT_TEACHER = {"mlm": 1.0}
 
 DEFAULT_STEPS = 10_000
@@ -69,7 +70,7 @@ class PretrainConfig(BaseModel):
     )
     loss_mlm: Amount | None = Field(
         None,
-        description="Weight of the masked-LM cross-entropy; if all five weights are null, the kind of teacher decides; "
+        description="Weight of the masked-LM cross-entropy; if all weights are null, the kind of teacher decides; "
         "if any is given, the others are 0",
     )
     loss_logits: Amount | None = Field(
@@ -77,6 +78,11 @@ class PretrainConfig(BaseModel):
     )
     loss_embedding: Amount | None = Field(
         None, description="Weight of the distance to the teacher's sentence embedding, pooled as the teacher pools"
+    )
+    loss_outputs: Amount | None = Field(
+        None,
+        description="Weight of the divergence from the outputs of a teacher that is fine-tuned for a task, as a share "
+        "of a constant's",
     )
     loss_hidden: Amount | None = Field(
         None,
@@ -217,10 +223,11 @@ class PretrainConfig(BaseModel):
         weights = {name: getattr(self, f"loss_{name}") for name in LOSSES}
         return {name: weight for name, weight in weights.items() if weight is not None}
 
-    def weights(self, has_head: bool, depth: int = 1, insides: bool = True) -> dict[str, float]:
+    def weights(self, has_head: bool, depth: int = 1, insides: bool = True, of_task: bool = False) -> dict[str, float]:
         """The losses to train on and their positive weights, in the order of `LOSSES`.
 
         Args:
+            of_task: whether the teacher gives the outputs of a task.
             insides: whether teacher and student read the same tokens, so that more than embeddings can be compared.
             has_head: whether the teacher has a masked-LM head; only matters for the defaults.
             depth: of the student; without layers there is no attention, so `relations` is no default.
@@ -229,6 +236,8 @@ class PretrainConfig(BaseModel):
             chosen = self._given()
         elif self.teacher is None:
             chosen = WITHOUT_TEACHER
+        elif of_task:
+            chosen = OF_TASK if depth else {"outputs": 1.0}
         else:
             chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth and insides else {"embedding": 1.0}
         return {name: chosen[name] for name in LOSSES if chosen.get(name)}

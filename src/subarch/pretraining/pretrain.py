@@ -33,7 +33,7 @@ from subarch.errors import InvalidConfig, InvalidStudy
 from subarch.latency.measuring import measure_models
 from subarch.learning.collate import Loader
 from subarch.models.source import content_of as teacher_content
-from subarch.models.source import figures_of, timed
+from subarch.models.source import figures_of, is_of_task, timed
 from subarch.models.student import Student, hand_over
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.config import PretrainConfig
@@ -144,7 +144,7 @@ def train(run: Path, config: PretrainConfig, restart: bool = False, report: Repo
 
 def _claim(folder: RunFolder, config: PretrainConfig, searched: Path | None) -> None:
     """Make sure that what the folder holds was made from this input, or that nothing was made yet."""
-    sources = {"corpus": corpus_content(config.corpus, config.text_column)}
+    sources = {"corpus": corpus_content(config.corpus, config.text_column, is_of_task(config.teacher))}
     for name in ("teacher", "start_from"):
         if (path := getattr(config, name)) is not None:
             sources[name] = teacher_content(path)

@@ -29,9 +29,11 @@ from subarch.errors import InvalidConfig
 from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
 from subarch.learning.material import Material, check_heldout
+from subarch.learning.outputs import constant, counts_of, flat
 from subarch.learning.signals import vectors_of
 from subarch.learning.targets import TargetStore
 from subarch.models.inherit import CALIBRATION, inherit
+from subarch.models.outputs import TaskTeacher
 from subarch.models.parts import set_dropout
 from subarch.models.rows import Rows
 from subarch.models.student import Blueprint, Student, load_weights, put_back, start_from_tokens
@@ -48,7 +50,7 @@ BATCH = 64
 """Sequences of a held-out batch."""
 PROBED = 7
 """Parts of batches that are timed; the first is a warm-up."""
-INPUTS = ("ids", "mask", "where", "labels")
+INPUTS = ("ids", "mask", "where", "labels", "choices")
 
 
 @dataclass
@@ -85,20 +87,23 @@ class Setup:
             config = config.model_copy(update={"initialise": "search"})
         material = Material.load(config, run, report, streaming=config.streaming)
         recipe = material.recipe
-        # A teacher whose insides can be compared: it is what the student starts from
-        teacher = None if material.reads_text else material.start
+        # A teacher whose insides can be compared: it reads the student's tokens
+        task = material.teacher if isinstance(material.teacher, TaskTeacher) else None
+        teacher = task or (None if material.reads_text else material.start)
         search = None
         if config.initialise == "search" and RunFolder(run).has(Basis):
             search = RunFolder(run).read(Basis).blueprint
         has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
-        weights = config.weights(has_head, architecture.depth, insides=not material.reads_text)
+        weights = config.weights(has_head, architecture.depth, not material.reads_text, task is not None)
+        _check_losses(weights, task)
         if material.reads_text and (others := set(weights) - {"embedding"}):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares the insides of teacher and student, which read different tokens; "
                 "of a teacher that the student does not start from only loss_embedding can be learnt"
             )
-        if material.reads_text and config.streaming:
-            raise InvalidConfig("streaming reads tokens only, and this teacher reads text; set streaming to false")
+        if config.streaming and (material.reads_text or task is not None):
+            what = "reads text" if task is None else "reads the inputs of its task"
+            raise InvalidConfig(f"streaming reads tokens of prose, and this teacher {what}; set streaming to false")
         masked = "mlm" in weights or "logits" in weights
         masker = Masker(material.tokenizer) if masked else None
         collator = Collator(material.tokenizer, recipe, masker, config.seed, config.maskings)
@@ -130,7 +135,12 @@ class Setup:
             rows = material.rows((source.segments, heldout))
         if rows is not None:
             student.encoder.set_input_embeddings(Rows(student.encoder.get_input_embeddings(), rows))
-        distiller = Distiller(student, weights, teacher, config.temperature)
+        # Batches of similar length. Their masks are those of an epoch that training never reaches
+        groups = by_length([len(sequence) for sequence in heldout], BATCH)
+        fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
+        grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
+        scale = _constant(task, grouped) if task is not None else 1.0
+        distiller = Distiller(student, weights, teacher, config.temperature, scale)
         set_dropout(distiller, config.dropout)
         student.encoder.get_input_embeddings().weight.requires_grad_(not config.freeze_embeddings)
 
@@ -141,7 +151,9 @@ class Setup:
         elif teacher is not None and set(weights) != {"mlm"}:
             side = TeacherSide(teacher, distiller)
         store = None
-        if side is not None and isinstance(source, Packed) and (config.maskings or not masked):
+        # The outputs of an input with choices are not kept: they are several rows
+        several = task is not None and task.outputs.kind == "choices"
+        if side is not None and isinstance(source, Packed) and (config.maskings or not masked) and not several:
             segments, top_k, temperature = source.segments, config.top_k, config.temperature
             store = TargetStore(material.targets(), side, collator, segments, top_k, temperature)
         if side is not None and store is None and config.targets == "cache":  # streaming is refused before
@@ -149,10 +161,6 @@ class Setup:
                 f"targets 'cache' needs the same few masks of every sequence, but {', '.join(weights)} mask it anew at "
                 "each visit; set maskings to 1 or more, or targets to live"
             )
-        # Batches of similar length. Their masks are those of an epoch that training never reaches
-        groups = by_length([len(sequence) for sequence in heldout], BATCH)
-        fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
-        grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
         heldout_targets: list[Targets] | None = None
         if isinstance(side, TextSide):
             assert isinstance(heldout, Segments)
@@ -174,6 +182,28 @@ class Setup:
             put_back(student, own, table.kept, table.whole)
         student.load_state_dict(own, strict=False)
         return student.eval()
+
+
+def _check_losses(weights: dict[str, float], task: TaskTeacher | None) -> None:
+    if task is None and "outputs" in weights:
+        raise InvalidConfig(
+            "loss_outputs needs a teacher that is fine-tuned for a task, and this one is an encoder of texts; use "
+            "loss_embedding"
+        )
+    if task is not None and (others := set(weights) - {"outputs", "hidden", "relations"}):
+        raise InvalidConfig(
+            f"loss_{sorted(others)[0]} has no meaning for a teacher that is fine-tuned for a task; use loss_outputs, "
+            "loss_hidden and loss_relations"
+        )
+
+
+@torch.inference_mode()
+def _constant(task: TaskTeacher, batches: Sequence[Inputs]) -> float:
+    """What is left of the divergence by the best constant outputs, on the held-out inputs."""
+    said = [flat(task.outputs, task.model(one.ids, one.mask), one.mask) for one in batches]
+    counts = [counts_of(task.outputs, one.mask, one.choices) for one in batches]
+    known = [one for one in counts if one is not None]
+    return max(constant(task.outputs.kind, torch.cat(said), torch.cat(known) if known else None), 1e-6)
 
 
 def _check_fits(blueprint: Blueprint, hidden: int, search: EncoderBlueprint, run: Path) -> None:

@@ -151,7 +151,7 @@ class PretrainTrainer(Trainer):
         totals: dict[str, float] = {}
         counts: dict[str, float] = {}
         for number, inputs in enumerate(self.heldout):
-            tensors = {name: getattr(inputs, name) for name in ("ids", "mask", "where", "labels")}
+            tensors = {name: getattr(inputs, name) for name in ("ids", "mask", "where", "labels", "choices")}
             on_device = self._prepare_inputs({name: value for name, value in tensors.items() if value is not None})
             if number == len(self._heldout_targets):
                 self._heldout_targets.append(self._targets(on_device, None))
@@ -167,6 +167,8 @@ class PretrainTrainer(Trainer):
             theirs = [targets["embedding"] for targets in self._heldout_targets if targets is not None]
             constant = constant_distance(torch.cat([vectors.float().cpu() for vectors in theirs]))
             metrics[f"{metric_key_prefix}_error"] = metrics[f"{metric_key_prefix}_embedding"] / max(constant, 1e-9)
+        if "outputs" in totals:
+            metrics[f"{metric_key_prefix}_error"] = metrics[f"{metric_key_prefix}_outputs"]  # a share already
         weights = self.distiller.weights
         weighted = (weight * metrics[f"{metric_key_prefix}_{name}"] for name, weight in weights.items())
         metrics[f"{metric_key_prefix}_loss"] = sum(weighted)

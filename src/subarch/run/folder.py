@@ -17,6 +17,7 @@ pretrained.checkpoints/, events/   checkpoints, TensorBoard
 pretraining.json    its curves and what it came to
 pretrained/         the trained model in stock format, with its card
 finetuned/          a model in stock format per task; its report.json: evaluations
+retrieval/          evaluations in search, a record for each model and collection
 report.html         the page to look at
 
 >>> with RunFolder.create(Path("runs/mine"), config, resume=False) as folder:

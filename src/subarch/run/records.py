@@ -75,6 +75,8 @@ class EncoderInputs(Row):
     window: int = 128
     global_every: int = 3
     biases: tuple[str, ...] = ()
+    head: str = ""
+    classes: int = 0
 
 
 class EncoderBlueprint(Row):
@@ -82,6 +84,16 @@ class EncoderBlueprint(Row):
     inputs: EncoderInputs
     pooling: str
     masked_lm: bool
+    settings: Free
+    task: TaskOutputs | None = None
+
+
+class TaskOutputs(Row):
+    """What a model with the head of a task says; see `models.outputs.Outputs`."""
+
+    kind: str
+    names: tuple[str, ...]
+    separator: int | None
     settings: Free
 
 

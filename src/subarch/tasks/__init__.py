@@ -3,6 +3,7 @@
     catalogue.py     what a task is (columns, labels, metrics, layouts, submission file); the public tasks by name
     reader.py        a task's files -> records -> examples
     examples.py      examples, how they are divided, counted and compared
+    inputs.py        examples as the inputs of a search
     division.py      a user's own files as a task; train, dev and held-out of a task
     metrics.py       official scores, and the archives that the benchmarks' servers take
     scoring.py       scores of sentence embeddings on a user's own set

@@ -10,6 +10,10 @@ mapped into memory), `train.offsets.npy` and `heldout.offsets.npy` (int64, where
 as UTF-8 in `train.text.npy` (uint8) with `train.text.offsets.npy`; documents are then cut into pieces while they are
 text, so that teacher and student read exactly the same.
 
+A corpus of the inputs of a task keeps each of them whole: a text; or two with the special tokens between them; or such
+a pair for each choice, with `NEXT` between the choices. `train.labels.json` and `heldout.labels.json` hold the labels,
+where the records have any.
+
     >>> corpus = build(["docs/", "abstracts.jsonl.gz"], tokenizer, Path("corpus"))
     >>> corpus.segments("heldout", 128)[0], corpus.meta.tokens, corpus.content_hash
 """
@@ -35,7 +39,7 @@ from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.run.files import file_digest, replaced, unreadable
 from subarch.run.inputs import Content, of_values
 from subarch.run.record import Record, Row
-from subarch.text.read import Document, Source, documents, hash64, identity, listed, opened
+from subarch.text.read import Document, InputForm, Source, documents, hash64, identity, inputs, listed, opened
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -52,6 +56,8 @@ if TYPE_CHECKING:
 
 
 FORMAT = 2
+NEXT = -1
+"""Stands between the choices of an input."""
 CRUMB = 4
 """The rest of a cut document is dropped when it has fewer tokens than this."""
 
@@ -83,6 +89,7 @@ class Settings(Row):
     minimum: int
     texts: bool = False
     piece: int | None = None
+    between: tuple[int, ...] | None = None
 
 
 class Recipe(Record):
@@ -108,6 +115,8 @@ class Meta(Recipe):
     tokens: dict[Part, int]
     duplicates: int
     heldout_groups: tuple[str, ...]
+    form: InputForm | None = None
+    """What an input of a task consists of; None: prose."""
 
 
 @dataclass(frozen=True)
@@ -131,13 +140,14 @@ class Texts(Sequence[str]):
 class Segments(Sequence[NDArray[np.int32]]):
     """Token sequences as views of one flat array: number i is `tokens[offset[i] : offset[i] + size[i]]`.
 
-    `texts`: what each of them was tokenised from, where the corpus keeps it.
+    `texts`: what each of them was tokenised from, where the corpus keeps it; `labels`: (N,) of inputs that have any.
     """
 
     tokens: NDArray[np.int32]
     offset: NDArray[np.int64]
     size: NDArray[np.int64]
     texts: Texts | None = None
+    labels: NDArray[np.object_] | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -146,14 +156,15 @@ class Segments(Sequence[NDArray[np.int32]]):
         if isinstance(index, int | np.integer):
             return self.tokens[self.offset[index] : self.offset[index] + self.size[index]]
         texts = None if self.texts is None else self.texts[index]
-        return Segments(self.tokens, self.offset[index], self.size[index], texts)
+        labels = None if self.labels is None else self.labels[index]
+        return Segments(self.tokens, self.offset[index], self.size[index], texts, labels)
 
     def occurring(self) -> NDArray[np.int64]:
         """Ascending ids of the tokens that occur."""
         found = np.empty(0, np.int64)
         for first in range(0, len(self), 4096):
             found = np.union1d(found, np.concatenate(self[first : first + 4096]))
-        return found
+        return np.setdiff1d(found, [NEXT])
 
     def shuffled(self) -> Segments:
         """In one fixed random order, whatever the configuration: a longer search goes on where a shorter one ended."""
@@ -201,10 +212,14 @@ class Corpus:
 
         What is left at the end of a cut document is dropped if it has fewer than CRUMB tokens. There are no special
         tokens: leave room for them in `length`.
+
+        Of the inputs of a task each is one segment, cut as tokenizers cut it: of two texts the longer one.
         """
         if length < 1:
             raise InvalidConfig(f"segments of {length} tokens cannot be cut; the length must be at least 1")
         whole = self.train if part == "train" else self.heldout
+        if self.meta.settings.between is not None:
+            return _cut_inputs(whole, length, self.meta.settings.between)
         if whole.texts is not None:  # the teacher reads the whole piece, the student as much of it as it may
             return replace(whole, size=np.minimum(whole.size, length))
         pieces = -(-whole.size // length)
@@ -227,6 +242,7 @@ def build(
     minimum: int = 20,
     texts: bool = False,
     piece: int | None = None,
+    between: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> Corpus:
     """Read, deduplicate, tokenise and pack `sources` (see `subarch.text.read`) into `folder`; open it.
@@ -242,16 +258,20 @@ def build(
     With `texts` the text is kept beside the tokens, and a document of more than `piece` tokens (None: no limit) is cut
     at white space, as far as there is any, into pieces that are documents of their own, held out together.
 
+    With `between`, the special tokens between two texts, the sources hold the inputs of a task (`read.inputs`).
+
     Raises:
-        InvalidCorpus: see `subarch.text.read.read`; fewer than `minimum` distinct documents; all of them in one group;
-            `folder` is something else than a corpus; the disk is full.
+        InvalidCorpus: see `subarch.text.read.read`; inputs of different kinds, or labels on some only; fewer than
+            `minimum` distinct documents; all of them in one group; `folder` is something else than a corpus; the disk
+            is full.
         InvalidConfig: a fraction outside (0, 0.5].
     """
     if not 0 < heldout_fraction <= 0.5:
         raise InvalidConfig(f"heldout_fraction is {heldout_fraction}; it must be above 0 and at most 0.5")
     backend = plain(tokenizer)
     folder = Path(folder)
-    found = [opened(source, text_column) for source in sorted(listed(sources), key=str)]
+    as_inputs = between is not None
+    found = [opened(source, text_column, as_inputs) for source in sorted(listed(sources), key=str)]
     recipe = Recipe(
         format=FORMAT,
         sources=tuple(fingerprint(source) for source in found),
@@ -263,13 +283,15 @@ def build(
             minimum=minimum,
             texts=texts,
             piece=piece,
+            between=None if between is None else tuple(between),
         ),
     )
     if skipped := [source.sentence for source in found if source.skipped]:
         warnings.warn("; ".join(skipped), stacklevel=2)
     with _rebuilt(folder, lambda: _is_corpus_of(folder, recipe)) as partial:
         if partial is not None:
-            meta = _write(documents(found, text_column), backend, partial, recipe, found, progress)
+            read = inputs if as_inputs else documents
+            meta = _write(read(found, text_column), backend, partial, recipe, found, progress)
             (partial / "corpus.json").write_text(meta.to_json(), encoding="utf-8")
     return Corpus.load(folder)
 
@@ -328,7 +350,7 @@ def fingerprint(source: Source) -> Fingerprint:
     return Fingerprint(source=source.name, blake2b=digest.hexdigest() if source.files else None)
 
 
-def content_of(sources: Sequence[str | Path], text_column: str) -> Content:
+def content_of(sources: Sequence[str | Path], text_column: str, as_inputs: bool = False) -> Content:
     """What a stage records of a corpus that it reads (`run.inputs`), whatever the order of the sources.
 
     The bytes of files are hashed; of a data set on the hub the name is all that is compared.
@@ -336,7 +358,7 @@ def content_of(sources: Sequence[str | Path], text_column: str) -> Content:
     Raises:
         InvalidCorpus: a source is missing or cannot be read.
     """
-    found = [fingerprint(opened(source, text_column)) for source in listed(sources)]
+    found = [fingerprint(opened(source, text_column, as_inputs)) for source in listed(sources)]
     return of_values(", ".join(map(str, listed(sources))), *sorted(one.blake2b or one.source for one in found))
 
 
@@ -351,36 +373,43 @@ def _write(
     """Fill `folder` and describe it. Tokens go to a spool first: the split is known when all units are."""
     settings, max_tokens = recipe.settings, recipe.settings.max_tokens
     units, sizes, lengths = array("Q"), array("q"), array("q")
+    labels: list[Any] = []
+    forms: set[InputForm] = set()
     seen: set[int] = set()
     groups: dict[str, int] = {}
     tokens = duplicates = 0
     spool, text_spool = folder / "spool", folder / "text.spool"
     with spool.open("wb") as file, text_spool.open("wb") as text_file:
         while batch := list(islice(documents, 512 if max_tokens is None or tokens < max_tokens else 0)):
-            fresh = []
+            fresh: list[tuple[int, Document]] = []
             for document in batch:
-                key = identity(document.text)
+                key = identity("\n".join((document.text, *document.others)))
                 if key in seen:
                     duplicates += 1
                     continue
                 seen.add(key)
                 if document.group is not None:
                     key = groups.setdefault(document.group, hash64(f"group {document.group}"))
-                fresh.append((key, document.text))
+                fresh.append((key, document))
             if settings.piece is not None:
-                fresh = [(unit, part) for unit, text in fresh for part in _cut(text, backend, settings.piece)]
-            encodings = backend.encode_batch_fast([text for _, text in fresh], add_special_tokens=False)
-            for (unit, text), encoding in zip(fresh, encodings, strict=True):
+                fresh = [
+                    (unit, Document(part))
+                    for unit, document in fresh
+                    for part in _cut(document.text, backend, settings.piece)
+                ]
+            encoded = _encoded([document for _, document in fresh], backend, settings.between or ())
+            for (unit, document), ids in zip(fresh, encoded, strict=True):
                 if max_tokens is not None and tokens >= max_tokens:
                     break
-                ids = encoding.ids
                 if ids:
                     file.write(np.array(ids, dtype="<i4").tobytes())
                     units.append(unit)
                     sizes.append(len(ids))
+                    labels.append(document.label)
+                    forms.add(document.form)
                     tokens += len(ids)
                     if settings.texts:
-                        lengths.append(text_file.write(text.encode()))
+                        lengths.append(text_file.write(document.text.encode()))
             if progress is not None:
                 progress(tokens, "tokens")
     if len(sizes) < settings.minimum:
@@ -398,6 +427,20 @@ def _write(
             _pack(folder / f"{part}.text", text_spool, "u1", np.array(lengths, dtype=np.int64), kept, digest)
     spool.unlink()
     text_spool.unlink()
+    if len(forms) > 1:
+        raise InvalidCorpus(
+            f"some inputs are {' and some '.join(sorted(_FORMS[form] for form in forms))}; a model reads one kind of "
+            "input: give files of one kind"
+        )
+    if (labelled := sum(label is not None for label in labels)) not in (0, len(labels)):
+        raise InvalidCorpus(
+            f"{labelled} of {len(labels)} inputs have a label; give a label to all, or to none (then the teacher's "
+            "outputs are all that is compared)"
+        )
+    for part, kept in parts if labelled else ():
+        own = [label for label, is_kept in zip(labels, kept, strict=True) if is_kept]
+        (folder / f"{part}.labels.json").write_text(json.dumps(own), encoding="utf-8")
+        digest.update(json.dumps(own).encode())
     chosen = {unit for unit, is_held in zip(units, held, strict=True) if is_held}
     return Meta(
         **recipe.model_dump(),
@@ -407,7 +450,59 @@ def _write(
         tokens={part: size for part, (_, size) in counts.items()},
         duplicates=duplicates,
         heldout_groups=tuple(sorted(group for group, unit in groups.items() if unit in chosen)),
+        form=next(iter(forms)) if settings.between is not None else None,
     )
+
+
+_FORMS: dict[InputForm, str] = {
+    "text": "single texts",
+    "pair": "pairs of texts",
+    "words": "lists of words",
+    "choices": "texts with choices",
+}
+
+
+def _encoded(documents: Sequence[Document], backend: Tokenizer, between: Sequence[int]) -> list[list[int]]:
+    """The token ids of each: of its text, or of its text with each of the others in turn."""
+    texts = [text for document in documents for text in (document.text, *document.others)]
+    ids = iter([encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)])
+    found = []
+    for document in documents:
+        first, others = next(ids), [next(ids) for _ in document.others]
+        rows = [[*first, *between, *second] for second in others] or [first]
+        found.append([token for row in rows for token in (NEXT, *row)][1:])
+    return found
+
+
+def _cut_inputs(whole: Segments, length: int, between: Sequence[int]) -> Segments:
+    """Inputs as tokenizers cut them to `length` tokens, those between two texts included."""
+    rows, changed = [], False
+    for row in whole:
+        if len(row) > length:
+            choices = (part[part != NEXT] for part in np.split(row, np.flatnonzero(row == NEXT)))
+            cut = [shortened(choice, length, between) for choice in choices]
+            row, changed = np.concatenate([[NEXT, *choice] for choice in cut])[1:].astype(np.int32), True
+        rows.append(row)
+    if not changed:
+        return whole
+    size = np.array([len(row) for row in rows], dtype=np.int64)
+    return Segments(np.concatenate(rows), np.cumsum(size) - size, size, whole.texts, whole.labels)
+
+
+def shortened(row: Sequence[int] | NDArray[np.int32], length: int, between: Sequence[int]) -> NDArray[np.int32]:
+    """One text, or two of which the longer is cut first, of at most `length` tokens, those between them included."""
+    row = np.asarray(row, np.int32)
+    ends = np.flatnonzero(row == between[0]) if len(between) else np.array([], np.int64)
+    if len(row) <= length or not len(ends):
+        return row[:length]
+    first, second = row[: ends[0]], row[ends[0] + len(between) :]
+    room = length - len(between)
+    short = min(len(first), len(second))
+    long = max(room - short, short)
+    if short + long > room:
+        short, long = room // 2, room - room // 2
+    sizes = (short, long) if len(first) <= len(second) else (long, short)
+    return np.concatenate([first[: sizes[0]], np.array(between, np.int32), second[: sizes[1]]])
 
 
 def _cut(text: str, backend: Tokenizer, length: int) -> list[str]:
@@ -457,12 +552,17 @@ def _save(path: Path, dtype: str, count: int, chunks: Iterable[NDArray[Any]], di
 
 def _open(folder: Path, part: Part) -> Segments:
     tokens, offset, size = _mapped(folder / part)
-    if not (folder / f"{part}.text.npy").is_file():
-        return Segments(tokens, offset, size)
-    texts = Texts(*_mapped(folder / f"{part}.text"))
-    if len(texts) != len(offset):
-        raise ValueError(f"the {part} tokens and texts do not fit each other")
-    return Segments(tokens, offset, size, texts)
+    texts = labels = None
+    if (folder / f"{part}.text.npy").is_file():
+        texts = Texts(*_mapped(folder / f"{part}.text"))
+        if len(texts) != len(offset):
+            raise ValueError(f"the {part} tokens and texts do not fit each other")
+    if (path := folder / f"{part}.labels.json").is_file():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, list) or len(found) != len(offset):
+            raise ValueError(f"the {part} tokens and labels do not fit each other")
+        labels = np.fromiter(found, dtype=object, count=len(found))
+    return Segments(tokens, offset, size, texts, labels)
 
 
 def _mapped(file: Path) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:

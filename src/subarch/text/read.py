@@ -3,7 +3,10 @@
 A source is a file of text (one paragraph a line) or of records (one paragraph a record, with an optional `group`), in
 any format that `subarch.text.formats` reads; a folder of these; or `datasets:NAME[:SPLIT]`. Everything streams.
 
-What comes out is Unicode NFC without control characters, with single spaces, at most 10,000 characters (longer
+For the teacher of a task a source holds *inputs* instead (`inputs`): records with `text`, or with `text_a` and
+`text_b`, or with `tokens`, or with `choices`, and perhaps a `label`; or lines of text. All of them are kept.
+
+What comes out of prose is Unicode NFC without control characters, with single spaces, at most 10,000 characters (longer
 paragraphs are cut at white space) and at least three words; shorter pieces are dropped. A word is a run of letters
 and digits, or one character of a script written without spaces.
 
@@ -21,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from subarch.errors import InvalidCorpus
 from subarch.text.formats import COMPRESSIONS, READ, MissingColumn, NotRecords, decoded, form_of, is_known, records
@@ -50,12 +53,26 @@ _PUNCTUATION = re.compile(
 )
 
 
+SECOND = "text_b"
+"""The column of the second text of a pair; the first is in `text_a`."""
+WORDS = "tokens"
+CHOICES = "choices"
+LABELS = ("label", "tags")
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A clean paragraph, and the name of what it must be held out together with (a package, an author), if any."""
+    """A clean paragraph, and the name of what it must be held out together with (a package, an author), if any.
+
+    An input of a task may have a second text, or one for each of its choices, and a label: a name, a number, a list of
+    names (several labels, or one for each word).
+    """
 
     text: str
     group: str | None = None
+    others: tuple[str, ...] = ()
+    label: Any = None
+    form: InputForm = "text"
 
 
 def clean(text: str) -> str:
@@ -74,6 +91,10 @@ def identity(text: str) -> int:
 def hash64(text: str) -> int:
     """A 64-bit hash that is the same in every process (unlike `hash`)."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+InputForm = Literal["text", "pair", "words", "choices"]
+"""What an input of a task consists of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,13 +150,85 @@ def documents(sources: Sequence[Source], text_column: str) -> Iterator[Document]
         )
 
 
+def inputs(sources: Sequence[Source], text_column: str) -> Iterator[Document]:
+    """The inputs of a task in sources that were looked at before: records, or the lines of text files.
+
+    Records without any text are left out.
+
+    Raises:
+        InvalidCorpus: see `read`; a record has none of the columns, or something else than text in them.
+    """
+    empty = True
+    for source in sources:
+        for document in _inputs(source, text_column):
+            empty = False
+            yield document
+    if empty:
+        raise InvalidCorpus(
+            f"no inputs in {', '.join(source.name for source in sources) or 'an empty list of sources'}: give records "
+            f"with {text_column!r}, with 'text_a' and {SECOND!r}, with {WORDS!r} or with {CHOICES!r}, or lines of text"
+        )
+
+
+def _inputs(source: Source, text_column: str) -> Iterator[Document]:
+    if source.is_dataset:
+        import datasets
+
+        name, split = _dataset_name(source.name)
+        with explained(source.name):
+            for number, row in enumerate(datasets.load_dataset(name, split=split, streaming=True), 1):
+                yield from input_of(row, text_column, f"{source.name}, row {number}")
+        return
+    for path in source.files:
+        if form_of(path) == "text":
+            for line in _paragraphs(decoded(path)):
+                if text := _plain(line):
+                    yield Document(text[:LONGEST])
+        else:
+            for place, record in records(path):
+                yield from input_of(record, text_column, f"{path}, {place}")
+
+
+def input_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[Document]:
+    """The input in one record, named by `where` in errors; none where all texts are empty."""
+    form: InputForm = next((form for name, form in _FORMS.items() if row.get(name) is not None), "text")
+    first = {"pair": "text_a", "words": WORDS, "choices": "text_a"}.get(form, text_column)
+    if first not in row and form == "choices":
+        first = text_column
+    if first not in row:
+        raise MissingColumn(where, first, row)
+    texts = [row[first], *(row[CHOICES] if form == "choices" else [row[SECOND]] if form == "pair" else [])]
+    if form == "words":
+        texts = [" ".join(map(str, row[WORDS]))] if isinstance(row[WORDS], Sequence) else [row[WORDS]]
+    if form == "choices" and isinstance(row.get(SECOND), str):  # a context, a question, and its answers
+        texts = [texts[0], *(f"{row[SECOND]} {choice}" for choice in texts[1:])]
+    if wrong := [text for text in texts if not isinstance(text, str | None)]:
+        raise InvalidCorpus(f"{where}: holds {type(wrong[0]).__name__} where text is needed, in column {first!r}")
+    label = next((row[name] for name in LABELS if row.get(name) is not None), None)
+    group = row.get("group")
+    cleaned = [_plain(text or "")[:LONGEST] for text in texts]
+    if any(cleaned):
+        name = None if group is None or isinstance(group, float) else clean(str(group)) or None
+        yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form)
+
+
+_FORMS: dict[str, InputForm] = {CHOICES: "choices", SECOND: "pair", WORDS: "words"}
+
+
+def _plain(text: str) -> str:
+    """As it is served, but for control characters and white space at its ends."""
+    return _CONTROL.sub("", text).strip()
+
+
 def listed(sources: Sequence[str | Path]) -> list[str | Path]:
     """A lone source is a list of one; without this a path would be read as a list of letters."""
     return [sources] if isinstance(sources, (str, Path)) else list(sources)
 
 
-def opened(source: str | Path, text_column: str = "text") -> Source:
+def opened(source: str | Path, text_column: str = "text", as_inputs: bool = False) -> Source:
     """Look at a source: the files that it consists of; of a data set of the hub, those that are on this machine.
+
+    `as_inputs`: records are the inputs of a task, and each is looked at when it is read.
 
     In a folder, files with unknown endings and markup are skipped, hidden ones without being listed. Where it holds
     records with the text column, so are records without it and the README and LICENSE beside them; where all records
@@ -167,7 +260,7 @@ def opened(source: str | Path, text_column: str = "text") -> Source:
         try:
             form = form_of(file)
             if form != "text":
-                next(records(file, only=(text_column,)), None)
+                next(records(file, only=() if as_inputs else (text_column,)), None)
                 are_records = True
             files.append(file)
         except MissingColumn as error:
