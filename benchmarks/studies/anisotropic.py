@@ -95,8 +95,8 @@ def main() -> None:
     results = Results(arguments.results)
     results.about(architecture=str(arguments.architecture), steps=arguments.steps)
     start = str(teacher_folder())
-    teachers = {"all-MiniLM-L6-v2": {"teacher": start}}
-    teachers["multilingual-e5-small"] = {"teacher": str(arguments.e5), "start_from": start}
+    teachers = {"multilingual-e5-small": {"teacher": str(arguments.e5), "start_from": start}}
+    teachers["all-MiniLM-L6-v2"] = {"teacher": start}
 
     for name, own in teachers.items():
         config = load(
