@@ -64,7 +64,7 @@ def test_classes_are_predicted_as_the_cross_encoder_does(tmp_path: Path) -> None
     assert encoder.num_labels == 2
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_the_exported_file_answers_like_the_cross_encoder(runtime: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip(runtime)

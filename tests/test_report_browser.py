@@ -17,6 +17,8 @@ import test_report_finetuning as finetuned
 from report_fixture import Raw, render
 from subarch.show import formats
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = report_fixture.example()
 WINNER = EXAMPLE.selection["winner"]
 TRAINED: Any = EXAMPLE.pretraining

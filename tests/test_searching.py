@@ -48,7 +48,7 @@ def export(model: Path, run: Path, **options: object) -> Path:
     return Path(folder)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_an_embedding_model(runtime: str, place: Path, collection: Collection, tmp_path: Path) -> None:
     model, file = load(place / "model", 20), load(export(place / "model", tmp_path, runtime=runtime), 20)
     assert isinstance(model, Embedder)
@@ -72,7 +72,7 @@ def test_int8_differs(place: Path, collection: Collection, tmp_path: Path) -> No
     assert 1e-4 < float((ours - theirs).abs().max()) < 0.2
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_reranker(runtime: str, place: Path, collection: Collection, tmp_path: Path) -> None:
     model, file = load(place / "reranker", 20), load(export(place / "reranker", tmp_path, runtime=runtime), 20)
     assert isinstance(model, Reranker)

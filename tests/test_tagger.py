@@ -278,7 +278,9 @@ def test_agora_is_refused(done: tuple[Path, Metrics], model: Path, data: Path, t
         finetune(model, config(data, teacher=teacher, agora="halving", learning_rate=[3e-2, 1e-3]), tmp_path)
 
 
-@pytest.mark.parametrize("options", [{}, {"quantize": "int8"}, {"runtime": "openvino"}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"quantize": "int8"}, pytest.param({"runtime": "openvino"}, marks=pytest.mark.slow)], ids=str
+)
 def test_an_export_is_compared_and_scored(done: tuple[Path, Metrics], tmp_path: Path, options: dict[str, Any]) -> None:
     pytest.importorskip("onnxruntime" if options.get("runtime") != "openvino" else "openvino")
     run, found = done
