@@ -172,7 +172,7 @@ def test_scores_are_official() -> None:
     assert score(labels, truth, rows) == pytest.approx(2 * 3 / (2 * 3 + 2))  # one too many, one missed
     number = Outputs("number", (), None)
     assert score(number, [1.0, 2.0, 3.0], [torch.tensor([[x]]) for x in (0.1, 0.4, 0.2)]) == pytest.approx(0.5)
-    for task, label in ((classes, "maybe"), (classes, 2), (labels, "rude"), (number, "much")):
+    for task, label in ((classes, "maybe"), (classes, 2), (labels, "rude"), (number, "much"), (number, "nan")):
         with pytest.raises(InvalidCorpus, match="label"):
             gold_of(task, label)
 
@@ -284,7 +284,10 @@ REFUSED = {
     "no column": ([{"sentence": "a bell"}, {"sentence": "a boat"}], "no column 'text'"),
     "no text": ([{"text": ""}, {"text": None}], "no inputs"),
     "a number": ([{"text_a": 3, "text_b": "a boat"}], "holds int where text is needed"),
-    "words that are none": ([{"tokens": 3}], "holds int where text is needed"),
+    "words that are none": ([{"tokens": 3}], "'tokens' holds 3 where a list of texts is needed"),
+    "one word as a text": ([{"tokens": "a bell"}], "'tokens' holds 'a bell' where a list of texts is needed"),
+    "choices in one text": ([{"text": "a bell", "choices": "a or b"}], "where a list of texts is needed"),
+    "no choice": ([{"text": "a bell", "choices": ["a"]}], "holds 1 texts; a choice is among two or more"),
 }
 
 

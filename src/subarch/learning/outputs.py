@@ -14,6 +14,7 @@ the teacher, 1 is what knows nothing of the input. (Ours; the same scale as the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,6 +88,8 @@ Gold = int | float | tuple[int, ...]
 def gold_of(task: Outputs, label: Any) -> Gold:
     """The right answer that a record's label names: by name, or by position.
 
+    Several labels are a list of those that are right, or of 0 and 1 for each that the teacher knows, in its order.
+
     Raises:
         InvalidCorpus: the teacher does not know the label, or the task has labels of another kind.
         InvalidConfig: tags, which are scored after fine-tuning.
@@ -95,9 +98,12 @@ def gold_of(task: Outputs, label: Any) -> Gold:
         raise InvalidConfig("error 'task' is not measured for taggers; use error outputs, and score with finetune")
     if task.kind == "number":
         try:
-            return float(label)
-        except (TypeError, ValueError) as error:
-            raise InvalidCorpus(f"label {label!r} is no number, and the teacher gives one") from error
+            number = float(label)
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InvalidCorpus(f"label {label!r} is no number, and the teacher gives one")
+        return number
     if task.kind == "labels":
         if not isinstance(label, list):
             raise InvalidCorpus(f"label {label!r} is one, and the teacher gives any number of labels; write a list")

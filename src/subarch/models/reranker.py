@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForSequenceClassification
 
 from subarch.errors import InvalidTeacher
 from subarch.models.kinds import check_reranker
-from subarch.models.teacher import load_model, quiet, resolve
-from subarch.run.files import unreadable
+from subarch.models.stock import load_folder
+from subarch.models.teacher import load_model, resolve
 from subarch.run.inputs import of_model
 
 BATCH = 32
@@ -45,8 +44,6 @@ class Reranker:
         Raises:
             InvalidTeacher: remote code, pickled weights, damaged or missing files, more than one output.
         """
-        from sentence_transformers import CrossEncoder  # takes seconds
-
         folder = resolve(source)
         check_reranker(folder)
         outputs = load_model(AutoModelForSequenceClassification, folder).config.num_labels  # refuses what is not whole
@@ -55,15 +52,7 @@ class Reranker:
                 f"{folder}: is a classifier with {outputs} outputs; a reranker has one: fine-tune it on "
                 "records of query, document and a number (--kind regression)"
             )
-        options = {"use_safetensors": True, "dtype": torch.float32}
-        try:
-            with quiet():
-                encoder = CrossEncoder(
-                    str(folder), local_files_only=True, trust_remote_code=False, model_kwargs=options
-                )
-        except Exception as error:  # whatever the libraries meet in a damaged or unknown folder
-            why = f"sentence-transformers cannot load it: {type(error).__name__}: {error}"
-            raise InvalidTeacher(unreadable(folder, error, why)) from error
+        encoder = load_folder(folder, "CrossEncoder")
         length = min(encoder.max_seq_length, max_length or encoder.max_seq_length)
         encoder.max_seq_length = length
         return cls(str(source), of_model(folder, InvalidTeacher).hash, length, encoder)

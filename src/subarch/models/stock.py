@@ -19,7 +19,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,7 @@ class StockTeacher:
         folder = resolve(source)
         check_embeds(folder)
         check_folder(folder)
-        encoder = _load(folder)
+        encoder = load_folder(folder, "SentenceTransformer").float().eval().requires_grad_(False)
         first = encoder[0]
         module = getattr(first, "auto_model", None)
         if module is not None:
@@ -154,20 +154,22 @@ def teacher_of(source: str | Path, prompt: str | None = None) -> Teacher | Stock
         return stock if prompt is None else stock.with_prompt(prompt)
 
 
-def _load(folder: Path) -> Any:
-    """The folder as sentence-transformers loads it, in fp32, on a GPU if there is one."""
-    from sentence_transformers import SentenceTransformer  # takes seconds
+def load_folder(folder: Path, kind: Literal["SentenceTransformer", "CrossEncoder"]) -> Any:
+    """The folder as this class of sentence-transformers loads it, in fp32, on a GPU if there is one.
+
+    Raises:
+        InvalidTeacher: it cannot be loaded.
+    """
+    import sentence_transformers  # takes seconds
 
     options = {"use_safetensors": True, "dtype": torch.float32}
     try:
         with quiet():
-            encoder = SentenceTransformer(
-                str(folder), local_files_only=True, trust_remote_code=False, model_kwargs=options
-            )
+            load = getattr(sentence_transformers, kind)
+            return load(str(folder), local_files_only=True, trust_remote_code=False, model_kwargs=options)
     except Exception as error:  # whatever the libraries meet in a damaged or unknown folder
         why = f"sentence-transformers cannot load it: {type(error).__name__}: {error}"
         raise InvalidTeacher(unreadable(folder, error, why)) from error
-    return encoder.float().eval().requires_grad_(False)
 
 
 def _check_whole(folder: Path, first: Any, module: Any) -> None:

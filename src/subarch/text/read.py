@@ -23,6 +23,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,10 +115,10 @@ class Source:
         """What was read and what was skipped, with the reasons, in one line."""
         if self.is_dataset or not (self.skipped or len(self.files) > 1):
             return self.name
-        text = f"{self.name}: read {len(self.files)} file{'s' * (len(self.files) > 1)} ({_some(self.files)})"
+        text = f"{self.name}: read {len(self.files)} file{'s' * (len(self.files) > 1)} ({_names(self.files)})"
         reasons = Counter(reason for _, reason in self.skipped)
         skipped = (
-            f"{count} ({_some([path for path, why in self.skipped if why == reason])}: {reason})"
+            f"{count} ({_names([path for path, why in self.skipped if why == reason])}: {reason})"
             for reason, count in reasons.items()
         )
         return f"{text}; skipped {', '.join(skipped)}" if reasons else text
@@ -138,16 +139,8 @@ def read(sources: Sequence[str | Path], text_column: str = "text") -> Iterator[D
 
 def documents(sources: Sequence[Source], text_column: str) -> Iterator[Document]:
     """The documents of sources that were looked at before; see `read`."""
-    empty = True
-    for source in sources:
-        for document in _documents(source, text_column):
-            empty = False
-            yield document
-    if empty:
-        raise InvalidCorpus(
-            f"no usable text in {', '.join(source.name for source in sources) or 'an empty list of sources'}: "
-            "give text with paragraphs of at least three words"
-        )
+    found = chain.from_iterable(_documents(source, text_column) for source in sources)
+    return _some(sources, found, "usable text", "give text with paragraphs of at least three words")
 
 
 def inputs(sources: Sequence[Source], text_column: str) -> Iterator[Document]:
@@ -158,16 +151,19 @@ def inputs(sources: Sequence[Source], text_column: str) -> Iterator[Document]:
     Raises:
         InvalidCorpus: see `read`; a record has none of the columns, or something else than text in them.
     """
-    empty = True
-    for source in sources:
-        for document in _inputs(source, text_column):
-            empty = False
-            yield document
-    if empty:
-        raise InvalidCorpus(
-            f"no inputs in {', '.join(source.name for source in sources) or 'an empty list of sources'}: give records "
-            f"with {text_column!r}, with 'text_a' and {SECOND!r}, with {WORDS!r} or with {CHOICES!r}, or lines of text"
-        )
+    found = chain.from_iterable(_inputs(source, text_column) for source in sources)
+    remedy = f"with {text_column!r}, with 'text_a' and {SECOND!r}, with {WORDS!r} or with {CHOICES!r}, or lines of text"
+    return _some(sources, found, "inputs", f"give records {remedy}")
+
+
+def _some(sources: Sequence[Source], found: Iterator[Document], what: str, remedy: str) -> Iterator[Document]:
+    """What is found in the sources, or an InvalidCorpus where that is nothing."""
+    first = next(found, None)
+    if first is None:
+        names = ", ".join(source.name for source in sources) or "an empty list of sources"
+        raise InvalidCorpus(f"no {what} in {names}: {remedy}")
+    yield first
+    yield from found
 
 
 def _inputs(source: Source, text_column: str) -> Iterator[Document]:
@@ -197,11 +193,16 @@ def input_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[D
         first = text_column
     if first not in row:
         raise MissingColumn(where, first, row)
-    texts = [row[first], *(row[CHOICES] if form == "choices" else [row[SECOND]] if form == "pair" else [])]
+    if form in ("words", "choices") and not _are_texts(row[listed := WORDS if form == "words" else CHOICES]):
+        raise InvalidCorpus(f"{where}: {listed!r} holds {row[listed]!r:.60} where a list of texts is needed")
+    if form == "choices" and len(row[CHOICES]) < 2:
+        raise InvalidCorpus(f"{where}: {CHOICES!r} holds {len(row[CHOICES])} texts; a choice is among two or more")
+    texts = [row[first], *([row[SECOND]] if form == "pair" else [])]
     if form == "words":
-        texts = [" ".join(map(str, row[WORDS]))] if isinstance(row[WORDS], Sequence) else [row[WORDS]]
-    if form == "choices" and isinstance(row.get(SECOND), str):  # a context, a question, and its answers
-        texts = [texts[0], *(f"{row[SECOND]} {choice}" for choice in texts[1:])]
+        texts = [" ".join(row[WORDS])]
+    elif form == "choices":  # of a context, perhaps with a question
+        question = row.get(SECOND)
+        texts += [f"{question} {choice}" if isinstance(question, str) else choice for choice in row[CHOICES]]
     if wrong := [text for text in texts if not isinstance(text, str | None)]:
         raise InvalidCorpus(f"{where}: holds {type(wrong[0]).__name__} where text is needed, in column {first!r}")
     label = next((row[name] for name in LABELS if row.get(name) is not None), None)
@@ -210,6 +211,10 @@ def input_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[D
     if any(cleaned):
         name = None if group is None or isinstance(group, float) else clean(str(group)) or None
         yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(one, str) for one in value)
 
 
 _FORMS: dict[str, InputForm] = {CHOICES: "choices", SECOND: "pair", WORDS: "words"}
@@ -282,7 +287,7 @@ def opened(source: str | Path, text_column: str = "text", as_inputs: bool = Fals
     return Source(str(source), tuple(files), tuple(skipped))
 
 
-def _some(paths: Sequence[Path]) -> str:
+def _names(paths: Sequence[Path]) -> str:
     return ", ".join(path.name for path in paths[:5]) + (", ..." if len(paths) > 5 else "")
 
 
