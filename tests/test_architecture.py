@@ -41,6 +41,7 @@ def size(module: Any) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
+@pytest.mark.slow
 def test_parameters_equal_the_built_model_for_the_whole_paper_space() -> None:
     inputs = Inputs(vocabulary=50265, positions=514, token_types=1)
     with torch.device("meta"):
