@@ -41,7 +41,7 @@ from subarch.extraction.workbench import (
     make_basis,
     recipe_of,
     resolved,
-    space_below,
+    space_of,
     warn_beyond,
 )
 from subarch.extraction.workers import Pool, RayWorkers, Workers
@@ -49,6 +49,7 @@ from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.latency.bench import bench as time_models
 from subarch.latency.config import BenchConfig
+from subarch.learning.material import VOCABULARIES
 from subarch.models.student import Student, hand_over, load_weights
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
@@ -106,7 +107,7 @@ def extract(
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
         run.write(environment())
         basis = make_basis(run, config, report)
-        space = named or space_below(config, basis)
+        space = space_of(config, named, basis)
         run.write(Space.model_validate(space.to_dict()))
         report(space.sentence, 0, 0)
         warn_beyond(config, space, basis)
@@ -373,7 +374,8 @@ def _open_study(run: RunFolder, config: ExtractConfig, basis: Basis) -> Study:
 
 def _train_maximum_point(config: ExtractConfig, space: SearchSpace, basis: Basis, study: Study, workers: Pool) -> float:
     """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
-    costs = space.costs(Inputs(**basis.inputs.model_dump()), config.latency_length)
+    length = config.latency_length
+    costs = space.costs(Inputs(**basis.inputs.model_dump()), length, basis.longer(length))
     trials = train_trials([(costs.maximum_point, setting) for setting in thetas(config)], study, workers)
     errors = [trial.error for trial in trials if trial.error is not None]
     if not errors:
@@ -411,7 +413,9 @@ def _finish(
             workers.submit(*trial.key)
             list(workers.next())  # the study has this trial already, bit for bit
         student = _trained(run, basis, trial)
-        tokenizer = AutoTokenizer.from_pretrained(run.path / "tokenizer")
+        vocabulary = trial.architecture.vocabulary
+        place = run.path / VOCABULARIES / str(vocabulary) if vocabulary else run.path / "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(place)
         hand_over(student, tokenizer, recipe_of(basis), run.path / "selected")
     else:
         shutil.rmtree(run.path / "selected", ignore_errors=True)  # nobody's any more
@@ -426,5 +430,5 @@ def _trained(run: RunFolder, basis: Basis, trial: Trial) -> Student:
         assert named is not None
         return Teacher.load(named)
 
-    student = Student(trial.architecture, blueprint_of(basis))
+    student = Student(trial.architecture, blueprint_of(basis, trial.architecture.vocabulary))
     return load_weights(student, weights_path(run.path, trial.architecture, trial.settings), start).eval()

@@ -6,6 +6,7 @@ held-out segments. `extraction.estimate.Signal` is the protocol they implement. 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -89,6 +90,12 @@ class EmbeddingSignal:
                 f"{teacher.name}: its vectors of {len(heldout)} held-out texts are all the same, so there is nothing "
                 "to learn; is it trained, and is its prompt shorter than its maximum length?"
             )
+
+    def read_by(self, reader: Reader, train: Segments, heldout: Segments) -> EmbeddingSignal:
+        """The same texts and vectors for students that read with another tokenizer: its tokens, in the same order."""
+        other = copy.copy(self)
+        other.reader, other.train, other.heldout = reader, train, heldout
+        return other
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -231,6 +238,10 @@ class TaskSignal:
     def __init__(self, training: EmbeddingSignal, task: Task) -> None:
         self.training, self.task = training, task
         self.loss, self.lengths = training.loss, training.lengths
+
+    def read_by(self, reader: Reader, train: Segments, heldout: Segments) -> TaskSignal:
+        """See `EmbeddingSignal.read_by`."""
+        return TaskSignal(self.training.read_by(reader, train, heldout), self.task)
 
     def error(self, student: Student) -> float:
         return 1 - self.score(text_embedder(student, self.training.reader))

@@ -329,7 +329,7 @@ def _latency(setup: Setup, student: Student) -> PretrainedLatency:
     if setup.material.teacher is not None and (teacher := timed(setup.material.teacher)) is not None:
         models["teacher"] = teacher.cpu()
     length, threads = min(LATENCY_LENGTH, setup.material.recipe.max_length), usable_cores()
-    vocabulary = setup.blueprint.inputs.vocabulary
+    vocabulary = len(setup.material.tokenizer)
     found = measure_models(models, vocabulary, batch=1, length=length, threads=threads, rounds=5)
     times = {name: Timing(**latency.model_dump()) for name, latency in found.items()}
     return PretrainedLatency(batch=1, length=length, threads=threads, runtime="torch", **times)

@@ -32,6 +32,7 @@ from subarch.learning.material import Material, check_heldout
 from subarch.learning.outputs import constant, counts_of, flat
 from subarch.learning.signals import vectors_of
 from subarch.learning.targets import TargetStore
+from subarch.learning.vocabularies import Reader
 from subarch.models.inherit import CALIBRATION, inherit
 from subarch.models.outputs import TaskTeacher
 from subarch.models.parts import set_dropout
@@ -85,8 +86,9 @@ class Setup:
         """Load and build everything; `searched` are the candidate's weights from the search, if there are any."""
         if config.initialise is None and searched is not None:
             config = config.model_copy(update={"initialise": "search"})
-        material = Material.load(config, run, report, streaming=config.streaming)
-        recipe = material.recipe
+        vocabulary = architecture.vocabulary
+        sizes = (vocabulary,) if vocabulary else ()
+        material = uncut = Material.load(config, run, report, config.streaming, lambda _: sizes)
         # A teacher whose insides can be compared: it reads the student's tokens
         task = material.teacher if isinstance(material.teacher, TaskTeacher) else None
         teacher = task or (None if material.reads_text else material.start)
@@ -96,6 +98,11 @@ class Setup:
         has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
         weights = config.weights(has_head, architecture.depth, not material.reads_text, task is not None)
         _check_losses(weights, task)
+        if sizes and (others := set(weights) - {"embedding"}):
+            raise InvalidConfig(
+                f"loss_{sorted(others)[0]} compares token by token, and a student of {architecture} reads with another "
+                "vocabulary than the teacher; only loss_embedding can be learnt, or leave the vocabulary whole"
+            )
         if material.reads_text and (others := set(weights) - {"embedding"}):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares the insides of teacher and student, which read different tokens; "
@@ -104,6 +111,8 @@ class Setup:
         if config.streaming and (material.reads_text or task is not None):
             what = "reads text" if task is None else "reads the inputs of its task"
             raise InvalidConfig(f"streaming reads tokens of prose, and this teacher {what}; set streaming to false")
+        material = uncut.keeping(vocabulary)
+        recipe = material.recipe
         masked = "mlm" in weights or "logits" in weights
         masker = Masker(material.tokenizer) if masked else None
         collator = Collator(material.tokenizer, recipe, masker, config.seed, config.maskings)
@@ -123,12 +132,14 @@ class Setup:
         else:
             train, heldout = material.split(config, budget.length - budget.extra)
             source, sample = Packed(train, config.seed), train.shuffled()[:CALIBRATION]
+            if vocabulary:  # what students start from is examined on its own tokens
+                sample = uncut.split(config, uncut.recipe.max_length - 2)[0].shuffled()[:CALIBRATION]
 
         blueprint = material.blueprint(masked, "embedding" in weights or not masked)
         if search is not None:
             _check_fits(blueprint, architecture.hidden, search, run)
         set_seed(config.seed)
-        student, started = _student(config, architecture, blueprint, material, sample, searched)
+        student, started = _student(config, architecture, blueprint, uncut, material.reader, sample, searched)
         rows = None
         if isinstance(source, Packed) and material.start is not None and not masked:  # whose output layer is the table
             assert isinstance(heldout, Segments)
@@ -224,10 +235,11 @@ def _student(
     architecture: Architecture,
     blueprint: Blueprint,
     material: Material,
+    reader: Reader | None,
     sample: Sequence[NDArray[np.int32]],
     searched: Path | None,
 ) -> tuple[Student, str]:
-    """The untrained student, and where its weights come from."""
+    """The untrained student, and where its weights come from; `material` is that of the whole vocabulary."""
     start = material.start
     initialise = config.initialise or ("inherit" if start else "scratch")
     if initialise == "search":
@@ -246,12 +258,13 @@ def _student(
         return student, "random weights, and the teacher's vectors of the tokens"
     assert start is not None
     readout = None
-    if material.reads_text:
+    if material.learns_another:
         assert material.teacher is not None
         teacher, train = material.teacher, material.split(config, material.recipe.max_length - 2)[0].shuffled()
         readout = material.readout(train, lambda some: vectors_of(teacher, some))
     layers, anatomy = material.layers(architecture.depth), material.anatomy(sample)
-    student = inherit(architecture, blueprint, start, anatomy, layers, readout)
+    kept = None if reader is None else torch.from_numpy(reader.kept)
+    student = inherit(architecture, blueprint, start, anatomy, layers, readout, vocabulary=kept)
     whose = "the teacher's" if start is material.teacher else f"{start.name}'s"
     return student, f"{whose} weights, reduced"
 
