@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from subarch.errors import InvalidArchitecture, InvalidConfig, InvalidStudy, Inv
 from subarch.extraction.trial import Settings
 from subarch.extraction.verify import verify
 from subarch.extraction.workbench import Workbench, blueprint_of, make_basis
+from subarch.latency.measuring import torch_calls
+from subarch.latency.timing import Latency
 from subarch.models.student import Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select
 from subarch.pretraining.pretrain import train
 from subarch.run.folder import RunFolder
-from subarch.run.records import Basis, Space
+from subarch.run.records import Basis, Latencies, Space
 from tiny import tiny_teacher
 from tiny_pretrain import tiny_pretraining
 from tiny_run import AXES, OneProcess, tiny_config
@@ -175,7 +178,10 @@ def test_a_run_goes_on_with_the_vocabularies_that_it_has(made: Path, tmp_path: P
         Workbench.open(tiny_config(made, **CERTIFIED), run).keeping(60)
 
 
-@pytest.mark.parametrize("given", [{}, {"architecture": "1-4-16-64-60", "initialise": "inherit"}])
+@pytest.mark.parametrize(
+    "given",
+    [{}, pytest.param({"architecture": "1-4-16-64-60", "initialise": "inherit"}, marks=pytest.mark.slow)],
+)
 def test_a_pretraining_reads_with_the_vocabulary_of_the_search(
     made: Path, tmp_path: Path, given: dict[str, Any]
 ) -> None:
@@ -192,6 +198,57 @@ def test_a_pretraining_reads_with_the_vocabulary_of_the_search(
     assert len(stock.tokenizer) == Architecture.parse(architecture).vocabulary
     assert np.isfinite(stock.encode(["the old boat sees a rope."])).all()
     assert (run / "vocabularies" / "60" / "kept.safetensors").read_bytes() == kept
+
+
+def test_each_candidate_is_timed_and_counted_on_its_own_tokens(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[str] = set()
+
+    def measured(calls: Mapping[str, Callable[[], Any]], **_: Any) -> dict[str, Latency]:
+        """In place of a clock: each model is called once."""
+        for name, call in calls.items():
+            assert call()
+            seen.add(name)
+        return {name: Latency(median_ms=1, q1_ms=1, q3_ms=1, p95_ms=1, passes=1) for name in calls}
+
+    monkeypatch.setattr("subarch.latency.measuring.measure", measured)
+    monkeypatch.setenv("SUBARCH_CACHE", str(tmp_path / "cache"))
+    run = tmp_path / "run"
+    config = tiny_config(made, cost="latency", strategy="exhaustive", max_parameters=1, latency_length=20)
+    selection = extract(config, run)
+    latencies, basis = RunFolder(run).read(Latencies), RunFolder(run).read(Basis)
+    tokens = {one.size: one.tokens for one in basis.vocabularies}
+    assert basis.tokens is not None
+    assert tokens[60] >= tokens[90] >= basis.tokens
+    longer = {str(size): round(20 * mean / basis.tokens) for size, mean in tokens.items()}
+    assert latencies.settings.longer == longer
+    assert selection.nearest is not None
+    nearest = selection.nearest.row
+    shape = Architecture.parse(nearest.architecture)
+    inputs = blueprint_of(basis).inputs
+    assert nearest.operations == shape.operations(inputs, longer.get(str(shape.vocabulary), 20))
+    assert seen >= {"1-4-16-64", "1-4-16-64-60", "2-4-32-64-90"}
+    other = extract(config.model_copy(update={"length_from": "corpus"}), tmp_path / "other")
+    found = RunFolder(tmp_path / "other").read(Latencies).settings
+    assert other.latency is not None
+    assert found.longer is not None
+    assert isinstance(found.length, tuple)
+    for own in found.longer.values():
+        assert isinstance(own, tuple)
+        assert all(a >= b for a, b in zip(own, found.length, strict=True))
+
+
+def test_models_get_inputs_of_their_own_lengths_and_vocabularies() -> None:
+    class Given(torch.nn.Module):
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return ids
+
+    with torch_calls({"a": Given(), "b": Given()}, 500, 2, (4, 9), 1, {"b": (8, (6, 30))}) as calls:
+        found: dict[str, Any] = {name: call() for name, call in calls.items()}
+    assert [one.shape for one in found["a"]] == [(2, 4), (2, 9)]
+    assert [one.shape for one in found["b"]] == [(2, 6), (2, 30)]
+    assert found["b"][1].max() < 8 <= found["a"][1].max() < 500
 
 
 def test_what_compares_tokens_is_refused_by_name(made: Path, tmp_path: Path) -> None:
