@@ -74,8 +74,11 @@ def padded(head: str, types: bool) -> dict[str, torch.Tensor]:
     return batch | ({"token_type_ids": torch.arange(11).ge(4).long() * mask} if types else {})
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    ("runtime", "head"),
+    [("onnx", head) for head in HEADS]
+    + [pytest.param("openvino", head, marks=[pytest.mark.slow] * (head != "sentence")) for head in HEADS],
+)
 def test_every_head_computes_what_the_stock_model_does(
     head: str, runtime: str, models: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -127,7 +130,7 @@ def test_int8_of_every_head(head: str, models: dict[str, Path], tmp_path: Path) 
     assert (like.agreement is None) == (head in ("encoder", "sentence", "regression"))
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_calibrated_int8_says_what_it_was_calibrated_on_and_nothing_else(
     runtime: str, models: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -141,6 +144,7 @@ def test_calibrated_int8_says_what_it_was_calibrated_on_and_nothing_else(
     assert ("model.onnx" in names) == (runtime == "onnx")
 
 
+@pytest.mark.slow
 def test_openvino_int8_stores_weights_in_a_byte(models: dict[str, Path], tmp_path: Path) -> None:
     sizes = {}
     for quantize in (None, "int8-embeddings", "int8"):
@@ -151,7 +155,8 @@ def test_openvino_int8_stores_weights_in_a_byte(models: dict[str, Path], tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("runtime", "storage"), [("onnx", "fp16"), ("onnx", "bf16"), ("openvino", "fp16")], ids=lambda value: str(value)
+    ("runtime", "storage"),
+    [("onnx", "fp16"), ("onnx", "bf16"), pytest.param("openvino", "fp16", marks=pytest.mark.slow)],
 )
 def test_16_bits_take_half(runtime: str, storage: str, models: dict[str, Path], tmp_path: Path) -> None:
     data = {"onnx": "model.onnx", "openvino": "openvino_model.bin"}[runtime]
@@ -239,8 +244,11 @@ def left(run: Path) -> list[str]:
     return [path.name for path in (run / "exported").iterdir() if path.suffix != ".lock"]
 
 
-def test_int8_that_is_too_far_off_is_kept_out_and_its_figure_told(models: dict[str, Path], tmp_path: Path) -> None:
-    options = {"runtime": "openvino", "quantize": "int8"}
+@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_int8_that_is_too_far_off_is_kept_out_and_its_figure_told(
+    runtime: str, models: dict[str, Path], tmp_path: Path
+) -> None:
+    options = {"runtime": runtime, "quantize": "int8"}
     with pytest.raises(
         InvalidExport,
         match=r"not kept: the cosine of sentence_embedding with PyTorch's falls to 0\.99\d\d .*limit is 0\.99999",
@@ -250,7 +258,7 @@ def test_int8_that_is_too_far_off_is_kept_out_and_its_figure_told(models: dict[s
     kept = exported(models["sentence"], tmp_path, **options)
     with pytest.raises(InvalidExport, match="was not kept"):
         exported(models["sentence"], tmp_path, **options, min_cosine=0.99999)
-    found = find_export(tmp_path / "exported" / "openvino-int8")[1]
+    found = find_export(tmp_path / "exported" / f"{runtime}-int8")[1]
     assert found.files == kept.files, "a failed export leaves the earlier one"
 
 
@@ -322,6 +330,7 @@ def test_a_full_disk_is_told_and_nothing_is_left(
     assert left(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_when_openvino_writes(
     models: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

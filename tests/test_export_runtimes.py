@@ -190,7 +190,7 @@ def tuned(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
+@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_fine_tuned_model_is_scored_on_its_held_out_examples(runtime: str, tuned: Path, tmp_path: Path) -> None:
     model, run = places(tuned, None)
     record = exported(model, run, runtime=runtime)

@@ -72,6 +72,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 def test_a_run_is_as_it_was_recorded(tmp_path: Path) -> None:
     records, here = recordings(), environment()
     golden = next((one for one in records if one["environment"] == here), records[0])

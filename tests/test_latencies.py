@@ -453,6 +453,7 @@ def content(file: Path) -> list[Any]:
     return [[node.op_type for node in graph.node], shapes]
 
 
+@pytest.mark.slow
 def test_an_old_study_is_retargeted_to_another_runtime_without_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -256,7 +256,10 @@ def chosen_in(folder: Path, run: Path, **changes: object) -> tuple[Workbench, La
     return Workbench.open(config, run), made.read(Layers)
 
 
-@pytest.mark.parametrize("useless", range(4))
+@pytest.mark.parametrize(
+    "useless",
+    [pytest.param(0, marks=pytest.mark.slow), 1, *(pytest.param(at, marks=pytest.mark.slow) for at in (2, 3))],
+)
 def test_the_layers_are_those_of_brute_force_where_one_is_useless(tmp_path: Path, useless: int) -> None:
     teacher_with(tmp_path / "teacher", useless)
     bench, found = chosen_in(tmp_path, tmp_path / "run")

@@ -278,7 +278,7 @@ def test_a_slow_answer_is_asked_for_again(server: Server, corpus: Path) -> None:
     check(server, corpus)
 
 
-@pytest.mark.parametrize("is_date", [False, True])
+@pytest.mark.parametrize("is_date", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_server_says_when_to_come_back(server: Server, corpus: Path, is_date: bool) -> None:
     server.seconds = 0.3  # what is under way is answered when the refusal is known
     when = formatdate(time.time() + 2.5, usegmt=True) if is_date else "1"
@@ -558,7 +558,7 @@ def started(server: Server, corpus: Path, dies: str = "", **options: Any) -> sub
     return subprocess.Popen([sys.executable, "-c", COMMAND, dies, json.dumps(values)])
 
 
-@pytest.mark.parametrize("at", [1, 4, 7])
+@pytest.mark.parametrize("at", [1, pytest.param(4, marks=pytest.mark.slow), pytest.param(7, marks=pytest.mark.slow)])
 def test_kill_at_any_instant(server: Server, corpus: Path, at: int) -> None:
     server.seconds = 0.02
     processes: list[subprocess.Popen[bytes]] = []
@@ -584,7 +584,10 @@ def test_kill_at_any_instant(server: Server, corpus: Path, at: int) -> None:
     check(server, corpus)
 
 
-@pytest.mark.parametrize("dies", ["before the file", "in the file", "after the file"])
+@pytest.mark.parametrize(
+    "dies",
+    ["in the file", *(pytest.param(when, marks=pytest.mark.slow) for when in ("before the file", "after the file"))],
+)
 def test_kill_at_the_end(server: Server, corpus: Path, dies: str) -> None:
     assert started(server, corpus, dies).wait(60) == -signal.SIGKILL
     asked = len(server.asked)

@@ -128,7 +128,7 @@ def test_a_candidate_that_hangs_fails_after_its_time(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     # Beside another that dies, the one that dies once would fail too if it is cut down before it gets there.
     ("count", "depths"),
-    [(1, [1, 3, 2, 4]), (2, [1, 3, 4, 5])],
+    [pytest.param(1, [1, 3, 2, 4], marks=pytest.mark.slow), (2, [1, 3, 4, 5])],
 )
 def test_a_candidate_that_kills_its_worker_twice_fails_and_the_others_do_not(
     tmp_path: Path, count: int, depths: list[int]
@@ -203,12 +203,14 @@ def family(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], list[int]]
     parent.stdout.close()
 
 
+@pytest.mark.slow
 def test_workers_end_when_their_parent_is_killed(family: tuple[subprocess.Popen[bytes], list[int]]) -> None:
     parent, pids = family
     parent.kill()
     wait_for(lambda: gone(pids))
 
 
+@pytest.mark.slow
 def test_ctrl_c_is_the_parents_alone(tmp_path: Path, family: tuple[subprocess.Popen[bytes], list[int]]) -> None:
     parent, pids = family
     for pid in pids:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -115,7 +114,10 @@ class Workers:
 
     def _start(self) -> ProcessPoolExecutor:
         place = self.config, self.run, self.config.threads_per_worker
-        return ProcessPoolExecutor(self.count, get_context("spawn"), _open, place)
+        # Workers are forked from a process that has imported what they need, and shares it with them
+        context = get_context("forkserver")
+        context.set_forkserver_preload(["subarch.extraction.workbench"])
+        return ProcessPoolExecutor(self.count, context, _open, place)
 
     def _renew(self) -> None:
         self._stop()
@@ -195,17 +197,15 @@ class RayWorkers:
 def _open(config: ExtractConfig, run: Path, threads: int) -> None:
     """Start-up of a worker. The workbench is opened with the first trial, whose future then carries any error."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    parent = parent_process()
-    assert parent is not None
-    assert parent.pid is not None
-    threading.Thread(target=_end_with_parent, args=(parent.pid,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     global _place
     _place = config, run, threads
 
 
-def _end_with_parent(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1)
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

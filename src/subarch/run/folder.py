@@ -44,8 +44,8 @@ from subarch.run.record import Bare, Record
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
-FORMAT = 3
-"""Raised whenever an artifact changes; 3: errors are shares of a constant's, layers are chosen by trial."""
+FORMAT = 4
+"""Raised whenever an artifact changes; 4: a space may have vocabularies."""
 
 COMPRESSION = "compress.inputs.json"
 """What marks the folder of a `compress`, before a search has begun there too."""

@@ -57,6 +57,7 @@ class Space(Record):
     heads: tuple[int, ...]
     hidden: tuple[int, ...]
     intermediate: tuple[int, ...]
+    vocabulary: tuple[int, ...] = (0,)
 
 
 class StudyName(Bare):
