@@ -12,7 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subarch.api import bench, evaluate, export, extract, finetune, plan, pretrain, record, select, verify
+    from subarch.api import (
+        bench,
+        compress,
+        evaluate,
+        export,
+        extract,
+        finetune,
+        load_model,
+        plan,
+        pretrain,
+        record,
+        select,
+        verify,
+    )
     from subarch.errors import SubarchError
     from subarch.numbers.architecture import Architecture, Inputs, ParameterCount
     from subarch.numbers.space import Costs, SearchSpace
@@ -21,7 +34,11 @@ __version__ = "0.1.0"
 
 _HOME = {
     **dict.fromkeys(
-        ("bench", "evaluate", "export", "extract", "finetune", "plan", "pretrain", "record", "select", "verify"), "api"
+        (
+            *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
+            *("record", "load_model"),
+        ),
+        "api",
     ),
     **dict.fromkeys(("Architecture", "Inputs", "ParameterCount"), "numbers.architecture"),
     **dict.fromkeys(("Costs", "SearchSpace"), "numbers.space"),
@@ -37,10 +54,12 @@ __all__ = [
     "SubarchError",
     "__version__",
     "bench",
+    "compress",
     "evaluate",
     "export",
     "extract",
     "finetune",
+    "load_model",
     "plan",
     "pretrain",
     "record",
