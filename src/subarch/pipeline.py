@@ -37,6 +37,7 @@ from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workbench import (
     FREE,
     INPUTS,
+    Workbench,
     blueprint_of,
     inputs_of,
     make_basis,
@@ -51,6 +52,7 @@ from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.latency.bench import bench as time_models
 from subarch.latency.config import BenchConfig
 from subarch.learning.material import VOCABULARIES
+from subarch.learning.signals import EmbeddingSignal
 from subarch.models.student import Student, hand_over, load_weights
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
@@ -81,6 +83,7 @@ from subarch.run.records import (
 from subarch.show.page import RunData, render
 from subarch.show.search import Search
 from subarch.tasks.inputs import write_inputs
+from subarch.text.corpus import Corpus
 
 SHORTEST = 8
 """Tokens that a text may be cut to for a search, as for a task."""
@@ -429,6 +432,12 @@ def _finish(
         place = run.path / VOCABULARIES / str(vocabulary) if vocabulary else run.path / "tokenizer"
         tokenizer = AutoTokenizer.from_pretrained(place)
         hand_over(student, tokenizer, recipe_of(basis), run.path / "selected")
+        if (languages := Corpus.load(run.path / "corpus").meta.languages) is not None:
+            signal = Workbench.open(run.config(ExtractConfig), run.path, report).keeping(vocabulary).signal
+            if isinstance(signal, EmbeddingSignal):
+                by_language = signal.error_by_language(student, list(languages))
+                selection = selection.model_copy(update={"languages": by_language})
+                run.write(selection)
     else:
         shutil.rmtree(run.path / "selected", ignore_errors=True)  # nobody's any more
     write_report(run.path)

@@ -7,7 +7,7 @@ held-out segments. `extraction.estimate.Signal` is the protocol they implement. 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -108,6 +108,23 @@ class EmbeddingSignal:
     def error(self, student: Forward) -> float:
         own = embed(student, self.heldout, self.reader.tokenizer, self.reader.recipe)
         return float(embedding_distance(own.double(), self.heldout_targets)) / self.constant
+
+    def error_by_language(self, student: Forward, names: Sequence[str]) -> dict[str, float]:
+        """The error on the held-out sequences of each language, as a share of the same constant's.
+
+        The mean over all sequences is the error. Languages without a held-out sequence are left out.
+
+        Args:
+            names: of the languages by their number in the corpus.
+        """
+        assert self.heldout.languages is not None
+        own = embed(student, self.heldout, self.reader.tokenizer, self.reader.recipe).double()
+        found = {}
+        for number, name in enumerate(names):
+            rows = torch.from_numpy(np.flatnonzero(self.heldout.languages == number))
+            if len(rows):
+                found[name] = float(embedding_distance(own[rows], self.heldout_targets[rows])) / self.constant
+        return found
 
 
 def constant_distance(vectors: Tensor) -> float:

@@ -222,6 +222,7 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
         report,
         folder.path / EVENTS if find_spec("tensorboard") else None,
         setup.heldout_targets,
+        setup.spoken,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
@@ -381,7 +382,8 @@ def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> di
             "machine": f"{latency.threads} cores of {record.machine.processor}",
         },
         "quality": [
-            {"held-out loss": name, "before": first[name], "after": last[name]} for name in (*record.losses, "loss")
+            {"held-out loss": name, "before": first[name], "after": last[name]}
+            for name in (*record.losses, *(name for name in last if name.startswith("loss")))
         ],
         "latency": [
             {"model": who, "ms": time.median_ms, "batch": 1, "tokens": latency.length, "threads": latency.threads}

@@ -44,7 +44,7 @@ from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, EncoderBlueprint, Schedule
 from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
-from subarch.text.corpus import Segments
+from subarch.text.corpus import Corpus, Segments
 from subarch.text.masking import Masker
 
 BATCH = 64
@@ -58,6 +58,7 @@ INPUTS = ("ids", "mask", "where", "labels", "choices")
 class Setup:
     """See the module. `side` is None where no loss needs a teacher, `store` where its outputs cannot be cached.
 
+    `spoken`: the language of each batch of `heldout`; none where the corpus names no languages.
     `heldout_targets`: those of a teacher that reads text; None where they are computed when they are needed.
     """
 
@@ -70,6 +71,7 @@ class Setup:
     source: Source
     heldout: list[Inputs]
     heldout_targets: list[Targets] | None
+    spoken: list[str]
     store: TargetStore | None
     started: str
     """Where the weights came from, in words."""
@@ -147,7 +149,7 @@ class Setup:
         if rows is not None:
             student.encoder.set_input_embeddings(Rows(student.encoder.get_input_embeddings(), rows))
         # Batches of similar length. Their masks are those of an epoch that training never reaches
-        groups = by_length([len(sequence) for sequence in heldout], BATCH)
+        groups, spoken = _groups(heldout, material.corpus)
         fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
         grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
         scale = _constant(task, grouped) if task is not None else 1.0
@@ -180,7 +182,18 @@ class Setup:
             vectors = material.targets().get(("heldout",), lambda: whole.embed_texts(texts))
             heldout_targets = [{"embedding": vectors[torch.from_numpy(rows)]} for rows in groups]
         return cls(
-            material, blueprint, distiller, side, collator, budget, source, grouped, heldout_targets, store, started
+            material,
+            blueprint,
+            distiller,
+            side,
+            collator,
+            budget,
+            source,
+            grouped,
+            heldout_targets,
+            spoken,
+            store,
+            started,
         )
 
     def trained(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> Student:
@@ -193,6 +206,22 @@ class Setup:
             put_back(student, own, table.kept, table.whole)
         student.load_state_dict(own, strict=False)
         return student.eval()
+
+
+def _groups(heldout: Sequence[NDArray[np.int32]], corpus: Corpus | None) -> tuple[list[NDArray[np.int64]], list[str]]:
+    """Rows of held-out sequences of similar length, and of one language each, whose names come second, if any."""
+    sizes = np.array([len(sequence) for sequence in heldout])
+    if corpus is None or corpus.meta.languages is None:
+        return by_length(sizes, BATCH), []
+    assert isinstance(heldout, Segments)
+    assert heldout.languages is not None
+    groups, spoken = [], []
+    for number, language in enumerate(corpus.meta.languages):
+        rows = np.flatnonzero(heldout.languages == number)
+        own = [rows[some] for some in by_length(sizes[rows], BATCH)]
+        groups += own
+        spoken += [language] * len(own)
+    return groups, spoken
 
 
 def _check_losses(weights: dict[str, float], task: TaskTeacher | None) -> None:

@@ -480,6 +480,8 @@ class Selection(Record):
     gap: GapRow | None
     gap_sentence: str
     layers_sentence: str | None = None
+    languages: dict[str, float] | None = None
+    """The winner's error on the held-out text of each language, where the corpus names them."""
     certificate: Certificate | None
     maximum_point: Shape
     teacher: Teacher | None
