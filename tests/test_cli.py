@@ -54,6 +54,7 @@ VALUES: dict[str, Any] = {
     "max_latency_ms": 4.5,
     "max_latency_ratio": 0.25,
     "max_parameters": 123,
+    "max_megabytes": 7.5,
     "keep": 0.5,
     "heads": "all",
     "strategy": "exhaustive",

@@ -359,7 +359,9 @@ def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> di
     winner = folder.read(Selection).winner if folder.has(Selection) else None
     if winner is not None and winner.architecture == record.architecture:
         asked = folder.read(Selection).objective.model_dump(exclude_none=True)
-        limits = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if key != "name")
+        limits = ", ".join(
+            f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if isinstance(value, (int, float))
+        )
         why = f"Selected by architecture search: optimal in {asked['name']}" + (f", under {limits}" if limits else "")
     first, last, latency = record.heldout[0], record.heldout[-1], record.latency
     times = {"student": latency.student} | ({"teacher": latency.teacher} if latency.teacher else {})
