@@ -21,7 +21,20 @@ __version__ = "0.1.0"
 
 _HOME = {
     **dict.fromkeys(
-        ("bench", "evaluate", "export", "extract", "finetune", "plan", "pretrain", "record", "select", "verify"), "api"
+        (
+            "augment",
+            "bench",
+            "evaluate",
+            "export",
+            "extract",
+            "finetune",
+            "plan",
+            "pretrain",
+            "record",
+            "select",
+            "verify",
+        ),
+        "api",
     ),
     **dict.fromkeys(("Architecture", "Inputs", "ParameterCount"), "numbers.architecture"),
     **dict.fromkeys(("Costs", "SearchSpace"), "numbers.space"),
@@ -36,6 +49,7 @@ __all__ = [
     "SearchSpace",
     "SubarchError",
     "__version__",
+    "augment",
     "bench",
     "evaluate",
     "export",

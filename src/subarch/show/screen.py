@@ -101,6 +101,14 @@ def show_export(found: Parity) -> None:
     console.print(f"compared on {found.text.source}; written to {found.folder}", markup=False, soft_wrap=True)
 
 
+def show_augmented(found: dict[str, Any]) -> None:
+    """What `finetuning.augment` wrote."""
+    methods = ", ".join(f"{count} by {name}" for name, count in found["by_method"].items())
+    dropped = ", ".join(f"{count} {reason}" for reason, count in found["dropped"].items())
+    made = f"{found['made']} new inputs" + f" ({methods})" * bool(methods) + f"; dropped: {dropped}" * bool(dropped)
+    _say(f"{found['out']}: {found['given']} inputs, {made}")
+
+
 def show_recorded(found: dict[str, Any]) -> None:
     """What `recording.record` came to, or would come to."""
     table = _table(None, "", "")

@@ -374,6 +374,7 @@ def _write(
     settings, max_tokens = recipe.settings, recipe.settings.max_tokens
     units, sizes, lengths = array("Q"), array("q"), array("q")
     labels: list[Any] = []
+    made: list[bool] = []
     forms: set[InputForm] = set()
     seen: set[int] = set()
     groups: dict[str, int] = {}
@@ -406,6 +407,7 @@ def _write(
                     units.append(unit)
                     sizes.append(len(ids))
                     labels.append(document.label)
+                    made.append(document.made)
                     forms.add(document.form)
                     tokens += len(ids)
                     if settings.texts:
@@ -417,9 +419,11 @@ def _write(
             f"only {len(sizes)} distinct documents, {tokens} tokens; at least {settings.minimum} documents are needed "
             "(a document is a line of a text file or a record, of three words or more): give more text"
         )
-    held = hold_out(np.array(units, dtype=np.uint64), np.array(sizes, dtype=np.int64), settings.heldout_fraction)
+    is_made = np.array(made, dtype=bool)
+    weights = np.where(is_made, 0, np.array(sizes, dtype=np.int64))
+    held = hold_out(np.array(units, dtype=np.uint64), weights, settings.heldout_fraction)
     digest = hashlib.sha256()
-    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held))
+    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held & ~is_made))
     counts = {}
     for part, kept in parts:
         counts[part] = _pack(folder / part, spool, "<i4", np.array(sizes, dtype=np.int64), kept, digest)
@@ -432,9 +436,10 @@ def _write(
             f"some inputs are {' and some '.join(sorted(_FORMS[form] for form in forms))}; a model reads one kind of "
             "input: give files of one kind"
         )
-    if (labelled := sum(label is not None for label in labels)) not in (0, len(labels)):
+    given = [label for label, is_new in zip(labels, made, strict=True) if not is_new]
+    if (labelled := sum(label is not None for label in given)) not in (0, len(given)):
         raise InvalidCorpus(
-            f"{labelled} of {len(labels)} inputs have a label; give a label to all, or to none (then the teacher's "
+            f"{labelled} of {len(given)} inputs have a label; give a label to all, or to none (then the teacher's "
             "outputs are all that is compared)"
         )
     for part, kept in parts if labelled else ():

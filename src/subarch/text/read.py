@@ -59,6 +59,8 @@ SECOND = "text_b"
 WORDS = "tokens"
 CHOICES = "choices"
 LABELS = ("label", "tags")
+MADE = "made"
+"""The column that says how an input was made from another one of its group; null where it was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,8 @@ class Document:
     """A clean paragraph, and the name of what it must be held out together with (a package, an author), if any.
 
     An input of a task may have a second text, or one for each of its choices, and a label: a name, a number, a list of
-    names (several labels, or one for each word).
+    names (several labels, or one for each word). One that was `made` near another (`subarch augment`) is only trained
+    on.
     """
 
     text: str
@@ -74,6 +77,7 @@ class Document:
     others: tuple[str, ...] = ()
     label: Any = None
     form: InputForm = "text"
+    made: bool = False
 
 
 def clean(text: str) -> str:
@@ -210,7 +214,7 @@ def input_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[D
     cleaned = [_plain(text or "")[:LONGEST] for text in texts]
     if any(cleaned):
         name = None if group is None or isinstance(group, float) else clean(str(group)) or None
-        yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form)
+        yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form, bool(row.get(MADE)))
 
 
 def _are_texts(value: Any) -> bool:
