@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import subarch
 from tests.test_outputs import write_inputs
 from tests.tiny import tiny_tokenizer
 
+import subarch
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.text.corpus import build
 from subarch.text.read import identity
