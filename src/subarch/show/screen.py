@@ -72,6 +72,8 @@ def show_space(title: str, candidates: list[dict[str, Any]]) -> None:
 
 def show_training(trained: Pretraining, run: Path) -> None:
     """What a training came to: `trained` is what the run's pretraining.json holds."""
+    from subarch.show.pretraining import against_labels
+
     start, end = trained.heldout[0], trained.heldout[-1]
     table = _table("loss on the held-out sample", "", "weight", "start", "end")
     for name, weight in trained.losses.items():
@@ -80,6 +82,8 @@ def show_training(trained: Pretraining, run: Path) -> None:
     if "error" in end:
         table.add_row("error, as of a search", "", cell(start["error"]), cell(end["error"]))
     Console().print(table)
+    if (sentence := against_labels(trained)) is not None:
+        _say(sentence, soft_wrap=True)
     _say(
         f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.seconds / 60:.1f} minutes, "
         f"{trained.tokens_per_second:,.0f} tokens/s, {trained.padding:.1%} padding",
