@@ -79,6 +79,19 @@ def test_neighbours_reach_every_comparable_pair(space: SearchSpace) -> None:
     assert (reach == (shapes[:, None] <= shapes[None, :]).all(axis=2)).all()
 
 
+def test_a_smaller_vocabulary_has_more_operations() -> None:
+    space = SearchSpace((1, 2), (2,), (16,), (32,), vocabulary=(0, 100))
+    found = {one.name: one for one in check(space, Inputs(500), 8, {100: 12})}
+    assert found["operations by vocabulary"].holds is False
+    assert found["operations by vocabulary"].value == 1.5
+    assert "one of 100 makes 12" in found["operations by vocabulary"].sentence
+    assert found["heads"].holds is True
+    assert found["total order"].sentence.startswith("Of candidates next to each other in cost")
+    assert "⟨D, H, I, V⟩" in found["total order"].sentence or found["total order"].holds
+    same = {one.name: one for one in check(space, Inputs(500), 8, {100: 8})}
+    assert same["operations by vocabulary"].holds is True
+
+
 def test_the_output_map_vanishes_where_widths_agree_and_breaks_the_order_of_operations() -> None:
     found = conditions("minilm", MINILM)
     assert found["order of parameters"].holds is True

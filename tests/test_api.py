@@ -16,7 +16,10 @@ from subarch.run.records import Pretraining, Selection
 from tasks_tiny import LABELS, topics
 from tiny_run import OneProcess, tiny_options
 
-FUNCTIONS = ("bench", "evaluate", "export", "extract", "finetune", "plan", "pretrain", "record", "select", "verify")
+FUNCTIONS = (
+    *("bench", "compress", "evaluate", "export", "extract", "finetune", "load_model", "plan", "pretrain", "record"),
+    *("select", "verify"),
+)
 
 
 def test_from_a_teacher_and_text_to_an_exported_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

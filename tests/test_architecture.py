@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import BertForMaskedLM, BertModel, RobertaModel
+from transformers import (
+    BertForMaskedLM,
+    BertModel,
+    ModernBertForMaskedLM,
+    ModernBertModel,
+    RobertaForMaskedLM,
+    RobertaModel,
+)
 
 from subarch import Architecture, Inputs, SearchSpace
 from subarch.errors import InvalidArchitecture, SubarchError
@@ -26,6 +34,7 @@ layered = st.builds(
     st.integers(1, 8192),
 )
 architectures = st.one_of(layered, st.builds(lambda hidden: Architecture(0, 0, hidden, 0), st.integers(1, 2048)))
+kept = st.sampled_from([0, 1, 2000, 10**9 - 1])
 
 
 def size(module: Any) -> int:
@@ -64,6 +73,29 @@ def test_masked_lm_and_roberta_models_agree_too(text: str) -> None:
         roberta = RobertaModel(architecture.to_config(BORT_INPUTS, "roberta"))
     assert size(masked_lm) == count.with_heads - count.pooler
     assert size(roberta) == count.total + count.pooler
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize("text", ["2-4-64-96-500", "1-2-8-3-7"])
+def test_parameters_of_a_smaller_vocabulary_are_those_of_the_built_model(family: str, text: str) -> None:
+    architecture = Architecture.parse(text)
+    inputs = BORT_INPUTS
+    if family == "modernbert":
+        inputs = Inputs(50368, 512, 0, family="modernbert", biases=("decoder",))
+    count = architecture.parameters(inputs)
+    model, masked_lm = {
+        "bert": (BertModel, BertForMaskedLM),
+        "roberta": (RobertaModel, RobertaForMaskedLM),
+        "modernbert": (ModernBertModel, ModernBertForMaskedLM),
+    }[family]
+    config = architecture.to_config(inputs, family, pad_token_id=1)
+    with torch.device("meta"):
+        encoder, whole = model(config), masked_lm(config)
+    assert config.vocab_size == architecture.vocabulary
+    assert size(encoder) == count.total + count.pooler
+    assert size(whole) == count.with_heads - count.pooler
+    larger = replace(architecture, vocabulary=0).parameters(inputs)
+    assert larger.embeddings - count.embeddings == (inputs.vocabulary - architecture.vocabulary) * architecture.hidden
 
 
 def test_published_example_of_bort() -> None:
@@ -118,9 +150,11 @@ def test_depth_hidden_and_intermediate_carry_the_partial_order(small: Architectu
     assert small.operations(BORT_INPUTS, 64) <= large.operations(BORT_INPUTS, 64)
 
 
-@given(architectures)
-def test_text_and_configuration_round_trips(architecture: Architecture) -> None:
-    assert Architecture.parse(str(architecture)) == architecture
+@given(architectures, kept)
+def test_text_and_configuration_round_trips(architecture: Architecture, vocabulary: int) -> None:
+    other = replace(architecture, vocabulary=vocabulary)
+    assert Architecture.parse(str(other)) == other
+    assert str(other).startswith(str(architecture))
     for family in ("bert", "roberta"):
         config = architecture.to_config(BORT_INPUTS, family)
         assert config.model_type == family
@@ -147,6 +181,7 @@ def test_any_text_is_an_architecture_or_refused(text: str) -> None:
         ("0-0-64-128", "write 0-0-64-0"),
         ("9" * 5000 + "-8-1024-768", "write depth-heads-hidden-intermediate"),
         ("4-8-1024", "write depth-heads-hidden-intermediate"),
+        ("4-8-1024-768-16000-2", "4-8-1024-768-16000"),
         ("4-8-1024-+768", "write depth-heads-hidden-intermediate"),
         ("４-8-1024-768", "write depth-heads-hidden-intermediate"),
     ],
@@ -160,6 +195,8 @@ def test_impossible_architectures_are_refused_with_the_remedy(text: str, message
 def test_negative_sizes_and_unknown_families_are_refused() -> None:
     with pytest.raises(InvalidArchitecture):
         Architecture(-1, 1, 8, 8)
+    with pytest.raises(InvalidArchitecture, match="leave it out for the whole one"):
+        Architecture(1, 1, 8, 8, -1)
     with pytest.raises(InvalidArchitecture, match="known: bert, roberta"):
         Architecture(1, 1, 8, 8).to_config(BORT_INPUTS, "gpt")
 

@@ -20,12 +20,20 @@ from subarch.search.noise import Noise, most_failing
 
 
 def shapes(rng: np.random.Generator) -> np.ndarray:
-    """Rows ⟨D, A, H, I⟩ of a small grid with holes, in no order."""
-    axes = [rng.choice(range(1, 9), rng.integers(1, 5), replace=False) for _ in range(3)]
+    """Rows ⟨D, A, H, I⟩, or ⟨D, A, H, I, V⟩, of a small grid with holes, in no order."""
+    several = rng.random() < 0.5
+    axes = [rng.choice(range(1, 9), rng.integers(1, 4 if several else 5), replace=False) for _ in range(3)]
+    axes += [rng.choice([0, 2000, 4000, 8000], rng.integers(1, 5), replace=False)] if several else []
     grid = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)
     kept = grid[rng.random(len(grid)) < 0.9] if len(grid) > 3 else grid
-    d, h, i = (kept if len(kept) else grid).T
-    return np.stack([d, np.full(len(d), 2), 16 * h, 32 * i], axis=1).astype(np.int64)
+    d, h, i, *v = (kept if len(kept) else grid).T
+    return np.stack([d, np.full(len(d), 2), 16 * h, 32 * i, *v], axis=1).astype(np.int64)
+
+
+def kept_of(table: np.ndarray) -> np.ndarray:
+    """(N,) V; the whole vocabulary is the largest."""
+    vocabulary = table[:, 4] if table.shape[1] == 5 else np.zeros(len(table))
+    return np.where(vocabulary == 0, 16_000, vocabulary).astype(np.int64)
 
 
 def monotone(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -35,16 +43,18 @@ def monotone(table: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def below(table: np.ndarray, row: int) -> np.ndarray:
-    """Which rows are at least as large as this one in D, H and I, itself among them."""
+    """Which rows are at least as large as this one in D, H, I and V, itself among them."""
     larger: np.ndarray = (table[:, [0, 2, 3]] >= table[row, [0, 2, 3]]).all(axis=1)
-    return larger
+    return larger & (kept_of(table) >= kept_of(table)[row])
 
 
 def problem_of(seed: int, name: str) -> tuple[Problem, np.ndarray, np.random.Generator]:
     rng = np.random.default_rng(seed)
     table = shapes(rng)
-    size = table[:, 0] * table[:, 2] * (table[:, 2] + table[:, 3])
-    cost = size * rng.uniform(0.8, 1.2, len(table)) / 1000  # measured latency does not quite follow size
+    work = table[:, 0] * table[:, 2] * (table[:, 2] + table[:, 3])
+    size = work + table[:, 2] * kept_of(table) // 100
+    cost = work * rng.uniform(0.8, 1.2, len(table)) / 1000  # measured latency does not quite follow size
+    cost *= (16_000 / kept_of(table)) ** 0.2  # and a smaller vocabulary has more tokens to read
     objective = Objective(
         name,  # type: ignore[arg-type]
         parameters_maximum=float(size.max()),
@@ -304,6 +314,9 @@ def test_misuse_is_refused() -> None:
         Certified(Problem(problem.parameters, problem.cost, problem.objective), 0.01)
     with pytest.raises(ValueError, match="differ in heads only"):
         Grid(np.array([[1, 2, 8, 8], [1, 4, 8, 8]]))
+    with pytest.raises(ValueError, match="differ in heads only"):
+        Grid(np.array([[1, 2, 8, 8, 500], [1, 4, 8, 8, 500]]))
+    assert Grid(np.array([[1, 2, 8, 8, 500], [1, 2, 8, 8, 0], [1, 2, 8, 8, 90]])).cells[3].tolist() == [1, 2, 0]
     search = Certified(problem, 0.01)
     with pytest.raises(ValueError, match="row 5 is not awaited"):
         search.tell(5, 0.1)
@@ -319,6 +332,11 @@ def test_heads_nearest_in_size() -> None:
     table = pairs([(1, 64), (2, 64), (4, 64), (2, 128), (4, 128), (3, 96)])
     assert nearest_heads(table, 32).tolist() == [False, True, False, False, True, True]
     assert nearest_heads(pairs([(2, 64), (4, 64)]), math.sqrt(32 * 16)).tolist() == [False, True]  # a tie: more heads
+
+
+def test_heads_nearest_in_size_for_each_vocabulary() -> None:
+    table = np.array([[1, 2, 64, 8, 0], [1, 4, 64, 8, 0], [1, 2, 64, 8, 500], [1, 4, 64, 8, 500]])
+    assert nearest_heads(table, 16).tolist() == [False, True, False, True]
 
 
 def test_noise_and_audit_bounds() -> None:

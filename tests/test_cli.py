@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -18,7 +19,9 @@ import yaml
 import report_fixture
 import subarch
 from subarch.cli import app as cli
+from subarch.cli import options as command_options
 from subarch.cli.options import GROUPS, progress
+from subarch.compressing.config import CompressConfig
 from subarch.errors import InvalidTeacher
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
@@ -30,11 +33,11 @@ from subarch.pretraining.config import LOSSES, PretrainConfig
 from subarch.recording.config import RecordConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
-from subarch.run.records import Pretraining
+from subarch.run.records import Compressed, Pretraining
 from tiny import tiny_teacher
 from tiny_run import AXES, OneProcess, tiny_config, tiny_options
 
-COMMANDS = ("space", "doctor", "config", "report", "demo", "extract", "select", "pretrain", "record")
+COMMANDS = ("compress", "space", "doctor", "config", "report", "demo", "extract", "select", "pretrain", "record")
 
 # A value for each key that is not its default, and allowed together with the others
 VALUES: dict[str, Any] = {
@@ -74,6 +77,7 @@ VALUES: dict[str, Any] = {
     "workers": 3,
     "ray": "local",
     "threads_per_worker": 2,
+    "minutes": 20.0,
     "trial_minutes": 2.5,
     "seed": 9,
     "reuse": ["runs/one", "runs/two"],
@@ -203,7 +207,8 @@ def test_the_options_of_select_are_what_may_be_asked_later() -> None:
 
 
 def test_every_key_of_every_configuration_stands_in_one_panel() -> None:
-    kinds = (ExtractConfig, PretrainConfig, FinetuneConfig, ExportConfig, BenchConfig, PlanConfig, RecordConfig)
+    kinds: tuple[Any, ...] = (CompressConfig, ExtractConfig, PretrainConfig, FinetuneConfig, ExportConfig)
+    kinds = (*kinds, BenchConfig, PlanConfig, RecordConfig)
     named = [key for keys in GROUPS.values() for key in keys.split()]
     assert len(named) == len(set(named))
     assert set(named) == {key for kind in kinds for key in kind.model_fields}
@@ -587,31 +592,45 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(
     assert outcome.err.endswith(f"continue with: subarch {resume.format(shlex.quote(path))}")
 
 
-def test_the_demo_prints_its_table_and_its_certificate(
-    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    proof = "Trained 9 of 60 candidates. The other 51 cannot beat it."
-    monkeypatch.chdir(tmp_path.parent)
-    run = tmp_path.name
+def test_the_demo_prints_its_table_and_its_lines(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        {"model": "teacher", "error": 0.0, "ms": 12.3456, "parameters": 22_000_000},
-        {"model": "selected 1-2-8-8", "error": 0.12345, "ms": 4.0, "parameters": 1_234_567},
+        {"model": "teacher", "runtime": "onnx", "ms": 12.3456, "MRR": 0.5},
+        {"model": "student 1-2-8-8", "runtime": "onnx-int8", "ms": 4.0, "MRR": 0.12345},
     ]
-    monkeypatch.setattr("subarch.demo.demo.demonstrate", lambda path, report: (rows, path / "report.html", proof))
-    shown = call("demo", "--run", run)
+    found = Compressed.model_construct(lines=("got one", "lies in [here]"), serving=object())
+    monkeypatch.setattr(Compressed, "to_dict", lambda self: {"lines": list(self.lines)})
+    monkeypatch.setattr("subarch.demo.demo.demonstrate", lambda path, report, say: (found, rows))
+    shown = call("demo", "--run", "runs/x")
     assert shown.code == 0
-    assert all(text in shown.out for text in ("0.123", "12.35", "22.0 M", "1.2 M", proof, f"report: {run}/report.html"))
-    printed = call("demo", "--run", run, "--json")
-    assert json.loads(printed.out) == {"comparison": rows, "report": f"{run}/report.html"}
+    assert all(text in shown.out for text in ("onnx-int8", "12.35", "0.123"))
+    assert shown.out.endswith("got one\nlies in [here]\n")
+    printed = call("demo", "--run", "runs/x", "--json")
+    assert json.loads(printed.out) == {"compressed": {"lines": list(found.lines)}, "comparison": rows}
+    found = found.model_copy(update={"serving": None})
+    assert call("demo", "--run", "runs/x").code == 3
 
 
-def test_progress_takes_whatever_stages_say(capsys: pytest.CaptureFixture[str]) -> None:
+def tell(report: Any) -> None:
+    report("reading [bold", 0, 0)
+    report("reading [bold", 5, 0)
+    report("training, last 1", 0, 10)
+    report("training, last 2", 10.0, 10.0)
+    report("reading [bold", 6, 0)
+
+
+def test_without_a_terminal_a_stage_is_a_line_when_it_begins(capsys: pytest.CaptureFixture[str]) -> None:
     with progress() as report:
         report("reading [bold", 0, 0)
-        report("reading [bold", 5, 0)
-        report("training, last 1", 0, 10)
-        report("training, last 2", 10.0, 10.0)
-        report("reading [bold", 6, 0)
+        first = capsys.readouterr().err  # at once, not at the end
+        tell(report)
+    assert re.fullmatch(r" +\d\.\d s  reading \[bold\n", first)
+    assert re.fullmatch(r" +\d\.\d s  training, last 1\n", capsys.readouterr().err)
+
+
+def test_bars_take_whatever_stages_say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_options.errors, "_force_terminal", True)
+    with progress() as report:
+        tell(report)
     assert "training, last 2" in capsys.readouterr().err
 
 

@@ -133,6 +133,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "workers": st.integers(0, 10**4),
     "ray": st.none() | texts,
     "threads_per_worker": st.integers(1, 10**4),
+    "minutes": st.none() | positive,
     "trial_minutes": st.none() | positive,
     "seed": st.integers(0, 2**32 - 1),
     "reuse": st.lists(paths, max_size=2),

@@ -32,6 +32,10 @@ def test_the_terms_by_hand() -> None:
     assert found[1] == pytest.approx([1, 384, 0, 0, 0, 0, 0, 0, 0, 0, 0])  # of that width nothing is mapped
     mapped = terms(np.array([[0, 0, 384, 0]]), replace(INPUTS, mapped=True))  # but from another encoder's vectors
     assert mapped[0] == pytest.approx([1, 384, 384 * 384, 0, 0, 0, 0, 0, 0, 0, 0])
+    # Twice as many tokens are twice the work of each part that is done for each token
+    whole, other = terms(np.array([[2, 4, 8, 16, 0], [2, 4, 8, 16, 500]]), INPUTS, {500: 2.0})
+    assert whole == pytest.approx(found[0])
+    assert other / whole == pytest.approx([1, 2, 1, 1, 1, 2, 2, 2, 2, 1, 1])
 
 
 @settings(max_examples=25)

@@ -168,8 +168,7 @@ def test_the_pretraining_is_told_before_the_comparison(page: Page) -> None:
         "Weights came from the search's own training of it",
         "Teacher's targets the teacher at every step takes 1.4 min: at every step",
         "Latency of batch 1, 32 tokens, torch, 2 threads",
-        "Comparison The selected candidate",
-        "what is called pretrained had the training above",
+        "Comparison The student beside its teacher",
         "Configuration of the pretraining, with every default resolved",
     ]
     assert [part for part in parts if part not in page.text] == []

@@ -19,29 +19,34 @@ from subarch.numbers.space import AXES, LARGEST, PRESETS
 INPUTS = Inputs(vocabulary=1000, positions=64, token_types=2, output=24)
 
 axis = st.lists(st.integers(1, 40), min_size=1, max_size=4)
+LONGER = {250: 24, 500: 17, 750: 16}
+"""Tokens of a text by vocabulary, where the whole one makes 16."""
 spaces = st.builds(
     # One head divides every hidden size, so that none is empty
-    lambda depth, heads, hidden, intermediate: SearchSpace(
-        tuple(depth), (1, *heads), tuple(hidden), tuple(intermediate)
+    lambda depth, heads, hidden, intermediate, vocabulary: SearchSpace(
+        tuple(depth), (1, *heads), tuple(hidden), tuple(intermediate), vocabulary=vocabulary
     ),
     st.lists(st.integers(0, 12), min_size=1, max_size=4),
     axis,
     axis,
     axis,
+    st.sampled_from([(0,), (0, 500), (250, 500, 750), (750, 0, 250)]),
 )
 
 
 def brute_force(space: SearchSpace) -> list[Architecture]:
     """Every candidate, with a loop and in ascending order."""
-    found = {Architecture(0, 0, hidden, 0) for hidden in space.hidden if 0 in space.depth}
-    for depth, heads, hidden, intermediate in itertools.product(*(getattr(space, name) for name in AXES)):
+    found = {Architecture(0, 0, h, 0, v) for h in space.hidden for v in space.vocabulary if 0 in space.depth}
+    axes = (getattr(space, name) for name in (*AXES, "vocabulary"))
+    for depth, heads, hidden, intermediate, vocabulary in itertools.product(*axes):
         if depth > 0 and hidden % heads == 0:
-            found.add(Architecture(depth, heads, hidden, intermediate))
+            found.add(Architecture(depth, heads, hidden, intermediate, vocabulary))
     return sorted(found)
 
 
-def cost(architecture: Architecture) -> tuple[int, int]:
-    return architecture.operations(INPUTS, 16), architecture.parameters(INPUTS).total
+def cost(architecture: Architecture, longer: dict[int, int]) -> tuple[int, int]:
+    tokens = longer.get(architecture.vocabulary, 16)
+    return architecture.operations(INPUTS, tokens), architecture.parameters(INPUTS).total
 
 
 def test_the_paper_space_has_300_candidates() -> None:
@@ -74,27 +79,39 @@ def test_candidates_equal_brute_force(space: SearchSpace) -> None:
 
 @given(spaces)
 def test_costs_equal_those_of_the_single_candidates(space: SearchSpace) -> None:
-    costs = space.costs(INPUTS, 16)
+    costs = space.costs(INPUTS, 16, LONGER)
     architectures = [costs.architecture(index) for index in range(len(costs))]
     assert sorted(architectures) == list(space)
     assert list(zip(costs.operations.tolist(), costs.parameters.tolist(), strict=True)) == [
-        cost(a) for a in architectures
+        cost(a, LONGER) for a in architectures
     ]
+    assert costs.common.tolist() == [cost(a, {})[0] for a in architectures]
 
 
 @given(spaces)
-def test_order_ascends_by_operations_then_parameters_then_shape(space: SearchSpace) -> None:
-    costs = space.costs(INPUTS, 16)
-    keys = [(*cost(costs.architecture(index)), costs.architecture(index)) for index in range(len(costs))]
+def test_order_ascends_by_operations_on_one_text_then_parameters_then_shape(space: SearchSpace) -> None:
+    costs = space.costs(INPUTS, 16, LONGER)
+    keys = [(*cost(costs.architecture(index), {}), costs.architecture(index)) for index in range(len(costs))]
     assert keys == sorted(keys)
+
+
+@given(spaces)
+def test_nothing_comes_before_what_is_smaller_in_every_size(space: SearchSpace) -> None:
+    """So errors that fall with D, H, I and V fall along the order too, though a smaller V has more operations."""
+    costs = space.costs(Inputs(vocabulary=1000), 16, LONGER)
+    sizes = costs.table[:, [0, 2, 3, *range(4, costs.table.shape[1])]].astype(float)
+    sizes[:, 3:][sizes[:, 3:] == 0] = np.inf
+    for row in range(1, len(sizes)):
+        equal = (sizes[:row] == sizes[row]).all(axis=1)
+        assert not ((sizes[:row] >= sizes[row]).all(axis=1) & ~equal).any()
 
 
 @given(spaces)
 def test_maximum_point_equals_brute_force(space: SearchSpace) -> None:
     candidates = brute_force(space)
-    most = max(cost(architecture) for architecture in candidates)
-    first = min(architecture for architecture in candidates if cost(architecture) == most)
-    assert space.costs(INPUTS, 16).maximum_point == first
+    most = max(cost(architecture, {}) for architecture in candidates)
+    first = min(architecture for architecture in candidates if cost(architecture, {}) == most)
+    assert space.costs(INPUTS, 16, LONGER).maximum_point == first
 
 
 @given(spaces, st.integers(0, 13), st.integers(1, 5), st.integers(1, 41), st.integers(1, 41))
@@ -167,7 +184,11 @@ GOOD: dict[str, Any] = {"depth": [1], "heads": [4], "hidden": [8], "intermediate
         ({"hidden": ["8"]}, "hidden holds '8'"),
         ({"hidden": [10**7]}, "hidden holds 10000000"),
         ({"intermediate": None}, "intermediate must be a non-empty list"),
-        ({"layers": [1]}, "needs exactly the keys depth, heads, hidden, intermediate"),
+        ({"layers": [1]}, "needs exactly the keys depth, heads, hidden, intermediate, and may have vocabulary"),
+        ({"vocabulary": []}, "vocabulary must be a non-empty list"),
+        ({"vocabulary": "all"}, "vocabulary must be a non-empty list"),
+        ({"vocabulary": [-1]}, "vocabulary holds -1; whole numbers from 0"),
+        ({"vocabulary": ["most"]}, "vocabulary holds 'most'"),
     ],
 )
 def test_malformed_spaces_are_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -177,6 +198,15 @@ def test_malformed_spaces_are_refused(tmp_path: Path, change: dict[str, Any], me
         SearchSpace.load(path)
     assert message in str(caught.value)
     assert "mine" in str(caught.value)
+
+
+def test_a_vocabulary_is_a_part_of_the_whole_one() -> None:
+    space = SearchSpace.from_dict(GOOD | {"vocabulary": ["all", 500]})
+    assert [str(one) for one in space] == ["1-4-8-8", "1-4-8-8-500"]
+    assert space.sentence.endswith("vocabulary all 500")
+    assert "vocabulary" not in SearchSpace.from_dict(GOOD | {"vocabulary": ["all"]}).to_dict()
+    with pytest.raises(InvalidSpace, match="vocabulary 500 is no part of the 500 tokens that there are"):
+        space.costs(Inputs(vocabulary=500), 16)
 
 
 @pytest.mark.parametrize("name", ["papre", "missing.yaml", "", "a\0b"])

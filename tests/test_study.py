@@ -158,7 +158,7 @@ def test_another_identity_is_refused_and_the_keys_are_named(tmp_path: Path) -> N
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "study.db").record(trial())
     execute(tmp_path / "study.db", "update study_user_attributes set value_json = '99' where key = 'schema'")
-    with pytest.raises(InvalidStudy, match=r"schema 99, this version reads 2; use a new run folder"):
+    with pytest.raises(InvalidStudy, match=r"schema 99, this version reads 3; use a new run folder"):
         opened(tmp_path / "study.db")
 
 
@@ -404,6 +404,7 @@ def test_optuna_reads_the_documented_record(tmp_path: Path) -> None:
         "heads": 2,
         "hidden": 8,
         "intermediate": 2,
+        "vocabulary": 0,
         "steps": 10,
         "learning_rate": 1e-3 + 1 / 7,
         "batch_size": 16,
@@ -418,7 +419,7 @@ def test_optuna_reads_the_documented_record(tmp_path: Path) -> None:
     }
     assert [found.state.name for found in theirs.trials] == ["COMPLETE", "COMPLETE", "FAIL", "COMPLETE"]
     assert theirs.trials[2].user_attrs["reason"] == "the loss became nan at step 3"
-    assert theirs.user_attrs["schema"] == 2
+    assert theirs.user_attrs["schema"] == 3
     assert json.loads(theirs.user_attrs["identity"]) == IDENTITY
     assert theirs.direction == optuna.study.StudyDirection.MINIMIZE
     assert os.listdir(tmp_path) == ["study.db"]  # no journal left

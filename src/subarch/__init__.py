@@ -12,7 +12,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from subarch.api import bench, evaluate, export, extract, finetune, plan, pretrain, record, select, verify
+    from subarch.api import (
+        bench,
+        compress,
+        evaluate,
+        export,
+        extract,
+        finetune,
+        load_model,
+        plan,
+        pretrain,
+        record,
+        select,
+        verify,
+    )
     from subarch.errors import SubarchError
     from subarch.numbers.architecture import Architecture, Inputs, ParameterCount
     from subarch.numbers.space import Costs, SearchSpace
@@ -22,17 +35,8 @@ __version__ = "0.1.0"
 _HOME = {
     **dict.fromkeys(
         (
-            "augment",
-            "bench",
-            "evaluate",
-            "export",
-            "extract",
-            "finetune",
-            "plan",
-            "pretrain",
-            "record",
-            "select",
-            "verify",
+            *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
+            *("record", "augment", "load_model"),
         ),
         "api",
     ),
@@ -51,10 +55,12 @@ __all__ = [
     "__version__",
     "augment",
     "bench",
+    "compress",
     "evaluate",
     "export",
     "extract",
     "finetune",
+    "load_model",
     "plan",
     "pretrain",
     "record",

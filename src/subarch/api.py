@@ -1,6 +1,8 @@
 """Every stage as a function: what `import subarch` offers, and what the command line calls.
 
     >>> import subarch
+    >>> subarch.compress("all-MiniLM-L6-v2", "runs/fast", corpus="my-texts", faster="4x", minutes=60).architecture
+    '2-12-384-512'
     >>> selection = subarch.extract("runs/mine", teacher="all-MiniLM-L6-v2", corpus="my-texts", max_latency_ratio=0.25)
     >>> selection.winner.architecture
     '2-12-384-512'
@@ -24,6 +26,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from subarch.compressing.config import CompressConfig
 from subarch.errors import InvalidConfig
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import ExtractConfig
@@ -39,9 +42,53 @@ if TYPE_CHECKING:
     from subarch.finetuning.augment import Augmented
     from subarch.planning.plan import Plan
     from subarch.recording.record import Recorded
-    from subarch.run.records import Bench, Evaluation, Metrics, Parity, Pretraining, Retrieval, Selection
+    from subarch.run.records import Bench, Compressed, Evaluation, Metrics, Parity, Pretraining, Retrieval, Selection
 
 Place = str | Path
+
+
+def compress(
+    teacher: Place,
+    run: Place,
+    *,
+    corpus: str | Sequence[str] | None = None,
+    task: str | None = None,
+    data: Place | None = None,
+    faster: str | float | None = None,
+    max_latency_ms: float | None = None,
+    keep: float | None = None,
+    minutes: float | None = None,
+    report: Report = silent,
+    say: Callable[[str], object] = lambda sentence: None,
+    **options: Any,
+) -> Compressed:
+    """The whole way from a teacher and text to a file that serves, in the folder `run`; the same call goes on.
+
+    Args:
+        faster: so many times as fast as the teacher, 4 or "4x", which is the default; or
+        max_latency_ms: of a forward pass; or
+        keep: a share of the score of a teacher of a task, of which the fastest is wanted; a limit may be given too.
+        say: called with warnings about the machine, the plan, and what was decided on the way.
+    """
+    named: dict[str, Any] = {"task": task, "data": None if data is None else str(data), "faster": faster, "keep": keep}
+    named |= {"teacher": teacher, "corpus": _list(corpus), "max_latency_ms": max_latency_ms, "minutes": minutes}
+    settings = load(CompressConfig, None, _given(options, **named))
+    from subarch.compressing.compress import compress
+
+    return compress(settings, Path(run), report=report, say=say)
+
+
+def load_model(folder: Place, *, threads: int | None = None) -> Any:
+    """A model of a run, a folder or an export as sentence-transformers' own: what embeds texts, or reranks.
+
+    An exported file runs in its runtime on so many `threads`; it is refused if it is not the one that was compared.
+
+        >>> subarch.load_model("runs/mine/exported/onnx-int8", threads=1).encode(["a text"]).shape
+        (1, 384)
+    """
+    from subarch.exporting.searching import load as open_model
+
+    return open_model(Path(folder), threads=threads).encoder
 
 
 def extract(

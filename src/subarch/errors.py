@@ -5,6 +5,7 @@ SubarchError                anything this package refuses
 ├── InvalidSpace            a search space that is empty or malformed
 ├── InvalidConfig           an unknown key or an impossible value in a configuration
 ├── InvalidCorpus           text that cannot be used: missing, binary, too small
+├── InvalidVocabulary       a tokenizer that cannot be cut, or not to this size
 ├── InvalidTeacher          a teacher folder that is missing, truncated or unsafe to load
 │   └── NotInheritable      a teacher folder that is in order, but that no student can follow
 ├── InvalidTask             a task that is not known, or data of a task that is missing or malformed
@@ -39,6 +40,10 @@ class InvalidConfig(SubarchError, ValueError):
 
 class InvalidCorpus(SubarchError, ValueError):
     """Text that cannot be used: missing, binary, not UTF-8, or too small."""
+
+
+class InvalidVocabulary(SubarchError, ValueError):
+    """A tokenizer that cannot be cut, or not to the size that is asked for."""
 
 
 class InvalidTeacher(SubarchError, ValueError):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 import shutil
@@ -123,13 +124,13 @@ def extract(
                 basis = basis.model_copy(update={"reference_error": reference})
                 run.write(basis)
             question = Question.pose(config, space, basis, latencies)
-            search(question, study, workers, report)
+            search(question, study, workers, report, _seconds_left(run, config, basis, latencies, workers))
             if config.strategy == "certified" and latencies is not None:
                 # What was predicted and is measured now may need more to prove; known trials are not repeated
                 while (found := _confirmed(run, question, basis, study.trials(), report)) != latencies:
                     latencies = found
                     question = Question.pose(config, space, basis, latencies)
-                    search(question, study, workers, report)
+                    search(question, study, workers, report, _seconds_left(run, config, basis, latencies, workers))
             return _finish(run, question, basis, latencies, study.trials(), report, workers)
 
 
@@ -369,6 +370,17 @@ def _open_study(run: RunFolder, config: ExtractConfig, basis: Basis) -> Study:
     if not run.has(StudyName):
         run.write(StudyName(value=str(run.path.resolve())))
     return Study.open(config.database or sqlite(run.path / "study.db"), run.read(StudyName).value, basis.identity)
+
+
+def _seconds_left(
+    run: RunFolder, config: ExtractConfig, basis: Basis, latencies: Latencies | None, workers: Pool
+) -> float:
+    """What the time limit of a search leaves for training, by the records: an interruption does not count."""
+    if config.minutes is None:
+        return math.inf
+    spent = basis.seconds + (latencies.seconds if latencies is not None else 0)
+    spent += run.read(Layers).seconds / workers.count if run.has(Layers) else 0
+    return 60 * config.minutes - spent
 
 
 def _train_maximum_point(config: ExtractConfig, space: SearchSpace, basis: Basis, study: Study, workers: Pool) -> float:

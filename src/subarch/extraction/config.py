@@ -174,6 +174,11 @@ class ExtractConfig(BaseModel):
     threads_per_worker: int = Field(
         1, ge=1, le=10**4, description="Threads of each worker; errors are repeatable for a fixed number"
     )
+    minutes: Number | None = Field(
+        None,
+        description="Time limit of the search, measurements included: no training begins after it, but for that of a "
+        "first candidate; null: none",
+    )
     trial_minutes: Number | None = Field(
         None, description="Time limit of a trial; one over it is tried again once, then counts as failed; null: none"
     )

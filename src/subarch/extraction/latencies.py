@@ -205,7 +205,7 @@ def _room(predicted: Mask) -> int:
 
 
 def _names(costs: Costs) -> list[str]:
-    return ["-".join(map(str, row)) for row in costs.table.tolist()]
+    return [str(costs.architecture(row)) for row in range(len(costs))]
 
 
 def _stopwatch(

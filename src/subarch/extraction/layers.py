@@ -32,7 +32,7 @@ from subarch.extraction.config import ExtractConfig
 from subarch.extraction.question import thetas
 from subarch.extraction.workers import Pool
 from subarch.numbers.architecture import Architecture
-from subarch.numbers.space import SearchSpace
+from subarch.numbers.space import WHOLE, SearchSpace
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.records import Layers, LayerTrial
@@ -120,8 +120,11 @@ def choose_layers(
 
 
 def largest(space: SearchSpace, depth: int) -> Architecture:
-    """The candidate of this depth that is largest in hidden, then in intermediate size, then in number of heads."""
-    return max((one for one in space if one.depth == depth), key=lambda one: (one.hidden, one.intermediate, one.heads))
+    """The candidate of this depth that is largest in hidden, then intermediate size, then vocabulary, then heads."""
+    return max(
+        (one for one in space if one.depth == depth),
+        key=lambda one: (one.hidden, one.intermediate, one.vocabulary or WHOLE, one.heads),
+    )
 
 
 def proposals(depth: int, ranked: Sequence[int]) -> dict[str, Subset]:

@@ -6,8 +6,9 @@ trained twice.
 
 from __future__ import annotations
 
+import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,18 +31,33 @@ def train(
     workers: Pool,
     report: Report = silent,
     doing: str = "training with several seeds",
+    seconds: float = math.inf,
 ) -> list[Trial]:
-    """The trials of these jobs, in their order; those that are known are not repeated."""
+    """The trials of these jobs, in their order; those that are known are not repeated.
+
+    Args:
+        seconds: see `search`; jobs that are too late are left out.
+    """
     known = {trial.key: trial for trial in study.trials()}
-    left = [job for job in jobs if job not in known]
-    for job in left:
-        workers.submit(*job)
-    while not all(job in known for job in jobs):
-        for trial in workers.next():
+    left, running = [job for job in jobs if job not in known], 0
+    while left or running:
+        if is_late(known.values(), seconds, workers):
+            left.clear()
+        while left and workers.free > 0:
+            workers.submit(*left.pop(0))
+            running += 1
+        for trial in workers.next() if running else ():
             study.record(trial)
             known[trial.key] = trial
+            running -= 1
             report(doing, sum(job in known for job in jobs), len(jobs))
-    return [known[job] for job in jobs]
+    return [known[job] for job in jobs if job in known]
+
+
+def is_late(trials: Collection[Trial], seconds: float, workers: Pool) -> bool:
+    """Whether these trainings took so long that no further one begins; one that succeeded there has to be."""
+    has_one = any(trial.error is not None for trial in trials)
+    return has_one and sum(trial.seconds for trial in trials) / workers.count >= seconds
 
 
 def adopt(study: Study, run: RunFolder, others: Sequence[Path]) -> None:
@@ -72,26 +88,31 @@ def adopt(study: Study, run: RunFolder, others: Sequence[Path]) -> None:
             known.add(trial.key)
 
 
-def search(question: Question, study: Study, workers: Pool, report: Report) -> None:
+def search(question: Question, study: Study, workers: Pool, report: Report, seconds: float = math.inf) -> None:
     """Train what the strategy asks for, over all of Θ, and tell it the least error.
 
     Where a certified search looked at one number of heads for each shape, all those of the best shape are trained then.
+
+    Args:
+        seconds: no training begins once all in the study have taken so long, shared by the workers. What is left open
+            by that is not certified.
     """
     searched, settings = question.searched, thetas(question.config)
     if isinstance(searched.strategy, Certified):
-        _prepare(searched.strategy, searched, study, workers, report)
-    _train_what_is_asked_for(searched, study, workers, report)
+        _prepare(searched.strategy, searched, study, workers, report, seconds)
+    _train_what_is_asked_for(searched, study, workers, report, seconds)
     if searched is not question and isinstance(searched.strategy, Certified):
         best = searched.strategy.evidence().incumbent
         rows = [] if best is None else question.head_counts(searched.costs.architecture(best))
         shapes = [question.costs.architecture(row) for row in rows if question.affordable[row]]
         jobs = [(shape, setting) for shape in shapes for setting in settings]
-        train(jobs, study, workers, report, "training other numbers of heads")
+        train(jobs, study, workers, report, "training other numbers of heads", seconds)
 
 
-def _train_what_is_asked_for(question: Question, study: Study, workers: Pool, report: Report) -> None:
+def _train_what_is_asked_for(question: Question, study: Study, workers: Pool, report: Report, seconds: float) -> None:
     strategy, costs, settings = question.strategy, question.costs, thetas(question.config)
-    known = {trial.key: trial for trial in study.trials()}
+    trials = study.trials()
+    known = {trial.key: trial for trial in trials}
     asked: dict[Architecture, int] = {}
     results: dict[int, list[Trial]] = {}
 
@@ -105,7 +126,8 @@ def _train_what_is_asked_for(question: Question, study: Study, workers: Pool, re
 
     report("training candidates", *strategy.progress)
     while not strategy.done:
-        while workers.free > 0 and (row := strategy.ask()) is not None:
+        late = is_late(trials, seconds, workers)
+        while not late and workers.free > 0 and (row := strategy.ask()) is not None:
             asked[costs.architecture(row)] = row
             for setting in settings:
                 key = (costs.architecture(row), setting)
@@ -116,10 +138,15 @@ def _train_what_is_asked_for(question: Question, study: Study, workers: Pool, re
         if not strategy.done and workers.free < workers.count:
             for trial in workers.next():
                 study.record(trial)
+                trials.append(trial)
                 settle(trial)
+        elif late:
+            return
 
 
-def _prepare(strategy: Certified, question: Question, study: Study, workers: Pool, report: Report) -> None:
+def _prepare(
+    strategy: Certified, question: Question, study: Study, workers: Pool, report: Report, seconds: float
+) -> None:
     """Train its first candidates with several seeds, and let it know these and all that was trained before."""
     settings = thetas(question.config)
     first = [question.costs.architecture(row) for row in strategy.first]
@@ -129,7 +156,7 @@ def _prepare(strategy: Certified, question: Question, study: Study, workers: Poo
         for architecture in first
         for setting in settings
     ]
-    train(jobs, study, workers, report)
+    train(jobs, study, workers, report, seconds=seconds)
     trials = study.trials()
     strategy.noise = noise_of(trials, settings)
     for row, error in settled(question, trials).items():

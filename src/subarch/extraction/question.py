@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -20,7 +20,7 @@ from subarch.extraction.trial import Settings, Trial
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.objectives import Objective
 from subarch.numbers.selection import CostUnit
-from subarch.numbers.space import Costs, SearchSpace, nearest_heads
+from subarch.numbers.space import Costs, SearchSpace, nearest_heads, rows_of
 from subarch.run.records import Basis, Latencies
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.noise import Noise
@@ -81,8 +81,8 @@ class Question:
         found = {}
         for architecture, trial in best.items():
             work = architecture.operations(self.inputs, self.config.latency_length)
-            first, last = np.searchsorted(self.costs.operations, [work, work + 1])  # the order is that of operations
-            same = np.flatnonzero((self.costs.table[first:last] == astuple(architecture)).all(axis=1))
+            first, last = np.searchsorted(self.costs.common, [work, work + 1])  # the order is that of these operations
+            same = np.flatnonzero(rows_of(self.costs.table[first:last], architecture))
             if len(same):
                 found[int(first + same[0])] = trial
         return dict(sorted(found.items()))
@@ -107,9 +107,10 @@ class Question:
         return cls(config, inputs, space, costs, problem, within, strategy_of(config, problem.only(within)))
 
     def head_counts(self, architecture: Architecture) -> list[int]:
-        """The rows that have this depth, hidden and intermediate size, with every number of heads."""
-        shape = architecture.depth, architecture.hidden, architecture.intermediate
-        rows: list[int] = np.flatnonzero((self.costs.table[:, [0, 2, 3]] == shape).all(axis=1)).tolist()
+        """The rows that have this depth, hidden and intermediate size and vocabulary, with every number of heads."""
+        table = np.delete(self.costs.table, 1, axis=1)
+        own = table[rows_of(self.costs.table, architecture)]
+        rows: list[int] = np.flatnonzero((table == own).all(axis=1)).tolist()
         return rows
 
     def with_latencies(self, basis: Basis, latencies: Latencies) -> Question:

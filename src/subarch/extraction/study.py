@@ -32,7 +32,8 @@ from subarch.errors import InvalidStudy
 from subarch.extraction.trial import Point, Settings, Trial
 from subarch.numbers.architecture import Architecture
 
-SCHEMA = 2
+SCHEMA = 3
+"""3: trials have a vocabulary."""
 PATIENCE = 30 * 60.0
 """Seconds that a database which went away is waited for; workers go on training what they have."""
 
@@ -46,6 +47,7 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "heads": IntDistribution(0, 1_000_000),
     "hidden": IntDistribution(1, 1_000_000),
     "intermediate": IntDistribution(0, 1_000_000),
+    "vocabulary": IntDistribution(0, 1_000_000_000),
     "learning_rate": FloatDistribution(0, sys.float_info.max),
     "batch_size": IntDistribution(1, 1_000_000),
     "steps": IntDistribution(0, 1_000_000_000),
@@ -166,7 +168,7 @@ def _to_trial(frozen: optuna.trial.FrozenTrial) -> Trial:
     params, more = frozen.params, frozen.user_attrs
     if (frozen.state == TrialState.COMPLETE) != (frozen.value is not None):
         raise ValueError(f"trial {frozen.number} is {frozen.state.name} with the error {frozen.value}")
-    architecture = Architecture(*(params[axis] for axis in ("depth", "heads", "hidden", "intermediate")))
+    architecture = Architecture(*(params[axis] for axis in ("depth", "heads", "hidden", "intermediate", "vocabulary")))
     settings, curve = Settings(*(params[name] for name in THETA)), tuple(Point(*point) for point in more["curve"])
     rest = more["seconds"], more["threads"], more["reason"], frozen.number
     return Trial(architecture, settings, frozen.value, curve, *rest)

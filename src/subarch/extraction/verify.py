@@ -2,10 +2,10 @@
 
 Nothing of the search is used here: errors come from the trials in the study, parameters and operations from the closed
 forms of `Architecture`, latencies from the record of measurements, in plain loops over the space. Each candidate must
-have been trained, or exceed a limit known before training, or be no larger in depth, hidden and intermediate size than
-the trained one named as its excluder, whose error, less noise and slack, leaves it no value that beats the incumbent's
-by more than is claimed. With `heads: all` this is asked of the number of heads nearest to the teacher's head size; of
-the incumbent's shape every other number must have been trained, or have failed, or be over a limit.
+have been trained, or exceed a limit known before training, or be no larger in depth, hidden and intermediate size and
+vocabulary than the trained one named as its excluder, whose error, less noise and slack, leaves it no value that beats
+the incumbent's by more than is claimed. With `heads: all` this is asked of the number of heads nearest to the teacher's
+head size; of the incumbent's shape every other number must have been trained, or have failed, or be over a limit.
 
     >>> verify(Path("runs/mine"))
     ['148 candidates: 11 trained, 60 over a limit, 77 excluded for a reason that holds', ...]
@@ -37,7 +37,8 @@ _SETTINGS = set(LatencySettings.model_fields)
 
 @dataclass(frozen=True)
 class Candidate:
-    shape: tuple[int, int, int]
+    shape: tuple[float, ...]
+    """D, H, I and V; the whole vocabulary is larger than any other."""
     parameters: int
     cost: float
     affordable: bool
@@ -135,7 +136,8 @@ class _Check:
                 if name not in measured:
                     raise self.fail(f"the latency of {name} is not on record")
                 cost = measured[name]
-            shape = architecture.depth, architecture.hidden, architecture.intermediate
+            vocabulary = architecture.vocabulary or math.inf
+            shape = architecture.depth, architecture.hidden, architecture.intermediate, vocabulary
             affordable, error = cost <= limit and parameters <= largest, errors.get(name, {}).get(self.seed)
             found[name] = Candidate(shape, parameters, cost, affordable, error, name in failed)
         self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
@@ -237,7 +239,8 @@ class _Check:
                     raise self.fail(f"{name} is excluded by {by}, which was not trained")
                 if not _below(one, trained[by]):
                     raise self.fail(
-                        f"{name} is excluded by {by}, which is smaller in depth, hidden or intermediate size"
+                        f"{name} is excluded by {by}, which is smaller in depth, hidden or intermediate size or "
+                        "vocabulary"
                     )
                 floor = _error(trained[by]) - eta - slack
             rivals.append(self._value(one, floor))
@@ -300,18 +303,19 @@ class _Check:
 
 def _space(axes: Space, head_size: float, free: bool) -> Iterator[tuple[Architecture, bool]]:
     """Every candidate, and whether its heads are nearest to that size among its shape; if not `free`, only these."""
-    for depth, hidden, intermediate in product(set(axes.depth), set(axes.hidden), set(axes.intermediate)):
+    sizes = product(set(axes.depth), set(axes.hidden), set(axes.intermediate), set(axes.vocabulary))
+    for depth, hidden, intermediate, vocabulary in sizes:
         heads = [a for a in set(axes.heads) if hidden % a == 0]
         if depth and heads:
             nearest = min(heads, key=lambda a: (round(abs(math.log(hidden / a / head_size)), 9), -a))
             for number in heads if free else [nearest]:
-                yield Architecture(depth, number, hidden, intermediate), number == nearest
-    for hidden in set(axes.hidden) if 0 in axes.depth else ():
-        yield Architecture(0, 0, hidden, 0), True
+                yield Architecture(depth, number, hidden, intermediate, vocabulary), number == nearest
+    for hidden, vocabulary in product(set(axes.hidden), set(axes.vocabulary)) if 0 in axes.depth else ():
+        yield Architecture(0, 0, hidden, 0, vocabulary), True
 
 
 def _below(small: Candidate, large: Candidate) -> bool:
-    """Is the first no larger than the second in each size? Encoders without layers bound no other."""
+    """Is the first no larger than the second in each of D, H, I and V? Encoders without layers bound no other."""
     return large.shape[0] > 0 and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
 
 

@@ -48,7 +48,7 @@ from subarch.text.corpus import content_of as corpus_content
 
 INPUTS = "inputs.jsonl"
 """The inputs of a public task, in the run folder."""
-FREE = {"workers", "ray", "trial_minutes", "reuse", "space", "corpus", "teacher", "start_from", "task"}
+FREE = {"workers", "ray", "minutes", "trial_minutes", "reuse", "space", "corpus", "teacher", "start_from", "task"}
 """Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
 

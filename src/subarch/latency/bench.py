@@ -41,7 +41,7 @@ from subarch.exporting.config import Engine, ExportConfig, Head, RuntimeName, pa
 from subarch.exporting.export import target, write
 from subarch.exporting.graph import load_exportable, load_graph
 from subarch.exporting.runtimes import FILES, PARITY, find_export, require
-from subarch.latency.config import RUNTIMES, BenchConfig
+from subarch.latency.config import RUNTIMES, BenchConfig, BenchRuntime
 from subarch.latency.measuring import untrained
 from subarch.latency.timing import Group, Latency, Task, quantiles_of, take_turns
 from subarch.models.families import stock_config
@@ -105,7 +105,7 @@ def bench(subjects: Sequence[str], config: BenchConfig, report: Report = silent)
     """
     start, begun = time.perf_counter(), datetime.now().astimezone().isoformat(timespec="seconds")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None  # before our own processes raise it
-    runtimes = list(dict.fromkeys(config.runtime or filter(_is_installed, RUNTIMES)))
+    runtimes = list(dict.fromkeys(config.runtime or installed()))
     for engine in {parse_runtime(name)[0] for name in runtimes} - {"torch"}:
         require(engine)
     threads = config.threads or max(1, usable_cores() // config.processes)
@@ -219,9 +219,11 @@ def _lengths(subjects: Sequence[Subject], config: BenchConfig, scratch: Path) ->
     return [quantiles_of(np.minimum(sizes, longest))]
 
 
-def _is_installed(runtime: str) -> bool:
-    engine, _ = parse_runtime(runtime)
-    return engine == "torch" or bool(extras()[engine]["complete"])
+def installed() -> list[BenchRuntime]:
+    """The runtimes whose packages are there."""
+    found = extras()
+    engines = {name: parse_runtime(name)[0] for name in RUNTIMES}
+    return [name for name, engine in engines.items() if engine == "torch" or found[engine]["complete"]]
 
 
 GENERIC = ("model", "pretrained", "selected", "model.onnx", "onnx", "openvino", "onnx-int8", "openvino-int8")

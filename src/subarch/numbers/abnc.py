@@ -10,7 +10,7 @@ behaves, so that errors after s steps order like errors after full training (`ra
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from subarch.numbers.architecture import (
     projection_parameters,
 )
 from subarch.numbers.objectives import Floats, refuse
-from subarch.numbers.space import Costs, SearchSpace
+from subarch.numbers.space import Costs, SearchSpace, sizes_of, vocabularies_of
 
 Integers = NDArray[np.int64]
 CostOf = Callable[[Integers, Integers, Integers], Integers]
@@ -62,10 +62,13 @@ UNCHECKED = {
 }
 
 
-def check(space: SearchSpace, inputs: Inputs, length: int) -> list[Condition]:
-    """Every condition of the AB^nC property for this Ξ, these inputs and sequences of `length` tokens."""
-    costs = space.costs(inputs, length)
-    depth, _, hidden, intermediate = costs.table.T
+def check(space: SearchSpace, inputs: Inputs, length: int, longer: Mapping[int, int] | None = None) -> list[Condition]:
+    """Every condition of the AB^nC property for this Ξ, these inputs and sequences of `length` tokens.
+
+    `longer`: how many tokens another vocabulary than the whole one makes of them, see `SearchSpace.costs`.
+    """
+    costs = space.costs(inputs, length, longer)
+    depth, _, hidden, intermediate = costs.table[:, :4].T
     layers = encoder_parameters(depth, hidden, intermediate, inputs)
     map_work = operations(0 * depth, hidden, intermediate, inputs, length)
 
@@ -77,12 +80,13 @@ def check(space: SearchSpace, inputs: Inputs, length: int) -> list[Condition]:
 
     return [
         _growth("parameters", costs.parameters - layers, layers),
-        _growth("operations", map_work, costs.operations - map_work),
+        _growth("operations", map_work, costs.common - map_work),
         _share_of_embeddings(costs, inputs),
         _order("parameters", space, parameters_of),
         _order("operations", space, operations_of),
         _total_order(costs),
         _heads(space),
+        *([_vocabulary(length, longer)] if longer else []),
         *(Condition(name, None, None, sentence) for name, sentence in UNCHECKED.items()),
     ]
 
@@ -160,7 +164,8 @@ def _growth(what: str, ends: Integers, layers: Integers) -> Condition:
 def _share_of_embeddings(costs: Costs, inputs: Inputs) -> Condition:
     by_size = np.argsort(costs.parameters, kind="stable")
     chosen = by_size[[0, len(by_size) // 2, -1]]
-    shares = embedding_parameters(costs.table[chosen, 2], inputs) / costs.parameters[chosen]
+    tables = embedding_parameters(costs.table[chosen, 2], inputs, vocabularies_of(costs.table)[chosen])
+    shares = tables / costs.parameters[chosen]
     at = [f"{100 * share:.0f} % of {costs.architecture(row)}" for share, row in zip(shares, chosen, strict=True)]
     sentence = f"Embeddings are {at[0]}, the smallest candidate, {at[1]}, the median, and {at[2]}, the largest."
     holds = bool(shares[1] <= 0.5)
@@ -216,23 +221,37 @@ def neighbours(space: SearchSpace) -> tuple[Integers, Integers, Integers]:
 
 def _total_order(costs: Costs) -> Condition:
     """The between-grid bound needs errors in order of cost: so neighbours in cost should be comparable in ⟨D, H, I⟩."""
-    shapes = costs.table[:, [0, 2, 3]]
+    shapes = sizes_of(costs.table)
+    named = "⟨D, H, I⟩" if shapes.shape[1] == 3 else "⟨D, H, I, V⟩"
     below, above = shapes[:-1], shapes[1:]
     different = (below != above).any(axis=1)
     ordered = (below[different] <= above[different]).all(axis=1)
     if ordered.all():
-        sentence = "⟨D, H, I⟩ orders all candidates totally, as the bound between trained candidates needs."
+        sentence = f"{named} orders all candidates totally, as the bound between trained candidates needs."
         return Condition("total order", True, 1.0, sentence)
     share = float(ordered.mean())
     sentence = (
-        f"Of candidates next to each other in cost {100 * share:.0f} % are ordered by ⟨D, H, I⟩; nothing orders the "
+        f"Of candidates next to each other in cost {100 * share:.0f} % are ordered by {named}; nothing orders the "
         "errors of the others, so a skipped one may be better than the bound between trained candidates says."
     )
     return Condition("total order", False, share, sentence)
 
 
+def _vocabulary(length: int, longer: Mapping[int, int]) -> Condition:
+    """Whether V orders operations too: a smaller vocabulary makes more tokens of a text."""
+    size, most = min(longer), max(longer.values())
+    if most <= length:
+        sentence = f"Every vocabulary makes {length} tokens of a text, so operations do not depend on V."
+        return Condition("operations by vocabulary", True, 1.0, sentence)
+    sentence = (
+        f"Where the whole vocabulary makes {length} tokens of a text, one of {size:,} makes {longer[size]}: a smaller "
+        "V has fewer parameters and more operations. So candidates are in order of operations on equally many tokens."
+    )
+    return Condition("operations by vocabulary", False, most / length, sentence)
+
+
 def _heads(space: SearchSpace) -> Condition:
-    shapes = len(neighbours(space)[0])
+    shapes = len(neighbours(space)[0]) * len(space.vocabulary)
     if len(space) == shapes:
         sentence = "Each ⟨D, H, I⟩ comes with one number of heads, so none is left unordered by A."
         return Condition("heads", True, 1.0, sentence)

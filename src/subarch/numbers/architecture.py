@@ -1,8 +1,9 @@
-"""An architecture ⟨D, A, H, I⟩ and its exact cost, in closed form.
+"""An architecture ⟨D, A, H, I, V⟩ and its exact cost, in closed form.
 
 D is the depth (encoder layers), A the attention heads, H the hidden size and I the intermediate size of the
-feed-forward block (arXiv 2010.10499, section 2). The cost functions take ints or NumPy arrays; the tests compare them
-with the parameters and the operations of the built model.
+feed-forward block (arXiv 2010.10499, section 2); V is the number of tokens that are kept of the vocabulary (ours). The
+cost functions take ints or NumPy arrays; the tests compare them with the parameters and the operations of the built
+model.
 
     >>> from subarch import Architecture, Inputs
     >>> bort = Architecture.parse("4-8-1024-768")
@@ -12,7 +13,7 @@ with the parameters and the operations of the built model.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from subarch.errors import InvalidArchitecture
@@ -93,20 +94,24 @@ class ParameterCount:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Architecture:
-    """⟨D, A, H, I⟩. Hashable, ordered lexicographically, written `D-A-H-I`.
+    """⟨D, A, H, I, V⟩. Hashable, ordered lexicographically, written `D-A-H-I-V`.
 
-    Depth 0 is a static encoder, token embeddings alone; heads and intermediate size are 0 there.
+    Depth 0 is a static encoder, token embeddings alone; heads and intermediate size are 0 there. Vocabulary 0 is the
+    whole one of what candidates start from, and is left out: `D-A-H-I`.
 
     Raises:
-        InvalidArchitecture: a size below 1 (depth below 0), or H not divisible by A.
+        InvalidArchitecture: a size below 1 (depth or vocabulary below 0), or H not divisible by A.
     """
 
     depth: int
     heads: int
     hidden: int
     intermediate: int
+    vocabulary: int = 0
 
     def __post_init__(self) -> None:
+        if self.vocabulary < 0:
+            raise InvalidArchitecture(f"{self}: a vocabulary has at least 1 token; leave it out for the whole one")
         if self.depth < 0 or self.hidden < 1:
             raise InvalidArchitecture(f"{self}: depth must be at least 0 and the hidden size at least 1")
         if self.depth == 0:
@@ -124,15 +129,17 @@ class Architecture:
             )
 
     def __str__(self) -> str:
-        return f"{self.depth}-{self.heads}-{self.hidden}-{self.intermediate}"
+        shape = f"{self.depth}-{self.heads}-{self.hidden}-{self.intermediate}"
+        return f"{shape}-{self.vocabulary}" if self.vocabulary else shape
 
     @classmethod
     def parse(cls, text: str) -> Architecture:
-        """Read `D-A-H-I`, as in `4-8-1024-768`."""
+        """Read `D-A-H-I` or `D-A-H-I-V`, as in `4-8-1024-768` and `4-8-1024-768-16000`."""
         parts = text.strip().split("-")
-        if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        if len(parts) not in (4, 5) or not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
             raise InvalidArchitecture(
-                f"{text!r} is not an architecture; write depth-heads-hidden-intermediate, 4-8-1024-768"
+                f"{text!r} is not an architecture; write depth-heads-hidden-intermediate, 4-8-1024-768, or with the "
+                "tokens that are kept of the vocabulary behind them, 4-8-1024-768-16000"
             )
         return cls(*(int(part) for part in parts))
 
@@ -140,9 +147,13 @@ class Architecture:
     def head_size(self) -> int:
         return self.hidden // self.heads if self.depth else 0
 
+    def reading(self, inputs: Inputs) -> Inputs:
+        """The inputs with the vocabulary of this architecture."""
+        return replace(inputs, vocabulary=self.vocabulary or inputs.vocabulary)
+
     def parameters(self, inputs: Inputs) -> ParameterCount:
         """Exact trainable weights by part."""
-        hidden = self.hidden
+        hidden, inputs = self.hidden, self.reading(inputs)
         return ParameterCount(
             embeddings=embedding_parameters(hidden, inputs),
             encoder=encoder_parameters(self.depth, hidden, self.intermediate, inputs),
@@ -169,7 +180,7 @@ class Architecture:
         if "modernbert" in {family, inputs.family} and family != inputs.family:
             raise InvalidArchitecture(f"a {family} cannot have the inputs of a {inputs.family}")
         settings: dict[str, Any] = {
-            "vocab_size": inputs.vocabulary,
+            "vocab_size": self.vocabulary or inputs.vocabulary,
             "max_position_embeddings": inputs.positions,
             "num_hidden_layers": self.depth,
             # transformers divides by the number of heads even where there is no layer
@@ -195,7 +206,7 @@ class Architecture:
 
     @classmethod
     def from_config(cls, config: PretrainedConfig) -> Architecture:
-        """Read ⟨D, A, H, I⟩ off the configuration of one of these families."""
+        """Read ⟨D, A, H, I⟩ off the configuration of one of these families, whose vocabulary is the whole one."""
         depth = int(config.num_hidden_layers)
         heads, intermediate = (config.num_attention_heads, config.intermediate_size) if depth else (0, 0)
         return cls(depth, int(heads), int(config.hidden_size), int(intermediate))
@@ -223,11 +234,15 @@ def encoder_parameters(depth: Count, hidden: Count, intermediate: Count, inputs:
     return depth * (4 * hidden * hidden + 3 * hidden * intermediate + 2 * hidden + biases)
 
 
-def embedding_parameters(hidden: Count, inputs: Inputs) -> Count:
-    """Weights of the embedding tables and their LayerNorm: (V + P + t)H + 2H; ModernBERT's: VH + H, and a bias."""
+def embedding_parameters(hidden: Count, inputs: Inputs, vocabulary: Count | int = 0) -> Count:
+    """Weights of the embedding tables and their LayerNorm: (V + P + t)H + 2H; ModernBERT's: VH + H, and a bias.
+
+    `vocabulary`: V; 0: that of the inputs.
+    """
+    tokens = vocabulary + (vocabulary == 0) * inputs.vocabulary
     if inputs.family == "bert":
-        return (inputs.vocabulary + inputs.positions + inputs.token_types + 2) * hidden
-    return (inputs.vocabulary + 1 + ("norm" in inputs.biases)) * hidden
+        return (tokens + inputs.positions + inputs.token_types + 2) * hidden
+    return (tokens + 1 + ("norm" in inputs.biases)) * hidden
 
 
 def _head_parameters(hidden: int, inputs: Inputs) -> int:

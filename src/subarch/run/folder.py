@@ -7,6 +7,8 @@ space.json          the axes of the search space, as they were at the start
 layers.json         which layers of the start candidates of each depth keep, and the trials that decided it
 latency.json        latencies, measured or predicted; latency_*.json: of later questions, under other conditions
 *.inputs.json       what a stage read, by content (see `inputs`)
+outline.json, teacher/, serving.json, compressed.json   of `compress`: its plan, the teacher's files, what each file
+                    takes and keeps, and what it came to
 study.db            every finished trial (see docs/study.md); study.json: the study's name in it
 weights/            trained weights by trial
 selection.json      the choice, the frontier, the runners-up and why they lost
@@ -42,8 +44,11 @@ from subarch.run.record import Bare, Record
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
-FORMAT = 3
-"""Raised whenever an artifact changes; 3: errors are shares of a constant's, layers are chosen by trial."""
+FORMAT = 4
+"""Raised whenever an artifact changes; 4: a space may have vocabularies."""
+
+COMPRESSION = "compress.inputs.json"
+"""What marks the folder of a `compress`, before a search has begun there too."""
 
 _REMEDY = "delete it and resume the run"
 
@@ -71,8 +76,10 @@ class RunFolder:
             InvalidStudy: a run is there and `resume` was not asked for, or it has another format.
         """
         if not (path / "config.yaml").is_file():
-            # A start that was killed has left hidden files and format.json, but not yet a configuration
-            if path.is_dir() and any(p.name != "format.json" and p.name[0] != "." for p in path.iterdir()):
+            # A start that was killed has left hidden files and format.json, but not yet a configuration; `compress`
+            # leaves what it measures before the search
+            others = [p.name for p in path.iterdir() if p.name[0] != "."] if path.is_dir() else []
+            if COMPRESSION not in others and set(others) - {"format.json"}:
                 raise InvalidStudy(f"{path}: is not empty and not a run folder; choose another with --run")
             try:
                 path.mkdir(parents=True, exist_ok=True)

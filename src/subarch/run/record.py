@@ -23,7 +23,7 @@ Number = int | float
 """A figure that is written as it came: 4 stays 4, 4.0 stays 4.0."""
 
 Shape = str
-"""An architecture, "D-A-H-I"."""
+"""An architecture, "D-A-H-I" or "D-A-H-I-V"."""
 
 
 class Row(BaseModel):

@@ -57,6 +57,7 @@ class Space(Record):
     heads: tuple[int, ...]
     hidden: tuple[int, ...]
     intermediate: tuple[int, ...]
+    vocabulary: tuple[int, ...] = (0,)
 
 
 class StudyName(Bare):
@@ -1029,3 +1030,94 @@ class Bench(Record):
     versions: Versions
     machine: Machine
     command: str | None = None
+
+
+# Compression
+
+
+class ServedFile(Row):
+    """A model in a runtime on so many threads: a forward pass at batch 1.
+
+    `fidelity`: 1 less the error of this very file, as a search measures it; 1 is the teacher, 0 a constant. `folder` is
+    below the run folder; None for the teacher's own.
+    """
+
+    runtime: str
+    threads: int
+    median_ms: float
+    q1_ms: float
+    q3_ms: float
+    bytes: int
+    fidelity: float | None
+    folder: str | None
+
+
+class Serving(Record):
+    """A model (its fingerprint) in every installed runtime, on one thread and on all, at `length` tokens.
+
+    `refused` says by runtime why there is no file.
+    """
+
+    NAME = "serving"
+
+    fingerprint: str
+    length: int
+    files: tuple[ServedFile, ...]
+    refused: dict[str, str]
+    seconds: float
+
+    def best(self, int8: bool | None = None) -> ServedFile:
+        """The fastest by the median: of all, or of the files in int8, or of the others."""
+        return min(self.of(int8), key=lambda file: file.median_ms)
+
+    def of(self, int8: bool | None) -> list[ServedFile]:
+        """The files in int8, or the others, or all."""
+        return [file for file in self.files if int8 is None or ("int8" in file.runtime) is int8]
+
+    def same(self, other: ServedFile) -> ServedFile | None:
+        """The file in the runtime and on the threads of another; None: there is none."""
+        conditions = other.runtime, other.threads
+        return next((file for file in self.files if (file.runtime, file.threads) == conditions), None)
+
+
+class TaskScores(Row):
+    """Scores on the held-out part of a task."""
+
+    task: str
+    metric: str
+    examples: int
+    ours: float
+    theirs: float
+
+
+class Compressed(Record):
+    """What `compress` came to. Without an `architecture` no candidate meets the limits, and `nearest` names one.
+
+    `serving` is None where there is no student, `teacher_serving` where the teacher cannot be exported; `teacher_ms` is
+    in the `runtime` of the search. `asked`: of the limits. `certified`: whether the search was finished; `certificate`:
+    what it proved, in a sentence. `seconds` by stage.
+    """
+
+    NAME = "compressed"
+
+    architecture: Shape | None
+    parameters: int | None
+    model: str | None
+    head: str | None
+    teacher: str
+    teacher_architecture: Shape | None
+    teacher_parameters: int | None
+    teacher_ms: float | None
+    runtime: str | None
+    asked: dict[str, Number | str]
+    error: float | None
+    scores: TaskScores | None
+    certified: bool
+    certificate: str
+    nearest: str | None
+    serving: Serving | None
+    teacher_serving: Serving | None
+    seconds: dict[str, float]
+    machine: Machine
+    versions: Versions
+    lines: tuple[str, ...] = ()

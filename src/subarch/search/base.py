@@ -22,7 +22,8 @@ class Problem:
     """The candidates as columns (N,), in the order of `space.Costs`, and what is sought.
 
     `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective (a measured latency need not ascend in this
-    order). `table` (N, 4) is ⟨D, A, H, I⟩ and `effort` (N,) what a training costs, for the certified search.
+    order). `table` is ⟨D, A, H, I⟩, (N, 4), or (N, 5) with V, and `effort` (N,) what a training costs, for the
+    certified search.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -169,8 +170,8 @@ def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:
 def gap_under_total_order(problem: Problem, error: ArrayLike) -> Gap | None:
     """The gap that `optimistic_values` leaves, failed rows counted as untrained; None: a row's value has no bound.
 
-    ⟨D, H, I⟩ order errors only partially: a skipped candidate may be incomparable to its neighbour above in cost, and
-    better than the bound (the tests keep a counterexample).
+    ⟨D, H, I, V⟩ order errors only partially: a skipped candidate may be incomparable to its neighbour above in cost,
+    and better than the bound (the tests keep a counterexample).
     """
     e = np.asarray(error, dtype=np.float64)
     trained = ~np.isnan(e)

@@ -1,11 +1,12 @@
 """What the errors of trained candidates say about all others: bounds, by the partial order of shapes, and a guess.
 
-Under AB^nC a candidate that is at least as large in each of D, H and I has no larger error; A orders nothing. So every
-trained error is a lower bound for all smaller shapes. On a grid with one axis for each of D, H and I, all that is no
-larger than a candidate is a box from the origin: taking in an error is two slices, and counting what lies below every
-candidate at once is three cumulative sums. A million candidates take milliseconds.
+Under AB^nC a candidate that is at least as large in each of D, H and I has no larger error, nor has one that keeps more
+of the vocabulary (ours); A orders nothing. So every trained error is a lower bound for all smaller shapes. On a grid
+with one axis for each of D, H, I and, where it differs, V, all that is no larger than a candidate is a box from the
+origin: taking in an error is two slices, and counting what lies below every candidate at once is a cumulative sum along
+each axis. A million candidates take milliseconds.
 
-    >>> grid = Grid(table)                           # (N, 4) rows ⟨D, A, H, I⟩, one A for each ⟨D, H, I⟩
+    >>> grid = Grid(table)                           # (N, 4) rows ⟨D, A, H, I⟩, or (N, 5) with V; one A for each shape
     >>> bounds = Bounds(grid, table)
     >>> bounds.take(row, 0.31)
     >>> bounds.highest[grid.cell[other]]             # the largest error among trained candidates at least as large
@@ -15,14 +16,16 @@ candidate at once is three cumulative sums. A million candidates take millisecon
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from subarch.numbers.objectives import Floats, Mask
+from subarch.numbers.space import WHOLE, sizes_of
 
-Box = tuple[slice, slice, slice]
+Box = tuple[slice, ...]
 Kind = TypeVar("Kind", bound=np.generic)
 
 SLOPE, CURVE = -0.4, 0.1
@@ -32,17 +35,18 @@ RIDGE = 3e-5, 3e-3
 
 
 class Grid:
-    """The N candidates as cells of a grid whose axes are the values of D, H and I, ascending.
+    """The N candidates as cells of a grid whose k axes are the values of D, H, I and, where the table has it, V.
 
-    `axes` are these values, `shape` how many there are, and `cells` (3, N) the position of each candidate. `cell` (N,)
-    is that position in a flat array of the grid's C cells, and `row` (C,) its inverse, -1 where there is no candidate.
+    `axes` are these values, ascending, `shape` how many there are, `cells` (k, N) the position of each candidate.
+    `cell` (N,) is that position in a flat array of the grid's C cells, and `row` (C,) its inverse, -1 where there is no
+    candidate.
 
     Raises:
-        ValueError: two candidates with the same ⟨D, H, I⟩.
+        ValueError: two candidates with the same ⟨D, H, I, V⟩.
     """
 
     def __init__(self, table: NDArray[np.int64]) -> None:
-        found = [np.unique(table[:, column], return_inverse=True) for column in (0, 2, 3)]
+        found = [np.unique(column, return_inverse=True) for column in sizes_of(table).T]
         self.axes = tuple(values for values, _ in found)
         self.cells = np.stack([positions for _, positions in found])
         self.shape = tuple(len(values) for values in self.axes)
@@ -61,19 +65,17 @@ class Grid:
         return cells
 
     def below(self, row: int) -> Box:
-        """All that is at most as large as the row in each of D, H and I, including itself."""
-        d, h, i = self.cells[:, row]
-        return slice(0, d + 1), slice(0, h + 1), slice(0, i + 1)
+        """All that is at most as large as the row along each axis, including itself."""
+        return tuple(slice(0, cell + 1) for cell in self.cells[:, row])
 
     def above(self, row: int) -> Box:
         """All that is at least as large, including itself."""
-        d, h, i = self.cells[:, row]
-        return slice(d, None), slice(h, None), slice(i, None)
+        return tuple(slice(cell, None) for cell in self.cells[:, row])
 
     def count_below(self, marked: Mask) -> NDArray[np.int32]:
         """(C,) how many of the marked cells (C,) lie in the box below each."""
         counts = marked.astype(np.int32).reshape(self.shape)
-        for axis in range(3):
+        for axis in range(len(self.shape)):
             np.cumsum(counts, axis=axis, out=counts)
         return counts.reshape(-1)
 
@@ -128,44 +130,56 @@ class Bounds:
 
 
 class Law:
-    """A guess at errors: a quadratic in the logarithms of D, H and I; the search only takes proposals from it.
+    """A guess at errors: a quadratic in the logarithms of D, H, I and V; the search only takes proposals from it.
 
-    log e = a quadratic in log(1 + D), log(1 + H) and log(1 + I), each scaled to [0, 1] over the space. A ridge holds
-    it near a law that falls alike along all three: it says something before any point is known, and bends as points
-    come. On the grid it is a sum of three curves and three planes, so a million candidates take milliseconds.
+    log e = a quadratic in log(1 + D), log(1 + H) and log(1 + I), each scaled to [0, 1] over the space, and in the rank
+    of V. A ridge holds it near a law that falls alike along all of them: it says something before any point is known,
+    and bends as points come. On the grid it is a sum of curves and planes, so a million candidates take milliseconds.
     """
 
     def __init__(self, grid: Grid) -> None:
         self.grid = grid
-        self.prior = np.array([0.0, *[SLOPE] * 3, *[CURVE] * 3, *[0.0] * 3])
+        axes = len(grid.axes)
+        self.pairs = list(combinations(range(axes), 2))
+        self.prior = np.array([0.0, *[SLOPE] * axes, *[CURVE] * axes, *[0.0] * len(self.pairs)])
         self.scaled = []
         for values in grid.axes:
-            logs = np.log1p(values.astype(np.float64))
+            logs = np.log1p(values.astype(np.float64)) if values[-1] < WHOLE else np.arange(float(len(values)))
             self.scaled.append((logs - logs[0]) / (float(np.ptp(logs)) or 1.0))
 
     def fit(self, rows: NDArray[np.int64], errors: Floats) -> NDArray[np.float32]:
         """(C,) errors on the whole grid from those of some rows, which must be positive; from none up to a factor."""
         centre, coefficients = self._fitted(rows, np.log(errors))
-        c = coefficients.astype(np.float32)
-        d, h, i = (axis.astype(np.float32) for axis in self.scaled)
-        curves = [c[1 + k] * axis + c[4 + k] * axis**2 for k, axis in enumerate((d, h, i))]
-        plane = (curves[0] + np.float32(centre) + c[0])[:, None] + curves[1][None] + c[7] * d[:, None] * h[None]
-        side = curves[2][None] + c[8] * d[:, None] * i[None]
-        guess = plane[:, :, None] + side[:, None, :]
-        guess += (c[9] * h[:, None] * i[None])[None]
+        c, count = coefficients.astype(np.float32), len(self.scaled)
+        x = [axis.astype(np.float32) for axis in self.scaled]
+        curves = [c[1 + k] * axis + c[1 + count + k] * axis**2 for k, axis in enumerate(x)]
+
+        def plane(a: int, b: int) -> NDArray[np.float32]:
+            """What both together add, along a leading axis a and a last axis b of so many."""
+            product: NDArray[np.float32] = c[1 + 2 * count + self.pairs.index((a, b))] * x[a][:, None] * x[b]
+            return product.reshape(*(len(x[a]) if k == a else 1 for k in range(b)), len(x[b]))
+
+        guess = curves[0] + np.float32(centre) + c[0]
+        for axis in range(1, count):
+            side = plane(0, axis)
+            # One sum over all cells for the first two: of the last axis they are most of the work
+            guess = guess[..., None] + (curves[axis] + side) if axis > 1 else guess[:, None] + curves[axis] + side
+            for other in range(1, axis):
+                guess += plane(other, axis)
         found: NDArray[np.float32] = np.exp(guess, out=guess).reshape(-1)
         return found
 
     def _features(self, rows: NDArray[np.int64]) -> Floats:
-        """(n, 10)"""
+        """(n, 10), or (n, 15) with V"""
         x = np.stack([axis[cells] for axis, cells in zip(self.scaled, self.grid.cells[:, rows], strict=True)])
-        return np.stack([np.ones(len(rows)), *x, *(x**2), x[0] * x[1], x[0] * x[2], x[1] * x[2]], axis=1)
+        return np.stack([np.ones(len(rows)), *x, *(x**2), *(x[a] * x[b] for a, b in self.pairs)], axis=1)
 
     def _fitted(self, rows: NDArray[np.int64], logs: Floats) -> tuple[float, Floats]:
         """The mean of the residuals, and the coefficients of what departs from it, held near the prior ones."""
         features = self._features(rows)
         residual = logs - features @ self.prior
         centre = float(residual.mean()) if len(rows) else 0.0
-        weights = np.array([1e-9, *[RIDGE[0]] * 3, *[RIDGE[1]] * 6])
+        slopes = len(self.scaled)
+        weights = np.array([1e-9, *[RIDGE[0]] * slopes, *[RIDGE[1]] * (slopes + len(self.pairs))])
         departure = np.linalg.solve(features.T @ features + np.diag(weights), features.T @ (residual - centre))
         return centre, self.prior + departure

@@ -5,8 +5,8 @@
         else: train what excludes most candidates for its cost                              (close the certificate)
     train a random sample of what was excluded, to check the assumptions                    (the audit)
 
-Proof sketch. Let x ≤ t mean that t is at least as large as x in each of D, H and I. Assume (M) that the true error, the
-mean over seeds, does not rise along ≤, and (N) that |measured - true| ≤ η for all trials at once. Then
+Proof sketch. Let x ≤ t mean that t is at least as large as x in each of D, H, I and V. Assume (M) that the true error,
+the mean over seeds, does not rise along ≤, and (N) that |measured - true| ≤ η for all trials at once. Then
 
     e(x) ≥ e(t) ≥ ê(t) - η    for every trained t ≥ x;      L(x) = the greatest of these,
 
@@ -126,7 +126,7 @@ class Certified(Strategy):
 
     Raises:
         InvalidConfig: δ or the audit outside its range.
-        ValueError: the problem has no table, or two candidates of one ⟨D, H, I⟩.
+        ValueError: the problem has no table, or two candidates of one ⟨D, H, I, V⟩.
     """
 
     name = "certified"

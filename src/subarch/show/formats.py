@@ -111,9 +111,10 @@ def tick(value: float) -> str:
 
 
 def shape(architecture: str) -> str:
-    """`2-12-384-512` as ⟨2, 12, 384, 512⟩; anything else as it is."""
+    """`2-12-384-512` as ⟨2, 12, 384, 512⟩, a vocabulary behind them; anything else as it is."""
     parts = architecture.split("-")
-    return f"⟨{', '.join(parts)}⟩" if len(parts) == 4 and all(part.isdigit() for part in parts) else architecture
+    is_shape = len(parts) in (4, 5) and all(part.isdigit() for part in parts)
+    return f"⟨{', '.join(parts)}⟩" if is_shape else architecture
 
 
 def hyperparameters(settings: dict[str, Any]) -> str:

@@ -24,7 +24,7 @@ from subarch.show.tables import Cell, Fact, Row, Table, numbers, text, texts
 
 HERE = Path(__file__).parent
 
-COMPARED = "The selected candidate beside the teacher and shapes picked by hand, which were given the same training"
+COMPARED = "The student beside its teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,6 @@ def view(run: RunData) -> dict[str, Any]:
 
     found, searched = run.pretraining, run.search
     selection = searched.selection if searched else None
-    caption = COMPARED + ("; what is called pretrained had the training above" if found else "")
     winner = search.winner_name(selection) if selection else None
     configs = {"Configuration": searched.config if searched else found.config if found else {}}
     if searched and found:
@@ -103,7 +102,7 @@ def view(run: RunData) -> dict[str, Any]:
         "bench": bench.view(run.bench) if run.bench else None,
         "exports": tables.exports(run.exports) if run.exports else None,
         "retrievals": tables.retrievals(run.retrievals) if run.retrievals else None,
-        "comparison": tables.comparison(run.comparison, winner, caption if searched else "Compared")
+        "comparison": tables.comparison(run.comparison, winner, COMPARED if searched else "Compared")
         if run.comparison
         else None,
         "configs": [

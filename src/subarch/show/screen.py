@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from subarch.run.records import (
         Bench,
         BenchRow,
+        Compressed,
         Evaluation,
         Metrics,
         Parity,
@@ -68,6 +69,12 @@ def show_space(title: str, candidates: list[dict[str, Any]]) -> None:
             figures = (f"{row[key]:,}" for key in ("parameters", "encoder_parameters", "operations"))
             table.add_row(row["architecture"], *figures)
     Console().print(table)
+
+
+def show_compressed(found: Compressed) -> None:
+    """The lines that a compression ends in."""
+    for line in found.lines:
+        _say(line, soft_wrap=True)
 
 
 def show_training(trained: Pretraining, run: Path) -> None:
@@ -242,21 +249,14 @@ def show_finetuning(found: Metrics, run: Path) -> None:
     print(f"report: {run / 'report.html'}")
 
 
-def show_comparison(comparison: list[dict[str, Any]], proof: str, page: Path) -> None:
-    """The final table of the demo, what is proven of the selected, and where its page and what it fine-tuned lie."""
-    title = "same training for all but teacher and pretrained; ms at batch 1\n"
-    title += "accuracy: held out, of a classifier fine-tuned from the model"
-    table = Table(title=title, box=SIMPLE, pad_edge=False, padding=0)
-    columns = [column for column in comparison[0] if column != "ms IQR"]  # in the report
-    for column in columns:
-        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
-    for row in comparison:
-        table.add_row(*(cell(row[column]) for column in columns))
-    Console().print(table)
-    _say(proof)
-    for metrics in sorted(page.parent.glob("finetuned/*/metrics.json")):
-        print(f"fine-tuned model: {metrics.parent}")
-    print(f"report: {page}")
+def show_demo(found: Compressed, comparison: list[dict[str, Any]]) -> None:
+    """What the demo came to, and how the files search."""
+    if comparison:
+        table = _table("held-out docstrings, searched by their first lines", *comparison[0], left=2)
+        for row in comparison:
+            table.add_row(*(cell(value) for value in row.values()))
+        Console().print(table)
+    show_compressed(found)
 
 
 def show_evaluation(found: Evaluation, model: Path) -> None:

@@ -39,7 +39,18 @@ from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.run.files import file_digest, replaced, unreadable
 from subarch.run.inputs import Content, of_values
 from subarch.run.record import Record, Row
-from subarch.text.read import Document, InputForm, Source, documents, hash64, identity, inputs, listed, opened
+from subarch.text.read import (
+    Document,
+    InputForm,
+    Source,
+    documents,
+    hash64,
+    identity,
+    inputs,
+    languages,
+    listed,
+    opened,
+)
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -78,6 +89,8 @@ class Fingerprint(Row):
 
     source: str
     blake2b: str | None
+    language: str | None = None
+    share: float | None = None
 
 
 class Settings(Row):
@@ -117,6 +130,8 @@ class Meta(Recipe):
     heldout_groups: tuple[str, ...]
     form: InputForm | None = None
     """What an input of a task consists of; None: prose."""
+    languages: dict[str, dict[Part, int]] | None = None
+    """Tokens of each language, ascending, where sources are named by theirs."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +155,8 @@ class Texts(Sequence[str]):
 class Segments(Sequence[NDArray[np.int32]]):
     """Token sequences as views of one flat array: number i is `tokens[offset[i] : offset[i] + size[i]]`.
 
-    `texts`: what each of them was tokenised from, where the corpus keeps it; `labels`: (N,) of inputs that have any.
+    `texts`: what each of them was tokenised from, where the corpus keeps it; `labels`: (N,) of inputs that have any;
+    `languages`: (N,) uint8, the number of each one's language, where sources are named by theirs.
     """
 
     tokens: NDArray[np.int32]
@@ -148,6 +164,7 @@ class Segments(Sequence[NDArray[np.int32]]):
     size: NDArray[np.int64]
     texts: Texts | None = None
     labels: NDArray[np.object_] | None = None
+    languages: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.offset)
@@ -157,7 +174,8 @@ class Segments(Sequence[NDArray[np.int32]]):
             return self.tokens[self.offset[index] : self.offset[index] + self.size[index]]
         texts = None if self.texts is None else self.texts[index]
         labels = None if self.labels is None else self.labels[index]
-        return Segments(self.tokens, self.offset[index], self.size[index], texts, labels)
+        languages = None if self.languages is None else self.languages[index]
+        return Segments(self.tokens, self.offset[index], self.size[index], texts, labels, languages)
 
     def occurring(self) -> NDArray[np.int64]:
         """Ascending ids of the tokens that occur."""
@@ -228,7 +246,8 @@ class Corpus:
         offset = np.repeat(whole.offset, pieces) + number * length
         size = np.minimum(length, np.repeat(whole.offset + whole.size, pieces) - offset)
         kept = (number == 0) | (size >= min(CRUMB, length))
-        return Segments(whole.tokens, offset[kept], size[kept])
+        languages = None if whole.languages is None else np.repeat(whole.languages, pieces)[kept]
+        return Segments(whole.tokens, offset[kept], size[kept], languages=languages)
 
 
 def build(
@@ -347,7 +366,8 @@ def fingerprint(source: Source) -> Fingerprint:
         except OSError as error:
             raise InvalidCorpus(unreadable(path, error)) from error
         digest.update(path.name.encode(errors="surrogateescape") + b"\0" + content.encode())
-    return Fingerprint(source=source.name, blake2b=digest.hexdigest() if source.files else None)
+    blake2b = digest.hexdigest() if source.files else None
+    return Fingerprint(source=source.name, blake2b=blake2b, language=source.language, share=source.share)
 
 
 def content_of(sources: Sequence[str | Path], text_column: str, as_inputs: bool = False) -> Content:
@@ -359,7 +379,11 @@ def content_of(sources: Sequence[str | Path], text_column: str, as_inputs: bool 
         InvalidCorpus: a source is missing or cannot be read.
     """
     found = [fingerprint(opened(source, text_column, as_inputs)) for source in listed(sources)]
-    return of_values(", ".join(map(str, listed(sources))), *sorted(one.blake2b or one.source for one in found))
+    read = (
+        (one.blake2b or one.source) + (f" {one.language} {one.share}" if one.language is not None else "")
+        for one in found
+    )
+    return of_values(", ".join(map(str, listed(sources))), *sorted(read))
 
 
 def _write(
@@ -373,6 +397,8 @@ def _write(
     """Fill `folder` and describe it. Tokens go to a spool first: the split is known when all units are."""
     settings, max_tokens = recipe.settings, recipe.settings.max_tokens
     units, sizes, lengths = array("Q"), array("q"), array("q")
+    spoken = array("B")
+    names = list(languages(sources))
     labels: list[Any] = []
     made: list[bool] = []
     forms: set[InputForm] = set()
@@ -394,7 +420,7 @@ def _write(
                 fresh.append((key, document))
             if settings.piece is not None:
                 fresh = [
-                    (unit, Document(part))
+                    (unit, Document(part, language=document.language))
                     for unit, document in fresh
                     for part in _cut(document.text, backend, settings.piece)
                 ]
@@ -409,6 +435,8 @@ def _write(
                     labels.append(document.label)
                     made.append(document.made)
                     forms.add(document.form)
+                    if document.language is not None:
+                        spoken.append(names.index(document.language))
                     tokens += len(ids)
                     if settings.texts:
                         lengths.append(text_file.write(document.text.encode()))
@@ -446,6 +474,9 @@ def _write(
         own = [label for label, is_kept in zip(labels, kept, strict=True) if is_kept]
         (folder / f"{part}.labels.json").write_text(json.dumps(own), encoding="utf-8")
         digest.update(json.dumps(own).encode())
+    of_language = None
+    if names:
+        of_language = _save_languages(folder, names, np.frombuffer(spoken, np.uint8), np.array(sizes), parts, digest)
     chosen = {unit for unit, is_held in zip(units, held, strict=True) if is_held}
     return Meta(
         **recipe.model_dump(),
@@ -456,7 +487,29 @@ def _write(
         duplicates=duplicates,
         heldout_groups=tuple(sorted(group for group, unit in groups.items() if unit in chosen)),
         form=next(iter(forms)) if settings.between is not None else None,
+        languages=of_language,
     )
+
+
+def _save_languages(
+    folder: Path,
+    names: Sequence[str],
+    spoken: NDArray[np.uint8],
+    sizes: NDArray[np.int64],
+    parts: Sequence[tuple[Part, NDArray[np.bool_]]],
+    digest: _Hash,
+) -> dict[str, dict[Part, int]]:
+    """Write the language of each document; the tokens of each language by part."""
+    tokens: dict[str, dict[Part, int]] = {name: {} for name in names}
+    for part, kept in parts:
+        _save(folder / f"{part}.languages.npy", "u1", int(kept.sum()), [spoken[kept]], digest)
+        for number, name in enumerate(names):
+            tokens[name][part] = int(sizes[kept & (spoken == number)].sum())
+            if not tokens[name][part]:
+                raise InvalidCorpus(
+                    f"no text of language {name!r} is in the {part} part of the corpus; give more text of it"
+                )
+    return tokens
 
 
 _FORMS: dict[InputForm, str] = {
@@ -567,7 +620,12 @@ def _open(folder: Path, part: Part) -> Segments:
         if not isinstance(found, list) or len(found) != len(offset):
             raise ValueError(f"the {part} tokens and labels do not fit each other")
         labels = np.fromiter(found, dtype=object, count=len(found))
-    return Segments(tokens, offset, size, texts, labels)
+    languages = None
+    if (path := folder / f"{part}.languages.npy").is_file():
+        languages = np.load(path, allow_pickle=False)
+        if languages.shape != offset.shape:
+            raise ValueError(f"the {part} tokens and languages do not fit each other")
+    return Segments(tokens, offset, size, texts, labels, languages)
 
 
 def _mapped(file: Path) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:

@@ -3,6 +3,9 @@
 A source is a file of text (one paragraph a line) or of records (one paragraph a record, with an optional `group`), in
 any format that `subarch.text.formats` reads; a folder of these; or `datasets:NAME[:SPLIT]`. Everything streams.
 
+Where text is of several languages, each source is named by its own, `de=notes.txt`; with a share,
+`de:0.3=notes.txt`, text is taken in these shares until a language has no more.
+
 For the teacher of a task a source holds *inputs* instead (`inputs`): records with `text`, or with `text_a` and
 `text_b`, or with `tokens`, or with `choices`, and perhaps a `label`; or lines of text. All of them are kept.
 
@@ -22,7 +25,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -63,9 +66,14 @@ MADE = "made"
 """The column that says how an input was made from another one of its group; null where it was given."""
 
 
+_LANGUAGE = re.compile(r"(?P<language>[a-z]{2,3}(?:-[A-Za-z0-9]+)*)(?::(?P<share>[^=]*))?=(?P<source>.+)", re.DOTALL)
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """A clean paragraph, and the name of what it must be held out together with (a package, an author), if any.
+
+    `language` is that of its source, where these are named.
 
     An input of a task may have a second text, or one for each of its choices, and a label: a name, a number, a list of
     names (several labels, or one for each word). One that was `made` near another (`subarch augment`) is only trained
@@ -78,6 +86,7 @@ class Document:
     label: Any = None
     form: InputForm = "text"
     made: bool = False
+    language: str | None = None
 
 
 def clean(text: str) -> str:
@@ -104,11 +113,16 @@ InputForm = Literal["text", "pair", "words", "choices"]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, a folder or a data set of the hub: the files that are read, and those that are not with the reason."""
+    """A file, a folder or a data set of the hub: the files that are read, and those that are not with the reason.
+
+    `language` and `share` are what the source is given with, if any.
+    """
 
     name: str
     files: tuple[Path, ...]
     skipped: tuple[tuple[Path, str], ...] = ()
+    language: str | None = None
+    share: float | None = None
 
     @property
     def is_dataset(self) -> bool:
@@ -142,8 +156,16 @@ def read(sources: Sequence[str | Path], text_column: str = "text") -> Iterator[D
 
 
 def documents(sources: Sequence[Source], text_column: str) -> Iterator[Document]:
-    """The documents of sources that were looked at before; see `read`."""
-    found = chain.from_iterable(_documents(source, text_column) for source in sources)
+    """The documents of sources that were looked at before; see `read`.
+
+    Raises:
+        InvalidCorpus: some sources have a language or a share and some not, or a language has two shares.
+    """
+    shares = languages(sources)
+    if shares:
+        found = _mixed(sources, shares, text_column)
+    else:
+        found = chain.from_iterable(_documents(source, text_column) for source in sources)
     return _some(sources, found, "usable text", "give text with paragraphs of at least three words")
 
 
@@ -153,11 +175,64 @@ def inputs(sources: Sequence[Source], text_column: str) -> Iterator[Document]:
     Records without any text are left out.
 
     Raises:
-        InvalidCorpus: see `read`; a record has none of the columns, or something else than text in them.
+        InvalidCorpus: see `read`; a record has none of the columns, or something else than text in them; a language.
     """
+    if languages(sources):
+        raise InvalidCorpus(
+            f"{sources[0].language}={sources[0].name}: languages are of prose, and this holds inputs of a task; give "
+            "the path alone"
+        )
     found = chain.from_iterable(_inputs(source, text_column) for source in sources)
     remedy = f"with {text_column!r}, with 'text_a' and {SECOND!r}, with {WORDS!r} or with {CHOICES!r}, or lines of text"
     return _some(sources, found, "inputs", f"give records {remedy}")
+
+
+def languages(sources: Sequence[Source]) -> dict[str, float | None]:
+    """The languages of the sources, sorted, with the share of each; none where sources are not named by language.
+
+    Raises:
+        InvalidCorpus: see `documents`.
+    """
+    found: dict[str, float | None] = {}
+    for source in sorted(sources, key=lambda one: one.language or ""):
+        if source.language is not None and found.setdefault(source.language, source.share) != source.share:
+            raise InvalidCorpus(
+                f"language {source.language!r} has the shares {found[source.language]} and {source.share}; give all of "
+                "its sources the same"
+            )
+    if found and (without := [source.name for source in sources if source.language is None]):
+        raise InvalidCorpus(
+            f"{without[0]}: has no language, and other sources have; name that of each, as in en={without[0]}, or none"
+        )
+    if None in found.values() and any(found.values()):
+        missing = next(language for language, share in found.items() if share is None)
+        raise InvalidCorpus(
+            f"language {missing!r} has no share, and others have; give one to each, as in {missing}:0.5=FOLDER, or "
+            "to none"
+        )
+    return found
+
+
+def _mixed(sources: Sequence[Source], shares: dict[str, float | None], text_column: str) -> Iterator[Document]:
+    """Documents of several languages: all; or in turn, by shares of the characters, until one language has no more."""
+
+    def of(language: str) -> Iterator[Document]:
+        own = (source for source in sources if source.language == language)
+        found = chain.from_iterable(_documents(source, text_column) for source in own)
+        return (replace(document, language=language) for document in found)
+
+    weights = {language: share for language, share in shares.items() if share is not None}
+    if not weights:
+        yield from chain.from_iterable(map(of, shares))
+        return
+    streams, done = {language: of(language) for language in weights}, dict.fromkeys(weights, 0)
+    while True:
+        behind = min(weights, key=lambda language: done[language] / weights[language])
+        document = next(streams[behind], None)
+        if document is None:
+            return
+        done[behind] += len(document.text)
+        yield document
 
 
 def _some(sources: Sequence[Source], found: Iterator[Document], what: str, remedy: str) -> Iterator[Document]:
@@ -246,6 +321,9 @@ def opened(source: str | Path, text_column: str = "text", as_inputs: bool = Fals
     Raises:
         InvalidCorpus: nothing there, nothing of use in a folder, or no records have the column (names those found).
     """
+    if isinstance(source, str) and (named := _LANGUAGE.fullmatch(source)) and not Path(source).exists():
+        language, share, inner = named.group("language", "share", "source")
+        return replace(opened(inner, text_column, as_inputs), language=language, share=_share(source, share))
     path = Path(source)
     if str(source).startswith(DATASETS):
         inside = Path(_dataset_name(str(source))[0]).rglob("*")
@@ -289,6 +367,18 @@ def opened(source: str | Path, text_column: str = "text", as_inputs: bool = Fals
             f"{', '.join(COMPRESSIONS)}); {Source(str(source), (), tuple(skipped)).sentence}"
         )
     return Source(str(source), tuple(files), tuple(skipped))
+
+
+def _share(source: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < math.inf:
+        raise InvalidCorpus(f"{source}: the share {text!r} is no number above 0; write it as in de:0.3=FOLDER")
+    return share
 
 
 def _names(paths: Sequence[Path]) -> str:
