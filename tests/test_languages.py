@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from documents import sentences, write
 from subarch.errors import InvalidCorpus
+from subarch.extraction.workbench import Workbench
+from subarch.pipeline import extract
+from subarch.pretraining.pretrain import train
+from subarch.run.folder import RunFolder
+from subarch.run.records import Selection
+from subarch.show.formats import by_language
+from subarch.show.pretraining import before_and_after
+from subarch.show.screen import show_selection
 from subarch.text.corpus import Corpus, build, content_of
 from subarch.text.read import Document, inputs, opened, read
 from tiny import tiny_sentences, tiny_tokenizer
+from tiny_pretrain import tiny_pretraining
+from tiny_run import OneProcess, tiny_config
 
 GERMAN = [f"Das alte Boot liegt am Steg Nummer {number}." for number in range(400)]
 
@@ -147,3 +157,44 @@ def test_documents_of_one_language_stay_as_they_are(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", ["one two three"])
     assert list(read([str(path)])) == [Document("one two three")]
     assert build([write(tmp_path / "b.txt", sentences(100))], tiny_tokenizer(), tmp_path / "c").meta.languages is None
+
+
+def two_languages(folder: Path) -> list[str]:
+    """Sources of sentences that the tiny teacher can read, said to be of two languages."""
+    found = tiny_sentences(300)
+    write(folder / "aa.txt", [one for one in found if one.startswith(("harbour", "school"))])
+    write(folder / "bb.txt", [one for one in found if not one.startswith(("harbour", "school"))])
+    return [f"aa={folder}/aa.txt", f"bb={folder}/bb.txt"]
+
+
+def test_a_search_tells_the_error_of_each_language(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
+    config = tiny_config(tmp_path, corpus=two_languages(tmp_path), strategy="fptas", epsilon=9, steps=2)
+    selection = extract(config, tmp_path / "run")
+    assert selection.winner is not None
+    assert selection.languages is not None
+    bench = Workbench.open(config, tmp_path / "run")
+    counts = np.bincount(bench.material.split(config, config.max_length - 2)[1].languages)
+    whole = sum(error * count for error, count in zip(selection.languages.values(), counts, strict=True)) / counts.sum()
+    assert whole == pytest.approx(selection.winner.error, rel=1e-4)
+    assert len(set(selection.languages.values())) == 2
+    assert RunFolder(tmp_path / "run").read(Selection) == selection
+    show_selection(selection, tmp_path / "run")
+    said = by_language(selection.languages)
+    assert said.startswith("error by language: ")
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert said in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("losses", [{}, {"loss_mlm": 1.0}])
+def test_a_pretraining_tells_the_loss_of_each_language(tmp_path: Path, losses: dict[str, float]) -> None:
+    config = tiny_pretraining(tmp_path, masked_lm=bool(losses), corpus=two_languages(tmp_path), heldout=40, **losses)
+    found = train(tmp_path / "run", config)
+    last = found.heldout[-1]
+    alone = last["loss_aa"], last["loss_bb"]
+    assert min(alone) < last["loss"] < max(alone)
+    names = [row.cells[0].text for row in before_and_after(found).rows]
+    assert names[-2:] == ["weighted sum, aa", "weighted sum, bb"]
+    assert "loss_aa" in (tmp_path / "run" / "pretrained" / "README.md").read_text(encoding="utf-8")

@@ -12,7 +12,7 @@ import torch
 from subarch.errors import InvalidCorpus, InvalidStudy, InvalidTeacher
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings
-from subarch.extraction.workbench import Workbench, space_below, warn_beyond
+from subarch.extraction.workbench import Workbench, space_of, warn_beyond
 from subarch.learning import targets
 from subarch.models.inherit import inherit
 from subarch.models.student import Student, load_weights, save_weights
@@ -275,13 +275,13 @@ def test_too_little_to_measure_on_is_refused(made: Path, tmp_path: Path) -> None
 def test_the_space_auto_lies_below_what_candidates_start_from(made: Path, bench: Workbench) -> None:
     start, basis = bench.material.start, bench.basis()
     assert start is not None
-    space = space_below(config(made), basis)
+    space = space_of(config(made), None, basis)
     assert start.architecture in space
     assert (max(space.depth), max(space.hidden)) == (start.architecture.depth, start.architecture.hidden)
     modern = basis.blueprint.model_copy(update={"family": "modernbert"})
     assert 0 in space.depth
-    assert 0 not in space_below(config(made), basis.model_copy(update={"blueprint": modern})).depth
-    scratch = space_below(config(made, initialise="scratch"), basis)
+    assert 0 not in space_of(config(made), None, basis.model_copy(update={"blueprint": modern})).depth
+    scratch = space_of(config(made, initialise="scratch"), None, basis)
     assert scratch.to_dict() == SearchSpace.load("minilm").to_dict()
 
 
@@ -289,7 +289,7 @@ def test_a_space_beyond_the_start_says_what_that_does(
     made: Path, bench: Workbench, recwarn: pytest.WarningsRecorder
 ) -> None:
     basis = bench.basis()
-    warn_beyond(config(made), space_below(config(made), basis), basis)
+    warn_beyond(config(made), space_of(config(made), None, basis), basis)
     assert not recwarn.list
     with pytest.warns(UserWarning, match=r"depth 6, of the start 2; hidden 384, of the start .*begin random"):
         warn_beyond(config(made), SearchSpace.load("minilm"), basis)

@@ -37,12 +37,13 @@ from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.workbench import (
     FREE,
     INPUTS,
+    Workbench,
     blueprint_of,
     inputs_of,
     make_basis,
     recipe_of,
     resolved,
-    space_below,
+    space_of,
     warn_beyond,
 )
 from subarch.extraction.workers import Pool, RayWorkers, Workers
@@ -50,6 +51,8 @@ from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.latency.bench import bench as time_models
 from subarch.latency.config import BenchConfig
+from subarch.learning.material import VOCABULARIES
+from subarch.learning.signals import EmbeddingSignal
 from subarch.models.student import Student, hand_over, load_weights
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
@@ -80,6 +83,7 @@ from subarch.run.records import (
 from subarch.show.page import RunData, render
 from subarch.show.search import Search
 from subarch.tasks.inputs import write_inputs
+from subarch.text.corpus import Corpus
 
 SHORTEST = 8
 """Tokens that a text may be cut to for a search, as for a task."""
@@ -107,7 +111,7 @@ def extract(
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
         run.write(environment())
         basis = make_basis(run, config, report)
-        space = named or space_below(config, basis)
+        space = space_of(config, named, basis)
         run.write(Space.model_validate(space.to_dict()))
         report(space.sentence, 0, 0)
         warn_beyond(config, space, basis)
@@ -385,7 +389,8 @@ def _seconds_left(
 
 def _train_maximum_point(config: ExtractConfig, space: SearchSpace, basis: Basis, study: Study, workers: Pool) -> float:
     """e(T): what a share of the quality is taken of, where there is no teacher to measure it on."""
-    costs = space.costs(Inputs(**basis.inputs.model_dump()), config.latency_length)
+    length = config.latency_length
+    costs = space.costs(Inputs(**basis.inputs.model_dump()), length, basis.longer(length))
     trials = train_trials([(costs.maximum_point, setting) for setting in thetas(config)], study, workers)
     errors = [trial.error for trial in trials if trial.error is not None]
     if not errors:
@@ -423,8 +428,16 @@ def _finish(
             workers.submit(*trial.key)
             list(workers.next())  # the study has this trial already, bit for bit
         student = _trained(run, basis, trial)
-        tokenizer = AutoTokenizer.from_pretrained(run.path / "tokenizer")
+        vocabulary = trial.architecture.vocabulary
+        place = run.path / VOCABULARIES / str(vocabulary) if vocabulary else run.path / "tokenizer"
+        tokenizer = AutoTokenizer.from_pretrained(place)
         hand_over(student, tokenizer, recipe_of(basis), run.path / "selected")
+        if (languages := Corpus.load(run.path / "corpus").meta.languages) is not None:
+            signal = Workbench.open(run.config(ExtractConfig), run.path, report).keeping(vocabulary).signal
+            if isinstance(signal, EmbeddingSignal):
+                by_language = signal.error_by_language(student, list(languages))
+                selection = selection.model_copy(update={"languages": by_language})
+                run.write(selection)
     else:
         shutil.rmtree(run.path / "selected", ignore_errors=True)  # nobody's any more
     write_report(run.path)
@@ -438,5 +451,5 @@ def _trained(run: RunFolder, basis: Basis, trial: Trial) -> Student:
         assert named is not None
         return Teacher.load(named)
 
-    student = Student(trial.architecture, blueprint_of(basis))
+    student = Student(trial.architecture, blueprint_of(basis, trial.architecture.vocabulary))
     return load_weights(student, weights_path(run.path, trial.architecture, trial.settings), start).eval()

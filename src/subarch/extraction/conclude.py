@@ -92,7 +92,7 @@ def conclude(
     winner = candidates[chosen.winner] if chosen is not None and chosen.winner is not None else None
     proof = certificate(question, trials)
     gap = _gap(question, best) if proof is None else None
-    conditions = abnc.check(question.space, question.inputs, config.latency_length)
+    conditions = abnc.check(question.space, question.inputs, config.latency_length, question.longer)
     latency = None if latencies is None else measurement(latencies)
     teacher_ms = latencies.teacher.median_ms if latencies is not None and latencies.teacher is not None else None
     ledger = [LedgerRow(what="corpus, teacher targets, anatomy", seconds=basis.seconds)]
@@ -254,7 +254,9 @@ def _row(
         architecture=str(architecture),
         parameters=count.total,
         encoder_parameters=count.encoder,
-        operations=architecture.operations(question.inputs, question.config.latency_length),
+        operations=architecture.operations(
+            question.inputs, question.longer.get(architecture.vocabulary, question.config.latency_length)
+        ),
         latency_ms=None if latency is None else latency.median_ms,
         latency_iqr_ms=(latency.q1_ms, latency.q3_ms) if isinstance(latency, Measured) else None,
         latency_predicted=isinstance(latency, Predicted),
@@ -436,7 +438,9 @@ def certificate_sentence(found: Certificate) -> str:
         text += f"None of the other {rest} that meet the limits can beat {found.incumbent} by more than "
         text += f"{_percent(max(found.delta, min(found.aim, _reached(found))))}: each is "
         text += "too expensive to win or " if None in found.excluded.values() else ""
-        text += "no larger in depth, hidden and intermediate size than a trained candidate whose error is too large "
+        kept = " and vocabulary" if any(name.count("-") > 3 for name in found.excluded) else ""
+        text += f"no larger in depth, hidden and intermediate size{kept} than a trained candidate whose error is too "
+        text += "large "
         text += f"({_excluding_most(found)}). "
     else:
         text += "All that meet the limits were trained. "

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ from subarch.extraction.workbench import blueprint_of, recipe_of
 from subarch.latency.measuring import TEACHER, Candidates, LatencyCache, Stopwatch, conditions
 from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
+from subarch.learning.material import VOCABULARIES
+from subarch.learning.vocabularies import Reader
 from subarch.models.parts import usable_positions
 from subarch.numbers.space import Costs, SearchSpace
 from subarch.run import Report
@@ -68,7 +71,7 @@ def measure_latencies(
         cache.clear()
     stopwatch = _stopwatch(config, settings, basis, cache, report)
     teacher = _teacher(config, basis)
-    candidates, model = _measured_where_it_matters(stopwatch, config, space, basis, teacher)
+    candidates, model = _measured_where_it_matters(stopwatch, config, settings, space, basis, teacher)
     latencies = Latencies(
         settings=settings,
         machine=Machine(**machine()),
@@ -162,11 +165,17 @@ def _teacher(config: ExtractConfig, basis: Basis) -> str | None:
 
 
 def _measured_where_it_matters(
-    stopwatch: Stopwatch, config: ExtractConfig, space: SearchSpace, basis: Basis, teacher: str | None
+    stopwatch: Stopwatch,
+    config: ExtractConfig,
+    settings: LatencySettings,
+    space: SearchSpace,
+    basis: Basis,
+    teacher: str | None,
 ) -> tuple[dict[str, Measured | Predicted], LatencyFit | None]:
     """The latency of each candidate and, where not all were measured, the model that predicted the others."""
     inputs = blueprint_of(basis).inputs
     costs = space.costs(inputs, config.latency_length)
+    longer = {int(size): sum(_as_list(own)) / sum(_as_list(settings.length)) for size, own in _longer(settings).items()}
     names = _names(costs)
     every = len(names) <= (MOST_MEASURED if config.runtime == "torch" else DESIGN)
     first = range(len(names)) if every else spread(costs.table, DESIGN)
@@ -178,7 +187,7 @@ def _measured_where_it_matters(
     while True:
         measured = np.array([name in stopwatch.known for name in names])
         found = np.array([stopwatch.known[names[row]].median_ms for row in np.flatnonzero(measured)])
-        model = fit(costs.table[measured], found, inputs)
+        model = fit(costs.table[measured], found, inputs, longer)
         milliseconds = model.predict(costs.table)
         milliseconds[measured] = found
         rows = decisive(milliseconds, ~measured, others, limit, model.p90_error, config.objective == "w")
@@ -212,9 +221,10 @@ def _stopwatch(
     config: ExtractConfig, settings: LatencySettings, basis: Basis, cache: LatencyCache, report: Report
 ) -> Stopwatch:
     check_runtime(config)
-    lengths = _lengths(settings)
+    lengths = _as_list(settings.length)
     shared = blueprint_of(basis), recipe_of(basis), config.teacher
-    candidates = Candidates(config.runtime, settings.threads, settings.batch, lengths, *shared, report)
+    others = {int(size): (blueprint_of(basis, int(size)), _as_list(own)) for size, own in _longer(settings).items()}
+    candidates = Candidates(config.runtime, settings.threads, settings.batch, lengths, *shared, report, others)
     return Stopwatch(candidates.calls, cache, candidates.block, len(lengths), report)
 
 
@@ -232,19 +242,36 @@ def _settings(run: RunFolder, config: ExtractConfig, basis: Basis) -> LatencySet
     blueprint = blueprint_of(basis)
     usable = usable_positions(blueprint.family, blueprint.inputs.positions, blueprint.settings["pad_token_id"])
     length: int | tuple[int, ...] = config.latency_length
+    longer: dict[str, int | tuple[int, ...]] = {str(v): n for v, n in basis.longer(config.latency_length).items()}
     if config.length_from == "corpus":
-        tokens = Corpus.load(run.path / "corpus").train.size + 2  # and those that open and close a sequence
-        length = tuple(quantiles_of(np.minimum(tokens, min(usable, basis.recipe.max_length))))
+        corpus = Corpus.load(run.path / "corpus")
+
+        def quantiles(size: NDArray[np.int64]) -> tuple[int, ...]:
+            # With the tokens that open and close a sequence
+            return tuple(quantiles_of(np.minimum(size + 2, min(usable, basis.recipe.max_length))))
+
+        length = quantiles(corpus.train.size)
+        for one in basis.vocabularies:
+            folder = run.path / VOCABULARIES
+            longer[str(one.size)] = quantiles(Reader.load(folder / str(one.size)).read(corpus).train.size)
     elif config.latency_length > usable:
         raise InvalidConfig(f"latency_length {config.latency_length}: these encoders read at most {usable} tokens")
     threads = config.latency_threads or usable_cores()
-    return LatencySettings(runtime=config.runtime, batch=config.latency_batch, length=length, threads=threads)
+    given = {"runtime": config.runtime, "batch": config.latency_batch, "length": length, "threads": threads}
+    return LatencySettings.model_validate(given | ({"longer": longer} if longer else {}))
 
 
-def _lengths(settings: LatencySettings) -> list[int]:
-    return [settings.length] if isinstance(settings.length, int) else list(settings.length)
+def _as_list(length: int | tuple[int, ...]) -> list[int]:
+    return [length] if isinstance(length, int) else list(length)
+
+
+def _longer(settings: LatencySettings) -> dict[str, int | tuple[int, ...]]:
+    return settings.longer or {}
 
 
 def _cache(settings: LatencySettings, basis: Basis) -> LatencyCache:
-    given = settings.runtime, settings.threads, settings.batch, _lengths(settings)
-    return LatencyCache(conditions(*given, blueprint=basis.blueprint.model_dump(), normalize=basis.recipe.normalize))
+    given = settings.runtime, settings.threads, settings.batch, _as_list(settings.length)
+    built: dict[str, Any] = {"blueprint": basis.blueprint.model_dump(), "normalize": basis.recipe.normalize}
+    if longer := _longer(settings):
+        built |= {"longer": longer, "settings": {str(one.size): one.settings for one in basis.vocabularies}}
+    return LatencyCache(conditions(*given, **built))

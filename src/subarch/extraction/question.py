@@ -39,12 +39,15 @@ def thetas(config: ExtractConfig) -> list[Settings]:
 class Question:
     """The space with its costs, the objective and the strategy: all that is asked before any trial is looked at.
 
+    `longer` are the tokens of a text by vocabulary, see `SearchSpace.costs`.
+
     `within` (N,) marks the candidates that the strategy looks at, which are those of `searched`: all, except that a
     certified search over every number of heads looks at one for each shape, the nearest to the teacher's head size.
     """
 
     config: ExtractConfig
     inputs: Inputs
+    longer: dict[int, int]
     space: SearchSpace
     costs: Costs
     problem: Problem
@@ -99,12 +102,14 @@ class Question:
             InvalidConfig: a quality floor without anything it could be a share of.
         """
         inputs = Inputs(**basis.inputs.model_dump())
-        costs = space.costs(inputs, config.latency_length)
+        longer = basis.longer(config.latency_length)
+        costs = space.costs(inputs, config.latency_length, longer)
         problem = _problem(config, costs, basis, latencies)
         within = np.ones(len(costs), dtype=np.bool_)
         if config.strategy == "certified" and config.heads == "all":
             within = nearest_heads(costs.table, _head_size(basis))
-        return cls(config, inputs, space, costs, problem, within, strategy_of(config, problem.only(within)))
+        strategy = strategy_of(config, problem.only(within))
+        return cls(config, inputs, longer, space, costs, problem, within, strategy)
 
     def head_counts(self, architecture: Architecture) -> list[int]:
         """The rows that have this depth, hidden and intermediate size and vocabulary, with every number of heads."""

@@ -123,7 +123,12 @@ class _Check:
         return finite, failed
 
     def candidates(self, run: RunFolder, errors: dict[str, dict[int, float]], failed: set[str]) -> dict[str, Candidate]:
-        inputs = Inputs(**run.read(Basis).inputs.model_dump())
+        basis, length = run.read(Basis), run.config(ExtractConfig).latency_length
+        inputs, longest = Inputs(**basis.inputs.model_dump()), max(basis.recipe.max_length, length)
+        tokens = {
+            one.size: min(round(length * one.tokens / (basis.tokens or one.tokens)), longest)
+            for one in basis.vocabularies
+        }
         measured = self.latencies(run) if self.selection.cost_kind == "latency" else {}
         limit = self.objective.max_latency_ms or self.objective.max_operations or math.inf
         largest = self.objective.max_parameters or math.inf
@@ -131,7 +136,7 @@ class _Check:
         for architecture, nearest in _space(run.read(Space), self._head_size(run), config.heads == "all"):
             name, parameters = str(architecture), architecture.parameters(inputs).total
             self.nearest |= {name} if nearest else set()
-            cost = float(architecture.operations(inputs, config.latency_length))
+            cost = float(architecture.operations(inputs, tokens.get(architecture.vocabulary, config.latency_length)))
             if self.selection.cost_kind == "latency":
                 if name not in measured:
                     raise self.fail(f"the latency of {name} is not on record")

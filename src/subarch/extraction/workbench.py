@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,14 @@ from subarch.numbers.space import SearchSpace
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs, of_file, of_values
-from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs, Layers
+from subarch.run.records import Basis, EmbeddingRecipe, EncoderBlueprint, EncoderInputs, KeptVocabulary, Layers, Space
 from subarch.tasks.scoring import Task
 from subarch.text.corpus import content_of as corpus_content
 
 INPUTS = "inputs.jsonl"
 """The inputs of a public task, in the run folder."""
+SHARES, SMALLEST = (1 / 2, 1 / 4, 1 / 8), 2_000
+"""Vocabularies of the space `auto`, as shares of the whole one, and the least of them."""
 FREE = {"workers", "ray", "minutes", "trial_minutes", "reuse", "space", "corpus", "teacher", "start_from", "task"}
 """Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
@@ -57,7 +59,8 @@ class Workbench:
     """See the module. `anatomy` is None where nothing is inherited, `readout` where that is of the teacher itself.
 
     `tokens`: (V, width) the teacher's vectors of the vocabulary, which the tables of candidates from scratch begin as.
-    `rows`: (n,) tokens of which candidates train the embeddings, where most of the vocabulary does not occur.
+    `rows`: (n,) tokens of which candidates train the embeddings, where most of the vocabulary does not occur. Material,
+    blueprint, signal and rows are those of candidates with the whole vocabulary; `keeping` gives those of others.
     """
 
     config: ExtractConfig
@@ -69,12 +72,13 @@ class Workbench:
     readout: Tensor | None
     tokens: Tensor | None
     rows: Tensor | None
+    others: dict[int, Workbench] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, config: ExtractConfig, run: Path, report: Report = silent) -> Workbench:
         """Load or compute everything; raises what `Teacher.load`, `corpus.build` and `Task.read` raise."""
         task = Task.read(config.task) if config.task is not None else None
-        material = Material.load(config, run, report)
+        material = Material.load(config, run, report, vocabularies=lambda whole: _vocabularies(config, run, whole))
         max_length = material.recipe.max_length
         train, heldout = material.split(config, max_length - 2)
         train = train.shuffled()
@@ -82,6 +86,11 @@ class Workbench:
         masked_lm = config.error in ("mlm", "logits")
         signal: Signal
         if masked_lm:
+            if material.sizes:
+                raise InvalidConfig(
+                    f"error {config.error!r} compares token by token, so all candidates have to have the whole "
+                    "vocabulary; take the axis vocabulary out of the space, or use error embedding"
+                )
             if material.reads_text:
                 raise InvalidConfig(
                     f"error {config.error!r} compares token by token, so the teacher has to be what candidates start "
@@ -105,7 +114,7 @@ class Workbench:
             anatomy = material.anatomy(train[:CALIBRATION])
             if not masked_lm:  # whose output layer is the whole table
                 rows = material.rows((train[:needed], heldout), task.texts if task is not None else ())
-            if isinstance(signal, EmbeddingSignal) and material.reads_text:
+            if isinstance(signal, EmbeddingSignal) and material.learns_another:
                 report("the map to the teacher's vectors", 0, 0)
                 targets = signal.targets
                 readout = material.readout(train[: len(targets)], lambda some: targets[: len(some)])
@@ -115,7 +124,53 @@ class Workbench:
             signal = TaskSignal(signal, task)
         return cls(config, run, material, material.blueprint(masked_lm), signal, anatomy, readout, tokens, rows)
 
-    def basis(self) -> Basis:
+    def keeping(self, size: int) -> Workbench:
+        """The workbench of candidates with a vocabulary of this size, 0: the whole one, which is this."""
+        if not size:
+            return self
+        if size not in self.others:
+            material, config, signal = self.material.keeping(size), self.config, self.signal
+            assert isinstance(signal, EmbeddingSignal | TaskSignal)
+            train, heldout = material.split(config, material.recipe.max_length - 2)
+            train = train.shuffled()
+            rows = None
+            if self.rows is not None:
+                needed = max(segments_needed(config.steps, number) for number in config.batch_size)
+                texts = signal.task.texts if isinstance(signal, TaskSignal) else ()
+                rows = material.rows((train[:needed], heldout), texts)
+            self.others[size] = replace(
+                self,
+                material=material,
+                blueprint=material.blueprint(False),
+                signal=signal.read_by(material, train, heldout),
+                rows=rows,
+            )
+        return self.others[size]
+
+    def vocabularies(self, report: Report) -> tuple[KeptVocabulary, ...]:
+        """The vocabularies that candidates may have besides the whole one, each made where it is missing.
+
+        A size that the corpus does not fill becomes the number of tokens that it uses; one of the space `auto` that is
+        below the alphabet is left out.
+        """
+        if not (sizes := self.material.sizes):
+            return ()
+        least, used = self.material.vocabularies
+        if self.config.space == "auto":
+            sizes = tuple(size for size in sizes if size >= least)
+        if max(sizes, default=0) > used:
+            warnings.warn(
+                f"the corpus uses {used} tokens, so a vocabulary of {max(sizes)} has no more than these", stacklevel=2
+            )
+        found = []
+        for size in sorted({min(size, used) for size in sizes}):
+            report(f"a vocabulary of {size} tokens", 0, 0)
+            other = self.keeping(size)
+            settings = {k: v for k, v in other.blueprint.settings.items() if v != self.blueprint.settings[k]}
+            found.append(KeptVocabulary(size=size, tokens=float(other.material.tokens.mean()), settings=settings))
+        return tuple(found)
+
+    def basis(self, report: Report = silent) -> Basis:
         """What all candidates share and are measured against; `seconds` is 0."""
         config, inputs, material = self.config, self.blueprint.inputs, self.material
         reference, constant = 0.0 if config.error in ("embedding", "outputs") else None, None
@@ -126,7 +181,8 @@ class Workbench:
             reference = self.signal.reference
         elif isinstance(self.signal, EmbeddingSignal | OutputsSignal):
             constant = self.signal.constant
-        return Basis(
+        kept = self.vocabularies(report)
+        found = Basis(
             inputs=EncoderInputs(**asdict(inputs)),
             blueprint=EncoderBlueprint(**asdict(self.blueprint)),
             recipe=EmbeddingRecipe(**asdict(material.handed_over)),
@@ -137,6 +193,9 @@ class Workbench:
             identity=self.identity,
             seconds=0.0,
         )
+        if not kept:
+            return found
+        return found.model_copy(update={"tokens": float(material.tokens.mean()), "vocabularies": kept})
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -172,18 +231,20 @@ class Workbench:
                 start_from_tokens(student, self.tokens)
             return student
         assert self.material.start is not None
-        layers = layers or self.material.layers(architecture.depth)
-        return inherit(architecture, self.blueprint, self.material.start, self.anatomy, layers, self.readout, rows)
+        layers, reader = layers or self.material.layers(architecture.depth), self.material.reader
+        kept = None if reader is None else torch.from_numpy(reader.kept)
+        start = self.material.start
+        return inherit(architecture, self.blueprint, start, self.anatomy, layers, self.readout, rows, kept)
 
     def train(self, architecture: Architecture, settings: Settings, weights: Path | None = None) -> Trial:
         """Train one candidate and save it as `weights`; a diverged one comes back as a failed trial.
 
         One that tries layers is measured at its end alone, and nothing of it is saved.
         """
-        threads = torch.get_num_threads()
-        student = self.student(architecture, settings.seed, settings.layers, self.rows)
+        threads, own = torch.get_num_threads(), self.keeping(architecture.vocabulary)
+        student = own.student(architecture, settings.seed, settings.layers, own.rows)
         try:
-            result = estimate(student, self.signal, settings, CURVE if settings.layers is None else (1.0,))
+            result = estimate(student, own.signal, settings, CURVE if settings.layers is None else (1.0,))
         except TrainingDiverged as error:
             return Trial(architecture, settings, None, (), 0.0, threads, str(error))
         if weights is not None and settings.layers is None:
@@ -247,12 +308,39 @@ def inputs_of(config: ExtractConfig, space: SearchSpace | None) -> StageInputs:
     return StageInputs(config=config.model_dump(mode="json"), sources=sources)
 
 
-def space_below(config: ExtractConfig, basis: Basis) -> SearchSpace:
-    """The space `auto`: below what candidates start from; without such it is the preset `minilm`."""
+def _vocabularies(config: ExtractConfig, run: Path, whole: int) -> tuple[int, ...]:
+    """The sizes of vocabularies that candidates may have besides the whole one, which has so many tokens.
+
+    In the space `auto` a half, a quarter and an eighth of it, in thousands, where size matters: under a limit on it, or
+    in W.
+    """
+    folder = RunFolder(run)
+    if folder.has(Space):
+        named: tuple[int, ...] = folder.read(Space).vocabulary
+    elif config.space != "auto":
+        named = SearchSpace.load(config.space).vocabulary
+    else:
+        matters = config.max_parameters is not None or config.objective == "w"
+        comparable = config.initialise == "inherit" and config.measures in ("embedding", "task")
+        if not (matters and comparable) or is_of_task(config.teacher):
+            return ()
+        named = tuple(size for share in SHARES if (size := round(whole * share / 1000) * 1000) >= SMALLEST)
+    return tuple(size for size in named if size)
+
+
+def space_of(config: ExtractConfig, named: SearchSpace | None, basis: Basis) -> SearchSpace:
+    """The space that is named, or `auto`: below what candidates start from; without such it is the preset `minilm`.
+
+    Its vocabularies are those that the corpus can fill.
+    """
+    kept = tuple(one.size for one in basis.vocabularies)
+    if named is not None:
+        whole = tuple(size for size in named.vocabulary if not size)
+        return replace(named, vocabulary=(*whole, *kept)) if named.has_vocabularies else named
     if basis.start is None or config.initialise == "scratch":
         return SearchSpace.load("minilm")
     shallowest = int(basis.blueprint.family == "modernbert")  # whose stock configuration has no depth 0
-    return SearchSpace.below(Architecture.parse(basis.start), shallowest)
+    return SearchSpace.below(Architecture.parse(basis.start), shallowest, (0, *kept))
 
 
 def warn_beyond(config: ExtractConfig, space: SearchSpace, basis: Basis) -> None:
@@ -283,17 +371,19 @@ def make_basis(run: RunFolder, config: ExtractConfig, report: Report) -> Basis:
         return run.read(Basis).model_copy(update={"identity": bench.identity})
     if bench.material.start is not None:  # without one it is there already
         bench.material.tokenizer.save_pretrained(run.path / "tokenizer")
-    basis = bench.basis()
+    basis = bench.basis(report)
     basis = basis.model_copy(update={"seconds": time.perf_counter() - start})
     run.write(basis)
     return basis
 
 
-def blueprint_of(basis: Basis) -> Blueprint:
-    """What candidates of a run are built from."""
+def blueprint_of(basis: Basis, vocabulary: int = 0) -> Blueprint:
+    """What candidates of a run with a vocabulary of this size are built from; 0: the whole one."""
     found = basis.blueprint
     task = None if found.task is None else Outputs(**found.task.model_dump())
-    return Blueprint(**found.model_dump() | {"inputs": Inputs(**basis.inputs.model_dump()), "task": task})
+    settings = found.settings | next((one.settings for one in basis.vocabularies if one.size == vocabulary), {})
+    inputs = Inputs(**basis.inputs.model_dump())
+    return Blueprint(**found.model_dump() | {"inputs": inputs, "task": task, "settings": settings})
 
 
 def recipe_of(basis: Basis) -> Recipe:

@@ -25,7 +25,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -62,21 +62,33 @@ TEACHER = "teacher "
 
 @contextmanager
 def torch_calls(
-    models: Mapping[str, nn.Module], vocabulary: int, batch: int, lengths: Sequence[int], threads: int
+    models: Mapping[str, nn.Module],
+    vocabulary: int,
+    batch: int,
+    lengths: Sequence[int],
+    threads: int,
+    others: Mapping[str, tuple[int, Sequence[int]]] | None = None,
 ) -> Iterator[dict[str, Call]]:
-    """Calls of models of (ids, mask) in eager PyTorch, as of `session_call`; the context sets the threads."""
-    generator = torch.Generator().manual_seed(0)
-    inputs = [torch.randint(5, vocabulary, (batch, length), generator=generator) for length in lengths]
-    masks = [torch.ones_like(ids) for ids in inputs]
+    """Calls of models of (ids, mask) in eager PyTorch, as of `session_call`; the context sets the threads.
 
-    def call(model: nn.Module) -> object:
+    `others`: the vocabulary and the lengths of models, by name, that read with another tokenizer.
+    """
+
+    def drawn(vocabulary: int, lengths: Sequence[int]) -> list[Tensor]:
+        generator = torch.Generator().manual_seed(0)
+        return [torch.randint(5, vocabulary, (batch, length), generator=generator) for length in lengths]
+
+    shared = drawn(vocabulary, lengths)
+    own = {name: drawn(*read) for name, read in (others or {}).items()}
+
+    def call(name: str, model: nn.Module) -> object:
         with torch.inference_mode():
-            return [model(ids, mask) for ids, mask in zip(inputs, masks, strict=True)]
+            return [model(ids, torch.ones_like(ids)) for ids in own.get(name, shared)]
 
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        yield {name: partial(call, model.eval()) for name, model in models.items()}
+        yield {name: partial(call, name, model.eval()) for name, model in models.items()}
     finally:
         torch.set_num_threads(before)
 
@@ -115,7 +127,10 @@ def untrained(architectures: Iterable[Architecture], make: Callable[[Architectur
 
 @dataclass(frozen=True)
 class Candidates:
-    """Prepares candidates of a search, and its teacher, for a runtime: a call is a pass at each of `lengths`."""
+    """Prepares candidates of a search, and its teacher, for a runtime: a call is a pass at each of `lengths`.
+
+    `others`: by V what candidates with another vocabulary than the whole one are built from, and their lengths.
+    """
 
     runtime: RuntimeName
     threads: int
@@ -125,6 +140,7 @@ class Candidates:
     recipe: Recipe
     teacher: Path | None
     report: Report = silent
+    others: Mapping[int, tuple[Blueprint, Sequence[int]]] = field(default_factory=dict)
 
     @property
     def block(self) -> int:
@@ -133,7 +149,7 @@ class Candidates:
 
     @contextmanager
     def calls(self, names: Sequence[str]) -> Iterator[dict[str, Call]]:
-        """Calls by name, of candidates "D-A-H-I" and of the teacher."""
+        """Calls by name, of candidates "D-A-H-I" or "D-A-H-I-V" and of the teacher."""
         if self.runtime != "torch":
             yield {name: self._exported(name, done, len(names)) for done, name in enumerate(names)}
             return
@@ -143,13 +159,15 @@ class Candidates:
                 models[name] = teacher
         models |= self._students(name for name in names if name not in models)
         models = {name: models[name] for name in names}
-        with torch_calls(models, self._vocabulary, self.batch, self.lengths, self.threads) as calls:
+        read = {name: self._read(name) for name in names}
+        with torch_calls(models, self._vocabulary, self.batch, self.lengths, self.threads, read) as calls:
             yield calls
 
     def _exported(self, name: str, done: int, total: int) -> Call:
         self.report("exporting candidates to measure", done, total)
         graph, config = self._graph(name), ExportConfig.of_runtime(self.runtime)
-        ids = np.random.default_rng(0).integers(5, self._vocabulary, (2, max(self.lengths)))
+        vocabulary, lengths = self._read(name)
+        ids = np.random.default_rng(0).integers(5, vocabulary, (2, max(lengths)))
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         # As an export with a corpus: OpenVINO's int8 needs no text, every other kind of int8 is calibrated
         calibrated = config.quantize is not None and self.runtime != "openvino-int8"
@@ -158,7 +176,7 @@ class Candidates:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             write(graph, config, calibration, Path(folder))
             session = open_file(config.runtime, Path(folder) / FILES[config.runtime][0], self.threads)
-            return session_call(session, self._vocabulary, self.batch, self.lengths)
+            return session_call(session, vocabulary, self.batch, lengths)
 
     def _graph(self, name: str) -> Graph:
         task = self.blueprint.task
@@ -178,7 +196,17 @@ class Candidates:
         return Graph(student.model if head == "classification" else student.encoder, head, dense, self.recipe).eval()
 
     def _students(self, names: Iterable[str]) -> dict[str, Student]:
-        return untrained(map(Architecture.parse, names), lambda architecture: Student(architecture, self.blueprint))
+        return untrained(map(Architecture.parse, names), lambda one: Student(one, self._built_of(one)[0]))
+
+    def _built_of(self, architecture: Architecture) -> tuple[Blueprint, Sequence[int]]:
+        return self.others.get(architecture.vocabulary, (self.blueprint, self.lengths))
+
+    def _read(self, name: str) -> tuple[int, Sequence[int]]:
+        """How many tokens a model knows, and of how many its inputs are."""
+        if name.startswith(TEACHER):
+            return self._vocabulary, self.lengths
+        architecture = Architecture.parse(name)
+        return architecture.vocabulary or self._vocabulary, self._built_of(architecture)[1]
 
     def _teacher(self) -> AnyTeacher:
         assert self.teacher is not None  # without a teacher no name is a teacher's

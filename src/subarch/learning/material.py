@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.learning.targets import TargetCache
+from subarch.learning.vocabularies import Reader, range_of
 from subarch.models.inherit import Anatomy
 from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe, pool
@@ -28,6 +29,7 @@ from subarch.models.source import AnyTeacher, is_of_task, source_of
 from subarch.models.stock import StockTeacher
 from subarch.models.student import Blueprint
 from subarch.models.teacher import Teacher, embed
+from subarch.models.vocabulary import check_padding
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.records import Layers
@@ -38,6 +40,8 @@ OF_PROSE, OF_INPUTS = 0.05, 0.1
 """Shares of a corpus that are held out: of the inputs of a task there are fewer."""
 PAYS = 0.5
 """Share of a vocabulary below which the rows of its other tokens are left out of a student's table."""
+VOCABULARIES = "vocabularies"
+"""Folder in the run folder, see `learning.vocabularies`."""
 READOUT = 2048
 """Sequences that the map from the start's vectors to the teacher's is fitted on, as far as there are so many."""
 RIDGES = 10.0 ** np.arange(-5, 3)
@@ -74,6 +78,10 @@ class Material:
     `start` is the encoder whose weights, tokenizer and family students have: the teacher itself where that can be, else
     what `start_from` names, or None. `handed_over` is how students read when they are handed over, `recipe` how they
     read here: no more tokens than the configuration says.
+
+    `sizes` are the vocabularies besides the whole one that students may have. If there are any, the corpus is cut into
+    texts, which the teacher reads with the whole vocabulary and each student with its own (`keeping`); `reader` is
+    that of the vocabulary that is kept here, None: the whole one.
     """
 
     run: Path
@@ -83,14 +91,27 @@ class Material:
     handed_over: Recipe
     recipe: Recipe
     corpus: Corpus | None
+    sizes: tuple[int, ...] = ()
+    reader: Reader | None = None
 
     @classmethod
-    def load(cls, wanted: Wanted, run: Path, report: Report = silent, streaming: bool = False) -> Material:
+    def load(
+        cls,
+        wanted: Wanted,
+        run: Path,
+        report: Report = silent,
+        streaming: bool = False,
+        vocabularies: Callable[[int], Sequence[int]] = lambda whole: (),
+    ) -> Material:
         """Load or make everything; with `streaming` no corpus is packed.
+
+        Args:
+            vocabularies: the sizes of vocabularies that students may have besides the whole one, of this size.
 
         Raises:
             InvalidTeacher, InvalidCorpus: see `source_of`, `Teacher.load` and `corpus.build`.
-            InvalidConfig: students cannot start from this teacher, and nothing says what else they start from.
+            InvalidConfig: students cannot start from this teacher, and nothing says what else they start from; or
+                there is no vocabulary that could be cut, or a loss that compares tokens.
         """
         teacher, start = teacher_and_start(wanted)
         tokenizer = (
@@ -100,7 +121,15 @@ class Material:
         )
         handed_over = recipe_of(teacher, start, wanted.max_length)
         recipe = replace(handed_over, max_length=min(wanted.max_length, handed_over.max_length))
-        found = cls(run, teacher, start, tokenizer, handed_over, recipe, None)
+        sizes = tuple(vocabularies(start.inputs(0).vocabulary)) if start is not None else tuple(vocabularies(0))
+        if sizes and (start is None or teacher is None or isinstance(teacher, TaskTeacher)):
+            why = "students have a tokenizer of their own (see vocabulary_size)"
+            if isinstance(teacher, TaskTeacher):
+                why = "outputs for a task are compared input by input, of teacher and student alike"
+            elif start is not None:
+                why = "without a teacher nothing compares what students with different vocabularies learn"
+            raise InvalidConfig(f"vocabulary {sizes[0]}: {why}; leave the vocabulary whole")
+        found = cls(run, teacher, start, tokenizer, handed_over, recipe, None, sizes)
         if streaming:
             return found
         # Pieces as long as the student reads; a recorded vector is of the whole text
@@ -122,9 +151,42 @@ class Material:
         return replace(found, corpus=corpus)
 
     @property
-    def reads_text(self) -> bool:
-        """Whether the teacher reads text, since the student's tokens are not its own."""
+    def learns_another(self) -> bool:
+        """Whether the teacher is another encoder than the one that students start from."""
         return self.teacher is not None and self.teacher is not self.start and not isinstance(self.teacher, TaskTeacher)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the teacher reads text, since the student's tokens are not, or not always, its own."""
+        return self.learns_another or bool(self.sizes)
+
+    def keeping(self, size: int) -> Material:
+        """The same for students with a vocabulary of this size; 0: the whole one.
+
+        They read the same texts whole, in more tokens: as many as they can read once they are handed over.
+
+        Raises:
+            InvalidArchitecture, InvalidVocabulary: see `Reader.open`.
+        """
+        if not size:
+            return self
+        assert self.corpus is not None
+        reader = Reader.open(self.run / VOCABULARIES, self.tokenizer, self.corpus, self.recipe.prefix, size)
+        return replace(
+            self, tokenizer=reader.tokenizer, recipe=self.handed_over, corpus=reader.read(self.corpus), reader=reader
+        )
+
+    @property
+    def vocabularies(self) -> tuple[int, int]:
+        """The least size of a vocabulary for this corpus, and the largest of which it uses every token."""
+        assert self.corpus is not None
+        return range_of(self.corpus, self.tokenizer, self.recipe.prefix)
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """(n,) tokens of each training text as a student reads it when it is handed over, special ones included."""
+        assert self.corpus is not None
+        return np.minimum(self.corpus.train.size + 2, self.handed_over.max_length)
 
     def split(self, wanted: Wanted, length: int) -> tuple[Segments, Segments]:
         """Training and held-out sequences of at most `length` tokens; of the latter as many as are wanted."""
@@ -136,7 +198,8 @@ class Material:
     def targets(self) -> TargetCache:
         assert self.teacher is not None
         assert self.corpus is not None
-        text = f"{self.corpus.content_hash} {self.recipe.max_length}"
+        # A teacher that reads text reads it whole, whatever students read of it
+        text = self.corpus.content_hash + ("" if self.sizes else f" {self.recipe.max_length}")
         return TargetCache(self.run / "targets", self.teacher.fingerprint, text)
 
     def blueprint(self, masked_lm: bool, sentence: bool | None = None) -> Blueprint:
@@ -145,9 +208,13 @@ class Material:
             return Blueprint.of_task(self.teacher, self.start or self.teacher)
         if self.start is None:
             return Blueprint.of_tokenizer(self.tokenizer, self.teacher.width if self.teacher is not None else 0)
-        if self.teacher is None or self.teacher is self.start:
-            return Blueprint.of_teacher(self.start, masked_lm, sentence)
-        return Blueprint.of_teacher(self.start, masked_lm, sentence, self.teacher.width)
+        width = self.teacher.width if self.teacher is not None and self.teacher is not self.start else None
+        found = Blueprint.of_teacher(self.start, masked_lm, sentence, width)
+        if self.reader is None:
+            return found
+        settings = self.reader.renumbered(found.settings)
+        check_padding(found.family, found.settings["pad_token_id"], settings["pad_token_id"])
+        return replace(found, settings=settings)
 
     def rows(self, parts: Sequence[Segments], texts: Sequence[str] = ()) -> Tensor | None:
         """(n,) ascending ids of all tokens that a student of the start reads in these parts and texts.
@@ -155,7 +222,7 @@ class Material:
         None where they are so many that leaving out the others does not pay (`PAYS`).
         """
         assert self.start is not None
-        vocabulary = self.start.inputs(0).vocabulary
+        vocabulary = len(self.reader.kept) if self.reader is not None else self.start.inputs(0).vocabulary
         given = self.tokenizer(
             [self.recipe.prefix, *texts], add_special_tokens=False, truncation=True, max_length=self.recipe.max_length
         )
@@ -189,7 +256,7 @@ class Material:
         Args:
             vectors: the teacher's, (n, width), of n sequences.
         """
-        if not self.reads_text or self.start is None:
+        if not self.learns_another or self.start is None:
             return None
         segments = train[:READOUT]
         start, recipe = self.start, replace(self.start.recipe, max_length=self.recipe.max_length)

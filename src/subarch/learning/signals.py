@@ -6,7 +6,8 @@ held-out segments. `extraction.estimate.Signal` is the protocol they implement. 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -90,6 +91,12 @@ class EmbeddingSignal:
                 "to learn; is it trained, and is its prompt shorter than its maximum length?"
             )
 
+    def read_by(self, reader: Reader, train: Segments, heldout: Segments) -> EmbeddingSignal:
+        """The same texts and vectors for students that read with another tokenizer: its tokens, in the same order."""
+        other = copy.copy(self)
+        other.reader, other.train, other.heldout = reader, train, heldout
+        return other
+
     @property
     def lengths(self) -> NDArray[np.int64]:
         return self.train.size
@@ -101,6 +108,23 @@ class EmbeddingSignal:
     def error(self, student: Forward) -> float:
         own = embed(student, self.heldout, self.reader.tokenizer, self.reader.recipe)
         return float(embedding_distance(own.double(), self.heldout_targets)) / self.constant
+
+    def error_by_language(self, student: Forward, names: Sequence[str]) -> dict[str, float]:
+        """The error on the held-out sequences of each language, as a share of the same constant's.
+
+        The mean over all sequences is the error. Languages without a held-out sequence are left out.
+
+        Args:
+            names: of the languages by their number in the corpus.
+        """
+        assert self.heldout.languages is not None
+        own = embed(student, self.heldout, self.reader.tokenizer, self.reader.recipe).double()
+        found = {}
+        for number, name in enumerate(names):
+            rows = torch.from_numpy(np.flatnonzero(self.heldout.languages == number))
+            if len(rows):
+                found[name] = float(embedding_distance(own[rows], self.heldout_targets[rows])) / self.constant
+        return found
 
 
 def constant_distance(vectors: Tensor) -> float:
@@ -232,6 +256,10 @@ class TaskSignal:
     def __init__(self, training: EmbeddingSignal, task: Task) -> None:
         self.training, self.task = training, task
         self.loss, self.lengths = training.loss, training.lengths
+
+    def read_by(self, reader: Reader, train: Segments, heldout: Segments) -> TaskSignal:
+        """See `EmbeddingSignal.read_by`."""
+        return TaskSignal(self.training.read_by(reader, train, heldout), self.task)
 
     def error(self, student: Student) -> float:
         return 1 - self.score(text_embedder(student, self.training.reader))

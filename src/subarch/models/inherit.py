@@ -169,12 +169,14 @@ def inherit(
     layers: Sequence[int] | None = None,
     readout: Tensor | None = None,
     kept: Tensor | None = None,
+    vocabulary: Tensor | None = None,
 ) -> Student:
     """A student of this architecture that starts as near to the teacher as its size allows.
 
     `readout` (K_out, K + 1): where the student learns another teacher's vectors, the map to them from this one's pooled
     vectors, its bias last; None: this one's own dense maps. `kept`: (n,) tokens whose rows the table is to have, see
-    `models.rows`; None: all of them.
+    `models.rows`; None: all of them. `vocabulary`: (V,) the start's ids of the student's tokens; None: they are the
+    same.
 
     The head of a task is inherited where `teacher` has it: of its dense map the neurons that weigh most in the outputs.
     (Where its activation is another than the stock student's, as a DistilBERT's, that is an approximation.)
@@ -186,10 +188,12 @@ def inherit(
     rotate = rotation(anatomy.basis, architecture.hidden)
     width = source.config.hidden_size
 
+    theirs = kept if vocabulary is None else vocabulary if kept is None else vocabulary[kept]
     if kept is not None:
         origin = {"rotation": rotate, "start": teacher.table_digest}
+        origin |= {} if vocabulary is None else {"vocabulary": vocabulary}
         own.set_input_embeddings(Rows(own.get_input_embeddings(), kept, origin))
-    copy_into(own.get_input_embeddings().weight, token_table(source, rotate, kept))
+    copy_into(own.get_input_embeddings().weight, token_table(source, rotate, theirs))
 
     chosen = sorted(anatomy.keep[: architecture.depth] if layers is None else layers)
     back, offset = rotate.T, torch.zeros(width, dtype=torch.float64)

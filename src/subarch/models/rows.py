@@ -24,7 +24,8 @@ class Rows(nn.Module):
     """In place of a stock table: the rows `kept` of it, (n,) ascending ids with that of padding.
 
     An id that is not kept raises IndexError. `origin` says what the other rows are made of by `token_table`: the
-    "rotation" (H, K), and "start", the `digest_of` the encoder; None: they stay here, as `whole`.
+    "rotation" (H, K), "start", the `digest_of` the encoder, and "vocabulary", the ids there of a table that has not all
+    its rows; None: they stay here, as `whole`.
     """
 
     places: Tensor

@@ -215,13 +215,14 @@ def put_back(student: Student, state: dict[str, Tensor], kept: Tensor, table: Te
 
 def _put_back_inherited(state: dict[str, Tensor], student: Student, path: Path, start: Teacher | None) -> None:
     kept, rotation, digest = (state.pop(f"{_ROWS}{name}") for name in ("kept", "rotation", "start"))
+    vocabulary = state.pop(f"{_ROWS}vocabulary", None)
     if start is None or not torch.equal(start.table_digest, digest):
         given = "no encoder to start from is named" if start is None else f"that of {start.folder} is another"
         raise InvalidStudy(
             f"{path}: has only those rows of the token table that occur in the search's text; the others are those of "
             f"what it started from, and {given} now. Restore or name that, or delete the file to train it again"
         )
-    put_back(student, state, kept, token_table(start.encoder, rotation))
+    put_back(student, state, kept, token_table(start.encoder, rotation, vocabulary))
 
 
 def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) -> None:

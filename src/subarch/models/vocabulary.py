@@ -34,6 +34,15 @@ def cut(teacher: Teacher, pruned: Pruned) -> Teacher:
     return replace(teacher, encoder=encoder, masked_lm=masked_lm, tokenizer=tokenizer, fingerprint=fingerprint)
 
 
+def check_padding(family: str, old: int, new: int) -> None:
+    """Raises InvalidVocabulary where a RoBERTa's token of padding gets another id, from which it counts positions."""
+    if family == "roberta" and new != old:
+        raise InvalidVocabulary(
+            f"the token of padding would have id {new} instead of {old}, from which a RoBERTa counts positions; "
+            "add the tokens before it to the special tokens of the tokenizer, so that they are kept"
+        )
+
+
 def cut_model(model: Any, pruned: Pruned) -> Any:
     """A stock model with the rows of the kept tokens in its table and, where it has one, in its masked-LM head.
 
@@ -42,12 +51,7 @@ def cut_model(model: Any, pruned: Pruned) -> Any:
     """
     config = type(model.config).from_dict(pruned.renumbered(model.config.to_dict()))
     config.vocab_size = len(pruned.kept)
-    old, new = model.config.pad_token_id, config.pad_token_id
-    if config.model_type == "roberta" and new != old:
-        raise InvalidVocabulary(
-            f"the token of padding would have id {new} instead of {old}, from which a RoBERTa counts positions; "
-            "add the tokens before it to the special tokens of the tokenizer, so that they are kept"
-        )
+    check_padding(config.model_type, model.config.pad_token_id, config.pad_token_id)
     options = {"add_pooling_layer": model.pooler is not None} if hasattr(model, "pooler") else {}
     made = type(model)(config, **options)
     table, head = model.get_input_embeddings().weight, model.get_output_embeddings()

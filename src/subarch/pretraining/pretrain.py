@@ -223,6 +223,7 @@ def _train(folder: RunFolder, config: PretrainConfig, setup: Setup, state: Parti
         report,
         folder.path / EVENTS if find_spec("tensorboard") else None,
         setup.heldout_targets,
+        setup.spoken,
     )
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     weights = trainer.accelerator.get_state_dict(trainer.model)
@@ -331,7 +332,7 @@ def _latency(setup: Setup, student: Student) -> PretrainedLatency:
     if setup.material.teacher is not None and (teacher := timed(setup.material.teacher)) is not None:
         models["teacher"] = teacher.cpu()
     length, threads = min(LATENCY_LENGTH, setup.material.recipe.max_length), usable_cores()
-    vocabulary = setup.blueprint.inputs.vocabulary
+    vocabulary = len(setup.material.tokenizer)
     found = measure_models(models, vocabulary, batch=1, length=length, threads=threads, rounds=5)
     times = {name: Timing(**latency.model_dump()) for name, latency in found.items()}
     return PretrainedLatency(batch=1, length=length, threads=threads, runtime="torch", **times)
@@ -383,7 +384,8 @@ def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> di
             "machine": f"{latency.threads} cores of {record.machine.processor}",
         },
         "quality": [
-            {"held-out loss": name, "before": first[name], "after": last[name]} for name in (*record.losses, "loss")
+            {"held-out loss": name, "before": first[name], "after": last[name]}
+            for name in (*record.losses, *(name for name in last if name.startswith("loss")))
         ],
         "labels": against_labels(record),
         "latency": [

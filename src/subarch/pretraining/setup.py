@@ -32,6 +32,7 @@ from subarch.learning.material import Material, check_heldout
 from subarch.learning.outputs import METRIC, constant, counts_of, flat, gold_of, score
 from subarch.learning.signals import outputs_of, vectors_of
 from subarch.learning.targets import TargetStore
+from subarch.learning.vocabularies import Reader
 from subarch.models.inherit import CALIBRATION, inherit
 from subarch.models.outputs import TaskTeacher
 from subarch.models.parts import set_dropout
@@ -43,7 +44,7 @@ from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, EncoderBlueprint, GoldScores, Schedule
 from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
-from subarch.text.corpus import Segments
+from subarch.text.corpus import Corpus, Segments
 from subarch.text.masking import Masker
 
 BATCH = 64
@@ -57,6 +58,7 @@ INPUTS = ("ids", "mask", "where", "labels", "choices")
 class Setup:
     """See the module. `side` is None where no loss needs a teacher, `store` where its outputs cannot be cached.
 
+    `spoken`: the language of each batch of `heldout`; none where the corpus names no languages.
     `heldout_targets`: those of a teacher that reads text; None where they are computed when they are needed.
     """
 
@@ -69,6 +71,7 @@ class Setup:
     source: Source
     heldout: list[Inputs]
     heldout_targets: list[Targets] | None
+    spoken: list[str]
     store: TargetStore | None
     started: str
     """Where the weights came from, in words."""
@@ -87,8 +90,9 @@ class Setup:
         """Load and build everything; `searched` are the candidate's weights from the search, if there are any."""
         if config.initialise is None and searched is not None:
             config = config.model_copy(update={"initialise": "search"})
-        material = Material.load(config, run, report, streaming=config.streaming)
-        recipe = material.recipe
+        vocabulary = architecture.vocabulary
+        sizes = (vocabulary,) if vocabulary else ()
+        material = uncut = Material.load(config, run, report, config.streaming, lambda _: sizes)
         # A teacher whose insides can be compared: it reads the student's tokens
         task = material.teacher if isinstance(material.teacher, TaskTeacher) else None
         teacher = task or (None if material.reads_text else material.start)
@@ -98,6 +102,11 @@ class Setup:
         has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
         weights = config.weights(has_head, architecture.depth, not material.reads_text, task is not None)
         _check_losses(weights, task)
+        if sizes and (others := set(weights) - {"embedding"}):
+            raise InvalidConfig(
+                f"loss_{sorted(others)[0]} compares token by token, and a student of {architecture} reads with another "
+                "vocabulary than the teacher; only loss_embedding can be learnt, or leave the vocabulary whole"
+            )
         if material.reads_text and (others := set(weights) - {"embedding"}):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares the insides of teacher and student, which read different tokens; "
@@ -106,6 +115,8 @@ class Setup:
         if config.streaming and (material.reads_text or task is not None):
             what = "reads text" if task is None else "reads the inputs of its task"
             raise InvalidConfig(f"streaming reads tokens of prose, and this teacher {what}; set streaming to false")
+        material = uncut.keeping(vocabulary)
+        recipe = material.recipe
         masked = "mlm" in weights or "logits" in weights
         masker = Masker(material.tokenizer) if masked else None
         collator = Collator(material.tokenizer, recipe, masker, config.seed, config.maskings)
@@ -125,12 +136,14 @@ class Setup:
         else:
             train, heldout = material.split(config, budget.length - budget.extra)
             source, sample = Packed(train, config.seed), train.shuffled()[:CALIBRATION]
+            if vocabulary:  # what students start from is examined on its own tokens
+                sample = uncut.split(config, uncut.recipe.max_length - 2)[0].shuffled()[:CALIBRATION]
 
         blueprint = material.blueprint(masked, "embedding" in weights or not masked)
         if search is not None:
             _check_fits(blueprint, architecture.hidden, search, run)
         set_seed(config.seed)
-        student, started = _student(config, architecture, blueprint, material, sample, searched)
+        student, started = _student(config, architecture, blueprint, uncut, material.reader, sample, searched)
         rows = None
         if isinstance(source, Packed) and material.start is not None and not masked:  # whose output layer is the table
             assert isinstance(heldout, Segments)
@@ -138,7 +151,7 @@ class Setup:
         if rows is not None:
             student.encoder.set_input_embeddings(Rows(student.encoder.get_input_embeddings(), rows))
         # Batches of similar length. Their masks are those of an epoch that training never reaches
-        groups = by_length([len(sequence) for sequence in heldout], BATCH)
+        groups, spoken = _groups(heldout, material.corpus)
         fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
         grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
         scale = _constant(task, grouped) if task is not None else 1.0
@@ -181,6 +194,7 @@ class Setup:
             source,
             grouped,
             heldout_targets,
+            spoken,
             store,
             started,
             labelled,
@@ -209,6 +223,22 @@ class Setup:
             put_back(student, own, table.kept, table.whole)
         student.load_state_dict(own, strict=False)
         return student.eval()
+
+
+def _groups(heldout: Sequence[NDArray[np.int32]], corpus: Corpus | None) -> tuple[list[NDArray[np.int64]], list[str]]:
+    """Rows of held-out sequences of similar length, and of one language each, whose names come second, if any."""
+    sizes = np.array([len(sequence) for sequence in heldout])
+    if corpus is None or corpus.meta.languages is None:
+        return by_length(sizes, BATCH), []
+    assert isinstance(heldout, Segments)
+    assert heldout.languages is not None
+    groups, spoken = [], []
+    for number, language in enumerate(corpus.meta.languages):
+        rows = np.flatnonzero(heldout.languages == number)
+        own = [rows[some] for some in by_length(sizes[rows], BATCH)]
+        groups += own
+        spoken += [language] * len(own)
+    return groups, spoken
 
 
 def _check_losses(weights: dict[str, float], task: TaskTeacher | None) -> None:
@@ -251,10 +281,11 @@ def _student(
     architecture: Architecture,
     blueprint: Blueprint,
     material: Material,
+    reader: Reader | None,
     sample: Sequence[NDArray[np.int32]],
     searched: Path | None,
 ) -> tuple[Student, str]:
-    """The untrained student, and where its weights come from."""
+    """The untrained student, and where its weights come from; `material` is that of the whole vocabulary."""
     start = material.start
     initialise = config.initialise or ("inherit" if start else "scratch")
     if initialise == "search":
@@ -273,12 +304,13 @@ def _student(
         return student, "random weights, and the teacher's vectors of the tokens"
     assert start is not None
     readout = None
-    if material.reads_text:
+    if material.learns_another:
         assert material.teacher is not None
         teacher, train = material.teacher, material.split(config, material.recipe.max_length - 2)[0].shuffled()
         readout = material.readout(train, lambda some: vectors_of(teacher, some))
     layers, anatomy = material.layers(architecture.depth), material.anatomy(sample)
-    student = inherit(architecture, blueprint, start, anatomy, layers, readout)
+    kept = None if reader is None else torch.from_numpy(reader.kept)
+    student = inherit(architecture, blueprint, start, anatomy, layers, readout, vocabulary=kept)
     whose = "the teacher's" if start is material.teacher else f"{start.name}'s"
     return student, f"{whose} weights, reduced"
 

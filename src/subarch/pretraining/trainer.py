@@ -75,6 +75,7 @@ class PretrainTrainer(Trainer):
         side: the teacher; None if no loss needs one.
         events: folder for TensorBoard; None: none is written.
         heldout_targets: the teacher's for each batch of `heldout`; None: computed when they are needed.
+        spoken: the language of each batch of `heldout`, for its loss by language; none: of no language.
     """
 
     loss_is_scaled_for_ga = True  # each part's share is of the whole batch, accumulation included
@@ -90,6 +91,7 @@ class PretrainTrainer(Trainer):
         report: Callable[[str, float, float], None],
         events: Path | None = None,
         heldout_targets: Sequence[Targets] | None = None,
+        spoken: Sequence[str] = (),
     ) -> None:
         callbacks: list[TrainerCallback] = [_Report(report)]
         if events is not None:
@@ -104,6 +106,7 @@ class PretrainTrainer(Trainer):
             side.to(args.device)
         self._own = torch.zeros(2, dtype=torch.long)  # this process's tokens since the last checkpoint, real and padded
         self._heldout_targets: list[Targets | None] = list(heldout_targets or ())
+        self._spoken = spoken
 
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
         """The loader itself: it knows its process, so accelerate has nothing to divide."""
@@ -148,8 +151,8 @@ class PretrainTrainer(Trainer):
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Each loss on the held-out sequences, unweighted, the weighted sum, and the error as a search measures it."""
         self.distiller.eval()
-        totals: dict[str, float] = {}
-        counts: dict[str, float] = {}
+        totals: dict[tuple[str, str], float] = {}
+        counts: dict[tuple[str, str], float] = {}
         for number, inputs in enumerate(self.heldout):
             tensors = {name: getattr(inputs, name) for name in ("ids", "mask", "where", "labels", "choices")}
             on_device = self._prepare_inputs({name: value for name, value in tensors.items() if value is not None})
@@ -160,18 +163,21 @@ class PretrainTrainer(Trainer):
             found = self.model_wrapped(targets=targets, **on_device)
             for name in self.distiller.weights:
                 value, count = found[name], inputs.count(UNIT[name])
-                totals[name] = totals.get(name, 0.0) + float(value) * count
-                counts[name] = counts.get(name, 0.0) + count
-        metrics = {f"{metric_key_prefix}_{name}": totals[name] / counts[name] for name in totals}
-        if "embedding" in totals:
+                for language in ("", *self._spoken[number : number + 1]):
+                    totals[name, language] = totals.get((name, language), 0.0) + float(value) * count
+                    counts[name, language] = counts.get((name, language), 0.0) + count
+        weights = self.distiller.weights
+        metrics = {f"{metric_key_prefix}_{name}": totals[name, ""] / counts[name, ""] for name in weights}
+        if "embedding" in weights:
             theirs = [targets["embedding"] for targets in self._heldout_targets if targets is not None]
             constant = constant_distance(torch.cat([vectors.float().cpu() for vectors in theirs]))
             metrics[f"{metric_key_prefix}_error"] = metrics[f"{metric_key_prefix}_embedding"] / max(constant, 1e-9)
-        if "outputs" in totals:
+        if "outputs" in weights:
             metrics[f"{metric_key_prefix}_error"] = metrics[f"{metric_key_prefix}_outputs"]  # a share already
-        weights = self.distiller.weights
-        weighted = (weight * metrics[f"{metric_key_prefix}_{name}"] for name, weight in weights.items())
-        metrics[f"{metric_key_prefix}_loss"] = sum(weighted)
+        for language in ("", *sorted(set(self._spoken))):
+            parts = {name: totals[name, language] / counts[name, language] for name in weights}
+            mark = f"_{language}" if language else ""
+            metrics[f"{metric_key_prefix}_loss{mark}"] = sum(weight * parts[name] for name, weight in weights.items())
         if not all(map(math.isfinite, metrics.values())):
             raise TrainingDiverged(
                 f"a held-out loss is not finite after step {self.state.global_step}: {metrics}; the last good "

@@ -124,12 +124,21 @@ class Teacher(Row):
     latency_ms: float | None = None
 
 
+class KeptVocabulary(Row):
+    """A vocabulary besides the whole one: its size, the mean tokens of a text, and the settings that it changes."""
+
+    size: int
+    tokens: float
+    settings: Free
+
+
 class Basis(Record):
     """What all candidates of a run share, and what they are measured against.
 
     `keep` takes a share of `reference_error`; a trial's error depends on `identity`, candidate and settings only.
     `start` is what candidates take weights from, `constant_distance` the mean cosine distance that is left by the best
-    constant vector, which embedding errors are shares of.
+    constant vector, which embedding errors are shares of. `tokens` is the mean number that the whole vocabulary makes
+    of a text of the corpus, where candidates have others too.
     """
 
     NAME = "basis"
@@ -143,6 +152,18 @@ class Basis(Record):
     constant_distance: float | None
     identity: Free
     seconds: float
+    tokens: float | None = None
+    vocabularies: tuple[KeptVocabulary, ...] = ()
+
+    def longer(self, length: int) -> dict[int, int]:
+        """By V how many tokens it makes of a text of which the whole vocabulary makes `length`, cut at what is read.
+
+        The ratio is that of the mean numbers of tokens of the run's texts.
+        """
+        most = max(self.recipe.max_length, length)
+        return {
+            one.size: min(round(length * one.tokens / (self.tokens or one.tokens)), most) for one in self.vocabularies
+        }
 
 
 class LayerTrial(Row):
@@ -181,12 +202,16 @@ class Layers(Record):
 
 
 class LatencySettings(Row):
-    """What a latency was measured at; `length` is a list where it is the corpus's."""
+    """What a latency was measured at; `length` is a list where it is the corpus's.
+
+    `longer` are the lengths, by V, of the same text as another vocabulary than the whole one reads it.
+    """
 
     runtime: str
     batch: int
     length: int | tuple[int, ...]
     threads: int
+    longer: dict[str, int | tuple[int, ...]] | None = None
 
 
 class Timing(Row):
@@ -455,6 +480,8 @@ class Selection(Record):
     gap: GapRow | None
     gap_sentence: str
     layers_sentence: str | None = None
+    languages: dict[str, float] | None = None
+    """The winner's error on the held-out text of each language, where the corpus names them."""
     certificate: Certificate | None
     maximum_point: Shape
     teacher: Teacher | None

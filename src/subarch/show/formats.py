@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
@@ -51,6 +52,12 @@ def milliseconds(value: Any, unit: str = "ms") -> str:
     """A latency to two decimals; below 0.1 ms, where static encoders live, to three."""
     number = finite(value)
     return DASH if number is None else _with_unit(f"{number:.{_decimals(number)}f}", unit)
+
+
+def by_language(errors: Mapping[str, float]) -> str:
+    """Errors by language, the greatest first, for a line of text."""
+    ranked = sorted(errors.items(), key=lambda item: -item[1])
+    return f"error by language: {', '.join(f'{name} {error(value)}' for name, value in ranked)}"
 
 
 def interval(value: Any) -> str:

@@ -155,5 +155,8 @@ def before_and_after(found: Pretraining) -> Table:
         for name, weight in found.losses.items()
     ]
     rows.append(Row([text("weighted sum"), Cell(""), erred(start["loss"]), erred(end["loss"])], "total"))
+    for name in (name for name in end if name.startswith("loss_")):
+        language = text(f"weighted sum, {name.removeprefix('loss_')}")
+        rows.append(Row([language, Cell(""), erred(start[name]), erred(end[name])]))
     columns = texts("Loss") + numbers("Weight", "Start", "End")
     return Table("Loss on the held-out sample before and after", columns, rows)

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from subarch.show import formats
+
 if TYPE_CHECKING:
     from subarch.run.records import (
         Bench,
@@ -211,6 +213,8 @@ def show_selection(selection: Selection, run: Path) -> None:
         _say(selection.latency.sentence)
     if selection.layers_sentence:
         _say(selection.layers_sentence)
+    if selection.languages is not None:
+        _say(formats.by_language(selection.languages))
     _say(selection.gap_sentence)
     show_warnings(selection.warnings)
     if winner is None and selection.nearest:

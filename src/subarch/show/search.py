@@ -100,6 +100,7 @@ def view(run: Search) -> dict[str, Any]:
             selection, "Candidates that no other beats in cost, error and parameters at once", members, False
         ),
         "candidates": candidates(selection, "All trained candidates; click a header to sort", rows, True),
+        "languages": formats.by_language(selection.languages) if selection.languages is not None else None,
         "failures": failures(failed) if failed else None,
         "layers": layers(run.layers) if run.layers and run.layers.chosen else None,
         "ledger": ledger(selection.ledger),
