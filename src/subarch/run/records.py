@@ -566,7 +566,7 @@ class Pretraining(Record):
     heldout: tuple[dict[str, Number], ...]
     teacher: str | None
     teacher_architecture: Shape | None
-    gold: GoldScores | None
+    gold: GoldScores | None = None
     latency: PretrainedLatency
     machine: Machine
     versions: Versions
