@@ -542,6 +542,15 @@ class PretrainedLatency(Row):
     teacher: Timing | None = None
 
 
+class GoldScores(Row):
+    """The official score of student and teacher against the labels of the held-out inputs."""
+
+    metric: str
+    inputs: int
+    student: float
+    teacher: float
+
+
 class Pretraining(Record):
     """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`."""
 
@@ -563,6 +572,7 @@ class Pretraining(Record):
     heldout: tuple[dict[str, Number], ...]
     teacher: str | None
     teacher_architecture: Shape | None
+    gold: GoldScores | None = None
     latency: PretrainedLatency
     machine: Machine
     versions: Versions
