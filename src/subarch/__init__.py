@@ -36,7 +36,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
-            *("record", "augment", "load_model"),
+            *("record", "augment", "pair", "load_model"),
         ),
         "api",
     ),
@@ -61,6 +61,7 @@ __all__ = [
     "extract",
     "finetune",
     "load_model",
+    "pair",
     "plan",
     "pretrain",
     "record",

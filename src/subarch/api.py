@@ -222,6 +222,7 @@ def evaluate(
     against: Place | Sequence[Place] = (),
     submission: Place | None = None,
     retrieval: None = None,
+    documents: None = None,
     retriever: None = None,
     rerank: None = None,
     report: Report = silent,
@@ -236,6 +237,7 @@ def evaluate(
     against: Place | Sequence[Place] = (),
     submission: None = None,
     retrieval: Place,
+    documents: Place | None = None,
     retriever: Place | None = None,
     rerank: int | None = None,
     report: Report = silent,
@@ -249,6 +251,7 @@ def evaluate(
     against: Place | Sequence[Place] = (),
     submission: Place | None = None,
     retrieval: Place | None = None,
+    documents: Place | None = None,
     retriever: Place | None = None,
     rerank: int | None = None,
     report: Report = silent,
@@ -264,13 +267,14 @@ def evaluate(
 
     Args:
         part: of the task; default: validation. Of a collection: the name of its judgements; default: test.
+        documents: the model that embeds the documents, if it is another than the one that embeds the queries.
         rerank: documents that a reranker gets for a query; default: 50.
     """
     given, ours, others = _given(options), _paths(models), _paths(against)
     if retrieval is None:
-        if retriever is not None or rerank is not None:
+        if (documents, retriever, rerank) != (None, None, None):
             raise InvalidConfig(
-                "a retriever and what it hands over (rerank) are for a collection; name it in retrieval"
+                "documents, and a retriever and what it hands over (rerank), are for a collection; name it in retrieval"
             )
         from subarch.evaluation.evaluate import evaluate
 
@@ -289,6 +293,7 @@ def evaluate(
         Path(retrieval),
         part or "test",
         against=others[0] if others else None,
+        documents=None if documents is None else Path(documents),
         retriever=None if retriever is None else Path(retriever),
         rerank=rerank,
         max_length=given.get("max_length"),
@@ -318,6 +323,16 @@ def export(
 
     encoder, place = places(Path(model), None if run is None else Path(run))
     return pipeline.export(encoder, settings, place, report)
+
+
+def pair(queries: Place, documents: Place, out: Place) -> dict[str, str]:
+    """Write two encoders as one model of sentence-transformers: `queries` reads queries, `documents` documents.
+
+    The vectors of both must be of one space, as those of a student and its teacher are.
+    """
+    from subarch.exporting.pair import write_pair
+
+    return write_pair(Path(queries), Path(documents), Path(out))
 
 
 def bench(

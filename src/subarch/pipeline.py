@@ -226,6 +226,7 @@ def retrieve(
     part: str,
     *,
     against: Path | None = None,
+    documents: Path | None = None,
     retriever: Path | None = None,
     rerank: int | None = None,
     max_length: int | None = None,
@@ -238,6 +239,7 @@ def retrieve(
     replaced. The page of a run shows it.
 
     Args:
+        documents: the model that embeds the documents, if it is another.
         rerank: documents that a reranker gets from `retriever` for a query; None: 50.
         max_length: texts, or pairs, are cut to so many tokens; None: to what each model reads.
 
@@ -257,12 +259,14 @@ def retrieve(
         load_searcher(model, max_length),
         collection,
         against=load_searcher(against, max_length) if against else None,
+        documents=load_searcher(documents, max_length) if documents else None,
         retriever=load_searcher(retriever, max_length) if retriever else None,
         rerank=rerank,
         command=command,
         report=report,
     )
-    RunFolder(path / "retrieval").write(result, f"{encoder.absolute().name}-{collection.name}-{part}")
+    beside = f"-with-{documents.absolute().name}" if documents else ""
+    RunFolder(path / "retrieval").write(result, f"{encoder.absolute().name}{beside}-{collection.name}-{part}")
     if (path / "report.html").is_file():
         write_report(path)
     return result

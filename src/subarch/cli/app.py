@@ -41,6 +41,7 @@ for command in (
     commands.pretrain,
     commands.finetune,
     commands.export,
+    commands.pair,
     commands.select,
     commands.bench,
     commands.evaluate,

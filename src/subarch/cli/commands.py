@@ -169,6 +169,12 @@ def finetune(
     panel="Retrieval",
 )
 @click.option(
+    "--documents",
+    type=FOLDER,
+    help="Embedding model for the documents, such as the teacher; MODEL then embeds the queries alone.",
+    panel="Retrieval",
+)
+@click.option(
     "--retriever", type=FOLDER, help="For a reranker: the embedding model that finds documents.", panel="Retrieval"
 )
 @click.option(
@@ -184,6 +190,7 @@ def evaluate(
     against: tuple[Path, ...],
     submission: Path | None,
     retrieval: Path | None,
+    documents: Path | None,
     retriever: Path | None,
     rerank: int | None,
     given: dict[str, Any],
@@ -196,7 +203,7 @@ def evaluate(
     reranker, exported or not, or a run folder; --max-length is then by default what the model reads.
     """
     command = shlex.join(["subarch", *sys.argv[1:]])
-    where: dict[str, Any] = {"retrieval": retrieval, "retriever": retriever, "rerank": rerank}
+    where: dict[str, Any] = {"retrieval": retrieval, "documents": documents, "retriever": retriever, "rerank": rerank}
     beside: dict[str, Any] = {"against": against, "submission": submission, "report": report, "command": command}
     found: Any = api.evaluate(list(models), part, **where, **beside, **given)
     if retrieval is not None:
@@ -216,6 +223,20 @@ def export(model: Path, run: Path | None, given: dict[str, Any], report: Progres
     """
     found = api.export(model, run=run, report=report, **given)
     return Answer(found, partial(screen.show_export, found))
+
+
+@click.command(panel=FIND)
+@click.argument("queries", type=FOLDER)
+@click.argument("documents", type=FOLDER)
+@click.option("--out", type=FOLDER, required=True, help="Folder to write; it must be new or empty.")
+@answering
+def pair(queries: Path, documents: Path, out: Path, report: Progress) -> Answer:
+    """Write two encoders as one model: QUERIES, a student, reads queries, DOCUMENTS, its teacher, reads documents.
+
+    sentence-transformers loads it; encode_query and encode_document take the one or the other.
+    """
+    found = api.pair(queries, documents, out)
+    return Answer(found, lambda: print(f"{found['folder']}: {found['load']}"))
 
 
 @click.command(panel=CHECK)

@@ -1,6 +1,7 @@
 """How well a model finds documents: an embedding model in a whole collection, a reranker among what one has found.
 
     subarch evaluate runs/mine --retrieval cranfield --against all-MiniLM-L6-v2
+    subarch evaluate runs/mine --retrieval cranfield --documents all-MiniLM-L6-v2   # a pair: see `exporting.pair`
     subarch evaluate RERANKER --retrieval cranfield --retriever all-MiniLM-L6-v2 --rerank 50
 
 sentence-transformers embeds, compares and ranks (`InformationRetrievalEvaluator`, `CrossEncoder.predict`), with the
@@ -100,6 +101,7 @@ def search(
     collection: Collection,
     *,
     against: Model | None = None,
+    documents: Model | None = None,
     retriever: Model | None = None,
     rerank: int | None = None,
     command: str = "",
@@ -108,11 +110,12 @@ def search(
     """Score an embedding model, or a reranker on what `retriever` finds, against another of its kind.
 
     Args:
+        documents: what embeds the documents instead of the model, which then embeds the queries alone.
         rerank: documents that a reranker gets for a query; None: 50.
 
     Raises:
-        InvalidConfig: a reranker without a retriever, or a retriever for an embedding model.
-        InvalidTeacher: a model of the other kind.
+        InvalidConfig: a reranker without a retriever or with `documents`, or an embedding model with a retriever.
+        InvalidTeacher: a model of the other kind; vectors of queries and documents of different width.
     """
     start = time.perf_counter()
     first = count = None
@@ -124,9 +127,15 @@ def search(
             )
         if isinstance(against, Reranker):
             raise InvalidTeacher(f"{against.name}: is a reranker, which cannot find documents; compare with an encoder")
-        found = embedded(model, collection, DEPTH, report)
+        if isinstance(documents, Reranker):
+            raise InvalidTeacher(f"{documents.name}: is a reranker, which cannot embed documents; name an encoder")
+        found = embedded(model, collection, DEPTH, report, documents)
         other = embedded(against, collection, DEPTH, report) if against else None
     else:
+        if documents is not None:
+            raise InvalidConfig(
+                f"{model.name}: is a reranker, which reads queries and documents itself; leave --documents out"
+            )
         if retriever is None:
             raise InvalidConfig(
                 f"{model.name}: is a reranker, which orders what an embedding model finds; name that with --retriever"
@@ -151,6 +160,7 @@ def search(
         queries=len(collection.queries),
         model=found.record,
         against=other.record if other else None,
+        document_model=documents.name if documents else None,
         retriever=first.record if first else None,
         rerank=count,
         comparison=compare_means(found.figures, _only(reference.figures, found.figures)) if reference else None,
@@ -162,11 +172,25 @@ def search(
     )
 
 
-def embedded(model: Embedder, collection: Collection, depth: int, report: Report) -> Found:
-    """The `depth` nearest documents of each query, by the folder's own prompts and similarity."""
+def embedded(
+    model: Embedder, collection: Collection, depth: int, report: Report, documents_by: Embedder | None = None
+) -> Found:
+    """The `depth` nearest documents of each query, by the folder's own prompts and similarity.
+
+    Raises:
+        InvalidTeacher: `documents_by`, which embeds the documents, has vectors of another width.
+    """
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator  # takes seconds
 
     prompts = prompts_of(model)
+    if documents_by is not None:
+        own, theirs = (one.encoder.get_embedding_dimension() for one in (model, documents_by))
+        if own and theirs and own != theirs:
+            raise InvalidTeacher(
+                f"{documents_by.name}: its vectors have {theirs} numbers and those of {model.name} {own}; a pair is a "
+                "student and the teacher whose vectors it learnt"
+            )
+        prompts["document"] = prompts_of(documents_by)["document"]
     queries: dict[str, Any] = dict(collection.queries)
     documents: dict[str, Any] = dict(collection.documents)
     report(f"searching with {model.name}", 0, 0)
@@ -182,7 +206,11 @@ def embedded(model: Embedder, collection: Collection, depth: int, report: Report
         corpus_prompt=prompts["document"],
     )
     with TemporaryDirectory() as folder:
-        evaluator(model.encoder, output_path=folder)
+        evaluator(
+            model.encoder,
+            output_path=folder,
+            corpus_model=None if documents_by is None else documents_by.encoder,
+        )
         (file,) = Path(folder).iterdir()
         with file.open(encoding="utf-8") as lines:
             found = {str(row["query_id"]): row["results"] for row in map(json.loads, lines)}

@@ -925,6 +925,7 @@ class Ranked(Row):
 class Retrieval(Record):
     """An evaluation on a collection; `rerank` is how many documents a reranker gets from `retriever` for a query.
 
+    `document_model`: what embedded the documents, where that was not the model itself.
     `comparison` is with `against`, or of a reranker without that, with the retriever's own order.
     """
 
@@ -937,6 +938,7 @@ class Retrieval(Record):
     queries: int
     model: Ranked
     against: Ranked | None
+    document_model: str | None = None
     retriever: Ranked | None
     rerank: int | None
     comparison: ScoreComparison | None

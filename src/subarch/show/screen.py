@@ -311,6 +311,8 @@ def show_retrieval(found: Retrieval, run: Path) -> None:
     Console().print(table)
     for role, model in named:
         _say(f"{role}: {_read(model)}", soft_wrap=True)
+    if found.document_model is not None:
+        _say(f"documents by: {found.document_model}", soft_wrap=True)
     show_warnings(found.warnings)
     print(f"record: {run / 'retrieval'}")
 
