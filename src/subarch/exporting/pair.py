@@ -1,7 +1,8 @@
 """Two encoders as one model: a student for the queries, its teacher for the documents.
 
 Documents are embedded once, ahead of time, and queries while somebody waits. A student's vectors are near its
-teacher's, so the teacher may embed the documents, and queries take no longer than by the student alone (LEAF, arXiv 2509.12539).
+teacher's, so the teacher may embed the documents, and queries take no longer than by the student alone (LEAF, arXiv
+2509.12539).
 The folder is sentence-transformers' own (`Router`): `encode_query` and `encode_document` take the one or the other.
 
     >>> write_pair(Path("runs/mine/pretrained"), Path("all-MiniLM-L6-v2"), Path("pair"))["load"]
