@@ -29,6 +29,7 @@ from subarch.pretraining.pretrain import train
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, Latencies, Space
+from subarch.show.search import facts
 from tiny import tiny_teacher
 from tiny_pretrain import tiny_pretraining
 from tiny_run import AXES, OneProcess, tiny_config
@@ -129,6 +130,8 @@ def test_a_search_with_vocabularies_from_space_to_stock_folder(made: Path) -> No
     assert selection.winner.megabytes is not None
     written = sum(file.stat().st_size for file in (run / "selected").rglob("*.safetensors"))
     assert selection.winner.megabytes * 1e6 == pytest.approx(written, rel=0.01)
+    shown = {fact.name for fact in facts(selection)}
+    assert shown >= {"Parameters", "Encoder layers", "Embeddings", "Map to the output", "File"}
     over = [one for one in selection.candidates if (one.megabytes or 0) > 0.027]
     assert all("over the file size limit" in (one.reason or "") for one in over)
     assert selection.certificate is not None
@@ -224,6 +227,9 @@ def test_a_pretraining_reads_with_the_vocabulary_of_the_search(
     record = train(run, config)
     assert record.losses == {"embedding": 1.0}
     assert record.heldout[-1]["embedding"] < record.heldout[0]["embedding"]
+    card = (run / "pretrained" / "README.md").read_text(encoding="utf-8")
+    assert "depth, heads, hidden, intermediate, vocabulary" in card
+    assert "map to the output" in card
     stock = SentenceTransformer(str(run / "pretrained"), device="cpu")
     assert len(stock.tokenizer) == Architecture.parse(architecture).vocabulary
     assert np.isfinite(stock.encode(["the old boat sees a rope."])).all()
