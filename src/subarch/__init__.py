@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         load_model,
         plan,
         pretrain,
+        push,
         record,
         select,
         verify,
@@ -36,7 +37,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
-            *("record", "load_model"),
+            *("record", "load_model", "push"),
         ),
         "api",
     ),
@@ -62,6 +63,7 @@ __all__ = [
     "load_model",
     "plan",
     "pretrain",
+    "push",
     "record",
     "select",
     "verify",
