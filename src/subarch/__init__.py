@@ -36,7 +36,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
-            *("record", "load_model"),
+            *("record", "augment", "load_model"),
         ),
         "api",
     ),
@@ -53,6 +53,7 @@ __all__ = [
     "SearchSpace",
     "SubarchError",
     "__version__",
+    "augment",
     "bench",
     "compress",
     "evaluate",

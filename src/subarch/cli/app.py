@@ -48,6 +48,7 @@ for command in (
     commands.report,
     commands.plan,
     commands.record,
+    commands.augment,
     commands.space,
     commands.tasks,
     commands.config,
