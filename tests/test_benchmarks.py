@@ -244,7 +244,7 @@ def test_vocabulary(last_line: Benchmark, little: list[str], tmp_path: Path) -> 
     arguments = ["--minilm", str(teacher.folder), "--data", str(tmp_path), "--results", results]
     arguments += ["--sizes", str(whole), "60", "--moved", "60"]
     found = last_line("benchmarks.studies.vocabulary", *arguments)
-    wholes = [found[way][str(whole)]["sts_dev"] for way in ("what absence costs", "frequency")]
+    wholes = [found[way][str(whole)]["spearman"] for way in ("what absence costs", "frequency")]
     assert wholes[0] == wholes[1]
     cuts = [found[way]["60"] for way in ("what absence costs", "frequency", "rows moved")]
     assert [cut["tokens"] for cut in cuts] == [60, 60, 60]
