@@ -168,7 +168,8 @@ def test_a_limit_in_int8_is_that_of_the_file_that_export_writes(made: Path, tmp_
     (file,) = (run / "exported").rglob("model.onnx")
     assert file.stat().st_size <= limit * 1e6
     assert file.stat().st_size == pytest.approx(selection.winner.megabytes * 1e6, rel=0.01)
-    assert parity.variant == "onnx-int8"
+    assert (parity.variant, parity.text.source) == ("onnx-int8", "the run's corpus, held-out part")
+    assert parity.calibrated_on is not None
     none = select(run, {"max_megabytes": 0.001})
     assert none.nearest is not None
     assert set(none.nearest.limits) == {"max_megabytes"}

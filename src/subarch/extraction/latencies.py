@@ -31,8 +31,7 @@ from subarch.extraction.workbench import blueprint_of, recipe_of
 from subarch.latency.measuring import TEACHER, Candidates, LatencyCache, Stopwatch, conditions
 from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
-from subarch.learning.material import VOCABULARIES
-from subarch.learning.vocabularies import Reader
+from subarch.learning.vocabularies import VOCABULARIES, Reader
 from subarch.models.parts import usable_positions
 from subarch.numbers.space import Costs, SearchSpace
 from subarch.run import Report

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.learning.targets import TargetCache
-from subarch.learning.vocabularies import Reader, range_of
+from subarch.learning.vocabularies import VOCABULARIES, Reader, range_of
 from subarch.models.inherit import Anatomy
 from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe, pool
@@ -41,8 +41,6 @@ OF_PROSE, OF_INPUTS = 0.05, 0.1
 """Shares of a corpus that are held out: of the inputs of a task there are fewer."""
 PAYS = 0.5
 """Share of a vocabulary below which the rows of its other tokens are left out of a student's table."""
-VOCABULARIES = "vocabularies"
-"""Folder in the run folder, see `learning.vocabularies`."""
 READOUT = 2048
 """Sequences that the map from the start's vectors to the teacher's is fitted on, as far as there are so many."""
 RIDGES = 10.0 ** np.arange(-5, 3)
