@@ -150,6 +150,23 @@ def search_workers() -> Figure:
     return figure
 
 
+def published_choice() -> Figure:
+    """Recorded error ratios against those that the selection of Bort's shape asks for; below the line it fails."""
+    found = {name: row for name, row in results("published_choice").items() if "recorded" in row}
+    figure, places = plt.subplots(1, len(found), figsize=(3.1 * len(found), 3.4), sharex=True, sharey=True)
+    for axes, (name, row) in zip(places, found.items(), strict=True):
+        ratios = zip(row["ratios"].items(), row["recorded"]["ratios"], strict=True)
+        points = [(int(shape.split("-")[0]), least, ratio) for (shape, least), ratio in ratios]
+        for color, depth in zip((*COLORS, "#e69f00"), sorted({depth for depth, *_ in points}), strict=True):
+            some = [(least, ratio) for at, least, ratio in points if at == depth]
+            axes.plot(*zip(*some, strict=True), "o", color=color, markersize=4, label=f"depth {depth}")
+        axes.axline((1, 1), slope=1, color="black", linewidth=0.8)
+        axes.set(title=name.replace(", ", "\n"), xlabel="asked: e(ξ) / e(X) at least")
+    places[0].set(ylabel="recorded e(ξ) / e(X)")
+    places[0].legend(fontsize=7)
+    return figure
+
+
 def _curve(
     axes: Axes, name: str, x: Sequence[float], values: Sequence[Sequence[float]], color: str, band: bool = True
 ) -> None:
@@ -172,6 +189,7 @@ FIGURES = {
     "search-trained": search_trained,
     "search-violations": search_violations,
     "search-workers": search_workers,
+    "published-choice": published_choice,
 }
 
 

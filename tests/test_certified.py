@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,12 +64,16 @@ def problem_of(seed: int, name: str) -> tuple[Problem, np.ndarray, np.random.Gen
         max_parameters=int(rng.choice(size)) if rng.random() < 0.3 else None,
         max_error=float(rng.uniform(0.2, 1)) if name == "latency" else None,
     )
-    return Problem(size, cost, objective, table, size.astype(float)), monotone(table, rng), rng
+    effort, errors, megabytes = size.astype(float), monotone(table, rng), None
+    if rng.random() < 0.3:  # bytes of a file follow no order of the shapes here
+        megabytes = rng.permutation(size) / 1e6
+        objective = replace(objective, max_megabytes=float(rng.choice(megabytes)))
+    return Problem(size, cost, objective, table, effort, megabytes), errors, rng
 
 
 def better_by(problem: Problem, error: np.ndarray, incumbent: int | None) -> float:
     """By how much the best of all is better than the incumbent, by brute force."""
-    value = problem.objective.value(problem.parameters, problem.cost, error)
+    value = problem.values(slice(None), error)
     best = value.min()
     if incumbent is None or value[incumbent] == math.inf:
         return 0.0 if best == math.inf else math.inf

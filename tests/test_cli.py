@@ -25,7 +25,7 @@ from subarch.compressing.config import CompressConfig
 from subarch.errors import InvalidTeacher
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
-from subarch.finetuning.config import FinetuneConfig
+from subarch.finetuning.config import AugmentConfig, FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.pipeline import extract
 from subarch.planning.config import PlanConfig
@@ -54,6 +54,7 @@ VALUES: dict[str, Any] = {
     "max_latency_ms": 4.5,
     "max_latency_ratio": 0.25,
     "max_parameters": 123,
+    "max_megabytes": 7.5,
     "keep": 0.5,
     "heads": "all",
     "strategy": "exhaustive",
@@ -208,7 +209,7 @@ def test_the_options_of_select_are_what_may_be_asked_later() -> None:
 
 def test_every_key_of_every_configuration_stands_in_one_panel() -> None:
     kinds: tuple[Any, ...] = (CompressConfig, ExtractConfig, PretrainConfig, FinetuneConfig, ExportConfig)
-    kinds = (*kinds, BenchConfig, PlanConfig, RecordConfig)
+    kinds = (*kinds, AugmentConfig, BenchConfig, PlanConfig, RecordConfig)
     named = [key for keys in GROUPS.values() for key in keys.split()]
     assert len(named) == len(set(named))
     assert set(named) == {key for kind in kinds for key in kind.model_fields}

@@ -110,6 +110,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "max_latency_ms": st.none() | positive,
     "max_latency_ratio": st.none() | st.floats(0, 10, exclude_min=True),
     "max_parameters": st.none() | st.integers(1, 10**15),
+    "max_megabytes": st.none() | positive,
     "keep": st.none() | st.floats(0, 1, exclude_min=True),
     "heads": choice("heads"),
     "strategy": choice("strategy"),
@@ -156,6 +157,7 @@ def coherent(values: dict[str, Any]) -> bool:
             measured or not any(limits),
             measured or values["objective"] != "latency",
             values["teacher"] is not None or values["max_latency_ratio"] is None,
+            values["max_megabytes"] is None or values["error"] not in ("mlm", "logits"),
         ]
     )
 

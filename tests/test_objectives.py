@@ -79,12 +79,29 @@ def test_limits_go_with_every_objective() -> None:
     assert objective("error").affordable(P, COST).all()
 
 
+def test_a_limit_on_the_file_goes_with_every_objective_too() -> None:
+    size = np.array([9.0, 1.0, 8.0, 8.1, 2.0])
+    met = size <= 8.0
+    for name, more in (("w", {}), ("error", {}), ("latency", {"max_error": 1.0})):
+        wanted, free = objective(name, max_megabytes=8.0, **more), objective(name, **more)
+        assert wanted.affordable(P, COST, size).tolist() == met.tolist()
+        plain = free.value(P, COST, ERROR)
+        assert wanted.value(P, COST, ERROR, size).tolist() == np.where(met, plain, np.inf).tolist()
+        assert wanted.bound(P, COST, ERROR, size).tolist() == np.where(met, plain, np.inf).tolist()
+        even = np.where(met, free.break_even(P, COST, -0.5), -np.inf)
+        assert wanted.break_even(P, COST, -0.5, size).tolist() == even.tolist()
+        for wrong in (None, size[:3]):
+            with pytest.raises(ValueError, match="a limit on megabytes needs a column of them"):
+                wanted.affordable(P, COST, wrong)
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
         ("speed", {}, "choose w, error or latency"),
         ("error", {"max_cost": 0.0}, "max_cost is 0.0"),
         ("error", {"max_parameters": -1}, "max_parameters is -1"),
+        ("error", {"max_megabytes": 0.0}, "max_megabytes is 0.0"),
         ("error", {"max_error": math.nan}, "max_error is nan"),
         ("latency", {}, "needs a limit on the error"),
         ("w", {"cost_maximum": 0.0}, "must be positive"),

@@ -264,6 +264,19 @@ def test_labels_give_a_floor_on_the_official_score(tmp_path: Path) -> None:
     assert selection.winner.error is not None
     hits = (1 - selection.winner.error) * len(heldout)
     assert hits == pytest.approx(round(hits))
+    trained = pretrain(
+        tmp_path / "run",
+        configure(tmp_path / "run", None, {"steps": 4, "threads": 1, "heldout": 12, "batch_tokens": 512}),
+    )
+    assert trained.gold is not None
+    assert (trained.gold.metric, trained.gold.inputs) == ("accuracy", 12)
+    heldout = packed.segments("heldout", 62).shuffled()[:12]
+    batch = assemble(heldout, loaded.tokenizer, loaded.recipe)
+    for folder, found in ((tmp_path / "run" / "pretrained", trained.gold.student), (teacher, trained.gold.teacher)):
+        model = TaskTeacher.load(folder).model
+        assert found == pytest.approx(float((model(batch.ids, batch.mask).argmax(1) == 1).float().mean()))
+    card = (tmp_path / "run" / "pretrained" / "README.md").read_text(encoding="utf-8")
+    assert f"accuracy on 12 held-out inputs: {trained.gold.student:.3f}, teacher" in card
     given["corpus"] = [str(write_inputs(tmp_path / "bare.jsonl", "classes"))]
     with pytest.raises(InvalidConfig, match="the inputs have none"):
         extract(load(ExtractConfig, None, given), tmp_path / "other")

@@ -15,15 +15,18 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
 from subarch.errors import InvalidArchitecture, InvalidConfig, InvalidStudy, InvalidVocabulary
+from subarch.exporting.config import ExportConfig
+from subarch.exporting.export import export
 from subarch.extraction.trial import Settings
 from subarch.extraction.verify import verify
-from subarch.extraction.workbench import Workbench, blueprint_of, make_basis
+from subarch.extraction.workbench import Workbench, _vocabularies, blueprint_of, make_basis, space_of
 from subarch.latency.measuring import torch_calls
 from subarch.latency.timing import Latency
 from subarch.models.student import Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select
 from subarch.pretraining.pretrain import train
+from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, Latencies, Space
 from tiny import tiny_teacher
@@ -118,10 +121,16 @@ def test_training_the_rows_that_occur_composes_with_it(tmp_path: Path, monkeypat
 
 def test_a_search_with_vocabularies_from_space_to_stock_folder(made: Path) -> None:
     run = made / "searched"
-    selection = extract(tiny_config(made, **CERTIFIED, max_parameters=6000), run)
+    selection = extract(tiny_config(made, **CERTIFIED, max_megabytes=0.027), run)
     assert selection.winner is not None
     winner = Architecture.parse(selection.winner.architecture)
     assert winner.vocabulary in (60, 90)
+    assert (selection.objective.max_megabytes, selection.objective.megabytes_in) == (0.027, "torch")
+    assert selection.winner.megabytes is not None
+    written = sum(file.stat().st_size for file in (run / "selected").rglob("*.safetensors"))
+    assert selection.winner.megabytes * 1e6 == pytest.approx(written, rel=0.01)
+    over = [one for one in selection.candidates if (one.megabytes or 0) > 0.027]
+    assert all("over the file size limit" in (one.reason or "") for one in over)
     assert selection.certificate is not None
     assert selection.certificate.candidates == 3 * 2 * 3
     assert len(verify(run)) == 4
@@ -144,6 +153,27 @@ def test_a_search_with_vocabularies_from_space_to_stock_folder(made: Path) -> No
     again = select(run, {"max_parameters": 4500})
     assert again.winner is not None
     assert again.winner.parameters <= 4500 < selection.winner.parameters
+
+
+@pytest.mark.slow
+def test_a_limit_in_int8_is_that_of_the_file_that_export_writes(made: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    run, limit = tmp_path / "run", 0.075
+    config = tiny_config(made, **CERTIFIED, runtime="onnx-int8", max_megabytes=limit, objective="w")
+    selection = extract(config, run)
+    verify(run)
+    assert selection.winner is not None
+    assert selection.winner.megabytes is not None
+    parity = export(run / "selected", load(ExportConfig, None, {"quantize": "int8", "min_cosine": 0.5}), run)
+    (file,) = (run / "exported").rglob("model.onnx")
+    assert file.stat().st_size <= limit * 1e6
+    assert file.stat().st_size == pytest.approx(selection.winner.megabytes * 1e6, rel=0.01)
+    assert (parity.variant, parity.text.source) == ("onnx-int8", "the run's corpus, held-out part")
+    assert parity.calibrated_on is not None
+    none = select(run, {"max_megabytes": 0.001})
+    assert none.nearest is not None
+    assert set(none.nearest.limits) == {"max_megabytes"}
+    assert "over the file size limit" in none.nearest.sentence
 
 
 def test_an_exclusion_by_a_smaller_vocabulary_is_refused(made: Path, tmp_path: Path) -> None:
@@ -259,6 +289,35 @@ def test_what_compares_tokens_is_refused_by_name(made: Path, tmp_path: Path) -> 
         Workbench.open(tiny_config(world(tmp_path, masked_lm=True), error="mlm"), tmp_path / "mlm")
     with pytest.raises(InvalidConfig, match="vocabulary 60: students have a tokenizer of their own"):
         Workbench.open(tiny_config(made, teacher=None, error="mlm", initialise="scratch"), tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("given", "sizes"),
+    [
+        ({}, ()),
+        ({"max_parameters": 10**6}, (2000, 5000)),
+        ({"max_megabytes": 1.0}, (2000, 5000)),
+        ({"objective": "w"}, (2000, 5000)),
+        ({"objective": "w", "error": "mlm"}, ()),
+        ({"objective": "w", "initialise": "scratch"}, ()),
+    ],
+)
+def test_the_space_auto_has_vocabularies_where_size_matters(
+    made: Path, tmp_path: Path, given: dict[str, Any], sizes: tuple[int, ...]
+) -> None:
+    config = tiny_config(made, **{"space": "auto"} | given)
+    found = _vocabularies(config, tmp_path, 10_000)
+    assert tuple(sorted(found)) == sizes
+    assert _vocabularies(config, tmp_path, 2500) == ()  # halves below the least
+
+
+def test_the_vocabularies_of_auto_are_those_that_the_corpus_can_have(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("subarch.extraction.workbench._vocabularies", lambda *_: (4, 70, 90))
+    config = tiny_config(made, space="auto", objective="w")
+    basis = make_basis(RunFolder.create(tmp_path / "run", config, resume=False), config, lambda *_: None)
+    assert space_of(config, None, basis).vocabulary == (0, 70, 90)  # 4 are fewer than the characters
 
 
 def test_sizes_that_cannot_be(made: Path, bench: Workbench, tmp_path: Path) -> None:

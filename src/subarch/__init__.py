@@ -37,7 +37,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
-            *("record", "load_model", "push"),
+            *("record", "augment", "load_model", "push"),
         ),
         "api",
     ),
@@ -54,6 +54,7 @@ __all__ = [
     "SearchSpace",
     "SubarchError",
     "__version__",
+    "augment",
     "bench",
     "compress",
     "evaluate",

@@ -30,7 +30,7 @@ from subarch.compressing.config import CompressConfig
 from subarch.errors import InvalidConfig
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import ExtractConfig
-from subarch.finetuning.config import FinetuneConfig
+from subarch.finetuning.config import AugmentConfig, FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.recording.config import RecordConfig
@@ -39,6 +39,7 @@ from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
 
 if TYPE_CHECKING:
+    from subarch.finetuning.augment import Augmented
     from subarch.planning.plan import Plan
     from subarch.recording.record import Recorded
     from subarch.run.records import Bench, Compressed, Evaluation, Metrics, Parity, Pretraining, Retrieval, Selection
@@ -99,6 +100,7 @@ def extract(
     max_latency_ratio: float | None = None,
     max_latency_ms: float | None = None,
     max_parameters: int | None = None,
+    max_megabytes: float | None = None,
     objective: str | None = None,
     keep: float | None = None,
     runtime: str | None = None,
@@ -121,6 +123,7 @@ def extract(
         max_latency_ratio=max_latency_ratio,
         max_latency_ms=max_latency_ms,
         max_parameters=max_parameters,
+        max_megabytes=max_megabytes,
         objective=objective,
         keep=keep,
         runtime=runtime,
@@ -393,6 +396,37 @@ def record(
     from subarch.recording.record import record
 
     return record(settings, dry_run=dry_run, say=say, report=report)
+
+
+def augment(
+    out: Place | None = None,
+    *,
+    corpus: str | Sequence[str] | None = None,
+    task: str | None = None,
+    data: Place | None = None,
+    points: int | None = None,
+    config: Place | None = None,
+    report: Report = silent,
+    **options: Any,
+) -> Augmented:
+    """Write the inputs of a task, and new ones near each that the teacher of a search labels, to the file `out`.
+
+    Args:
+        corpus: inputs as `extract` takes them; instead of `task` and `data`.
+        points: new inputs near each, at most.
+    """
+    given = _given(
+        options,
+        out=None if out is None else Path(out),
+        corpus=_list(corpus),
+        task=task,
+        data=None if data is None else str(data),
+        points=points,
+    )
+    settings = load(AugmentConfig, None if config is None else Path(config), given)
+    from subarch.finetuning.augment import augment
+
+    return augment(settings, report)
 
 
 def _given(options: dict[str, Any], **named: Any) -> dict[str, Any]:

@@ -51,8 +51,8 @@ from subarch.finetuning.config import FinetuneConfig
 from subarch.finetuning.finetune import finetune as fine_tune
 from subarch.latency.bench import bench as time_models
 from subarch.latency.config import BenchConfig
-from subarch.learning.material import VOCABULARIES
 from subarch.learning.signals import EmbeddingSignal
+from subarch.learning.vocabularies import VOCABULARIES
 from subarch.models.student import Student, hand_over, load_weights
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs

@@ -49,6 +49,7 @@ for command in (
     commands.push,
     commands.plan,
     commands.record,
+    commands.augment,
     commands.space,
     commands.tasks,
     commands.config,

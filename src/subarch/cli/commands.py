@@ -9,6 +9,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from subarch.cli.options import Answer, Progress, answering, errors, options_of
 from subarch.compressing.config import CompressConfig
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
-from subarch.finetuning.config import EXAMINED, FinetuneConfig
+from subarch.finetuning.config import EXAMINED, AugmentConfig, FinetuneConfig
 from subarch.latency.config import BenchConfig
 from subarch.planning.config import PlanConfig
 from subarch.pretraining.config import PretrainConfig
@@ -271,6 +272,16 @@ def record(config: Path | None, dry_run: bool, given: dict[str, Any], report: Pr
     say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
     found = api.record(config=config, dry_run=dry_run, report=report, say=say, **given)
     return Answer(found, partial(screen.show_recorded, found.to_dict()))
+
+
+@click.command(panel=LOOK)
+@CONFIG
+@options_of(AugmentConfig)
+@answering
+def augment(config: Path | None, given: dict[str, Any], report: Progress) -> Answer:
+    """Make more inputs of a task where there are few: new ones near each, which the teacher of a search labels."""
+    found = api.augment(config=config, report=report, **given)
+    return Answer(found, partial(screen.show_augmented, asdict(found)))
 
 
 @click.command(panel=CHECK)

@@ -42,6 +42,7 @@ from subarch.errors import InvalidCorpus, InvalidTask
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.graph import Exportable
 from subarch.exporting.runtimes import Session
+from subarch.learning.vocabularies import reader_of
 from subarch.models.heads import columns_of, encode, labels_of, logits_of, tokenizer_for
 from subarch.models.outputs import token_types
 from subarch.models.teacher import choices_of, special_tokens
@@ -96,6 +97,8 @@ class Text:
             packed = Corpus.load(run / "corpus")
             if packed.meta.tokenizer == hashlib.sha256(plain(tokenizer).to_str().encode()).hexdigest():
                 return cls._of(packed, "the run's corpus")
+            if packed.train.texts is not None and (reader := reader_of(run, tokenizer)) is not None:
+                return cls._of(reader.read(packed), "the run's corpus")
         words = sorted(set(range(len(tokenizer))) - set(tokenizer.all_special_ids))
         drawn = np.random.default_rng(0).choice(words, 20_000).astype(np.int32)
         return cls(drawn, (), TextSource(source="random tokens"))

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from subarch.numbers.architecture import Architecture
 from subarch.numbers.objectives import w_coefficient, w_warning
 from subarch.numbers.selection import Selection as Choice
 from subarch.numbers.selection import nearest, select
+from subarch.numbers.space import rows_of
 from subarch.run.records import (
     Abnc,
     AbncAgreement,
@@ -120,7 +122,7 @@ def conclude(
             max_parameters=objective.max_parameters,
             max_error=objective.max_error,
             keep=config.keep,
-            **{_limit_name(question): objective.max_cost},
+            **_other_limits(question),
         ),
         outcome="selected" if winner is not None else "infeasible",
         winner=winner,
@@ -152,6 +154,15 @@ def conclude(
         warnings=tuple(warnings),
     )
     return selection, _order(question, latencies, best, {one.architecture: one for one in candidates})
+
+
+def _other_limits(question: Question) -> dict[str, Any]:
+    """The limit on cost, by the name that its unit gives it, and that on the file, where there is one."""
+    objective = question.objective
+    limits: dict[str, Any] = {_limit_name(question): objective.max_cost}
+    if objective.max_megabytes is not None:
+        limits |= {"max_megabytes": objective.max_megabytes, "megabytes_in": question.config.runtime}
+    return limits
 
 
 def measurement(latencies: Latencies) -> LatencyMeasurement:
@@ -220,7 +231,8 @@ def _choose(question: Question, candidates: list[Candidate]) -> Choice | None:
     costs = [one.latency_ms if question.cost_unit == "ms" else one.operations for one in candidates]
     parameters, errors = [one.parameters for one in candidates], [one.error for one in candidates]
     names = [one.architecture for one in candidates]
-    return select(question.objective, parameters, costs, errors, question.cost_unit, names)  # type: ignore[arg-type]
+    size = None if question.problem.megabytes is None else [one.megabytes for one in candidates]
+    return select(question.objective, parameters, costs, errors, question.cost_unit, names, size)  # type: ignore[arg-type]
 
 
 def _nearest(
@@ -234,7 +246,8 @@ def _nearest(
     else:
         costs = question.costs
         names = [str(costs.architecture(row)) for row in range(len(costs))]
-        found = nearest(question.objective, costs.parameters, question.cost, None, question.cost_unit, names)
+        size = question.problem.megabytes
+        found = nearest(question.objective, costs.parameters, question.cost, None, question.cost_unit, names, size)
         row = _row(costs.architecture(found.index), question, latencies)
     limits = {_limit_name(question) if name == "max_cost" else name: value for name, value in found.limits.items()}
     return Nearest(row=row, limits=limits, sentence=found.sentence)
@@ -250,7 +263,12 @@ def _row(
     """A candidate's figures; those of training are None without a trial."""
     count = architecture.parameters(question.inputs)
     latency = latencies.candidates[str(architecture)] if latencies is not None else None
+    size: dict[str, Any] = {}
+    if question.problem.megabytes is not None:
+        (row,) = np.flatnonzero(rows_of(question.costs.table, architecture))
+        size["megabytes"] = float(question.problem.megabytes[row])
     return Candidate(
+        **size,
         architecture=str(architecture),
         parameters=count.total,
         encoder_parameters=count.encoder,
@@ -409,7 +427,7 @@ def _heads_trained(question: Question, trials: Sequence[Trial], incumbent: Archi
     known = settled(question, trials)
     errors = {row: error for row in within if (error := known.get(row)) is not None}
     problem, trained, e = question.problem, list(errors), np.array(list(errors.values()))
-    value = question.objective.value(problem.parameters[trained], problem.cost[trained], e)
+    value = problem.values(trained, e)
     best = trained[int(np.lexsort((e, problem.cost[trained], value))[0])]
     return CertificateHeads(
         candidates=len(rows),

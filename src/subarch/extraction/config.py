@@ -20,7 +20,7 @@ from subarch.run.configuration import File, Number, Text
 from subarch.text.read import with_corpus
 
 # What may be asked of a finished run again, without training
-QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "keep", "cost")
+QUESTION = ("objective", "max_latency_ms", "max_latency_ratio", "max_parameters", "max_megabytes", "keep", "cost")
 MEASUREMENT = ("runtime", "latency_batch", "latency_length", "length_from", "latency_threads")
 
 
@@ -49,7 +49,8 @@ class ExtractConfig(BaseModel):
     )
     corpus: list[Text] = Field(
         [],
-        description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
+        description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME"
+        "; in several languages LANGUAGE:SHARE=SOURCE each, as in de:0.3=FOLDER",
     )
     data: Text | None = Field(
         None,
@@ -61,7 +62,7 @@ class ExtractConfig(BaseModel):
         "auto",
         min_length=1,
         description="Search space: auto (sub-architectures of what candidates start from), paper, minilm, demo, or a "
-        "YAML file with the four axes",
+        "YAML file with the four axes and, if wanted, vocabulary",
     )
     error: Literal["embedding", "outputs", "logits", "mlm", "task"] | None = Field(
         None,
@@ -85,6 +86,11 @@ class ExtractConfig(BaseModel):
         None, description="Limit: latency as a share of the teacher's, 0.33 is a third; instead of max_latency_ms"
     )
     max_parameters: int | None = Field(None, ge=1, le=10**15, description="Limit: parameters, embeddings included")
+    max_megabytes: Number | None = Field(
+        None,
+        description="Limit: millions of bytes of the model's file in `runtime`, as export writes it (torch: the "
+        "weights in fp32); the tokenizer is not counted",
+    )
     keep: Annotated[Number, Field(le=1)] | None = Field(
         None,
         description="Quality floor as a share of the reference's, 0.97; needed with objective latency and only there",
@@ -230,6 +236,11 @@ class ExtractConfig(BaseModel):
             raise ValueError("keep is missing: objective 'latency' needs a quality floor, as in keep 0.97")
         if self.objective != "latency" and self.keep is not None:
             raise ValueError(f"keep {self.keep} would not be used with objective {self.objective!r}; drop it")
+        if self.max_megabytes is not None and self.error in ("mlm", "logits"):
+            raise ValueError(
+                f"max_megabytes {self.max_megabytes} is of the file of a sentence encoder, and error {self.error!r} "
+                "trains masked language models; use max_parameters"
+            )
         for key in ("learning_rate", "batch_size"):
             if len(set(getattr(self, key))) < len(getattr(self, key)):
                 raise ValueError(f"{key} {getattr(self, key)} holds a value twice, which would be trained twice")

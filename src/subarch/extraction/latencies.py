@@ -26,13 +26,12 @@ from subarch.errors import InvalidConfig
 from subarch.exporting.config import parse_runtime
 from subarch.exporting.runtimes import require
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.question import Question, latency_limit
+from subarch.extraction.question import Question, latency_limit, megabytes_of
 from subarch.extraction.workbench import blueprint_of, recipe_of
 from subarch.latency.measuring import TEACHER, Candidates, LatencyCache, Stopwatch, conditions
 from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
-from subarch.learning.material import VOCABULARIES
-from subarch.learning.vocabularies import Reader
+from subarch.learning.vocabularies import VOCABULARIES, Reader
 from subarch.models.parts import usable_positions
 from subarch.numbers.space import Costs, SearchSpace
 from subarch.run import Report
@@ -100,7 +99,7 @@ def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[st
     figures: dict[str, Measured | Predicted] = {**latencies.candidates, **confirmed}
     stopwatch = _stopwatch(config, settings, basis, _cache(settings, basis), report)
     names, before = _names(question.costs), len(confirmed)
-    others = question.costs.parameters / (objective.max_parameters or np.inf)
+    others = _shares(config, question.costs, basis)
     while True:
         milliseconds = np.array([figures[n].median_ms for n in names])
         predicted = np.array([isinstance(figures[n], Predicted) for n in names])
@@ -183,7 +182,7 @@ def _measured_where_it_matters(
     if every:
         return {name: stopwatch.known[name] for name in names}, None
     limit = latency_limit(config, stopwatch.known[teacher].median_ms if teacher else None)
-    others = costs.parameters / (config.max_parameters or np.inf)
+    others = _shares(config, costs, basis)
     while True:
         measured = np.array([name in stopwatch.known for name in names])
         found = np.array([stopwatch.known[names[row]].median_ms for row in np.flatnonzero(measured)])
@@ -206,6 +205,14 @@ def _measured_where_it_matters(
         measured=int(measured.sum()),
         left_near_limit=len(rows),
     )
+
+
+def _shares(config: ExtractConfig, costs: Costs, basis: Basis) -> Floats:
+    """(N,) the largest share of another limit than that on latency that each candidate takes."""
+    shares = costs.parameters / (config.max_parameters or np.inf)
+    if config.max_megabytes is not None:
+        shares = np.maximum(shares, megabytes_of(config, costs, basis) / config.max_megabytes)
+    return shares
 
 
 def _room(predicted: Mask) -> int:

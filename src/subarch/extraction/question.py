@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from subarch.errors import InvalidConfig
+from subarch.exporting.size import megabytes
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
 from subarch.numbers.architecture import Architecture, Inputs
@@ -165,11 +166,18 @@ def _problem(config: ExtractConfig, costs: Costs, basis: Basis, latencies: Laten
         cost_maximum=float(cost.max()),
         max_cost=latency_limit(config, teacher_ms),
         max_parameters=config.max_parameters,
+        max_megabytes=config.max_megabytes,
         max_error=_floor(config, basis.reference_error),
     )
     # The time of a trial: its operations, and something fixed
     effort = costs.operations + 0.1 * costs.operations.max() + 1.0
-    return Problem(costs.parameters, cost, objective, costs.table, effort)
+    megabytes = None if config.max_megabytes is None else megabytes_of(config, costs, basis)
+    return Problem(costs.parameters, cost, objective, costs.table, effort, megabytes)
+
+
+def megabytes_of(config: ExtractConfig, costs: Costs, basis: Basis) -> NDArray[np.float64]:
+    """(N,) megabytes of the candidates' files in the runtime of the configuration."""
+    return megabytes(costs.table, Inputs(**basis.inputs.model_dump()), basis.blueprint.family, config.runtime)
 
 
 def _floor(config: ExtractConfig, reference: float | None) -> float | None:

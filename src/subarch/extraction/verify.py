@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from scipy import stats
 
 from subarch.errors import InvalidStudy
+from subarch.exporting.config import RuntimeName
+from subarch.exporting.size import megabytes
 from subarch.extraction.conclude import certificate_sentence
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
@@ -131,7 +134,7 @@ class _Check:
         }
         measured = self.latencies(run) if self.selection.cost_kind == "latency" else {}
         limit = self.objective.max_latency_ms or self.objective.max_operations or math.inf
-        largest = self.objective.max_parameters or math.inf
+        largest, heaviest = self.objective.max_parameters or math.inf, self.objective.max_megabytes
         found, config, self.nearest = {}, run.config(ExtractConfig), set[str]()
         for architecture, nearest in _space(run.read(Space), self._head_size(run), config.heads == "all"):
             name, parameters = str(architecture), architecture.parameters(inputs).total
@@ -144,6 +147,10 @@ class _Check:
             vocabulary = architecture.vocabulary or math.inf
             shape = architecture.depth, architecture.hidden, architecture.intermediate, vocabulary
             affordable, error = cost <= limit and parameters <= largest, errors.get(name, {}).get(self.seed)
+            if heaviest is not None:
+                row = np.array([astuple(architecture)])
+                runtime = cast(RuntimeName, self.objective.megabytes_in)
+                affordable &= bool(megabytes(row, inputs, basis.blueprint.family, runtime)[0] <= heaviest)
             found[name] = Candidate(shape, parameters, cost, affordable, error, name in failed)
         self.maxima = max(one.parameters for one in found.values()), max(one.cost for one in found.values())
         return found

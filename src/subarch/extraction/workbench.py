@@ -320,9 +320,9 @@ def _vocabularies(config: ExtractConfig, run: Path, whole: int) -> tuple[int, ..
     elif config.space != "auto":
         named = SearchSpace.load(config.space).vocabulary
     else:
-        matters = config.max_parameters is not None or config.objective == "w"
+        limited = config.max_parameters is not None or config.max_megabytes is not None
         comparable = config.initialise == "inherit" and config.measures in ("embedding", "task")
-        if not (matters and comparable) or is_of_task(config.teacher):
+        if not ((limited or config.objective == "w") and comparable) or is_of_task(config.teacher):
             return ()
         named = tuple(size for share in SHARES if (size := round(whole * share / 1000) * 1000) >= SMALLEST)
     return tuple(size for size in named if size)

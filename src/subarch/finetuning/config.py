@@ -1,4 +1,4 @@
-"""Configuration of a fine-tuning (`FinetuneConfig`) and of each of its trainings (`Theta`, `FitSettings`).
+"""Configuration of a fine-tuning (`FinetuneConfig`), of its trainings (`Theta`, `FitSettings`), of `AugmentConfig`.
 
 The configuration is one flat, frozen record whose keys are the command-line options; its lists span the search space Θ.
 The published ranges are in `configs/finetune-bort.yaml`: 96 sets, 480 with their seeds.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from subarch.run.configuration import Amount, File, Number, Text
 from subarch.tasks.division import TaskData
@@ -53,6 +53,39 @@ class FitSettings:
     max_length: int = 128
     patience: int = 3
     threads: int | None = None
+
+
+class AugmentConfig(BaseModel):
+    """The options of `subarch augment`; `configuration.load` makes it. Paths are relative to the current folder."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    corpus: list[Text] = Field([], description="Inputs to make more of: files or folders, as for extract")
+    task: Text | None = Field(None, description="A public task, instead of a corpus (see `subarch tasks`)")
+    data: Text | None = Field(None, description="Folder of the task, or of many tasks, or datasets:NAME")
+    text_column: Text = Field("text", description="Column of the text in files of records and data sets")
+    out: File = Field(description="JSON lines to write: the inputs, and the new ones, which are only trained on")
+    points: int = Field(4, ge=1, le=1000, description="New inputs near each, at most")
+    encoder: File | None = Field(
+        None, description="Folder of a sentence encoder that judges what is near; null: words in common do"
+    )
+    masked_lm: File | None = Field(
+        None, description="Folder of a masked language model that fills in words of new inputs; null: none"
+    )
+    neighbours: list[Text] | None = Field(
+        None, description="Text files or folders whose nearest texts become new inputs; needs an encoder; null: none"
+    )
+    seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of what is changed")
+
+    @model_validator(mode="after")
+    def _check_together(self) -> AugmentConfig:
+        if bool(self.corpus) == (self.task is not None):
+            raise ValueError("give either a corpus of inputs or a task, so that it is clear what more is made of")
+        if (self.task is None) != (self.data is None):
+            raise ValueError("task and data go together; give both or neither")
+        if self.out.suffix.lower() != ".jsonl":
+            raise ValueError(f"out {str(self.out)!r}: JSON lines are written; let the name end in .jsonl")
+        return self
 
 
 EXAMINED = (*TaskData.model_fields, "max_length")

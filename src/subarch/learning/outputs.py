@@ -127,6 +127,10 @@ def _position(task: Outputs, label: Any) -> int:
     )
 
 
+METRIC = {"classes": "accuracy", "choices": "accuracy", "labels": "micro F1", "number": "Spearman's correlation"}
+"""The official score of each kind of outputs; tags are scored as spans, by `subarch evaluate`."""
+
+
 def score(task: Outputs, truth: Sequence[Gold], rows: Sequence[Tensor]) -> float:
     """The official score of outputs, from the rows of each input, at most 1.
 

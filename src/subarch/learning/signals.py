@@ -189,23 +189,10 @@ class OutputsSignal:
 
         def compute(piece: range) -> Tensor:
             some = segments[piece.start : piece.stop]
-            return torch.cat(self.rows(self.teacher.model, some))
+            return torch.cat(outputs_of(self.teacher, self.recipe, self.teacher.model, some))
 
         rows = cache.rows(("outputs", part), len(segments), len(segments), compute, _progress(report))
         return list(torch.split(rows, sizes))
-
-    @torch.inference_mode()
-    def rows(self, model: Forward, segments: Segments) -> list[Tensor]:
-        """The rows of outputs of each input (`learning.outputs.flat`), in fp32; batched by length."""
-        found: list[Tensor] = [Tensor()] * len(segments)
-        for numbers in by_length(segments.size, BATCH):
-            batch = assemble([segments[number] for number in numbers], self.teacher.tokenizer, self.recipe)
-            counts = counts_of(self.teacher.outputs, batch.mask, batch.choices)
-            rows = flat(self.teacher.outputs, model(batch.ids, batch.mask).float(), batch.mask)
-            parts = torch.split(rows, 1 if counts is None else counts.tolist())
-            for number, part in zip(numbers, parts, strict=True):
-                found[number] = part.clone()
-        return found
 
     @property
     def lengths(self) -> NDArray[np.int64]:
@@ -219,9 +206,23 @@ class OutputsSignal:
         return divergence(self.kind, own, theirs, counts).mean() / self.constant
 
     def error(self, student: Forward) -> float:
-        own = torch.cat(self.rows(student, self.heldout)).double()
+        own = torch.cat(outputs_of(self.teacher, self.recipe, student, self.heldout)).double()
         theirs = torch.cat(self.heldout_targets).double()
         return float(divergence(self.kind, own, theirs, self.counts(self.heldout)).mean()) / self.constant
+
+
+@torch.inference_mode()
+def outputs_of(teacher: TaskTeacher, recipe: Recipe, model: Forward, segments: Segments) -> list[Tensor]:
+    """The rows of outputs of each input (`learning.outputs.flat`) by the teacher or a student, in fp32."""
+    found: list[Tensor] = [Tensor()] * len(segments)
+    for numbers in by_length(segments.size, BATCH):
+        batch = assemble([segments[number] for number in numbers], teacher.tokenizer, recipe)
+        counts = counts_of(teacher.outputs, batch.mask, batch.choices)
+        rows = flat(teacher.outputs, model(batch.ids, batch.mask).float(), batch.mask)
+        parts = torch.split(rows, 1 if counts is None else counts.tolist())
+        for number, part in zip(numbers, parts, strict=True):
+            found[number] = part.clone()
+    return found
 
 
 class GoldSignal:
@@ -245,8 +246,8 @@ class GoldSignal:
         self.reference = 1 - score(training.teacher.outputs, self.truth, training.heldout_targets)
 
     def error(self, student: Forward) -> float:
-        rows = self.training.rows(student, self.training.heldout)
-        return 1 - score(self.training.teacher.outputs, self.truth, rows)
+        teacher, recipe = self.training.teacher, self.training.recipe
+        return 1 - score(teacher.outputs, self.truth, outputs_of(teacher, recipe, student, self.training.heldout))
 
 
 class TaskSignal:

@@ -31,6 +31,8 @@ from subarch.run.files import replaced, save_tensors, unreadable
 from subarch.text.corpus import Corpus, Segments, plain
 from subarch.text.vocabulary import Pruned, prune, sizes, stock_tokenizer
 
+VOCABULARIES = "vocabularies"
+"""Their folder in the run folder."""
 TEXTS = 1000
 """Texts that are tokenised at once."""
 
@@ -119,6 +121,13 @@ class Reader:
                 tokens.append(np.array(encoding.ids, np.int32))
                 size.append(len(encoding.ids))
         return {"tokens": torch.from_numpy(np.concatenate(tokens)), "size": torch.tensor(size)}
+
+
+def reader_of(run: Path, tokenizer: Any) -> Reader | None:
+    """The vocabulary of a run that this is the tokenizer of; None: there is no such."""
+    text = plain(tokenizer).to_str()
+    readers = (Reader.load(place) for place in sorted((run / VOCABULARIES).glob("[0-9]*")))
+    return next((one for one in readers if plain(one.tokenizer).to_str() == text), None)
 
 
 def usage_of(corpus: Corpus, tokenizer: Any, prefix: str) -> NDArray[np.int64]:

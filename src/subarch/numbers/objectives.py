@@ -39,7 +39,8 @@ class Objective:
     """What to minimise, under limits that go with any objective.
 
     `w`: -W (arXiv 2010.10499); `error`: e; `latency`: i, under a limit on the error (the quality floor).
-    `max_cost` and `cost_maximum` have the unit of i (ms or multiply-adds). `parameters_maximum` and `cost_maximum` are
+    `max_cost` and `cost_maximum` have the unit of i (ms or multiply-adds). `max_megabytes` limits the file that is
+    served, a column (N,) that is given where there is such a limit. `parameters_maximum` and `cost_maximum` are
     p(T) and i(T), the componentwise maxima over the whole of Ξ, trained or not.
 
     Raises:
@@ -53,12 +54,13 @@ class Objective:
     cost_maximum: float
     max_cost: float | None = None
     max_parameters: int | None = None
+    max_megabytes: float | None = None
     max_error: float | None = None
 
     def __post_init__(self) -> None:
         if self.name not in ("w", "error", "latency"):
             raise InvalidConfig(f"unknown objective {self.name!r}; choose w, error or latency")
-        for field in ("max_cost", "max_parameters", "max_error"):
+        for field in ("max_cost", "max_parameters", "max_megabytes", "max_error"):
             limit = getattr(self, field)
             if limit is not None and not (math.isfinite(limit) and limit > 0):
                 raise InvalidConfig(f"{field} is {limit}; a limit must be a positive number, or left out")
@@ -68,22 +70,34 @@ class Objective:
         if self.name == "w" and not all(math.isfinite(maximum) and maximum > 0 for maximum in maxima):
             raise InvalidConfig(f"W divides by p(T) and i(T), which must be positive, not {maxima[0]} and {maxima[1]}")
 
-    def affordable(self, parameters: ArrayLike, cost: ArrayLike) -> Mask:
-        """Which candidates meet the limits known before training; mask of the columns' length."""
+    def affordable(self, parameters: ArrayLike, cost: ArrayLike, megabytes: ArrayLike | None = None) -> Mask:
+        """Which candidates meet the limits known before training; mask of the columns' length.
+
+        Raises:
+            ValueError: a limit on megabytes, and no column of them.
+        """
         p, i = checked_costs(parameters, cost)
         within: Mask = (p <= _or_inf(self.max_parameters)) & (i <= _or_inf(self.max_cost))
+        if self.max_megabytes is not None:
+            if megabytes is None or (size := np.asarray(megabytes, dtype=np.float64)).shape != p.shape:
+                raise ValueError("a limit on megabytes needs a column of them, as long as the others")
+            within &= size <= self.max_megabytes
         return within
 
-    def value(self, parameters: ArrayLike, cost: ArrayLike, error: ArrayLike) -> Floats:
+    def value(
+        self, parameters: ArrayLike, cost: ArrayLike, error: ArrayLike, megabytes: ArrayLike | None = None
+    ) -> Floats:
         """The value to minimise of each trained candidate, (N,); +inf where a limit is not met.
 
         Raises:
             ValueError: columns of unequal length, a NaN or infinite error, an error <= 0 with W; it names the row.
         """
         p, i = checked_costs(parameters, cost)
-        return self.bound(p, i, checked_errors(error, len(p), positive=self.name == "w"))
+        return self.bound(p, i, checked_errors(error, len(p), positive=self.name == "w"), megabytes)
 
-    def bound(self, parameters: ArrayLike, cost: ArrayLike, least_error: ArrayLike) -> Floats:
+    def bound(
+        self, parameters: ArrayLike, cost: ArrayLike, least_error: ArrayLike, megabytes: ArrayLike | None = None
+    ) -> Floats:
         """The best value possible of candidates whose error is at least `least_error`; -inf: nothing is known.
 
         Each objective only improves as the error falls, so the bound is the value at the least error.
@@ -97,10 +111,12 @@ class Objective:
             value = np.where(f == 0, 0.0, np.where(e > 0, -f / np.where(e > 0, e, 1.0), -np.inf))
         else:
             value = e if self.name == "error" else i
-        feasible = self.affordable(p, i) & (e <= _or_inf(self.max_error))
+        feasible = self.affordable(p, i, megabytes) & (e <= _or_inf(self.max_error))
         return np.where(feasible, value, np.inf)
 
-    def break_even(self, parameters: ArrayLike, cost: ArrayLike, value: float) -> Floats:
+    def break_even(
+        self, parameters: ArrayLike, cost: ArrayLike, value: float, megabytes: ArrayLike | None = None
+    ) -> Floats:
         """The least error at which a candidate is no better than `value`, (N,): the inverse of `bound`.
 
         -inf: it is no better whatever its error; +inf: whatever is known of its error, it may be better.
@@ -114,7 +130,7 @@ class Objective:
             even = np.full(len(p), value)
         else:
             even = np.where(i >= value, -np.inf, np.inf)
-        return np.where(self.affordable(p, i), np.minimum(even, beyond), -np.inf)
+        return np.where(self.affordable(p, i, megabytes), np.minimum(even, beyond), -np.inf)
 
 
 def _or_inf(limit: float | None) -> float:

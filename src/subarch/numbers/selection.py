@@ -61,11 +61,12 @@ def select(
     error: ArrayLike,
     cost_unit: CostUnit = "ms",
     names: Sequence[str] | None = None,
+    megabytes: ArrayLike | None = None,
 ) -> Selection:
     """The best of N trained candidates, and why each other one lost.
 
     `cost_unit` is the unit of `cost` and of the objective's cost limit; `names` are what the reasons call the
-    candidates (default "candidate 3", by position).
+    candidates (default "candidate 3", by position); `megabytes` are those of their files, needed under a limit on them.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a NaN or infinite error, an error <= 0 with W.
@@ -75,13 +76,13 @@ def select(
     if not len(p):
         raise ValueError("no trained candidate to select from; `nearest` tells which limits would admit one")
     names = _names(names, len(p))
-    value = objective.value(p, i, e)
-    limits = _limits(objective, p, i, e, cost_unit)
+    value = objective.value(p, i, e, megabytes)
+    limits = _limits(objective, p, i, e, cost_unit, megabytes)
     points = np.stack([p, i, e], axis=1)
     winner = int(np.lexsort((e, i, p, value))[0])
     if math.isinf(value[winner]):
         reasons = {row: _excesses_in_words(limits, row) for row in range(len(p))}
-        return Selection(None, (), frontier(points), reasons, nearest(objective, p, i, e, cost_unit, names))
+        return Selection(None, (), frontier(points), reasons, nearest(objective, p, i, e, cost_unit, names, megabytes))
     dominator = dominators(points, preferred=winner)
     reasons = {}
     for row in range(len(p)):
@@ -107,6 +108,7 @@ def nearest(
     error: ArrayLike | None = None,
     cost_unit: CostUnit = "ms",
     names: Sequence[str] | None = None,
+    megabytes: ArrayLike | None = None,
 ) -> Nearest:
     """The candidate whose largest relative excess over the limits is least; equals: fewest parameters, least cost.
 
@@ -117,7 +119,7 @@ def nearest(
     """
     p, i = checked_costs(parameters, cost)
     e = None if error is None else checked_errors(error, len(p), positive=False)
-    limits = _limits(objective, p, i, e, cost_unit)
+    limits = _limits(objective, p, i, e, cost_unit, megabytes)
     if not len(p) or not limits:
         raise ValueError("nearest needs at least one candidate and one limit")
     excess = np.max([limit.values / limit.most - 1 for limit in limits], axis=0)
@@ -142,12 +144,17 @@ class _Limit:
     most: float
 
 
-def _limits(objective: Objective, p: Floats, i: Floats, e: Floats | None, cost_unit: CostUnit) -> list[_Limit]:
+def _limits(
+    objective: Objective, p: Floats, i: Floats, e: Floats | None, cost_unit: CostUnit, megabytes: ArrayLike | None
+) -> list[_Limit]:
     limits = []
     if objective.max_cost is not None:
         limits.append(_Limit("max_cost", _cost_noun(cost_unit), f" {cost_unit}", i, objective.max_cost))
     if objective.max_parameters is not None:
         limits.append(_Limit("max_parameters", "size", " parameters", p, objective.max_parameters))
+    if objective.max_megabytes is not None:
+        size = np.asarray(megabytes, dtype=np.float64)
+        limits.append(_Limit("max_megabytes", "file size", " MB", size, objective.max_megabytes))
     if objective.max_error is not None and e is not None:
         limits.append(_Limit("max_error", "error", "", e, objective.max_error))
     return limits

@@ -57,6 +57,7 @@ from subarch.run.records import (
     TrainedParameters,
 )
 from subarch.show.card import write_card
+from subarch.show.pretraining import against_labels
 from subarch.text.corpus import content_of as corpus_content
 
 CHECKPOINTS = "pretrained.checkpoints"
@@ -316,6 +317,7 @@ def _hand_over(
         heldout=heldout,
         teacher=None if teacher is None else teacher.name,
         teacher_architecture=None if figures is None else figures.architecture,
+        gold=setup.gold(student),
         latency=_latency(setup, student),
         machine=Machine.model_validate(machine()),
         versions=versions(),
@@ -359,7 +361,9 @@ def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> di
     winner = folder.read(Selection).winner if folder.has(Selection) else None
     if winner is not None and winner.architecture == record.architecture:
         asked = folder.read(Selection).objective.model_dump(exclude_none=True)
-        limits = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if key != "name")
+        limits = ", ".join(
+            f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if isinstance(value, (int, float))
+        )
         why = f"Selected by architecture search: optimal in {asked['name']}" + (f", under {limits}" if limits else "")
     first, last, latency = record.heldout[0], record.heldout[-1], record.latency
     times = {"student": latency.student} | ({"teacher": latency.teacher} if latency.teacher else {})
@@ -385,6 +389,7 @@ def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> di
             {"held-out loss": name, "before": first[name], "after": last[name]}
             for name in (*record.losses, *(name for name in last if name.startswith("loss")))
         ],
+        "labels": against_labels(record),
         "latency": [
             {"model": who, "ms": time.median_ms, "batch": 1, "tokens": latency.length, "threads": latency.threads}
             for who, time in times.items()

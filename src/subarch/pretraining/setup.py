@@ -29,8 +29,8 @@ from subarch.errors import InvalidConfig
 from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
 from subarch.learning.material import Material, check_heldout
-from subarch.learning.outputs import constant, counts_of, flat
-from subarch.learning.signals import vectors_of
+from subarch.learning.outputs import METRIC, constant, counts_of, flat, gold_of, score
+from subarch.learning.signals import outputs_of, vectors_of
 from subarch.learning.targets import TargetStore
 from subarch.learning.vocabularies import Reader
 from subarch.models.inherit import CALIBRATION, inherit
@@ -42,7 +42,7 @@ from subarch.numbers.architecture import Architecture, has_map
 from subarch.pretraining.config import PretrainConfig
 from subarch.run import Report, silent
 from subarch.run.folder import RunFolder
-from subarch.run.records import Basis, EncoderBlueprint, Schedule
+from subarch.run.records import Basis, EncoderBlueprint, GoldScores, Schedule
 from subarch.text.batches import Budget, Packed, Source, Streamed, by_length
 from subarch.text.corpus import Corpus, Segments
 from subarch.text.masking import Masker
@@ -75,6 +75,8 @@ class Setup:
     store: TargetStore | None
     started: str
     """Where the weights came from, in words."""
+    labelled: Segments | None
+    """The held-out inputs, where they have labels."""
 
     @classmethod
     def load(
@@ -181,6 +183,7 @@ class Setup:
             assert texts is not None
             vectors = material.targets().get(("heldout",), lambda: whole.embed_texts(texts))
             heldout_targets = [{"embedding": vectors[torch.from_numpy(rows)]} for rows in groups]
+        labelled = heldout if isinstance(heldout, Segments) and heldout.labels is not None else None
         return cls(
             material,
             blueprint,
@@ -194,7 +197,21 @@ class Setup:
             spoken,
             store,
             started,
+            labelled,
         )
+
+    def gold(self, student: Student) -> GoldScores | None:
+        """Student and teacher against the labels of the held-out inputs, if these have any that can be scored."""
+        teacher, inputs = self.material.teacher, self.labelled
+        if inputs is None or not isinstance(teacher, TaskTeacher) or teacher.outputs.kind not in METRIC:
+            return None
+        assert inputs.labels is not None
+        truth = [gold_of(teacher.outputs, label) for label in inputs.labels]
+        own, theirs = (
+            score(teacher.outputs, truth, outputs_of(teacher, self.material.recipe, model, inputs))
+            for model in (student, teacher.model)
+        )
+        return GoldScores(metric=METRIC[teacher.outputs.kind], inputs=len(inputs), student=own, teacher=theirs)
 
     def trained(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> Student:
         """The whole student with these weights of the distiller, in evaluation mode."""

@@ -314,7 +314,7 @@ class Conclusion(Record):
 class Candidate(Row):
     """A candidate with its figures; those of training are None where it was not trained.
 
-    `reason` is why another one was selected.
+    `reason` is why another one was selected, `megabytes` there where the file is limited.
     """
 
     architecture: Shape
@@ -329,16 +329,22 @@ class Candidate(Row):
     hyperparameters: Hyperparameters
     trial: int | None
     w: float | None
+    megabytes: float | None = None
     reason: str | None = None
 
 
 class Limits(Row):
-    """The objective and its limits. The limit of cost is in milliseconds or in operations: one of the two is there."""
+    """The objective and its limits. The limit of cost is in milliseconds or in operations: one of the two is there.
+
+    `megabytes_in` is the runtime whose file is limited.
+    """
 
     name: str
     max_latency_ms: Number | None = None
     max_operations: Number | None = None
     max_parameters: Number | None
+    max_megabytes: Number | None = None
+    megabytes_in: str | None = None
     max_error: float | None
     keep: float | None
 
@@ -536,6 +542,15 @@ class PretrainedLatency(Row):
     teacher: Timing | None = None
 
 
+class GoldScores(Row):
+    """The official score of student and teacher against the labels of the held-out inputs."""
+
+    metric: str
+    inputs: int
+    student: float
+    teacher: float
+
+
 class Pretraining(Record):
     """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`."""
 
@@ -557,6 +572,7 @@ class Pretraining(Record):
     heldout: tuple[dict[str, Number], ...]
     teacher: str | None
     teacher_architecture: Shape | None
+    gold: GoldScores | None = None
     latency: PretrainedLatency
     machine: Machine
     versions: Versions

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +24,7 @@ class Problem:
 
     `parameters` is p(ξ); `cost` is i(ξ) in the unit of the objective (a measured latency need not ascend in this
     order). `table` is ⟨D, A, H, I⟩, (N, 4), or (N, 5) with V, and `effort` (N,) what a training costs, for the
-    certified search.
+    certified search. `megabytes` (N,) are there where the objective limits them.
 
     Raises:
         ValueError: no candidate, columns of unequal length, a negative or non-finite cost.
@@ -34,6 +35,7 @@ class Problem:
     objective: Objective
     table: NDArray[np.int64] | None = None
     effort: Floats | None = None
+    megabytes: Floats | None = None
 
     def __post_init__(self) -> None:
         if not len(checked_costs(self.parameters, self.cost)[0]):
@@ -46,12 +48,18 @@ class Problem:
         """Some of the candidates; the objective stays that of all."""
         table = None if self.table is None else self.table[some]
         effort = None if self.effort is None else self.effort[some]
-        return Problem(self.parameters[some], self.cost[some], self.objective, table, effort)
+        megabytes = None if self.megabytes is None else self.megabytes[some]
+        return Problem(self.parameters[some], self.cost[some], self.objective, table, effort, megabytes)
+
+    def values(self, rows: Any, error: ArrayLike) -> Floats:
+        """The best values possible of some rows at these errors, see `Objective.bound`."""
+        megabytes = None if self.megabytes is None else self.megabytes[rows]
+        return self.objective.bound(self.parameters[rows], self.cost[rows], error, megabytes)
 
     @cached_property
     def affordable(self) -> Mask:
         """Which rows meet the limits known before training; the others are never trained."""
-        return self.objective.affordable(self.parameters, self.cost)
+        return self.objective.affordable(self.parameters, self.cost, self.megabytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +172,7 @@ def optimistic_values(problem: Problem, error: ArrayLike) -> Floats:
     e = np.asarray(error, dtype=np.float64)
     index = np.where(np.isnan(e), len(e), np.arange(len(e)))
     above = np.minimum.accumulate(index[::-1])[::-1]
-    return problem.objective.bound(problem.parameters, problem.cost, np.append(e, -np.inf)[above])
+    return problem.values(slice(None), np.append(e, -np.inf)[above])
 
 
 def gap_under_total_order(problem: Problem, error: ArrayLike) -> Gap | None:

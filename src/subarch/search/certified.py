@@ -146,10 +146,11 @@ class Certified(Strategy):
         # Columns in the order of the grid: read in order, a million cells take a fraction of the time
         self.is_row = grid.row >= 0
         self.parameters, self.cost = grid.column(problem.parameters, 0), grid.column(problem.cost, 0.0)
+        self.megabytes = None if problem.megabytes is None else grid.column(problem.megabytes, 0.0)
         self.effort = grid.column(effort, np.inf)
         self.bounds = Bounds(grid, problem.table)
         self.audit = Audit(problem, self.bounds, audit)
-        within = problem.objective.affordable(self.parameters, self.cost) & self.bounds.bounding
+        within = problem.objective.affordable(self.parameters, self.cost, self.megabytes) & self.bounds.bounding
         affordable = np.sort(grid.row[within])
         ranked = affordable[np.argsort(effort[affordable], kind="stable")]
         spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
@@ -210,7 +211,7 @@ class Certified(Strategy):
             return []
         cells = self.grid.cell[rows]
         guess = self.law.fit(rows[:0], np.empty(0))[cells]
-        objective = replace(self.problem.objective, max_error=None)
+        objective = replace(self.problem.objective, max_error=None, max_megabytes=None)  # these rows meet that limit
         return [int(rows[objective.bound(self.parameters[cells], self.cost[cells], guess).argmin()])]
 
     def _known(self) -> Known:
@@ -221,18 +222,18 @@ class Certified(Strategy):
         rise = self.bounds.rises(trained, e)
         rise -= 2 * eta
         slack = float(rise.max(initial=0.0))
-        value = objective.value(problem.parameters[trained], problem.cost[trained], e)
+        value = problem.values(trained, e)
         best, worst, aim = None, math.inf, self.delta
         if value.min(initial=np.inf) < np.inf:
             row = trained[value.argmin() :][:1]
             best, e = int(row[0]), self.error[row]
-            certain = objective.bound(problem.parameters[row], problem.cost[row], e + eta)[0]
+            certain = problem.values(row, e + eta)[0]
             worst = float(certain if certain < np.inf else value.min())
             if objective.name != "latency":
                 aim = within_reach(3 * eta + slack, float(e[0]), self.delta)
         target = less_by(worst, aim)
         if target != self._break_even[0]:
-            needed = objective.break_even(self.parameters, self.cost, target)
+            needed = objective.break_even(self.parameters, self.cost, target, self.megabytes)
             self._break_even = target, np.where(self.is_row, needed, -np.inf)
         violations, least = int((rise > 0).sum()), self.bounds.highest - eta - slack
         return Known(trained, best, worst, aim, target, eta, slack, violations, least, self._break_even[1])
@@ -246,7 +247,8 @@ class Certified(Strategy):
     def _promising(self, known: Known, guess: Floats, free: Mask) -> int | None:
         """The cell that beats the incumbent most, by the law, if any does."""
         some = np.flatnonzero(free & (guess < known.needed))
-        value = self.problem.objective.bound(self.parameters[some], self.cost[some], guess[some])
+        megabytes = None if self.megabytes is None else self.megabytes[some]
+        value = self.problem.objective.bound(self.parameters[some], self.cost[some], guess[some], megabytes)
         return int(some[value.argmin()]) if value.min(initial=np.inf) < known.target else None
 
     def _excluding(self, known: Known, guess: Floats, free: Mask, pending: list[int]) -> int | None:
@@ -276,7 +278,7 @@ class Certified(Strategy):
         floor = known.least[cell]
         floor[self.failed] = np.inf
         floor[known.trained] = self.error[known.trained] - known.eta
-        value = problem.objective.bound(problem.parameters, problem.cost, floor)
+        value = problem.values(slice(None), floor)
         if known.best is not None:
             value[known.best] = np.inf
         sample = [row for row in self.audit.sample(known, self.error) if not self.failed[row]]

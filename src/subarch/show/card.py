@@ -34,6 +34,7 @@ SECTIONS = {
     "agora": "Agora",
     "cost": "Cost of the training",
     "quality": "Measured quality",
+    "labels": "Against labels",
     "latency": "Measured latency",
 }
 

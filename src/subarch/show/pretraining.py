@@ -41,6 +41,17 @@ def headline(found: Pretraining) -> str:
     return f"{found.architecture} was pretrained: {steps} took its held-out loss from {start} to {end}."
 
 
+def against_labels(found: Pretraining) -> str | None:
+    """What student and teacher score on the held-out inputs with labels, if there are any."""
+    if (gold := found.gold) is None:
+        return None
+    kept = f", {gold.student / gold.teacher:.1%} of it" if gold.teacher > 0 else ""
+    return (
+        f"{gold.metric} on {gold.inputs:,} held-out inputs: {gold.student:.3f}, teacher {gold.teacher:.3f}{kept}. "
+        "The labels were not trained on."
+    )
+
+
 def ends(found: Pretraining) -> tuple[Point, Point]:
     """The held-out losses before and after training."""
     return found.heldout[0], found.heldout[-1]
@@ -127,7 +138,9 @@ def words(found: Pretraining) -> list[tuple[str, str]]:
     """What no figure tells, as (name, sentence) pairs."""
     latency = found.latency
     threads = f"{latency.threads} thread{'s' * (latency.threads != 1)}"
+    labels = against_labels(found)
     return [
+        *([("Against labels", labels)] if labels else []),
         ("Weights came from", found.started),
         ("Teacher's targets", found.schedule.sentence),
         ("Latency of", f"batch {latency.batch}, {latency.length} tokens, {latency.runtime}, {threads}"),

@@ -81,6 +81,8 @@ def show_compressed(found: Compressed) -> None:
 
 def show_training(trained: Pretraining, run: Path) -> None:
     """What a training came to: `trained` is what the run's pretraining.json holds."""
+    from subarch.show.pretraining import against_labels
+
     start, end = trained.heldout[0], trained.heldout[-1]
     table = _table("loss on the held-out sample", "", "weight", "start", "end")
     for name, weight in trained.losses.items():
@@ -89,6 +91,8 @@ def show_training(trained: Pretraining, run: Path) -> None:
     if "error" in end:
         table.add_row("error, as of a search", "", cell(start["error"]), cell(end["error"]))
     Console().print(table)
+    if (sentence := against_labels(trained)) is not None:
+        _say(sentence, soft_wrap=True)
     _say(
         f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.seconds / 60:.1f} minutes, "
         f"{trained.tokens_per_second:,.0f} tokens/s, {trained.padding:.1%} padding",
@@ -108,6 +112,14 @@ def show_export(found: Parity) -> None:
     if (task := found.task) and task.metric is not None:
         console.print(f"{task.metric} on held-out: {task.pytorch:.4f} by PyTorch, {task.exported:.4f} exported")
     console.print(f"compared on {found.text.source}; written to {found.folder}", markup=False, soft_wrap=True)
+
+
+def show_augmented(found: dict[str, Any]) -> None:
+    """What `finetuning.augment` wrote."""
+    methods = ", ".join(f"{count} by {name}" for name, count in found["by_method"].items())
+    dropped = ", ".join(f"{count} {reason}" for reason, count in found["dropped"].items())
+    made = f"{found['made']} new inputs" + f" ({methods})" * bool(methods) + f"; dropped: {dropped}" * bool(dropped)
+    _say(f"{found['out']}: {found['given']} inputs, {made}")
 
 
 def show_recorded(found: dict[str, Any]) -> None:

@@ -62,6 +62,7 @@ LIMITS = {
     "max_latency_ms": ("latency at most", 2, True, "ms"),
     "max_operations": ("multiply-adds at most", 0, True, ""),
     "max_parameters": ("parameters at most", 0, True, ""),
+    "max_megabytes": ("file at most", 2, True, "MB"),
     "max_error": ("error at most", 4, True, ""),
     "keep": ("quality kept at least", 4, False, ""),
 }
@@ -163,7 +164,7 @@ def objective_sentence(objective: Limits) -> str:
     """What was asked for: the objective and the limits that were set."""
     wanted = OBJECTIVES.get(objective.name, objective.name)
     given = objective.model_dump().items()
-    limits = [limit_words(name, value) for name, value in given if name != "name" and value is not None]
+    limits = [limit_words(name, value) for name, value in given if name in LIMITS and value is not None]
     return f"Asked for: {wanted}" + (f", with {' and '.join(limits)}." if limits else ", without limits.")
 
 

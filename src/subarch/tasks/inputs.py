@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from subarch.run.files import write_text
-from subarch.tasks.examples import Example, Examples
+from subarch.tasks.catalogue import Task
+from subarch.tasks.examples import Example
 from subarch.tasks.reader import read
 
 
@@ -21,16 +23,31 @@ def write_inputs(task: str, data: str, path: Path) -> None:
         InvalidTask: see `reader.read`.
     """
     examples = read(task, data, "train")
-    write_text(path, "".join(f"{json.dumps(_record(examples, one), ensure_ascii=False)}\n" for one in examples))
+    write_records(path, (record_of(examples.task, one, label_of(examples.task, one)) for one in examples))
 
 
-def _record(examples: Examples, example: Example) -> dict[str, Any]:
-    pairs = example.pairs()
-    first, second = pairs[0]
-    record: dict[str, Any] = {"text": first} if second is None else {"text_a": first, "text_b": second}
-    if example.choices:
-        record = {"text_a": first, "choices": [choice for _, choice in pairs]}
-    if example.label is not None:
-        names = examples.task.labels
-        record["label"] = names[int(example.label)] if names and not example.choices else example.label
+def write_records(path: Path, records: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(f"{json.dumps(record, ensure_ascii=False)}\n" for record in records))
+
+
+def label_of(task: Task, example: Example) -> Any:
+    """The label of an example as inputs have it: a class's name, a number, a choice's position, a tag for each word."""
+    if task.head == "tagging":
+        return list(example.golds) or None
+    if example.label is None or not task.labels or example.choices:
+        return example.label
+    return task.labels[int(example.label)]
+
+
+def record_of(task: Task, example: Example, label: Any = None) -> dict[str, Any]:
+    """An input of a search: the texts of an example, its label if there is one, and its group."""
+    if task.head == "tagging":
+        record: dict[str, Any] = {"tokens": list(example.texts)}
+    elif example.choices:
+        pairs = example.pairs()
+        record = {"text_a": pairs[0][0], "choices": [choice for _, choice in pairs]}
+    else:
+        record = dict(zip(("text_a", "text_b") if len(example.texts) > 1 else ("text",), example.texts, strict=True))
+    if label is not None:
+        record["label"] = label
     return record | {"group": example.group}

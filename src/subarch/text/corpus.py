@@ -400,6 +400,7 @@ def _write(
     spoken = array("B")
     names = list(languages(sources))
     labels: list[Any] = []
+    made: list[bool] = []
     forms: set[InputForm] = set()
     seen: set[int] = set()
     groups: dict[str, int] = {}
@@ -432,6 +433,7 @@ def _write(
                     units.append(unit)
                     sizes.append(len(ids))
                     labels.append(document.label)
+                    made.append(document.made)
                     forms.add(document.form)
                     if document.language is not None:
                         spoken.append(names.index(document.language))
@@ -445,9 +447,11 @@ def _write(
             f"only {len(sizes)} distinct documents, {tokens} tokens; at least {settings.minimum} documents are needed "
             "(a document is a line of a text file or a record, of three words or more): give more text"
         )
-    held = hold_out(np.array(units, dtype=np.uint64), np.array(sizes, dtype=np.int64), settings.heldout_fraction)
+    is_made = np.array(made, dtype=bool)
+    weights = np.where(is_made, 0, np.array(sizes, dtype=np.int64))
+    held = hold_out(np.array(units, dtype=np.uint64), weights, settings.heldout_fraction)
     digest = hashlib.sha256()
-    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held))
+    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held & ~is_made))
     counts = {}
     for part, kept in parts:
         counts[part] = _pack(folder / part, spool, "<i4", np.array(sizes, dtype=np.int64), kept, digest)
@@ -460,9 +464,10 @@ def _write(
             f"some inputs are {' and some '.join(sorted(_FORMS[form] for form in forms))}; a model reads one kind of "
             "input: give files of one kind"
         )
-    if (labelled := sum(label is not None for label in labels)) not in (0, len(labels)):
+    given = [label for label, is_new in zip(labels, made, strict=True) if not is_new]
+    if (labelled := sum(label is not None for label in given)) not in (0, len(given)):
         raise InvalidCorpus(
-            f"{labelled} of {len(labels)} inputs have a label; give a label to all, or to none (then the teacher's "
+            f"{labelled} of {len(given)} inputs have a label; give a label to all, or to none (then the teacher's "
             "outputs are all that is compared)"
         )
     for part, kept in parts if labelled else ():

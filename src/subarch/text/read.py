@@ -62,6 +62,8 @@ SECOND = "text_b"
 WORDS = "tokens"
 CHOICES = "choices"
 LABELS = ("label", "tags")
+MADE = "made"
+"""The column that says how an input was made from another one of its group; null where it was given."""
 
 
 _LANGUAGE = re.compile(r"(?P<language>[a-z]{2,3}(?:-[A-Za-z0-9]+)*)(?::(?P<share>[^=]*))?=(?P<source>.+)", re.DOTALL)
@@ -74,7 +76,8 @@ class Document:
     `language` is that of its source, where these are named.
 
     An input of a task may have a second text, or one for each of its choices, and a label: a name, a number, a list of
-    names (several labels, or one for each word).
+    names (several labels, or one for each word). One that was `made` near another (`subarch augment`) is only trained
+    on.
     """
 
     text: str
@@ -82,6 +85,7 @@ class Document:
     others: tuple[str, ...] = ()
     label: Any = None
     form: InputForm = "text"
+    made: bool = False
     language: str | None = None
 
 
@@ -285,7 +289,7 @@ def input_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[D
     cleaned = [_plain(text or "")[:LONGEST] for text in texts]
     if any(cleaned):
         name = None if group is None or isinstance(group, float) else clean(str(group)) or None
-        yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form)
+        yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form, bool(row.get(MADE)))
 
 
 def _are_texts(value: Any) -> bool:
