@@ -242,8 +242,8 @@ def _job(config: PlanConfig, teacher: Known | None) -> Job:
     architecture = Architecture.parse(config.architecture)
     if architecture.vocabulary:
         raise InvalidArchitecture(
-            f"{architecture}: a plan counts teacher and student on the same tokens, so with the whole vocabulary; leave "
-            f"out -{architecture.vocabulary}"
+            f"{architecture}: a plan counts teacher and student on the same tokens, so with the whole vocabulary; "
+            f"leave out -{architecture.vocabulary}"
         )
     return Job(
         architecture,
