@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from forked import start
 from subarch.cli.app import app
+from subarch.models.teacher import Teacher
 from test_bench import FakeGroup
 from tiny import TOPICS, tiny_corpus, tiny_teacher
 from tiny_run import OneProcess, tiny_options
@@ -230,6 +231,23 @@ def little(tmp_path: Path) -> list[str]:
     (sts / "sts-test.tsv").write_text("\n".join(gold), encoding="utf-8")
     corpus = tiny_corpus(tmp_path / "corpus.txt", documents=300, seed=1)
     return ["--out", str(out), "--results", str(tmp_path / "results.json"), "--corpora", str(corpus)]
+
+
+def test_vocabulary(last_line: Benchmark, little: list[str], tmp_path: Path) -> None:
+    results, corpus = little[3], Path(little[5])
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "sts").rename(tmp_path / "tasks" / "STS-B")
+    (tmp_path / "corpora").mkdir()
+    corpus.rename(tmp_path / "corpora" / corpus.name)
+    teacher = Teacher.load(tiny_teacher(tmp_path / "teacher"))
+    whole = len(teacher.tokenizer)
+    arguments = ["--minilm", str(teacher.folder), "--data", str(tmp_path), "--results", results]
+    arguments += ["--sizes", str(whole), "60", "--moved", "60"]
+    found = last_line("benchmarks.studies.vocabulary", *arguments)
+    wholes = [found[way][str(whole)]["spearman"] for way in ("what absence costs", "frequency")]
+    assert wholes[0] == wholes[1]
+    cuts = [found[way]["60"] for way in ("what absence costs", "frequency", "rows moved")]
+    assert [cut["tokens"] for cut in cuts] == [60, 60, 60]
 
 
 def test_quality(last_line: Benchmark, little: list[str], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,11 +20,12 @@ from subarch.run.records import Selection
 from subarch.show.formats import by_language
 from subarch.show.pretraining import before_and_after
 from subarch.show.screen import show_selection
-from subarch.text.corpus import Corpus, build, content_of
+from subarch.text.corpus import Corpus, build, content_of, train_tokenizer
 from subarch.text.read import Document, inputs, opened, read
+from subarch.text.vocabulary import check_written, unwritten_by_language
 from tiny import tiny_sentences, tiny_tokenizer
 from tiny_pretrain import tiny_pretraining
-from tiny_run import OneProcess, tiny_config
+from tiny_run import AXES, OneProcess, tiny_config
 
 GERMAN = [f"Das alte Boot liegt am Steg Nummer {number}." for number in range(400)]
 
@@ -198,3 +200,31 @@ def test_a_pretraining_tells_the_loss_of_each_language(tmp_path: Path, losses: d
     names = [row.cells[0].text for row in before_and_after(found).rows]
     assert names[-2:] == ["weighted sum, aa", "weighted sum, bb"]
     assert "loss_aa" in (tmp_path / "run" / "pretrained" / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_script_that_the_tokenizer_cannot_write_is_refused(tmp_path: Path) -> None:
+    english, _ = two_languages(tmp_path)
+    write(tmp_path / "ru.txt", [f"старая лодка у причала номер {number}" for number in range(100)])
+    config = tiny_config(tmp_path, corpus=[english, f"ru={tmp_path}/ru.txt"])
+    with pytest.raises(InvalidCorpus, match=r"language 'ru' cannot be written by the tokenizer: 7\d\.\d% of it"):
+        Workbench.open(config, tmp_path / "run")
+
+
+def test_a_corpus_that_a_cut_tokenizer_cannot_write_is_refused(tmp_path: Path) -> None:
+    """Words of the tiny tokenizer have no pieces: those that are cut off are unknown."""
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump(AXES | {"vocabulary": [40]}), encoding="utf-8")
+    config = tiny_config(tmp_path, corpus=two_languages(tmp_path))
+    with pytest.raises(InvalidCorpus, match=r"language '..' .* and 0.0% with its whole vocabulary .*; keep more"):
+        Workbench.open(config, tmp_path / "run").keeping(40)
+
+
+def test_bytes_of_characters_count_as_unwritten(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(tiny_sentences(50), 400)
+    lines = [f"старая лодка у причала номер {number}" for number in range(100)]
+    path = write(tmp_path / "a.txt", lines)
+    shares = unwritten_by_language(build([f"ru={path}"], tokenizer, tmp_path / "corpus"), tokenizer)
+    assert 0.8 < shares["ru"] < 1
+    with pytest.raises(InvalidCorpus, match=r"language 'ru' cannot be written .*; start from an encoder"):
+        check_written(shares)
+    assert unwritten_by_language(build([path], tokenizer, tmp_path / "corpus"), tokenizer) == {}

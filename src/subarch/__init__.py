@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         load_model,
         plan,
         pretrain,
+        push,
         record,
         select,
         verify,
@@ -36,7 +37,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
-            *("record", "augment", "pair", "load_model"),
+            *("record", "augment", "pair", "load_model", "push"),
         ),
         "api",
     ),
@@ -64,6 +65,7 @@ __all__ = [
     "pair",
     "plan",
     "pretrain",
+    "push",
     "record",
     "select",
     "verify",

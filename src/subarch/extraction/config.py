@@ -49,7 +49,8 @@ class ExtractConfig(BaseModel):
     )
     corpus: list[Text] = Field(
         [],
-        description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
+        description="Text to train and measure on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME"
+        "; in several languages LANGUAGE:SHARE=SOURCE each, as in de:0.3=FOLDER",
     )
     data: Text | None = Field(
         None,

@@ -35,6 +35,7 @@ from subarch.run.folder import RunFolder
 from subarch.run.records import Layers
 from subarch.text.corpus import Corpus, Segments, build, own_tokenizer
 from subarch.text.vectors import RecordedVectors
+from subarch.text.vocabulary import check_written, unwritten_by_language
 
 OF_PROSE, OF_INPUTS = 0.05, 0.1
 """Shares of a corpus that are held out: of the inputs of a task there are fewer."""
@@ -107,7 +108,8 @@ class Material:
             vocabularies: the sizes of vocabularies that students may have besides the whole one, of this size.
 
         Raises:
-            InvalidTeacher, InvalidCorpus: see `source_of`, `Teacher.load` and `corpus.build`.
+            InvalidTeacher, InvalidCorpus: see `source_of`, `Teacher.load` and `corpus.build`; a language that the
+                tokenizer cannot write.
             InvalidConfig: students cannot start from this teacher, and nothing says what else they start from; or
                 there is no vocabulary that could be cut, or a loss that compares tokens.
         """
@@ -146,6 +148,7 @@ class Material:
         )
         if isinstance(teacher, TaskTeacher):
             teacher.check_form(corpus.meta.form, wanted.corpus)
+        check_written(unwritten_by_language(corpus, tokenizer))
         return replace(found, corpus=corpus)
 
     @property
@@ -165,14 +168,16 @@ class Material:
 
         Raises:
             InvalidArchitecture, InvalidVocabulary: see `Reader.open`.
+            InvalidCorpus: it cannot write a language of the corpus.
         """
         if not size:
             return self
         assert self.corpus is not None
         reader = Reader.open(self.run / VOCABULARIES, self.tokenizer, self.corpus, self.recipe.prefix, size)
-        return replace(
-            self, tokenizer=reader.tokenizer, recipe=self.handed_over, corpus=reader.read(self.corpus), reader=reader
-        )
+        corpus = reader.read(self.corpus)
+        before = unwritten_by_language(self.corpus, self.tokenizer)
+        check_written(unwritten_by_language(corpus, reader.tokenizer), before)
+        return replace(self, tokenizer=reader.tokenizer, recipe=self.handed_over, corpus=corpus, reader=reader)
 
     @property
     def vocabularies(self) -> tuple[int, int]:

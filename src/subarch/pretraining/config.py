@@ -59,7 +59,8 @@ class PretrainConfig(BaseModel):
     )
     corpus: list[Text] = Field(
         [],
-        description="Text to train on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME",
+        description="Text to train on: files (text, JSON lines, CSV, TSV, Parquet), folders, datasets:NAME; "
+        "in several languages LANGUAGE:SHARE=SOURCE each, as in de:0.3=FOLDER",
     )
     text_column: str = Field(
         "text", min_length=1, description="Column that holds the text in files of records and data sets"

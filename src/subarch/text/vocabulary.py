@@ -37,8 +37,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.errors import InvalidVocabulary
-from subarch.text.corpus import plain
+from subarch.errors import InvalidCorpus, InvalidVocabulary
+from subarch.text.corpus import Corpus, plain
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _TEXTS = 1000
 """Texts that are tokenised at once."""
+MOST_UNWRITTEN = 0.1
+"""Share of tokens that stand for no character, or for a part of one, from which a tokenizer does not fit a script."""
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _UNKNOWN_PENALTY = 10.0
 """By which an unknown character is less likely than the least likely token, in the tokenizers library."""
@@ -155,6 +157,37 @@ def _fast(tokenizer: Any) -> Tokenizer:
             f"{type(tokenizer).__name__} is no fast tokenizer, so it cannot be cut; give the `backend_tokenizer` of one"
         )
     return tokenizer
+
+
+def unwritten_by_language(corpus: Corpus, tokenizer: Any) -> dict[str, float]:
+    """The share of `unwritten` tokens in a corpus read with this tokenizer, by language, as far as it names any."""
+    backend, names = plain(tokenizer), list(corpus.meta.languages or ())
+    counts = np.zeros((len(names), 1 + max(backend.get_vocab(with_added_tokens=True).values())), np.int64)
+    for part in (corpus.train, corpus.heldout):
+        for number, row in enumerate(counts):
+            assert part.languages is not None
+            row += np.bincount(part.tokens[np.repeat(part.languages, part.size) == number], minlength=len(row))
+    return {name: unwritten(backend, row) for name, row in zip(names, counts, strict=True)}
+
+
+def check_written(shares: Mapping[str, float], before: Mapping[str, float] | None = None) -> None:
+    """Refuse languages that a tokenizer cannot write; shares as `unwritten_by_language` gives them.
+
+    Args:
+        before: those of the whole tokenizer, where this one is cut.
+
+    Raises:
+        InvalidCorpus: a share is above `MOST_UNWRITTEN`.
+    """
+    for language, share in shares.items():
+        if share > MOST_UNWRITTEN:
+            whole = "" if before is None else f", and {before[language]:.1%} with its whole vocabulary"
+            remedy = "keep more tokens, or " if before is not None and before[language] <= MOST_UNWRITTEN else ""
+            raise InvalidCorpus(
+                f"language {language!r} cannot be written by the tokenizer: {share:.1%} of its tokens are unknown or "
+                f"single bytes of characters{whole} (at most {MOST_UNWRITTEN:.0%} are taken); {remedy}start from an "
+                "encoder of a tokenizer for this script"
+            )
 
 
 class _Model:
