@@ -18,7 +18,7 @@ from tiny_run import OneProcess, tiny_options
 
 FUNCTIONS = (
     *("bench", "compress", "evaluate", "export", "extract", "finetune", "load_model", "plan", "pretrain", "record"),
-    *("select", "verify"),
+    *("push", "select", "verify"),
 )
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         load_model,
         plan,
         pretrain,
+        push,
         record,
         select,
         verify,
@@ -36,7 +37,7 @@ _HOME = {
     **dict.fromkeys(
         (
             *("compress", "extract", "pretrain", "finetune", "export", "select", "bench", "evaluate", "verify", "plan"),
-            *("record", "augment", "load_model"),
+            *("record", "augment", "load_model", "push"),
         ),
         "api",
     ),
@@ -63,6 +64,7 @@ __all__ = [
     "load_model",
     "plan",
     "pretrain",
+    "push",
     "record",
     "select",
     "verify",

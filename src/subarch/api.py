@@ -137,6 +137,24 @@ def extract(
     return pipeline.extract(settings, path, resume=resume, remeasure=remeasure, report=report)
 
 
+def push(
+    run: Place,
+    name: str,
+    *,
+    dry_run: Place | None = None,
+    private: bool = False,
+    report: Report = silent,
+    say: Callable[[str], object] = lambda sentence: None,
+) -> str:
+    """Upload the model of a run, its exports and its card to a hub as the repository `name`; returns the address.
+
+    With `dry_run` that folder is written instead, and nothing is uploaded. `say` is called with every file first.
+    """
+    from subarch.publishing.push import push
+
+    return push(Path(run), name, None if dry_run is None else Path(dry_run), private, report, say)
+
+
 def select(run: Place, *, remeasure: bool = False, report: Report = silent, **options: Any) -> Selection:
     """Select again from a finished run, for another objective, limit, runtime or machine; nothing is trained.
 

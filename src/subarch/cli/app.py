@@ -46,6 +46,7 @@ for command in (
     commands.evaluate,
     commands.verify,
     commands.report,
+    commands.push,
     commands.plan,
     commands.record,
     commands.augment,

@@ -234,6 +234,22 @@ def bench(subjects: tuple[str, ...], run: Path | None, given: dict[str, Any], re
     return Answer(found, partial(screen.show_bench, found, place))
 
 
+@click.command(panel=CHECK)
+@RUN
+@click.argument("name")
+@click.option("--dry-run", type=FOLDER, help="Write the folder that would be uploaded; nothing is.")
+@click.option("--private", is_flag=True, help="Make the repository private, if it has to be made.")
+@answering
+def push(run: Path, name: str, dry_run: Path | None, private: bool, report: Progress) -> Answer:
+    """Upload the model of RUN, with its exports and its card, to a hub as the repository NAME.
+
+    Every file is named first. Corpus, trials and paths of this machine stay here.
+    """
+    say = partial(errors.print, markup=False, highlight=False, soft_wrap=True)
+    where = api.push(run, name, dry_run=dry_run, private=private, report=report, say=say)
+    return Answer(where, lambda: print(where))
+
+
 @click.command(panel=LOOK)
 @options_of(PlanConfig)
 @answering

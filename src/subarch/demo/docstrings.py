@@ -1,4 +1,4 @@
-"""The docstrings of installed packages, which are on every machine: a corpus, pairs to search, a classification task.
+"""The docstrings of installed packages, which are on every machine: a corpus, and pairs to search.
 
 Packages are found without importing them and their files are parsed with `ast`, never run. The next docstring always
 comes from the package that has given least so far: a small package gives all it has, the large ones share the rest.
@@ -8,8 +8,6 @@ comes from the package that has given least so far: a small package gives all it
     >>> write_corpus(found, Path("docstrings.jsonl"))
     >>> retrieval_pairs(found)[0]
     ('Removes empty values in a dict recursively', 'This ensures we remove values that Meson could not provide ...')
-    >>> write_task(("networkx", "torch"), Path("docstrings.jsonl"), Path("package.jsonl"))
-    {'networkx': 300, 'torch': 300}
 """
 
 from __future__ import annotations
@@ -21,14 +19,13 @@ import inspect
 import json
 import re
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from subarch.errors import InvalidCorpus
-from subarch.run.files import replaced_file, write_text
-from subarch.text.read import clean, hash64, identity, read
+from subarch.run.files import replaced_file
+from subarch.text.read import clean, identity
 
 _TESTS = {"tests", "test"}
 _SHORTEST_QUERY, _SHORTEST_DOCUMENT = 4, 8  # words
@@ -63,14 +60,6 @@ def collect(packages: Sequence[str], *, limit_bytes: int) -> Iterator[Docstring]
             "Install them or leave them out (top-level import names are wanted, sklearn and not scikit-learn)"
         )
     return _fairly(roots, limit_bytes)
-
-
-def scattered(package: str) -> Iterator[Docstring]:
-    """All docstrings of an installed package, its files in the order of a hash: the first so many are a fair sample.
-
-    None where it is not installed.
-    """
-    return _of_package(package, _roots(package), scattered=True)
 
 
 def write_corpus(docstrings: Iterable[Docstring], path: Path) -> None:
@@ -142,9 +131,9 @@ def _fairly(roots: dict[str, list[Path]], limit_bytes: int) -> Iterator[Docstrin
             yield docstring
 
 
-def _of_package(package: str, roots: list[Path], scattered: bool = False) -> Iterator[Docstring]:
+def _of_package(package: str, roots: list[Path]) -> Iterator[Docstring]:
     for root in roots:
-        for path in _files(root, scattered):
+        for path in sorted(root.rglob("*.py")) if root.is_dir() else [root]:
             parts = path.relative_to(root).with_suffix("").parts if path != root else ()
             if _TESTS.intersection(parts) or path.name.startswith("test_") or path.name == "conftest.py":
                 continue
@@ -156,11 +145,6 @@ def _of_package(package: str, roots: list[Path], scattered: bool = False) -> Ite
                 # templates, other Python versions, deep nesting (ast reports a full parser stack as MemoryError)
                 continue
             yield from _of_tree(package, ".".join((package, *(part for part in parts if part != "__init__"))), tree)
-
-
-def _files(root: Path, scattered: bool) -> list[Path]:
-    paths = sorted(root.rglob("*.py")) if root.is_dir() else [root]
-    return sorted(paths, key=lambda path: hash64(path.relative_to(root).as_posix())) if scattered else paths
 
 
 def _of_tree(package: str, module: str, tree: ast.Module) -> Iterator[Docstring]:
@@ -274,53 +258,3 @@ def _is_markup(line: str, following: str) -> bool:
         or _CODE.match(line)
         or _TYPE_FIELD.match(line)
     )
-
-
-EXAMPLES = 300
-"""Of a package, at most."""
-
-OF_MODULE = 4
-"""Examples from one module at most, so that both sides have many modules and none dominates its class."""
-
-WORDS = 12
-"""Of an example. With more, a bag of words comes close to a fine-tuned encoder."""
-
-ALIASES = r"scikit|hugging|\b(nx|np|pd|hf)\b"
-"""Other names of the packages."""
-
-
-def write_task(packages: Sequence[str], corpus: Path, path: Path) -> dict[str, int]:
-    """Write the examples as JSONL with the columns `text`, `package` and `module`; returns the number per package.
-
-    An example is the first dozen words of a docstring, without words that name one of the packages, and without
-    paragraphs of `corpus` (JSONL, `text`), which the models were trained on. Dividing by module keeps neighbouring
-    docstrings, which resemble each other, on one side. The same packages and corpus give the same file. Atomic.
-
-    Raises:
-        InvalidCorpus: the corpus cannot be read.
-    """
-    known = {identity(document.text) for document in read([corpus])}
-    names = re.compile("|".join([*map(re.escape, packages), ALIASES]), re.IGNORECASE)
-    rows = [row for package in packages for row in _examples(package, names, known)]
-    write_text(path, "".join(f"{json.dumps(row)}\n" for row in rows))
-    return dict(Counter(row["package"] for row in rows))
-
-
-def _examples(package: str, names: re.Pattern[str], known: set[int]) -> Iterator[dict[str, str]]:
-    """The examples of a package; their texts are added to `known`."""
-    given: Counter[str] = Counter()
-    for docstring in scattered(package):
-        if given.total() == EXAMPLES:
-            return
-        text = _opening(docstring, names, known)
-        if given[docstring.module] < OF_MODULE and text and identity(text) not in known:
-            known.add(identity(text))
-            given[docstring.module] += 1
-            yield {"text": text, "package": package, "module": docstring.module}
-
-
-def _opening(docstring: Docstring, names: re.Pattern[str], known: set[int]) -> str:
-    """The first words of the paragraphs that are not known, without package names; "" if there are too few."""
-    paragraphs = [paragraph for paragraph in prose(docstring.text) if identity(paragraph) not in known]
-    words = [word for word in " ".join(paragraphs).split() if not names.search(word)]
-    return " ".join(words[:WORDS]) if len(words) >= WORDS else ""
