@@ -186,6 +186,9 @@ def test_what_is_named_becomes_a_subject(model: Path, tmp_path: Path) -> None:
 
 
 def test_every_runtime_gets_its_file(tmp_path: Path) -> None:
+    (kept,) = find(["1-1-8-16-20"], config(vocabulary=50, positions=20), tmp_path / "kept")
+    assert (kept.name, kept.inputs.vocabulary) == ("1-1-8-16-20", 20)
+    assert json.loads((kept.folder / "config.json").read_text(encoding="utf-8"))["vocab_size"] == 20
     (shape,) = find(["1-1-8-16"], config(vocabulary=50, positions=20), tmp_path)
     found = {artifact.runtime: artifact for artifact in artifacts(shape, RUNTIMES, tmp_path)}
     assert list(found) == list(RUNTIMES)
@@ -227,7 +230,7 @@ def test_a_masked_lm_head_is_counted(tmp_path: Path) -> None:
     assert 2 * subject.operations(9) == counter.get_total_flops()
 
 
-@pytest.mark.parametrize("name", ["no/such/model", "4-8-1024", "4-8-1024-768-2", "4x8"])
+@pytest.mark.parametrize("name", ["no/such/model", "4-8-1024", "4-8-1024-768-2-2", "4x8"])
 def test_neither_a_folder_nor_a_shape(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=f"{name}: is neither a path nor a shape"):
         find([name], config(), tmp_path)

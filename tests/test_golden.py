@@ -181,7 +181,7 @@ def trials(database: Path) -> dict[str, list[Any]]:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = [
-        {"architecture": one.user_attrs["architecture"], "settings": one.params, "state": one.state.name}
+        {"architecture": one.user_attrs["architecture"], "settings": settings_of(one.params), "state": one.state.name}
         | {"error": one.value, "curve": [point[:2] for point in one.user_attrs["curve"]]}
         for one in optuna.load_study(study_name=None, storage=f"sqlite:///{database}").trials
     ]
@@ -189,6 +189,12 @@ def trials(database: Path) -> dict[str, list[Any]]:
     order = dict.fromkeys(one["architecture"] for one in found if one["architecture"] not in first)
     found.sort(key=lambda one: (one["architecture"], *(one["settings"][name] for name in ("learning_rate", "seed"))))
     return {"order": list(order), "trials": found}
+
+
+def settings_of(params: dict[str, Any]) -> dict[str, Any]:
+    """Without the vocabulary, which is the whole one here."""
+    assert params["vocabulary"] == 0
+    return {name: value for name, value in params.items() if name != "vocabulary"}
 
 
 def read(file: Path, *names: str) -> dict[str, Any]:

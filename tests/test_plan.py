@@ -363,6 +363,8 @@ def test_bad_questions(options: dict[str, Any], message: str) -> None:
 
 
 def test_bad_shapes_folders_and_corpora(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArchitecture, match="with the whole vocabulary; leave out -9000"):
+        drawn(architecture="4-8-1024-768-9000")
     with pytest.raises(InvalidArchitecture, match="not divisible by 7 heads"):
         drawn(architecture="4-7-1024-768")
     with pytest.raises(InvalidTeacher, match="teacher 'some/where' is neither a folder nor an architecture"):

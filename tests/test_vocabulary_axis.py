@@ -24,11 +24,13 @@ from subarch.latency.measuring import torch_calls
 from subarch.latency.timing import Latency
 from subarch.models.student import Student, load_weights
 from subarch.numbers.architecture import Architecture
+from subarch.numbers.space import SearchSpace
 from subarch.pipeline import extract, select
 from subarch.pretraining.pretrain import train
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, Latencies, Space
+from subarch.show.search import facts
 from tiny import tiny_teacher
 from tiny_pretrain import tiny_pretraining
 from tiny_run import AXES, OneProcess, tiny_config
@@ -129,6 +131,8 @@ def test_a_search_with_vocabularies_from_space_to_stock_folder(made: Path) -> No
     assert selection.winner.megabytes is not None
     written = sum(file.stat().st_size for file in (run / "selected").rglob("*.safetensors"))
     assert selection.winner.megabytes * 1e6 == pytest.approx(written, rel=0.01)
+    shown = {fact.name for fact in facts(selection)}
+    assert shown >= {"Parameters", "Encoder layers", "Embeddings", "Map to the output", "File"}
     over = [one for one in selection.candidates if (one.megabytes or 0) > 0.027]
     assert all("over the file size limit" in (one.reason or "") for one in over)
     assert selection.certificate is not None
@@ -174,6 +178,45 @@ def test_a_limit_in_int8_is_that_of_the_file_that_export_writes(made: Path, tmp_
     assert none.nearest is not None
     assert set(none.nearest.limits) == {"max_megabytes"}
     assert "over the file size limit" in none.nearest.sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["roberta", "modernbert"])
+def test_every_family_is_handed_over_with_its_vocabulary(tmp_path: Path, family: str) -> None:
+    folder = world(tmp_path, family)
+    axes = {"depth": [2], "heads": [4], "hidden": [16], "intermediate": [64], "vocabulary": [60]}
+    (folder / "space.yaml").write_text(yaml.safe_dump(axes), encoding="utf-8")
+    run = tmp_path / "run"
+    selection = extract(tiny_config(folder, **CERTIFIED), run)
+    assert selection.winner is not None
+    assert selection.winner.architecture == "2-4-16-64-60"
+    verify(run)
+    basis, shape = RunFolder(run).read(Basis), Architecture.parse("2-4-16-64-60")
+    weights = next((run / "weights").glob("2-4-16-64-60_*_seed0*"))
+    student = load_weights(Student(shape, blueprint_of(basis, 60)), weights).eval()
+    tokenizer = AutoTokenizer.from_pretrained(run / "selected")
+    texts = ["the old boat sees a rope.", "kitchen number 12: the cook and the heavy oven", "pupil"]
+    ids = tokenizer(texts, padding=True, return_tensors="pt")
+    own = torch.nn.functional.normalize(student(ids["input_ids"], ids["attention_mask"]), dim=-1)
+    stock = SentenceTransformer(str(run / "selected"), device="cpu")
+    assert np.allclose(stock.encode(texts), own.detach().numpy(), atol=1e-5)
+    export(run / "selected", load(ExportConfig, None, {}), run)
+
+
+@pytest.mark.slow
+def test_the_papers_scheme_goes_by_operations_on_equally_many_tokens(made: Path, tmp_path: Path) -> None:
+    config = tiny_config(made, strategy="fptas", epsilon=4)
+    selection = extract(config, tmp_path / "run")
+    basis = RunFolder(tmp_path / "run").read(Basis)
+    inputs = blueprint_of(basis).inputs
+    space = SearchSpace.load(made / "space.yaml")
+
+    def rank(shape: Architecture) -> tuple[int, int, Architecture]:
+        return shape.operations(inputs, config.latency_length), shape.parameters(inputs).total, shape
+
+    ordered = [str(one) for one in sorted(space, key=rank)]
+    assert {one.architecture for one in selection.candidates} == {*ordered[::4], ordered[-1]}
+    assert selection.maximum_point == "2-4-32-64"
 
 
 def test_an_exclusion_by_a_smaller_vocabulary_is_refused(made: Path, tmp_path: Path) -> None:
@@ -224,6 +267,9 @@ def test_a_pretraining_reads_with_the_vocabulary_of_the_search(
     record = train(run, config)
     assert record.losses == {"embedding": 1.0}
     assert record.heldout[-1]["embedding"] < record.heldout[0]["embedding"]
+    card = (run / "pretrained" / "README.md").read_text(encoding="utf-8")
+    assert "depth, heads, hidden, intermediate, vocabulary" in card
+    assert "map to the output" in card
     stock = SentenceTransformer(str(run / "pretrained"), device="cpu")
     assert len(stock.tokenizer) == Architecture.parse(architecture).vocabulary
     assert np.isfinite(stock.encode(["the old boat sees a rope."])).all()

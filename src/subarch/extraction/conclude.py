@@ -272,6 +272,7 @@ def _row(
         architecture=str(architecture),
         parameters=count.total,
         encoder_parameters=count.encoder,
+        embedding_parameters=count.embeddings,
         operations=architecture.operations(
             question.inputs, question.longer.get(architecture.vocabulary, question.config.latency_length)
         ),

@@ -317,12 +317,13 @@ def write_shape(architecture: Architecture, inputs: Inputs, folder: Path, family
 def _subject(text: str, name: str, config: BenchConfig, scratch: Path) -> Subject:
     source = Path(text)
     if not source.exists():
-        if not re.fullmatch(r"\d+(-\d+){3}", text):
+        if not re.fullmatch(r"\d+(-\d+){3,4}", text):
             raise InvalidConfig(
                 f"{text}: is neither a path nor a shape: give a folder of a model, a run folder, an export, or "
-                "depth-heads-hidden-intermediate, as in 4-8-1024-768"
+                "depth-heads-hidden-intermediate, as in 4-8-1024-768, with its vocabulary behind them if it is another"
             )
-        architecture, inputs = Architecture.parse(text), Inputs(config.vocabulary, config.positions)
+        architecture = Architecture.parse(text)
+        inputs = architecture.reading(Inputs(config.vocabulary, config.positions))
         folder = scratch / text
         write_shape(architecture, inputs, folder)
         return Subject(text, "shape", folder, folder, "encoder", architecture, inputs, config.positions)

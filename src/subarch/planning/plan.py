@@ -239,8 +239,14 @@ def _job(config: PlanConfig, teacher: Known | None) -> Job:
         losses = tuple(dict.fromkeys(config.loss))
     if "logits" in losses and teacher and not teacher.has_head:
         raise InvalidTeacher(f"{teacher.folder}: has no masked-LM head, which loss logits needs; use loss embedding")
+    architecture = Architecture.parse(config.architecture)
+    if architecture.vocabulary:
+        raise InvalidArchitecture(
+            f"{architecture}: a plan counts teacher and student on the same tokens, so with the whole vocabulary; "
+            f"leave out -{architecture.vocabulary}"
+        )
     return Job(
-        Architecture.parse(config.architecture),
+        architecture,
         teacher.inputs if teacher and teacher.inputs else ROBERTA,
         losses,
         teacher.architecture if teacher else None,

@@ -35,7 +35,7 @@ from subarch.learning.collate import Loader
 from subarch.models.source import content_of as teacher_content
 from subarch.models.source import figures_of, is_of_task, timed
 from subarch.models.student import Student, hand_over
-from subarch.numbers.architecture import Architecture
+from subarch.numbers.architecture import Architecture, ParameterCount
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.setup import Setup, decide
 from subarch.pretraining.trainer import PretrainTrainer, Progress, newest, put_aside
@@ -323,7 +323,7 @@ def _hand_over(
         versions=versions(),
     )
     hand_over(student, setup.material.tokenizer, recipe, folder.path / "pretrained")
-    write_card(folder.path / "pretrained", _facts(folder, config, record))
+    write_card(folder.path / "pretrained", _facts(folder, config, record, parameters))
     return record
 
 
@@ -355,7 +355,7 @@ def _curves(trainer: PretrainTrainer) -> tuple[tuple[CurveRow, ...], tuple[dict[
     return training, heldout
 
 
-def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> dict[str, Any]:
+def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining, parts: ParameterCount) -> dict[str, Any]:
     """What the model card says."""
     why = None
     winner = folder.read(Selection).winner if folder.has(Selection) else None
@@ -365,14 +365,17 @@ def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining) -> di
             f"{key.replace('_', ' ')} {value:g}" for key, value in asked.items() if isinstance(value, (int, float))
         )
         why = f"Selected by architecture search: optimal in {asked['name']}" + (f", under {limits}" if limits else "")
+    kept = ", vocabulary" if Architecture.parse(record.architecture).vocabulary else ""
     first, last, latency = record.heldout[0], record.heldout[-1], record.latency
     times = {"student": latency.student} | ({"teacher": latency.teacher} if latency.teacher else {})
     return {
         "teacher": config.teacher,
         "architecture": {
-            "depth, heads, hidden, intermediate": record.architecture,
+            f"depth, heads, hidden, intermediate{kept}": record.architecture,
             "total": record.parameters.total,
-            "encoder": record.parameters.encoder,
+            "embeddings": parts.embeddings,
+            "encoder": parts.encoder,
+            "map to the output": parts.projection or None,
         },
         "why": why,
         "data": {"corpus": ", ".join(Path(name).name for name in config.corpus), "tokens read": record.tokens},

@@ -314,7 +314,8 @@ class Conclusion(Record):
 class Candidate(Row):
     """A candidate with its figures; those of training are None where it was not trained.
 
-    `reason` is why another one was selected, `megabytes` there where the file is limited.
+    `reason` is why another one was selected, `megabytes` there where the file is limited. What `parameters` has besides
+    embeddings and encoder is the map to the output width, or the head of a task.
     """
 
     architecture: Shape
@@ -329,6 +330,7 @@ class Candidate(Row):
     hyperparameters: Hyperparameters
     trial: int | None
     w: float | None
+    embedding_parameters: int | None = None
     megabytes: float | None = None
     reason: str | None = None
 

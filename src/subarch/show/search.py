@@ -148,6 +148,13 @@ def facts(selection: Selection) -> list[Fact]:
         Fact("Parameters", formats.count(row.parameters), formats.exact(row.parameters)),
         Fact("Encoder layers", formats.count(row.encoder_parameters), formats.exact(row.encoder_parameters)),
     ]
+    if row.embedding_parameters is not None:
+        share, rest = row.embedding_parameters / row.parameters, row.parameters - row.encoder_parameters
+        shown.append(Fact("Embeddings", formats.count(row.embedding_parameters), f"{100 * share:.0f} % of all"))
+        if mapped := rest - row.embedding_parameters:
+            shown.append(Fact("Map to the output", formats.count(mapped), formats.exact(mapped)))
+    if row.megabytes is not None:
+        shown.append(Fact("File", formats.megabytes(1e6 * row.megabytes), str(selection.objective.megabytes_in)))
     teacher, gain = selection.teacher, speed_up(selection)
     if selection.winner and teacher and gain is not None:
         before = formats.count(teacher.operations, "multiply-adds")
