@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,20 +16,28 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from sentence_transformers import SentenceTransformer
 
 import subarch
+from forked import dies, fork
 from subarch import pipeline
 from subarch.cli import app as cli
 from subarch.compressing import compress as stage
 from subarch.compressing.compress import Outline, compress, export_all
 from subarch.compressing.config import CompressConfig
 from subarch.errors import InvalidConfig, InvalidExport, InvalidStudy, InvalidTeacher
+from subarch.exporting.size import megabytes
 from subarch.extraction.config import ExtractConfig
+from subarch.extraction.study import Study
 from subarch.latency.timing import Latency, Task
+from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
+from subarch.pretraining.trainer import PretrainTrainer
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
-from subarch.run.records import Bench, Compressed, Pretraining, Selection, Serving
+from subarch.run.records import Bench, Compressed, Conclusion, Pretraining, Selection, Serving
+from task_layouts import write
+from tasks_tiny import topics
 from tiny import tiny_corpus, tiny_teacher
 from tiny_run import OneProcess
 
@@ -342,7 +351,8 @@ def test_where_no_candidate_meets_the_limit_the_nearest_is_named(
         ({"faster": "abc"}, "faster 'abc' is no number of times above 1; write it as in 4x"),
         ({"faster": "1x"}, "'1x' is no number of times above 1"),
         ({"faster": "0.5"}, "'0.5x' is no number of times above 1"),
-        ({"max_latency_ms": 3.0}, "faster and max_latency_ms limit the same; give one of them"),
+        ({"max_latency_ms": 3.0}, "faster and max_latency_ms are two limits; give one"),
+        ({"max_megabytes": 3.0}, "faster and max_megabytes are two limits; give one"),
         ({"task": "mrpc"}, "task and data belong together"),
         ({"task": "mrpc", "data": "glue"}, "task 'mrpc' gives the inputs, instead of a corpus"),
         ({"corpus": None}, "corpus is missing: give text like what the model will read"),
@@ -403,3 +413,106 @@ def test_a_run_of_extract_does_not_begin_in_another_folder(tmp_path: Path) -> No
     (tmp_path / "outline.json").write_text("{}")
     with pytest.raises(InvalidStudy, match="is not empty and not a run folder"):
         RunFolder.create(tmp_path, load(ExtractConfig, None, {"teacher": "t", "corpus": ["c"]}), resume=False)
+
+
+# Whole ways of other kinds, and kills
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_of_stages_no_finished_trial_is_lost_and_it_comes_to_the_same(
+    way: Way, place: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+
+    def killed(where: Any, name: str, call: int) -> None:
+        def work() -> None:
+            setattr(where, name, dies(getattr(where, name), call, after=True))
+            whole_way(place, run)
+
+        assert fork(work) == [-signal.SIGKILL]
+
+    killed(pipeline, "export", 1)
+    killed(Study, "record", 2)
+    killed(Study, "record", 1)
+    killed(PretrainTrainer, "_save_checkpoint", 1)
+    killed(pipeline, "export", 1)
+    found = whole_way(place, run)
+    keys = [(row.architecture, row.seed) for row in RunFolder(run).read(Conclusion).trials]
+    assert len(keys) == len(set(keys)) == len(read(way, Conclusion).trials)
+    assert (found.architecture, found.error) == (way.found.architecture, way.found.error)
+    assert found.serving is not None
+    assert way.found.serving is not None
+    assert found.serving.files == way.found.serving.files
+
+
+@pytest.mark.slow
+def test_a_teacher_of_a_task_is_compressed_with_its_labels(place: Path, tmp_path: Path) -> None:
+    rows = {part: topics(count, seed) for seed, (part, count) in enumerate((("train", 480), ("dev", 60)))}
+    for part, examples in rows.items():
+        lines = [f"{one.texts[0]}\t{one.label}" for one in examples if one.label in (0, 1)]
+        write(tmp_path / "data" / "SST-2" / f"{part}.tsv", "\n".join(["sentence\tlabel", *lines]) + "\n")
+    quick = {"learning_rate": [3e-3], "epochs": 2, "seeds": [0], "max_length": 16}
+    home, data = tmp_path / "fine", str(tmp_path / "data")
+    subarch.finetune(place / "teacher", task="sst2", data=data, run=home, **quick)
+    teacher, search = home / "finetuned" / "sst2", SEARCH | {"space": str(place / "space.yaml")}
+    training = TRAINING | {"steps": 30}
+    given = {"teacher": str(teacher), "task": "sst2", "data": data, "faster": "2x", "minutes": 5}
+    found = compress(load(CompressConfig, None, given), tmp_path / "run", search=search, training=training)
+    assert found.scores is not None
+    assert found.serving is not None
+    assert (found.head, found.scores.task, found.scores.metric) == ("classification", "sst2", "accuracy")
+    assert found.scores.theirs > 0.8
+    assert found.model in ("pretrained", "finetuned/sst2")
+    assert {file.runtime for file in found.serving.files} == {"torch", "onnx-int8"}
+    assert "held-out accuracy" in found.lines[1]
+    names: dict[str, Any] = {}
+    exec("\n".join(line.strip() for line in found.lines[4].removeprefix("load").splitlines()), names)
+    inputs = {name: np.ones((1, 4), dtype=np.int64) for name in ("input_ids", "attention_mask")}
+    assert names["session"](inputs)["logits"].shape == (1, 2)
+    # The same inputs as a corpus of one's own; the fastest that keeps a share of the score
+    labelled = [{"text": one.texts[0], "label": "np"[one.label]} for one in rows["train"] if one.label in (0, 1)]
+    named = {"n": "negative", "p": "positive"}
+    text = "".join(json.dumps(row | {"label": named[row["label"]]}) + "\n" for row in labelled)
+    own = write(tmp_path / "own.jsonl", text)
+    given = {"teacher": str(teacher), "corpus": [str(own)], "keep": 0.3, "minutes": 5}
+    found = compress(load(CompressConfig, None, given), tmp_path / "keep", search=search, training=training)
+    assert found.scores is not None
+    assert (found.asked, found.scores.task) == ({"keep": 0.3}, "held-out inputs")
+    assert RunFolder(tmp_path / "keep").config(ExtractConfig).objective == "latency"
+    assert found.serving is not None
+    assert all(file.fidelity is not None for file in found.serving.files)
+
+
+@pytest.mark.slow
+def test_a_limit_on_bytes_cuts_the_vocabulary_and_the_files_are_judged_with_it(place: Path, tmp_path: Path) -> None:
+    axes = {"depth": [1], "heads": [4], "hidden": [32], "intermediate": [64], "vocabulary": ["all", 90]}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(axes))
+    search = SEARCH | {"space": str(tmp_path / "space.yaml")}
+    inputs, shapes = Teacher.load(place / "teacher").inputs(32), np.array([[1, 4, 32, 64, 0], [1, 4, 32, 64, 90]])
+    limit = megabytes(shapes, inputs, "bert", "onnx-int8").mean()
+    settings = load(CompressConfig, None, options(place, faster=None, max_megabytes=float(limit)))
+    found = compress(settings, tmp_path / "run", search=search, training=TRAINING)
+    assert found.architecture == "1-4-32-64-90"
+    assert found.serving is not None
+    assert found.serving.best().bytes / 1e6 <= limit
+    in_torch = next(file for file in found.serving.files if file.runtime == "torch")
+    error = RunFolder(tmp_path / "run").read(Pretraining).heldout[-1]["error"]
+    assert in_torch.fidelity == pytest.approx(1 - error, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_another_encoder_to_start_from_and_recorded_vectors(place: Path, tmp_path: Path) -> None:
+    teacher = SentenceTransformer(str(place / "teacher"), device="cpu")
+    texts = [text for text in (place / "corpus.txt").read_text().split("\n\n") if text.strip()]
+    rows = [
+        {"text": text, "vector": vector.tolist()} for text, vector in zip(texts, teacher.encode(texts), strict=True)
+    ]
+    (tmp_path / "vectors.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    start = tiny_teacher(tmp_path / "start", seed=5)
+    given = options(place, teacher=str(tmp_path / "vectors.jsonl"), corpus=None, faster=None, max_latency_ms=1.5)
+    given |= {"start_from": str(start)}
+    search = SEARCH | {"space": str(place / "space.yaml")}
+    found = compress(load(CompressConfig, None, given), tmp_path / "run", search=search, training=TRAINING)
+    assert found.serving is not None
+    assert found.teacher_serving is None
+    assert found.lines[1] == "against    vectors.jsonl, which has no latency"

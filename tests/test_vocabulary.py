@@ -298,3 +298,54 @@ def test_a_roberta_keeps_the_id_of_its_padding(tmp_path: Path) -> None:
     kept = np.setdiff1d(np.arange(backend.get_vocab_size()), [0])
     with pytest.raises(InvalidVocabulary, match="padding would have id 0 instead of 1"):
         cut(teacher, Pruned(backend, kept))
+
+
+def test_what_an_absence_costs_is_looked_at_again() -> None:
+    """Once ab has gone, abx is no longer two pieces but three: then its three uses cost more than the five of cd."""
+    whole = word_piece([*LETTERS, "ab", "abx", "cd"])
+    counts = usage(whole, ["ab"] + ["abx"] * 3 + ["cd"] * 5 + ["e"])
+    kept = prune(whole, counts, len(LETTERS) + 1).kept
+    assert whole.id_to_token(int(kept[-1])) == "abx"
+
+
+@pytest.mark.parametrize("kind", ["template", "bert", "roberta", "sequence"])
+def test_ids_are_renumbered_wherever_they_are_named(kind: str) -> None:
+    whole = word_piece([*LETTERS, "ab", "abcde", "[PAD]", "[CLS]", "[SEP]"])
+    whole.add_special_tokens(["[PAD]", "[CLS]", "[SEP]"])
+    close, start = (("[SEP]", whole.token_to_id("[SEP]")), ("[CLS]", whole.token_to_id("[CLS]")))
+    template = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[close, start])
+    whole.post_processor = {
+        "template": template,
+        "bert": processors.BertProcessing(close, start),
+        "roberta": processors.RobertaProcessing(close, start),
+        "sequence": processors.Sequence([processors.ByteLevel(), template]),
+    }[kind]
+    whole.enable_padding(pad_id=whole.token_to_id("[PAD]"), pad_token="[PAD]", length=6)
+    counts = usage(whole, ["a x"])
+    made = prune(whole, counts, sizes(whole, counts)[1]).tokenizer
+    assert made.padding is not None
+    assert made.padding["pad_id"] == made.token_to_id("[PAD]") < whole.token_to_id("[PAD]")
+    found = made.encode("a")
+    assert found.tokens == ["[CLS]", "a", "[SEP]", "[PAD]", "[PAD]", "[PAD]"]
+    assert found.ids == [made.token_to_id(token) for token in found.tokens]
+
+
+def test_unknown_characters_stay_as_unlikely_as_they_were() -> None:
+    """There is no f: if the unlikeliest token went, abcde and an unknown character would beat ab, cd and ef."""
+    letters = [(letter, -9.0) for letter in "abcde"]
+    pieces = [
+        ("zz", -30.0),
+        ("▁", -1.0),
+        *letters,
+        ("ab", -9.0),
+        ("cd", -9.0),
+        ("ef", -9.0),
+        ("abcde", -1.0),
+        ("qq", -12.0),
+    ]
+    whole = Tokenizer(models.Unigram([*pieces, ("<unk>", 0.0)], len(pieces)))
+    whole.pre_tokenizer = pre_tokenizers.Metaspace()
+    counts = usage(whole, ["abcdef abcde"])
+    pruned = prune(whole, counts, sizes(whole, counts)[1])
+    assert len(pruned.kept) < len(counts)
+    assert strings(pruned.tokenizer, "abcdef") == strings(whole, "abcdef") == ["▁", "ab", "cd", "ef"]

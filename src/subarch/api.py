@@ -56,6 +56,7 @@ def compress(
     data: Place | None = None,
     faster: str | float | None = None,
     max_latency_ms: float | None = None,
+    max_megabytes: float | None = None,
     keep: float | None = None,
     minutes: float | None = None,
     report: Report = silent,
@@ -67,11 +68,13 @@ def compress(
     Args:
         faster: so many times as fast as the teacher, 4 or "4x", which is the default; or
         max_latency_ms: of a forward pass; or
+        max_megabytes: of the file that serves; or
         keep: a share of the score of a teacher of a task, of which the fastest is wanted; a limit may be given too.
         say: called with warnings about the machine, the plan, and what was decided on the way.
     """
     named: dict[str, Any] = {"task": task, "data": None if data is None else str(data), "faster": faster, "keep": keep}
     named |= {"teacher": teacher, "corpus": _list(corpus), "max_latency_ms": max_latency_ms, "minutes": minutes}
+    named["max_megabytes"] = max_megabytes
     settings = load(CompressConfig, None, _given(options, **named))
     from subarch.compressing.compress import compress
 

@@ -175,6 +175,9 @@ def compress(
     trained = pipeline.pretrain(path, configure(path, None, asked | (training or {})), report=told)
     spent["training"] = trained.seconds
     model, scores = path / "pretrained", None
+    if (gold := trained.gold) is not None:
+        named: dict[str, Any] = {"task": "held-out inputs", "metric": gold.metric, "examples": gold.inputs}
+        scores = TaskScores(**named, ours=gold.student, theirs=gold.teacher)
     if config.task is not None:
         model, scores = _fine_tuned(config, teacher, path, tuning, trained, partial(_told, report, "fine-tuning"))
 
@@ -214,6 +217,7 @@ def _asked(config: CompressConfig) -> dict[str, Any]:
     of_task = is_of_task(config.teacher)
     goal = {"objective": "latency", "keep": config.keep, "error": "task"} if config.keep else {"objective": "error"}
     limits = {"max_latency_ratio": config.ratio, "max_latency_ms": config.max_latency_ms}
+    limits["max_megabytes"] = config.max_megabytes
     text = {"corpus": config.corpus, "task": config.task, "data": config.data, "max_length": 128 if of_task else None}
     named = {"teacher": config.teacher, "start_from": config.start_from, "seed": config.seed}
     return {key: value for key, value in (goal | limits | text | named).items() if value is not None}
@@ -221,6 +225,7 @@ def _asked(config: CompressConfig) -> dict[str, Any]:
 
 def _wanted(config: CompressConfig) -> str:
     limits = [f"at most {config.max_latency_ms:g} ms"] if config.max_latency_ms else []
+    limits += [f"at most {config.max_megabytes:g} MB"] if config.max_megabytes else []
     limits += [f"{config.faster} as fast as the teacher"] if config.faster else []
     limits += [f"the fastest that keeps {config.keep:.0%} of its score"] if config.keep else []
     return ", ".join(limits)
@@ -330,8 +335,10 @@ def _of_student(
     others: dict[str, Path] = {}
     if teacher is not None:
         others = {file.runtime: path / file.folder if file.folder else start.folder for file in teacher.files}
-    kept = _fidelity(path, places, report) if model.name == "pretrained" else {}
-    theirs_kept = _fidelity(path, others, report, "int8") | {name: 1.0 for name in others if "int8" not in name}
+    vocabulary = Architecture.parse(RunFolder(path).read(Pretraining).architecture).vocabulary
+    kept = _fidelity(path, places, vocabulary, report) if model.name == "pretrained" else {}
+    in_int8 = {name: place for name, place in others.items() if "int8" in name}
+    theirs_kept = dict.fromkeys(others, 1.0) | _fidelity(path, in_int8, 0, report)
     ours: list[ServedFile] = []
     theirs: list[ServedFile] = []
     timings = {}
@@ -406,20 +413,19 @@ def _files(
     ]
 
 
-def _fidelity(path: Path, places: Mapping[str, Path], report: Report, only: str = "") -> dict[str, float]:
-    """1 less the error of a search, of each of these files whose runtime names `only`."""
-    names = [name for name in places if only in name]
-    if not names:
+def _fidelity(path: Path, places: Mapping[str, Path], vocabulary: int, report: Report) -> dict[str, float]:
+    """1 less the error of a search, of each of these files by runtime, which read with a vocabulary of that size."""
+    if not places:
         return {}
-    report("fidelity", 0, len(names))
-    signal = Workbench.open(RunFolder.open(path).config(ExtractConfig), path).signal
+    report("fidelity", 0, len(places))
+    signal = Workbench.open(RunFolder.open(path).config(ExtractConfig), path).keeping(vocabulary).signal
     judge = signal.training if isinstance(signal, GoldSignal) else signal
     assert isinstance(judge, EmbeddingSignal | OutputsSignal)
     outputs = judge.teacher.outputs if isinstance(judge, OutputsSignal) else None
     found: dict[str, float] = {}
-    for done, name in enumerate(names, 1):
-        found[name] = 1 - judge.error(_forward(places[name], name, outputs))
-        report("fidelity", done, len(names))
+    for done, (name, place) in enumerate(places.items(), 1):
+        found[name] = 1 - judge.error(_forward(place, name, outputs))
+        report("fidelity", done, len(places))
     return found
 
 
@@ -496,7 +502,9 @@ def _finished(
     """Write down what it came to, with the lines that say so."""
     is_certain, proof = certified(selection)
     figures = figures_of(teacher, LENGTH)
-    asked = config.model_dump(mode="json", include={"faster", "max_latency_ms", "keep"}, exclude_none=True)
+    asked = config.model_dump(
+        mode="json", include={"faster", "max_latency_ms", "max_megabytes", "keep"}, exclude_none=True
+    )
     head = None
     if model is not None:
         head = _HEADS.get(teacher.outputs.kind, "choice") if isinstance(teacher, TaskTeacher) else "sentence"

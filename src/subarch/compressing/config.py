@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from subarch.run.configuration import File, Number, Text
+from subarch.text.read import with_corpus
 
 FASTER = "4x"
 """What is asked for where neither a limit nor a floor is."""
@@ -52,6 +53,10 @@ class CompressConfig(BaseModel):
     max_latency_ms: Number | None = Field(
         None, description="Limit: milliseconds of one forward pass on this machine, in the runtime that serves"
     )
+    max_megabytes: Number | None = Field(
+        None,
+        description="Limit: millions of bytes of the file in the runtime that serves; the vocabulary is cut for it",
+    )
     keep: Annotated[Number, Field(lt=1)] | None = Field(
         None,
         description="Share of the score of a teacher of a task that is enough, 0.97: the fastest that keeps it is "
@@ -60,11 +65,13 @@ class CompressConfig(BaseModel):
     minutes: Number = Field(60.0, description="How long it may take, about")
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of the order of the data and of random weights")
 
+    _with_corpus = model_validator(mode="before")(with_corpus)
+
     @model_validator(mode="before")
     @classmethod
     def _say_how_fast(cls, values: Any) -> Any:
         """Write the default limit into the record."""
-        limits = ("faster", "max_latency_ms", "keep")
+        limits = ("faster", "max_latency_ms", "max_megabytes", "keep")
         if isinstance(values, dict) and all(values.get(key) is None for key in limits):
             return {**values, "faster": FASTER}
         return values
@@ -74,8 +81,9 @@ class CompressConfig(BaseModel):
         """Every message names the keys and what to change."""
         if self.faster is not None and not self._is_faster:
             raise ValueError(f"faster {self.faster!r} is no number of times above 1; write it as in 4x")
-        if self.faster is not None and self.max_latency_ms is not None:
-            raise ValueError("faster and max_latency_ms limit the same; give one of them")
+        limits = [key for key in ("faster", "max_latency_ms", "max_megabytes") if getattr(self, key) is not None]
+        if len(limits) > 1:
+            raise ValueError(f"{' and '.join(limits)} are two limits; give one (subarch extract takes several)")
         if (self.task is None) != (self.data is None):
             raise ValueError("task and data belong together: the name of a task, and the folder that holds it")
         if self.task is None and not self.corpus:

@@ -84,8 +84,10 @@ def with_head(encoder: Teacher, task: Task, dropout: float, seed: int) -> Any:
     """A stock model with the encoder's weights and a new head that is initialised with the seed."""
     config = copy.deepcopy(encoder.encoder.config)
     set_dropout_of(config, dropout)
-    config.sentence_transformers = {"activation_fn": _IDENTITY}
+    if hasattr(config, "sentence_transformers"):  # of a CrossEncoder: it would mean a model of pairs
+        del config.sentence_transformers
     if task.head == "regression":
+        config.sentence_transformers = {"activation_fn": _IDENTITY}
         config.problem_type, config.num_labels = "regression", 1
     elif task.head != "choice":
         config.problem_type = "single_label_classification" if task.head == "classification" else None
