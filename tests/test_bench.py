@@ -185,6 +185,7 @@ def test_what_is_named_becomes_a_subject(model: Path, tmp_path: Path) -> None:
     assert fresh.path.is_relative_to(tmp_path / "used")
 
 
+@pytest.mark.slow
 def test_every_runtime_gets_its_file(tmp_path: Path) -> None:
     (kept,) = find(["1-1-8-16-20"], config(vocabulary=50, positions=20), tmp_path / "kept")
     assert (kept.name, kept.inputs.vocabulary) == ("1-1-8-16-20", 20)

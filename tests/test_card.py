@@ -22,6 +22,7 @@ FACTS: dict[str, Any] = {
     "agora": {"iterations": 3},
     "cost": {"steps": 1200, "seconds": 901.26, "machine": "2 cores"},
     "quality": [{"model": "this", "Spearman": 0.834}, {"model": "teacher", "Spearman": 0.8671234, "ms": 12.3}],
+    "labels": "accuracy on 12 held-out inputs: 0.900, teacher 0.910",
     "latency": [{"model": "this", "ms": 3.5, "batch": 1}],
     "limits": ["English only"],
 }
@@ -177,7 +178,8 @@ HOSTILE = "a: \"b\" 'c' | d\n---\n# not a heading\n| x | [link](y) <script>`*\\ 
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
-    facts = {key: {HOSTILE: HOSTILE} for key in SECTIONS} | {"quality": [{HOSTILE: HOSTILE}], "why": HOSTILE}
+    facts = {key: {HOSTILE: HOSTILE} for key in SECTIONS} | {"quality": [{HOSTILE: HOSTILE}]}
+    facts |= dict.fromkeys(("why", "labels"), HOSTILE)
     facts |= {"limits": [HOSTILE], "teacher": tmp_path / HOSTILE.replace("\0", "").replace("/", "")}
     front, body = split(card(folder_of(tmp_path / "m"), facts))
     assert front["base_model"] == HOSTILE.replace("\0", "").replace("/", "")
