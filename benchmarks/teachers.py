@@ -58,6 +58,7 @@ TRAINING: dict[str, Any] = {
     "threads": 1,
 }
 FROM_FAST = "3-12-384-1408"
+LONGER = "4-12-384-768"
 """The shape of paraphrase-MiniLM-L3-v2, a little narrower, since the map to mpnet's width takes time too."""
 LENGTH, ROUNDS = 32, 40
 PARTS = ("vectors", "limit", "search", "pretrain", "rows", "latency", "table")
@@ -123,6 +124,7 @@ def main() -> None:
         "student of MiniLM": {"teacher": str(minilm), "loss_embedding": 1.0},
         "student of mpnet from L3": mpnet
         | {"start_from": str(arguments.fast), "architecture": FROM_FAST, "learning_rate": 3e-4},
+        "student of mpnet, longer": mpnet | {"architecture": LONGER, "steps": 4000},
     }
     if "limit" in arguments.only:
         results.keep("limit", make=lambda: latencies(published))
