@@ -19,6 +19,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ def start(work: Callable[[], object], **environment: str) -> int:
     try:
         os.environ.update(environment)
         AcceleratorState._reset_state(reset_partial_state=True)  # that of a training in the test's process
+        forkserver._forkserver.__init__()  # type: ignore[misc]  # that of the test's process is no child of this one
         work()
         status = 0
     except SystemExit as left:

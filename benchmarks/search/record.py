@@ -16,7 +16,7 @@ import sqlite3
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def record(runs: Sequence[Path], out: Path) -> int:
     inputs = Inputs(**bases[0]["inputs"])
     trials = {trial.key: trial for run, basis in zip(runs, bases, strict=True) for trial in finished(run, basis)}
     rows = [
-        dict(zip(("depth", "heads", "hidden", "intermediate"), astuple(trial.architecture), strict=True))
+        asdict(trial.architecture)
         | {
             "parameters": trial.architecture.parameters(inputs).total,
             "operations": trial.architecture.operations(inputs, length),
