@@ -24,8 +24,8 @@ from subarch.extraction.workbench import Workbench
 from subarch.latency.timing import Latency
 from subarch.models.student import save_weights
 from subarch.numbers.architecture import Architecture
-from subarch.pipeline import extract, select, train_also
-from tiny_run import OneProcess, tiny_config
+from subarch.pipeline import extract, select
+from tiny_run import OneProcess, tiny_config, train_also
 
 pytestmark = pytest.mark.usefixtures("one_process")
 CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 2, "audit": 2, "max_parameters": 9_000}

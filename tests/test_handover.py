@@ -22,11 +22,11 @@ from subarch.learning.signals import text_embedder
 from subarch.models.student import Blueprint, Student, hand_over
 from subarch.models.teacher import Teacher, assemble
 from subarch.numbers.architecture import Architecture
-from subarch.pipeline import extract, load_selected
+from subarch.pipeline import extract
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis
 from tiny import tiny_sentences, tiny_teacher, write_json
-from tiny_run import OneProcess, tiny_config
+from tiny_run import OneProcess, load_winner, tiny_config
 
 TEXTS = [*tiny_sentences(30, seed=3), "boat", "the The THE", " ".join(["captain"] * 100)]
 
@@ -181,7 +181,7 @@ def test_the_selected_folder_has_the_recorded_distance(tmp_path: Path, pooling: 
     assert distance == pytest.approx(constant * selection["winner"]["error"], abs=1e-5)  # targets are kept in 16 bits
     assert 0.001 < distance < 0.5
 
-    student = load_selected(tmp_path / "run", Architecture.parse(selection["winner"]["architecture"]))
+    student = load_winner(tmp_path / "run")
     ours = text_embedder(student, Teacher.load(source))(TEXTS)
     np.testing.assert_allclose(theirs.encode(TEXTS), unit(ours), rtol=1e-4, atol=1e-5)
 
@@ -243,7 +243,7 @@ def check_masked_lm(run: Path, selection: dict[str, Any], vocabulary: int) -> No
     assert not report["missing_keys"]
     assert not report["unexpected_keys"]
     assert model.config.vocab_size == vocabulary
-    student = load_selected(run, Architecture.parse(selection["winner"]["architecture"]))
+    student = load_winner(run)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     batch = tokenizer(TEXTS[:4], padding=True, return_tensors="pt")
     with torch.inference_mode():

@@ -39,7 +39,7 @@ from subarch.extraction.config import ExtractConfig
 from subarch.extraction.workers import Workers
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.space import SearchSpace
-from subarch.pipeline import extract, load_selected, select, train_also, write_report
+from subarch.pipeline import extract, select, write_report
 from subarch.run.folder import RunFolder
 from subarch.run.machine import environment
 from tiny import tiny_sentences, tiny_teacher
@@ -234,31 +234,6 @@ def test_a_storage_elsewhere_is_shared_by_runs(world: Path, tmp_path: Path) -> N
     assert OneProcess.submitted == asked
     assert len(read(tmp_path / "one", "conclusion")["trials"]) == 2
     assert decided(tmp_path / "two")["candidates"] == decided(tmp_path / "one")["candidates"]
-
-
-def test_a_trained_candidate_loads_by_name(finished: Path) -> None:
-    student = load_selected(finished, Architecture.parse("3-4-32-64"))
-    assert student.projection is None
-    with pytest.raises(InvalidStudy, match="3-2-32-64 was not trained in this run"):
-        load_selected(finished, Architecture.parse("3-2-32-64"))
-
-
-def test_other_shapes_are_trained_as_the_candidates_were(small_copy: Path) -> None:
-    shapes = [Architecture.parse(name) for name in ("3-4-32-64", "2-2-24-8")]
-    asked = OneProcess.submitted
-    (known, first), (new, second) = train_also(small_copy, shapes)
-    assert OneProcess.submitted == asked + 1  # the first is a candidate
-    assert known.error == read(small_copy)["winner"]["error"]
-    assert first is not None
-    assert second is not None
-    assert second.model.config.hidden_size == 24
-    assert new.error is not None
-    assert new.error > known.error
-    before = decided(small_copy)
-    select(small_copy, {})
-    assert [row["architecture"] for row in read(small_copy)["candidates"]] == [
-        row["architecture"] for row in before["candidates"]
-    ]
 
 
 # Any interruption

@@ -10,7 +10,7 @@ bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,16 @@ import torch
 import yaml
 
 from subarch.extraction.config import ExtractConfig
+from subarch.extraction.loop import train
+from subarch.extraction.question import thetas
+from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
-from subarch.extraction.workbench import Workbench
+from subarch.extraction.workbench import Workbench, blueprint_of
+from subarch.models.student import Student, load_weights
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.records import Basis, Conclusion, Selection, StudyName
 from tiny import tiny_corpus, tiny_teacher
 
 AXES = {"depth": [0, 1, 2, 3], "heads": [4], "hidden": [16, 32], "intermediate": [16, 64]}
@@ -91,3 +97,23 @@ def tiny_options(folder: Path, **changes: Any) -> dict[str, Any]:
 def tiny_config(folder: Path, **changes: Any) -> ExtractConfig:
     """The configuration of `tiny_options`."""
     return load(ExtractConfig, None, tiny_options(folder, **changes))
+
+
+def train_also(path: Path, architectures: Sequence[Architecture]) -> list[Trial]:
+    """Train other shapes into the study of a finished run, as its candidates were."""
+    run = RunFolder.open(path)
+    config = run.config(ExtractConfig)
+    study = Study.open(sqlite(path / "study.db"), run.read(StudyName).value, run.read(Basis).identity)
+    setting = thetas(config)[0]
+    with OneProcess(config, path, 1) as workers:
+        return train([(architecture, setting) for architecture in architectures], study, workers)
+
+
+def load_winner(path: Path) -> Student:
+    """What a run selected, with the weights of its trial."""
+    run = RunFolder.open(path)
+    basis, winner = run.read(Basis), run.read(Selection).winner
+    assert winner is not None
+    trial = Trial.of(next(row for row in run.read(Conclusion).trials if row.number == winner.trial))
+    student = Student(trial.architecture, blueprint_of(basis, trial.architecture.vocabulary))
+    return load_weights(student, weights_path(path, trial.architecture, trial.settings)).eval()

@@ -346,14 +346,14 @@ def export(
     return pipeline.export(encoder, settings, place, report)
 
 
-def pair(queries: Place, documents: Place, out: Place) -> dict[str, str]:
+def pair(queries: Place, documents: Place, out: Place) -> None:
     """Write two encoders as one model of sentence-transformers: `queries` reads queries, `documents` documents.
 
     The vectors of both must be of one space, as those of a student and its teacher are.
     """
     from subarch.exporting.pair import write_pair
 
-    return write_pair(Path(queries), Path(documents), Path(out))
+    write_pair(Path(queries), Path(documents), Path(out))
 
 
 def bench(

@@ -55,7 +55,7 @@ from subarch.learning.signals import EmbeddingSignal
 from subarch.learning.vocabularies import VOCABULARIES
 from subarch.models.student import Student, hand_over, load_weights
 from subarch.models.teacher import Teacher
-from subarch.numbers.architecture import Architecture, Inputs
+from subarch.numbers.architecture import Inputs
 from subarch.numbers.space import SearchSpace
 from subarch.pretraining.config import PretrainConfig
 from subarch.pretraining.pretrain import train
@@ -161,18 +161,6 @@ def select(path: Path, changes: dict[str, Any], *, remeasure: bool = False, repo
         )
         question = Question.pose(config, space, basis, latencies)
         return _finish(run, question, basis, latencies, _open_study(run, config, basis).trials(), report)
-
-
-def train_also(path: Path, architectures: Sequence[Architecture]) -> list[tuple[Trial, Student | None]]:
-    """Train other shapes exactly as the candidates of a finished run were, to compare with; None where one failed."""
-    with RunFolder.open(path) as run:
-        config, basis = run.config(ExtractConfig), run.read(Basis)
-        study = _open_study(run, config, basis)
-        setting = thetas(config)[0]
-        with _workers(run, config) as workers:
-            trials = train_trials([(architecture, setting) for architecture in architectures], study, workers)
-        recorded = {trial.key: trial for trial in study.trials()}
-        return [(recorded[t.key], _trained(run, basis, t) if t.error is not None else None) for t in trials]
 
 
 def pretrain(path: Path, config: PretrainConfig, restart: bool = False, report: Report = silent) -> Pretraining:
@@ -350,20 +338,6 @@ def write_report(path: Path, comparison: list[dict[str, Any]] | None = None) -> 
     )
     run.write_text("report.html", render(data))
     return path / "report.html"
-
-
-def load_selected(path: Path, architecture: Architecture) -> Student:
-    """A trained candidate of a run, by its best trial.
-
-    Raises:
-        InvalidStudy: it was not trained, or its weights are gone.
-    """
-    run = RunFolder.open(path)
-    rows = [row for row in run.read(Selection).candidates if row.architecture == str(architecture)]
-    if not rows:
-        raise InvalidStudy(f"{path}: {architecture} was not trained in this run")
-    row = next(row for row in run.read(Conclusion).trials if row.number == rows[0].trial)
-    return _trained(run, run.read(Basis), Trial.of(row))
 
 
 def _workers(run: RunFolder, config: ExtractConfig) -> Pool:

@@ -235,8 +235,8 @@ def pair(queries: Path, documents: Path, out: Path, report: Progress) -> Answer:
 
     sentence-transformers loads it; encode_query and encode_document take the one or the other.
     """
-    found = api.pair(queries, documents, out)
-    return Answer(found, lambda: print(f"{found['folder']}: {found['load']}"))
+    api.pair(queries, documents, out)
+    return Answer(str(out), lambda: print(out))
 
 
 @click.command(panel=CHECK)

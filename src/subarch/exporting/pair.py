@@ -2,11 +2,11 @@
 
 Documents are embedded once, ahead of time, and queries while somebody waits. A student's vectors are near its
 teacher's, so the teacher may embed the documents, and queries take no longer than by the student alone (LEAF, arXiv
-2509.12539).
-The folder is sentence-transformers' own (`Router`): `encode_query` and `encode_document` take the one or the other.
+2509.12539). The folder is sentence-transformers' own (`Router`): `encode_query` and `encode_document` take the one or
+the other.
 
-    >>> write_pair(Path("runs/mine/pretrained"), Path("all-MiniLM-L6-v2"), Path("pair"))["load"]
-    'SentenceTransformer("pair")'
+    >>> write_pair(Path("runs/mine/pretrained"), Path("all-MiniLM-L6-v2"), Path("pair"))
+    >>> SentenceTransformer("pair").encode_query("what the student reads")
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.evaluation.retrieval import Embedder, prompts_of
 from subarch.models.kinds import is_reranker
 from subarch.models.teacher import resolve
-from subarch.run.files import replaced
+from subarch.run.files import is_taken, replaced
 from subarch.run.folder import places
 
 
-def write_pair(queries: Path, documents: Path, out: Path) -> dict[str, str]:
-    """Write the pair into the new folder `out`; the folder and how it is loaded, as a dictionary.
+def write_pair(queries: Path, documents: Path, out: Path) -> None:
+    """Write the pair into the new folder `out`.
 
     The prompts of both are kept, by role, and the similarity function, which must be the same.
 
@@ -33,7 +33,7 @@ def write_pair(queries: Path, documents: Path, out: Path) -> dict[str, str]:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Router
 
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if is_taken(out):
         raise InvalidConfig(f"{out}: is not empty; name a new folder in --out")
     ones = places(queries, None)[0], places(documents, None)[0]
     for one in ones:
@@ -59,4 +59,3 @@ def write_pair(queries: Path, documents: Path, out: Path) -> dict[str, str]:
     both = SentenceTransformer(modules=[router], prompts=prompts, similarity_fn_name=similarities[0], device="cpu")
     with replaced(out) as partial:
         both.save_pretrained(str(partial))
-    return {"folder": str(out), "load": f'SentenceTransformer("{out}")'}

@@ -24,7 +24,7 @@ from subarch.tasks.catalogue import Cast, Kind
 from subarch.tasks.inputs import label_of, record_of, write_records
 from subarch.text.read import DATASETS, Document, InputForm, inputs, opened
 
-PART = 500
+PART = 5000
 """Inputs whose neighbours are made at a time."""
 
 
@@ -63,15 +63,15 @@ def augment(config: AugmentConfig, report: Report = silent) -> Augmented:
     task, group = examples.task, {one.id: one.group for one in examples}
     records = [record_of(task, one, label) for one, label in zip(examples, labels, strict=True)]
     methods, dropped = Counter[str](), Counter[str]()
-    grown = examples
+    new = replace(examples, rows=())
     for start in range(0, len(examples), PART):
-        found = near(examples[start : start + PART], grown, start)
+        found = near(examples[start : start + PART], new, start)
         for point in found.points:
             record = record_of(task, replace(point.example, group=group[point.origin]))
             records.append(record | {"made": point.method})
             methods[point.method] += 1
         dropped.update(found.dropped)
-        grown = replace(grown, rows=(*grown.rows, *(point.example for point in found.points)))
+        new = replace(new, rows=(*new.rows, *(point.example for point in found.points)))
         report("inputs whose neighbours were made", min(start + PART, len(examples)), len(examples))
     write_records(config.out, records)
     return Augmented(str(config.out), len(examples), methods.total(), dict(methods), dict(sorted(dropped.items())))

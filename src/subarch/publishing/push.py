@@ -15,7 +15,6 @@ Nothing else of the run goes there: no corpus, no trials, and no paths of this m
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +30,7 @@ from subarch.errors import EndpointFailed, InvalidConfig, InvalidStudy
 from subarch.exporting.runtimes import FILES, PARITY, find_export
 from subarch.models.teacher import Teacher
 from subarch.run import Report, silent
+from subarch.run.files import is_taken, write_json
 from subarch.run.folder import RunFolder
 from subarch.run.inputs import StageInputs
 from subarch.run.records import Compressed, Evaluations, Parity, Pretraining, Retrieval, Selection
@@ -66,7 +66,7 @@ def push(
     except HFValidationError as error:
         raise InvalidConfig(f"name {name!r}: {error}; write it as in user/model") from error
     if dry_run is not None:
-        if dry_run.exists() and (not dry_run.is_dir() or any(dry_run.iterdir())):
+        if is_taken(dry_run):
             raise InvalidStudy(f"{dry_run}: is there and not empty; name a new folder")
         gather(run, name, dry_run, say)
         return str(dry_run)
@@ -101,7 +101,7 @@ def gather(run: Path, name: str, folder: Path, say: Callable[[str], object] = la
     parities = _add_exports(run, model, folder)
     selection = RunFolder(run).read(Selection) if RunFolder(run).has(Selection) else None
     if selection is not None and selection.certificate is not None:
-        _write_json(folder / "certificate.json", selection.certificate.to_dict())
+        write_json(folder / "certificate.json", selection.certificate.to_dict())
     card = _card(run, model, name, selection, parities)
     (folder / "README.md").write_text(str(card), encoding="utf-8")
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -199,7 +199,3 @@ def _results(run: Path, model: Path) -> list[EvalResult]:
             for metric, score in (evaluation.scores.metrics if evaluation.scores else {}).items():
                 add("text-classification", evaluation.task, evaluation.task, evaluation.part, metric, score.value)
     return found
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")

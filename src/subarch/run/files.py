@@ -67,6 +67,11 @@ def replaced_file(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def is_taken(path: Path) -> bool:
+    """Whether something is there: a file, or a folder that is not empty."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
+
+
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file; a full disk raises SafetensorError too."""
     from safetensors.torch import save_file

@@ -29,6 +29,7 @@ import json
 import math
 import re
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
@@ -190,7 +191,7 @@ def check_written(shares: Mapping[str, float], before: Mapping[str, float] | Non
             )
 
 
-class _Model:
+class _Model(ABC):
     """The tokens of a model by id, and what stands in for one.
 
     `alive`: those that are still there. `pillars`: those without which text would be read otherwise.
@@ -225,9 +226,9 @@ class _Model:
     def ends(self, name: str) -> bool:
         return bool(self.suffix) and name.endswith(self.suffix) and len(name) > len(self.suffix)
 
+    @abstractmethod
     def pieces(self, token: int) -> tuple[float, Sequence[int]]:
         """What the absence of a token costs each time that it is used, and the tokens that stand in for it."""
-        raise NotImplementedError
 
     def complete(self, tokens: set[int], fixed: set[int]) -> set[int]:
         """These tokens with all that they are built of; `fixed` ones are not built."""
