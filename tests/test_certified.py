@@ -16,7 +16,7 @@ from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Objective
 from subarch.numbers.space import nearest_heads
 from subarch.search import Certified, Evidence, Problem
-from subarch.search.bounds import Grid
+from subarch.search.bounds import BELIEF, OFF, Grid, Law
 from subarch.search.noise import Noise, most_failing
 
 
@@ -194,10 +194,46 @@ def grid_problem(side: int = 3) -> tuple[Problem, np.ndarray]:
 
 def test_a_candidate_over_the_limit_may_exclude_many() -> None:
     problem, _ = grid_problem(side=6)
-    search = Certified(problem, 0.0)
-    trained = run(search, np.full(36, 0.5))
+    search = Certified(problem, 0.05)
+    trained = run(search, problem.parameters**-0.1)
     assert any(not problem.affordable[row] for row in trained)
     assert len(trained) <= 5  # the six largest that are affordable do not exclude each other
+
+
+@given(seed=st.integers(0, 10**6))
+def test_the_law_doubts_what_is_far_from_what_was_trained(seed: int) -> None:
+    """The predictive deviation of a Bayesian regression, by the definition; on longer axes that of a place nearby."""
+    rng = np.random.default_rng(seed)
+    table = shapes(rng)
+    law, rows = Law(Grid(table)), rng.permutation(len(table))[: rng.integers(1, 8)]
+    errors = rng.uniform(0.1, 0.6, len(rows))
+    _, doubt = law.fit(rows, errors)
+    features = law._features(np.arange(len(table)))
+    weights = np.array([1e-9] + [3e-5] * len(law.scaled) + [3e-3] * (features.shape[1] - 1 - len(law.scaled)))
+    covariance = np.linalg.inv(features[rows].T @ features[rows] + np.diag(weights))
+    share = 1 + np.einsum("nf,fg,ng->n", features, covariance, features)
+    ratio = doubt[law.grid.cell] / np.sqrt(share)
+    assert ratio == pytest.approx(np.full(len(table), ratio[0]), rel=1e-4)
+    assert ratio[0] >= OFF * math.sqrt(BELIEF / (BELIEF + len(rows) - 1)) * (1 - 1e-4)
+    long = np.array([[1, 1, 8, width] for width in range(8, 808, 8)])
+    _, doubt = Law(Grid(long)).fit(np.array([0]), np.array([0.5]))
+    assert (np.diff(doubt) >= -1e-6).all()
+    assert doubt[-1] > 10 * doubt[0]
+
+
+def test_where_w_is_flat_cheap_candidates_come_first() -> None:
+    """What is trained until near the best W costs less than all that is cheaper, in order."""
+    table = np.array([[d, 1, h, i] for d in range(1, 7) for h in (1, 2, 3) for i in (1, 2, 4)], dtype=np.int64)
+    work = table[:, 0] * table[:, 2] * (4 * table[:, 2] + 2 * table[:, 3])
+    error = 0.05 + 0.45 * (table[:, [0, 2, 3]] ** [-0.25, -0.6, -0.05]).prod(axis=1)
+    objective = Objective("w", parameters_maximum=float(work.max()), cost_maximum=float(work.max()))
+    problem = Problem(work, work.astype(float), objective, table, work.astype(float))
+    value = problem.values(slice(None), error)
+    near = value <= value.min() / 1.01
+    trained = run(Certified(problem, 0.01), error)
+    until = trained[: 1 + next(index for index, row in enumerate(trained) if near[row])]
+    cheapest = np.argsort(work, kind="stable")
+    assert work[until].sum() < work[cheapest[: 1 + int(near[cheapest].argmax())]].sum()
 
 
 def test_the_words_of_the_evidence() -> None:
