@@ -221,21 +221,6 @@ def test_the_law_doubts_what_is_far_from_what_was_trained(seed: int) -> None:
     assert doubt[-1] > 10 * doubt[0]
 
 
-def test_where_w_is_flat_cheap_candidates_come_first() -> None:
-    """What is trained until near the best W costs less than all that is cheaper, in order."""
-    table = np.array([[d, 1, h, i] for d in range(1, 7) for h in (1, 2, 3) for i in (1, 2, 4)], dtype=np.int64)
-    work = table[:, 0] * table[:, 2] * (4 * table[:, 2] + 2 * table[:, 3])
-    error = 0.05 + 0.45 * (table[:, [0, 2, 3]] ** [-0.25, -0.6, -0.05]).prod(axis=1)
-    objective = Objective("w", parameters_maximum=float(work.max()), cost_maximum=float(work.max()))
-    problem = Problem(work, work.astype(float), objective, table, work.astype(float))
-    value = problem.values(slice(None), error)
-    near = value <= value.min() / 1.01
-    trained = run(Certified(problem, 0.01), error)
-    until = trained[: 1 + next(index for index, row in enumerate(trained) if near[row])]
-    cheapest = np.argsort(work, kind="stable")
-    assert work[until].sum() < work[cheapest[: 1 + int(near[cheapest].argmax())]].sum()
-
-
 def test_the_words_of_the_evidence() -> None:
     problem, error = grid_problem()
     search = Certified(problem, 0.0, audit=9)
