@@ -221,6 +221,36 @@ def test_the_law_doubts_what_is_far_from_what_was_trained(seed: int) -> None:
     assert doubt[-1] > 10 * doubt[0]
 
 
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES))
+def test_a_law_of_other_studies_orders_trainings_and_proves_nothing(seed: int, name: str) -> None:
+    """Whatever was learnt, from any errors of any sizes, what is claimed holds."""
+    problem, error, rng = problem_of(seed, name)
+    assert problem.table is not None
+    other = rng.integers(1, 9, (rng.integers(1, 12), problem.table.shape[1])) * 40
+    search = Certified(problem, 0.01, audit=2)
+    search.learn([(other, rng.uniform(0.01, 2, len(other))), (problem.table, rng.uniform(0.01, 2, len(error)))])
+    run(search, error)
+    found = search.evidence()
+    assert found.closed
+    assert better_by(problem, error, found.incumbent) <= found.reached + 1e-12
+    assert found.reached <= 0.01 + 1e-12
+
+
+def test_a_law_is_learnt_from_another_space_whatever_the_level_there() -> None:
+    """Errors that depend on width alone: learnt among other sizes, at twice the level, they do so here."""
+    ours = np.array([[d, 1, h, i] for d in (1, 2, 4) for h in (64, 128, 256) for i in (64, 128, 256)])
+    theirs = np.array([[d, 1, h, i] for d in (1, 2, 5) for h in (96, 192, 384) for i in (96, 192, 384)])
+    law = Law(Grid(ours))
+    law.learn([(theirs, 2 * theirs[:, 2] ** -0.5), (theirs, 0.1 * theirs[:, 2] ** -0.5)])
+    guess, _ = law.fit(np.array([0]), ours[:1, 2] ** -0.5)
+    assert guess[law.grid.cell] == pytest.approx(ours[:, 2] ** -0.5, rel=0.02)
+    kept = np.array([[1, 1, 8, 8, v] for v in (0, 2000, 8000)])
+    law = Law(Grid(kept))
+    law.learn([(kept, np.array([0.2, 0.4, 0.3]))])
+    guess, _ = law.fit(np.array([1]), np.array([0.8]))
+    assert guess[law.grid.cell] == pytest.approx([0.4, 0.8, 0.6], rel=0.02)
+
+
 def test_the_words_of_the_evidence() -> None:
     problem, error = grid_problem()
     search = Certified(problem, 0.0, audit=9)

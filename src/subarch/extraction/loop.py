@@ -14,6 +14,7 @@ from pathlib import Path
 
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.layers import take_over
+from subarch.extraction.learnt import observed
 from subarch.extraction.question import Question, noise_of, settled, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
@@ -99,6 +100,9 @@ def search(question: Question, study: Study, workers: Pool, report: Report, seco
     """
     searched, settings = question.searched, thetas(question.config)
     if isinstance(searched.strategy, Certified):
+        table = searched.costs.table
+        paths = question.config.learn_from
+        searched.strategy.learn([observed(path, table, question.config.measures) for path in paths])
         _prepare(searched.strategy, searched, study, workers, report, seconds)
     _train_what_is_asked_for(searched, study, workers, report, seconds)
     if searched is not question and isinstance(searched.strategy, Certified):

@@ -16,6 +16,7 @@ each axis. A million candidates take milliseconds.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeVar
@@ -27,6 +28,8 @@ from subarch.numbers.objectives import Floats, Mask
 from subarch.numbers.space import WHOLE, sizes_of
 
 Box = tuple[slice, ...]
+Observed = tuple[NDArray[np.int64], Floats]
+"""A table of candidates, (n, 4 or 5), and their errors, (n,)."""
 Kind = TypeVar("Kind", bound=np.generic)
 
 SLOPE, CURVE = -0.4, 0.1
@@ -162,6 +165,36 @@ class Law:
             logs = np.log1p(values.astype(np.float64)) if values[-1] < WHOLE else np.arange(float(len(values)))
             self.scaled.append((logs - logs[0]) / (float(np.ptp(logs)) or 1.0))
 
+    def learn(self, studies: Sequence[Observed]) -> None:
+        """Expect errors to fall as they did in other studies of the same axes, each of which has a level of its own."""
+        moments, sides = np.diag(self._weights[1:]), np.zeros(len(self.prior) - 1)
+        for table, errors in studies:
+            features = self._features_of(self._places(table))
+            residual = np.log(errors) - features @ self.prior
+            around = features[:, 1:] - features[:, 1:].mean(axis=0)
+            moments += around.T @ around
+            sides += around.T @ (residual - residual.mean())
+        self.prior[1:] += np.linalg.solve(moments, sides)
+
+    def _places(self, table: NDArray[np.int64]) -> Floats:
+        """(k, n) where on the scaled axes candidates of another space would be, beyond their ends too."""
+        places = []
+        for values, scaled, sizes in zip(self.grid.axes, self.scaled, sizes_of(table).T, strict=True):
+            if values[-1] == WHOLE:
+                places.append(
+                    np.interp(np.log1p(sizes.astype(np.float64)), np.log1p(values.astype(np.float64)), scaled)
+                )
+            else:
+                logs = np.log1p(values[[0, -1]].astype(np.float64))
+                places.append((np.log1p(sizes) - logs[0]) / (float(np.ptp(logs)) or 1.0))
+        return np.stack(places)
+
+    @property
+    def _weights(self) -> Floats:
+        """Of the ridge, by coefficient."""
+        slopes = len(self.scaled)
+        return np.array([1e-9, *[RIDGE[0]] * slopes, *[RIDGE[1]] * (slopes + len(self.pairs))])
+
     def fit(self, rows: NDArray[np.int64], errors: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Errors on the whole grid from those of some rows, which must be positive; and their relative deviation.
 
@@ -218,11 +251,9 @@ class Law:
         features = self._features(rows)
         residual = logs - features @ self.prior
         centre = float(residual.mean()) if len(rows) else 0.0
-        slopes = len(self.scaled)
-        weights = np.array([1e-9, *[RIDGE[0]] * slopes, *[RIDGE[1]] * (slopes + len(self.pairs))])
-        covariance = np.linalg.inv(features.T @ features + np.diag(weights))
+        covariance = np.linalg.inv(features.T @ features + np.diag(self._weights))
         departure = covariance @ (features.T @ (residual - centre))
         off = residual - centre - features @ departure
-        squares = float(off @ off + weights @ departure**2)
+        squares = float(off @ off + self._weights @ departure**2)
         deviation = math.sqrt((BELIEF * OFF**2 + squares) / (BELIEF + max(len(rows) - 1, 0)))
         return Fitted(centre, self.prior + departure, covariance, deviation)

@@ -37,7 +37,7 @@ from numpy.typing import NDArray
 from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Floats, Mask
 from subarch.search.base import Problem, Strategy
-from subarch.search.bounds import Bounds, Grid, Law
+from subarch.search.bounds import Bounds, Grid, Law, Observed
 from subarch.search.noise import Noise, most_failing
 
 LEVELS, CELLS = 32, 3_000_000
@@ -153,12 +153,13 @@ class Certified(Strategy):
         self.effort = grid.column(effort, np.inf)
         self.bounds = Bounds(grid, problem.table)
         self.audit = Audit(problem, self.bounds, audit)
-        within = problem.objective.affordable(self.parameters, self.cost, self.megabytes) & self.bounds.bounding
-        affordable = np.sort(grid.row[within])
-        ranked = affordable[np.argsort(effort[affordable], kind="stable")]
-        spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
-        self.first = list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
+        self.first = self._first()
         self._break_even = math.nan, np.empty(0)
+
+    def learn(self, studies: Sequence[Observed]) -> None:
+        """Begin with a law as in other studies of the same axes, before anything is trained; see `Law.learn`."""
+        self.law.learn(studies)
+        self.first = self._first()
 
     def ask(self) -> int | None:
         row = self._wanted()
@@ -209,6 +210,14 @@ class Certified(Strategy):
         for rows in (known.trained, np.flatnonzero(self.failed), np.array(pending, dtype=np.int64)):
             free[self.grid.cell[rows]] = False
         return free
+
+    def _first(self) -> list[int]:
+        """The rows that are trained first."""
+        within = self.problem.objective.affordable(self.parameters, self.cost, self.megabytes) & self.bounds.bounding
+        affordable = np.sort(self.grid.row[within])
+        ranked = affordable[np.argsort(self.effort[self.grid.cell[affordable]], kind="stable")]
+        spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
+        return list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
 
     def _presumed(self, rows: NDArray[np.int64]) -> list[int]:
         """The best of some rows by the law before it is fitted, which knows errors up to a factor only."""
