@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
-from subarch.pretraining.config import LOSSES, PretrainConfig
+from subarch.learning.losses import LOSSES
+from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import dump, load
 
 REPOSITORY = Path(__file__).parents[1]
@@ -195,6 +196,7 @@ def coherent(values: dict[str, Any]) -> bool:
             not alone or not any(weight for name, weight in weights.items() if name != "mlm"),
             not alone or ("inherit" not in (values["initialise"] or "") and values["targets"] == "auto"),
             not alone or not values["streaming"],
+            not weights["margins"] or not values["streaming"],
             values["targets"] != "cache" or not values["streaming"],
             values["targets"] != "cache" or not weights["logits"] or values["maskings"] > 0,
             not values["freeze_embeddings"] or values["initialise"] != "scratch",
@@ -238,6 +240,7 @@ def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
         (ALONE | {"targets": "live"}, "targets 'live' needs one"),
         (ALONE | {"streaming": True}, "streaming needs a teacher's tokenizer"),
         (GOOD | {"targets": "cache", "streaming": True}, "targets 'cache' needs a packed corpus"),
+        (GOOD | {"loss_margins": 2, "streaming": True}, "loss_margins 2.0 needs a packed corpus to find negatives in"),
         (GOOD | {"targets": "cache", "loss_logits": 1}, "set maskings to 1 or more, or targets to live"),
         (GOOD | {"freeze_embeddings": True, "initialise": "scratch"}, "would keep random embeddings"),
         (GOOD | {"steps": 10, "minutes": 1}, "steps 10 and minutes 1.0 exclude each other; give one of them"),

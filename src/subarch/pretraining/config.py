@@ -13,12 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from subarch.learning.losses import LOSSES, NEED_TEACHER
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import Amount, File, Number, Text
 from subarch.text.read import with_corpus
-
-LOSSES = ("mlm", "logits", "embedding", "outputs", "hidden", "relations")
-NEED_TEACHER = ("logits", "embedding", "outputs", "hidden", "relations")
 
 # Default weights of the losses, by what the teacher offers. Those for a masked-LM teacher are the paper's.
 WITH_HEAD = {"logits": 0.5, "mlm": 0.1}
@@ -79,6 +77,15 @@ class PretrainConfig(BaseModel):
     )
     loss_embedding: Amount | None = Field(
         None, description="Weight of the distance to the teacher's sentence embedding, pooled as the teacher pools"
+    )
+    loss_similarities: Amount | None = Field(
+        None,
+        description="Weight of the divergence from the teacher's similarities of a sequence to the others of a batch",
+    )
+    loss_margins: Amount | None = Field(
+        None,
+        description="Weight of the squared difference from the teacher's margins between a sequence and its hard "
+        "negatives, which the teacher finds in the corpus",
     )
     loss_outputs: Amount | None = Field(
         None,
@@ -198,6 +205,11 @@ class PretrainConfig(BaseModel):
                     "streaming needs a teacher's tokenizer, as a new one is trained on a packed corpus; give a "
                     "teacher, or set streaming to false"
                 )
+        if self.streaming and given.get("margins"):
+            raise ValueError(
+                f"loss_margins {given['margins']} needs a packed corpus to find negatives in; set streaming to false, "
+                "or remove it"
+            )
         if self.targets == "cache":
             if self.streaming:
                 raise ValueError("targets 'cache' needs a packed corpus; set targets to live or streaming to false")

@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from torch import Tensor, nn
 from transformers import set_seed
 
 from subarch.errors import InvalidConfig
+from subarch.learning.bank import SIZE, Bank
 from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
+from subarch.learning.losses import OF_VECTORS
 from subarch.learning.material import Material, check_heldout
 from subarch.learning.outputs import METRIC, constant, counts_of, flat, gold_of, score
 from subarch.learning.signals import outputs_of, vectors_of
@@ -102,15 +105,17 @@ class Setup:
         has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
         weights = config.weights(has_head, architecture.depth, not material.reads_text, task is not None)
         _check_losses(weights, task)
-        if sizes and (others := set(weights) - {"embedding"}):
+        if sizes and (others := set(weights) - set(OF_VECTORS)):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares token by token, and a student of {architecture} reads with another "
-                "vocabulary than the teacher; only loss_embedding can be learnt, or leave the vocabulary whole"
+                "vocabulary than the teacher; only its embeddings can be learnt (loss_embedding, loss_similarities, "
+                "loss_margins), or leave the vocabulary whole"
             )
-        if material.reads_text and (others := set(weights) - {"embedding"}):
+        if material.reads_text and (others := set(weights) - set(OF_VECTORS)):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares the insides of teacher and student, which read different tokens; "
-                "of a teacher that the student does not start from only loss_embedding can be learnt"
+                "of a teacher that the student does not start from only its embeddings can be learnt (loss_embedding, "
+                "loss_similarities, loss_margins)"
             )
         if config.streaming and (material.reads_text or task is not None):
             what = "reads text" if task is None else "reads the inputs of its task"
@@ -139,7 +144,7 @@ class Setup:
             if vocabulary:  # what students start from is examined on its own tokens
                 sample = uncut.split(config, uncut.recipe.max_length - 2)[0].shuffled()[:CALIBRATION]
 
-        blueprint = material.blueprint(masked, "embedding" in weights or not masked)
+        blueprint = material.blueprint(masked, bool(weights.keys() & set(OF_VECTORS)) or not masked)
         if search is not None:
             _check_fits(blueprint, architecture.hidden, search, run)
         set_seed(config.seed)
@@ -159,12 +164,16 @@ class Setup:
         set_dropout(distiller, config.dropout)
         student.encoder.get_input_embeddings().weight.requires_grad_(not config.freeze_embeddings)
 
+        bank = None
+        if "margins" in weights:
+            assert isinstance(source, Packed)  # the configuration's own check
+            bank = _bank(material, source.segments.shuffled(), budget.length - budget.extra, report)
         side: TeacherSide | TextSide | None = None
         if material.reads_text:
             assert material.teacher is not None
-            side = TextSide(material.teacher)
+            side = TextSide(material.teacher, bank)
         elif teacher is not None and set(weights) != {"mlm"}:
-            side = TeacherSide(teacher, distiller)
+            side = TeacherSide(teacher, distiller, bank)
         store = None
         # The outputs of an input with choices are not kept: they are several rows
         several = task is not None and task.outputs.kind == "choices"
@@ -182,7 +191,7 @@ class Setup:
             whole, texts = side.teacher, heldout.texts
             assert texts is not None
             vectors = material.targets().get(("heldout",), lambda: whole.embed_texts(texts))
-            heldout_targets = [{"embedding": vectors[torch.from_numpy(rows)]} for rows in groups]
+            heldout_targets = [side.targets({"embedding": vectors[torch.from_numpy(rows)]}) for rows in groups]
         labelled = heldout if isinstance(heldout, Segments) and heldout.labels is not None else None
         return cls(
             material,
@@ -239,6 +248,18 @@ def _groups(heldout: Sequence[NDArray[np.int32]], corpus: Corpus | None) -> tupl
         groups += own
         spoken += [language] * len(own)
     return groups, spoken
+
+
+def _bank(material: Material, train: Segments, length: int, report: Report) -> Bank:
+    """The teacher's vectors of the first of the training sequences, which are cut at `length` tokens; cached."""
+    teacher = material.teacher
+    assert teacher is not None
+    told = partial(report, "teacher's vectors to find negatives in")
+
+    def compute(piece: range) -> Tensor:
+        return vectors_of(teacher, train[piece.start : piece.stop]).half()
+
+    return Bank(material.targets().rows(("bank", length), len(train), SIZE, compute, told))
 
 
 def _check_losses(weights: dict[str, float], task: TaskTeacher | None) -> None:
@@ -421,7 +442,8 @@ def step_times(
 def _targets(side: TeacherSide | TextSide | None, inputs: dict[str, torch.Tensor]) -> Targets | None:
     """The teacher's targets; of one that reads text, as many numbers, since its vectors are computed beforehand."""
     if isinstance(side, TextSide):
-        return {"embedding": torch.ones(len(inputs["ids"]), side.teacher.width, device=inputs["ids"].device)}
+        ones = torch.ones(len(inputs["ids"]), side.teacher.width, device=inputs["ids"].device)
+        return side.targets({"embedding": ones})
     return None if side is None else side.live(inputs["ids"], inputs["mask"], inputs.get("where"))
 
 

@@ -37,7 +37,8 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.learning.collate import Inputs, Loader
-from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide, TextSide
+from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
+from subarch.learning.losses import UNIT
 from subarch.learning.signals import constant_distance
 from subarch.run.files import file_seal, write_text
 
