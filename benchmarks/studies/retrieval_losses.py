@@ -43,7 +43,6 @@ SETTINGS: dict[str, Any] = {
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "embedding": {"loss_embedding": 1.0},
-    "embedding + relations": {"loss_embedding": 1.0, "loss_relations": 1.0},
     "embedding + similarities": {"loss_embedding": 1.0, "loss_similarities": 1.0},
     "embedding + 10 margins": {"loss_embedding": 1.0, "loss_margins": 10.0},
     "embedding + similarities + 10 margins": {
@@ -51,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss_similarities": 1.0,
         "loss_margins": 10.0,
     },
+    "embedding + relations": {"loss_embedding": 1.0, "loss_relations": 1.0},
 }
 WIDTHS = (384, 192, 96, 48)
 LENGTH = 128
@@ -63,7 +63,7 @@ def main() -> None:
     parser = command_line(__doc__, "retrieval_losses")
     parser.add_argument("--out", type=Path, default=Path("runs/retrieval-losses"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     arguments = parser.parse_args()
