@@ -38,12 +38,18 @@ SETTINGS: dict[str, Any] = {
     "batch_tokens": 2048,
     "learning_rate": 1e-3,
     "evaluations": 1,
+    "heldout": 128,
     "targets": "cache",
     "threads": 1,
 }
 VARIANTS: dict[str, dict[str, Any]] = {
     "embedding": {"loss_embedding": 1.0},
     "embedding + similarities": {"loss_embedding": 1.0, "loss_similarities": 1.0},
+    "embedding + similarities, dimensions": {
+        "loss_embedding": 1.0,
+        "loss_similarities": 1.0,
+        "dimensions": "192,96,48",
+    },
     "embedding + 10 margins": {"loss_embedding": 1.0, "loss_margins": 10.0},
     "embedding + similarities + 10 margins": {
         "loss_embedding": 1.0,
@@ -82,11 +88,10 @@ def main() -> None:
     )
     if not (arguments.out / "common").is_dir():
         material(arguments.out, base | VARIANTS["embedding"])
-    results.keep("teacher", make=lambda: scores(teacher, *tests))
 
     def trained(name: str, seed: int) -> dict[str, Any]:
         console.print(f"{name}, seed {seed}")
-        folder = shared(arguments.out, f"{name.replace(' ', '')}-s{seed}")
+        folder = shared(arguments.out, f"{name.replace(' ', '').replace(',', '-')}-s{seed}")
         found = pretrain(folder, load(PretrainConfig, None, base | VARIANTS[name] | {"seed": seed}))
         kept = {"heldout": found.heldout[-1], "seconds": found.seconds}
         return kept | scores(folder / "pretrained", *tests)
@@ -94,6 +99,7 @@ def main() -> None:
     for seed in range(arguments.seeds):
         for name in arguments.variants:
             results.keep("runs", name, str(seed), make=partial(trained, name, seed))
+    results.keep("teacher", make=lambda: scores(teacher, *tests))
     rows = [["teacher", *listed([results["teacher"]])]]
     rows += [[name, *listed(list(found.values()))] for name, found in results["runs"].items()]
     columns = [f"{test}, {width}" for test in ("nDCG@10", "STS-B dev") for width in WIDTHS]

@@ -48,8 +48,8 @@ class Distiller(nn.Module):
             itself.
         temperature: τ of the loss `logits`.
         constant: what the loss `outputs` is divided by (`learning.outputs.constant`).
-        widths: numbers that embeddings may be cut to (Matryoshka): the losses of vectors are means over these prefixes
-            and the whole.
+        widths: that embeddings may be cut to: the loss `similarities` is the mean over these prefixes and the whole
+            (Matryoshka; Kusupati et al., arXiv 2205.13147). Its targets are always the teacher's whole vectors.
 
     Raises:
         InvalidConfig, InvalidTeacher: student or teacher lack what a loss compares (attention, a masked-LM head, the
@@ -147,7 +147,14 @@ class Distiller(nn.Module):
         if self.of_vectors:
             pooled = pool(hidden, mask, self.student.pooling)
             vectors = pooled if self.student.projection is None else self.student.projection(pooled)
-            found |= self._of_vectors(vectors, targets)
+            theirs = targets["embedding"]
+            if "embedding" in self.weights:
+                found["embedding"] = embedding_distance(vectors, theirs)
+            if "similarities" in self.weights:
+                several = [vectors, *(vectors[:, :width] for width in self.widths)]
+                found["similarities"] = torch.stack([similarity_divergence(own, theirs) for own in several]).mean()
+            if "margins" in self.weights:
+                found["margins"] = margin_difference(vectors, theirs, targets["negatives"])
         if "outputs" in self.weights:
             assert task is not None
             counts = counts_of(task, mask, choices)
@@ -163,19 +170,6 @@ class Distiller(nn.Module):
         scaled = {name: value * shares[UNIT[name]] for name, value in found.items()}
         loss = torch.stack([self.weights[name] * value for name, value in scaled.items()]).sum()
         return {"loss": loss} | {name: value.detach() for name, value in scaled.items()}
-
-    def _of_vectors(self, vectors: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Each loss of (n, K) vectors, as the mean over the widths that they may be cut to."""
-        theirs, by_name = targets["embedding"], dict[str, list[Tensor]]()
-        for width in (vectors.shape[1], *self.widths):
-            own = vectors[:, :width]
-            if "embedding" in self.weights:
-                by_name.setdefault("embedding", []).append(embedding_distance(own, theirs[:, :width]))
-            if "similarities" in self.weights:
-                by_name.setdefault("similarities", []).append(similarity_divergence(own, theirs))
-            if "margins" in self.weights:
-                by_name.setdefault("margins", []).append(margin_difference(own, theirs, targets["negatives"]))
-        return {name: torch.stack(parts).mean() for name, parts in by_name.items()}
 
     def _masked_only(self, _: nn.Module, states: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor] | None:
         """After the last layer's attention positions no longer interact: compute only those that a loss looks at."""
@@ -387,18 +381,15 @@ def margin_difference(student: Tensor, teacher: Tensor, negatives: Tensor) -> Te
     the student embeds all three.)
 
     Args:
-        student: (n, W) embeddings, perhaps cut: W is at most K.
-        teacher: (n, K), whole; what the student is compared with is cut as the student's are.
+        student, teacher: (n, K) embeddings.
         negatives: (n, k, K), the teacher's of the negatives of each.
     """
-    width = student.shape[1]
 
-    def margins(vectors: Tensor, own: Tensor, others: Tensor) -> Tensor:
-        cosine = functional.cosine_similarity
-        return cosine(vectors, own, dim=1)[:, None] - cosine(vectors[:, None], others, dim=2)
+    def margins(vectors: Tensor) -> Tensor:
+        own = functional.cosine_similarity(vectors, teacher, dim=1)
+        return own[:, None] - functional.cosine_similarity(vectors[:, None], negatives, dim=2)
 
-    wanted = margins(teacher, teacher, negatives)
-    return functional.mse_loss(margins(student, teacher[:, :width], negatives[:, :, :width]), wanted)
+    return functional.mse_loss(margins(student), margins(teacher))
 
 
 def hidden_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

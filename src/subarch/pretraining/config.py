@@ -27,6 +27,14 @@ WITHOUT_TEACHER = {"mlm": 1.0}
 DEFAULT_STEPS = 10_000
 
 
+def _widths(text: str) -> list[int]:
+    """Widths that are separated by commas, the largest first."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word in words):
+        raise ValueError("write whole numbers from 1 with commas between them, as 384,192,96")
+    return sorted({int(word) for word in words}, reverse=True)
+
+
 class PretrainConfig(BaseModel):
     """Everything that decides a pretraining. Paths are relative to the current folder.
 
@@ -98,6 +106,11 @@ class PretrainConfig(BaseModel):
     )
     loss_relations: Amount | None = Field(
         None, description="Weight of the divergence from the query, key and value relations in the teacher's last layer"
+    )
+    dimensions: Annotated[str, AfterValidator(lambda text: ",".join(map(str, _widths(text))))] | None = Field(
+        None,
+        description="Numbers that embeddings may be cut to by whoever uses them (Matryoshka), as 384,192,96: the "
+        "similarities are learnt for each; null: only whole",
     )
     temperature: Number = Field(2.0, description="Temperature τ of the logits loss")
     top_k: int = Field(
@@ -196,6 +209,11 @@ class PretrainConfig(BaseModel):
             for name in NEED_TEACHER:
                 if given.get(name):
                     raise ValueError(f"teacher is missing: loss_{name} {given[name]} needs one; give one or remove it")
+            if self.dimensions is not None:
+                raise ValueError(
+                    f"teacher is missing: dimensions {self.dimensions} are of embeddings, which are learnt from one; "
+                    "give one or remove it"
+                )
             if self.initialise == "inherit":
                 raise ValueError("teacher is missing: initialise 'inherit' takes its weights; give one or use scratch")
             if self.targets != "auto":
@@ -236,6 +254,11 @@ class PretrainConfig(BaseModel):
         weights = {name: getattr(self, f"loss_{name}") for name in LOSSES}
         return {name: weight for name, weight in weights.items() if weight is not None}
 
+    @property
+    def widths(self) -> list[int]:
+        """What embeddings may be cut to, the largest first."""
+        return _widths(self.dimensions) if self.dimensions is not None else []
+
     def weights(self, has_head: bool, depth: int = 1, insides: bool = True, of_task: bool = False) -> dict[str, float]:
         """The losses to train on and their positive weights, in the order of `LOSSES`.
 
@@ -253,4 +276,6 @@ class PretrainConfig(BaseModel):
             chosen = OF_TASK if depth else {"outputs": 1.0}
         else:
             chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth and insides else {"embedding": 1.0}
+        if self.dimensions is not None and not self._given() and "embedding" in chosen:
+            chosen = chosen | {"similarities": 1.0}
         return {name: chosen[name] for name in LOSSES if chosen.get(name)}

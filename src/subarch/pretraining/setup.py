@@ -105,6 +105,7 @@ class Setup:
         has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
         weights = config.weights(has_head, architecture.depth, not material.reads_text, task is not None)
         _check_losses(weights, task)
+        widths = _widths(config, weights, material)
         if sizes and (others := set(weights) - set(OF_VECTORS)):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares token by token, and a student of {architecture} reads with another "
@@ -160,7 +161,7 @@ class Setup:
         fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
         grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
         scale = _constant(task, grouped) if task is not None else 1.0
-        distiller = Distiller(student, weights, teacher, config.temperature, scale)
+        distiller = Distiller(student, weights, teacher, config.temperature, scale, widths)
         set_dropout(distiller, config.dropout)
         student.encoder.get_input_embeddings().weight.requires_grad_(not config.freeze_embeddings)
 
@@ -222,6 +223,31 @@ class Setup:
         )
         return GoldScores(metric=METRIC[teacher.outputs.kind], inputs=len(inputs), student=own, teacher=theirs)
 
+    @torch.inference_mode()
+    def agreement(self, student: Student, targets: Sequence[Targets]) -> dict[str, float] | None:
+        """By width how the student's cosines of all pairs of held-out texts correlate with the teacher's (Pearson).
+
+        None where embeddings are not to be cut.
+
+        Args:
+            targets: the teacher's for each batch of `heldout`.
+        """
+        if not self.distiller.widths:
+            return None
+        own = torch.cat([student(one.ids, one.mask) for one in self.heldout])
+        theirs = torch.cat([one["embedding"].to(own) for one in targets])
+        first, second = torch.triu_indices(len(own), len(own), offset=1)
+
+        def cosines(vectors: Tensor) -> Tensor:
+            directions = nn.functional.normalize(vectors, dim=1)
+            return (directions @ directions.T)[first, second]
+
+        wanted = cosines(theirs)
+        return {
+            str(width): float(torch.corrcoef(torch.stack([cosines(own[:, :width]), wanted]))[0, 1])
+            for width in (own.shape[1], *self.distiller.widths)
+        }
+
     def trained(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> Student:
         """The whole student with these weights of the distiller, in evaluation mode."""
         student, prefix = Student(architecture, self.blueprint), "student."
@@ -248,6 +274,23 @@ def _groups(heldout: Sequence[NDArray[np.int32]], corpus: Corpus | None) -> tupl
         groups += own
         spoken += [language] * len(own)
     return groups, spoken
+
+
+def _widths(config: PretrainConfig, weights: dict[str, float], material: Material) -> list[int]:
+    """What embeddings may be cut to, the whole width aside."""
+    if config.dimensions is None:
+        return []
+    if "similarities" not in weights:
+        raise InvalidConfig(
+            f"dimensions {config.dimensions}: nothing is learnt of embeddings that are cut but by loss_similarities; "
+            "give it a weight, or remove dimensions"
+        )
+    assert material.teacher is not None
+    whole = material.teacher.width
+    widths = [width for width in config.widths if width != whole]
+    if not widths or widths[0] > whole:
+        raise InvalidConfig(f"dimensions {config.dimensions}: embeddings have {whole} numbers; name fewer than these")
+    return widths
 
 
 def _bank(material: Material, train: Segments, length: int, report: Report) -> Bank:
