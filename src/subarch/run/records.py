@@ -377,7 +377,8 @@ class GapRow(Row):
 
 
 class CertificateNoise(Row):
-    """Random seed noise: half-width, standard deviation, degrees of freedom, and the level of confidence."""
+    """Random seed noise: how far the difference of two errors may be off, with what confidence (`level`), and the
+    standard deviation of one error and its degrees of freedom that this comes from."""
 
     eta: float
     deviation: float
@@ -554,7 +555,10 @@ class GoldScores(Row):
 
 
 class Pretraining(Record):
-    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`."""
+    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`.
+
+    `agreement`: by number of dimensions, the correlation with the teacher's cosines, where embeddings may be cut.
+    """
 
     NAME = "pretraining"
 
@@ -575,6 +579,7 @@ class Pretraining(Record):
     teacher: str | None
     teacher_architecture: Shape | None
     gold: GoldScores | None = None
+    agreement: dict[str, float] | None = None
     latency: PretrainedLatency
     machine: Machine
     versions: Versions
