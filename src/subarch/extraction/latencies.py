@@ -124,8 +124,8 @@ def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[st
             predicted = np.array([isinstance(figures[n], Predicted) for n in names])
             limit = objective.max_cost
             if objective.max_error is not None:
-                enough = [figures[n].median_ms for n, error in errors.items() if error <= objective.max_error]
-                limit = min(enough, default=limit)
+                fast = [figures[n].median_ms for n, error in errors.items() if error <= objective.max_error]
+                limit = min(fast, default=limit)
             rows = decisive(milliseconds, predicted, others, limit, latencies.model.p90_error, objective.name == "w")
             left = [n for n in errors if isinstance(figures[n], Predicted)]
             left = left or [names[row] for row in rows[: _room(predicted)]]
@@ -135,8 +135,9 @@ def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[st
             measured = {n: stopwatch.known[n] for n in names if n in stopwatch.known}
             possible = [n for n, share in zip(names, others, strict=True) if share <= 1]
             left = open_ones(config, measured, possible, teacher)
-            if objective.name == "latency":
-                left += _as_fast(measured, [n for n, e in errors.items() if n in measured and e <= objective.max_error])
+            if objective.name == "latency" and objective.max_error is not None:
+                enough = [n for n, error in errors.items() if n in measured and error <= objective.max_error]
+                left += _as_fast(measured, enough)
             left = list(dict.fromkeys(left))[:AGAIN]
             if left:
                 stopwatch.again([*([teacher_name] if teacher_name else []), *left])

@@ -67,6 +67,7 @@ def verify(path: Path) -> list[str]:
     candidates = {name: one for name, one in everything.items() if name in check.nearest}
     later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
+    check.sides_of_the_limit(trained)
     check.same("closed", certificate.closed, True)
     check.same("delta", certificate.delta, run.config(ExtractConfig).delta)
     check.same("confidence level of the noise", certificate.noise.level, LEVEL)
@@ -75,7 +76,6 @@ def verify(path: Path) -> list[str]:
     check.same("affordable candidates", certificate.affordable, sum(one.affordable for one in candidates.values()))
     eta = check.noise(errors, len(trained))
     slack = check.slack(trained, eta)
-    check.sides_of_the_limit(run, trained)
     check.equal(trained, eta)
     excluded = check.exclusions(candidates, trained, eta, slack)
     check.audit(trained, eta)
@@ -213,7 +213,7 @@ class _Check:
                 raise self.fail(f"eta: claimed {claimed.eta}, which holds with probability {held:.4f}")
         return float(claimed.eta)
 
-    def sides_of_the_limit(self, run: RunFolder, trained: dict[str, Candidate]) -> None:
+    def sides_of_the_limit(self, trained: dict[str, Candidate]) -> None:
         """Each measured latency is on the side of the limit that its visits say, or counts as undecided."""
         claimed, limit = self.certificate.latency, self.objective.max_latency_ms
         doubt = 0.0
