@@ -305,7 +305,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_certificate_of_a_space_larger_than_the_report_draws_is_accepted(large: Path) -> None:
     assert len(json.loads((large / "conclusion.json").read_text(encoding="utf-8"))["order"]) < 6_000
-    assert verify(large)[0].startswith("6000 candidates: ")
+    checked = verify(large)
+    assert checked[0].startswith("6000 candidates: ")
+    found = certificate(large)
+    assert checked[3].startswith(f"latencies: {found['latency']['near']} near the limit")
+    assert checked[3].endswith(f"probability {found['probability']:.3f}")
 
 
 @pytest.mark.parametrize("among", ["trained", "excluded", "over a limit"])

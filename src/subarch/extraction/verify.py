@@ -82,6 +82,7 @@ def verify(path: Path) -> list[str]:
     check.not_beaten_by(later, trained)
     check.heads(everything, run.config(ExtractConfig).heads == "all")
     check.in_words(trained)
+    near = certificate.latency
     over = sum(not one.affordable and one.error is None for one in candidates.values())
     heads = certificate.heads
     return [
@@ -89,6 +90,14 @@ def verify(path: Path) -> list[str]:
         f"the errors are those of the study; noise {eta:.3g}, slack {slack:.3g}",
         f"{certificate.incumbent} is the best trained candidate; no other can be better by more than "
         f"{certificate.reached or 0:.3g}, noise included",
+        *(
+            [
+                f"latencies: {near.near} near the limit are on their side of it, {len(near.undecided)} not told apart "
+                f"from it; errors and latencies hold together with probability {certificate.probability:.3f}"
+            ]
+            if near
+            else []
+        ),
         f"audit: {certificate.audit.failures} of {len(certificate.audit.drawn)} contradict the order",
         *([f"of {heads.candidates} numbers of heads of its shape {heads.best} has the best"] if heads else []),
     ]
