@@ -592,7 +592,10 @@ class GoldScores(Row):
 
 
 class Pretraining(Record):
-    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`."""
+    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`.
+
+    `agreement`: by number of dimensions, the correlation with the teacher's cosines, where embeddings may be cut.
+    """
 
     NAME = "pretraining"
 
@@ -613,6 +616,7 @@ class Pretraining(Record):
     teacher: str | None
     teacher_architecture: Shape | None
     gold: GoldScores | None = None
+    agreement: dict[str, float] | None = None
     latency: PretrainedLatency
     machine: Machine
     versions: Versions
