@@ -252,8 +252,9 @@ class Law:
         residual = logs - features @ self.prior
         centre = float(residual.mean()) if len(rows) else 0.0
         covariance = np.linalg.inv(features.T @ features + np.diag(self._weights))
-        departure = covariance @ (features.T @ (residual - centre))
+        departure: Floats = covariance @ (features.T @ (residual - centre))
         off = residual - centre - features @ departure
         squares = float(off @ off + self._weights @ departure**2)
         deviation = math.sqrt((BELIEF * OFF**2 + squares) / (BELIEF + max(len(rows) - 1, 0)))
-        return Fitted(centre, self.prior + departure, covariance, deviation)
+        coefficients: Floats = self.prior + departure
+        return Fitted(centre, coefficients, covariance, deviation)
