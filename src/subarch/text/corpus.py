@@ -12,7 +12,7 @@ text, so that teacher and student read exactly the same.
 
 A corpus of the inputs of a task keeps each of them whole: a text; or two with the special tokens between them; or such
 a pair for each choice, with `NEXT` between the choices. `train.labels.json` and `heldout.labels.json` hold the labels,
-where the records have any.
+where the records have any: of words `tags`, one for each, and `places`, where the first token of each is.
 
     >>> corpus = build(["docs/", "abstracts.jsonl.gz"], tokenizer, Path("corpus"))
     >>> corpus.segments("heldout", 128)[0], corpus.meta.tokens, corpus.content_hash
@@ -51,6 +51,7 @@ from subarch.text.read import (
     listed,
     opened,
 )
+from subarch.text.words import places_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-FORMAT = 2
+FORMAT = 3
 NEXT = -1
 """Stands between the choices of an input."""
 CRUMB = 4
@@ -432,7 +433,7 @@ def _write(
                     file.write(np.array(ids, dtype="<i4").tobytes())
                     units.append(unit)
                     sizes.append(len(ids))
-                    labels.append(document.label)
+                    labels.append(_label(document, backend))
                     made.append(document.made)
                     forms.add(document.form)
                     if document.language is not None:
@@ -530,6 +531,15 @@ def _encoded(documents: Sequence[Document], backend: Tokenizer, between: Sequenc
         rows = [[*first, *between, *second] for second in others] or [first]
         found.append([token for row in rows for token in (NEXT, *row)][1:])
     return found
+
+
+def _label(document: Document, backend: Tokenizer) -> Any:
+    """The label of an input; of words their tags, and where the first token of each is."""
+    if document.form != "words" or document.label is None:
+        return document.label
+    words = document.text.split(" ")
+    places = places_of(words, backend.encode(document.text, add_special_tokens=False).offsets)
+    return {"tags": document.label[: len(words)], "places": places}
 
 
 def _cut_inputs(whole: Segments, length: int, between: Sequence[int]) -> Segments:

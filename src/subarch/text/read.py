@@ -30,7 +30,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from subarch.errors import InvalidCorpus
+from subarch.errors import InvalidCorpus, show
 from subarch.text.formats import COMPRESSIONS, READ, MissingColumn, NotRecords, decoded, form_of, is_known, records
 
 LONGEST = 10_000
@@ -288,8 +288,21 @@ def input_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[D
     group = row.get("group")
     cleaned = [_plain(text or "")[:LONGEST] for text in texts]
     if any(cleaned):
+        if form == "words" and label is not None:
+            _check_tags(label, cleaned[0], where)
         name = None if group is None or isinstance(group, float) else clean(str(group)) or None
         yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form, bool(row.get(MADE)))
+
+
+def _check_tags(tags: Any, text: str, where: str) -> None:
+    count = len(text.split(" "))
+    if not isinstance(tags, list | tuple):
+        raise InvalidCorpus(f"{where}: the label {show(tags)} is one, and words have a tag each; give a list of tags")
+    if len(tags) != count:
+        raise InvalidCorpus(
+            f"{where}: {count} words and {len(tags)} tags; give a tag for each word, and no word that is empty or "
+            "holds a space"
+        )
 
 
 def _are_texts(value: Any) -> bool:
