@@ -397,7 +397,7 @@ def _write(
 ) -> Meta:
     """Fill `folder` and describe it. Tokens go to a spool first: the split is known when all units are."""
     settings, max_tokens = recipe.settings, recipe.settings.max_tokens
-    units, sizes, lengths = array("Q"), array("q"), array("q")
+    units, seconds, sizes, lengths = array("Q"), array("Q"), array("q"), array("q")
     spoken = array("B")
     names = list(languages(sources))
     labels: list[Any] = []
@@ -432,6 +432,7 @@ def _write(
                 if ids:
                     file.write(np.array(ids, dtype="<i4").tobytes())
                     units.append(unit)
+                    seconds.append(unit if document.made_with is None else hash64(f"group {document.made_with}"))
                     sizes.append(len(ids))
                     labels.append(_label(document, backend))
                     made.append(document.made)
@@ -452,7 +453,8 @@ def _write(
     weights = np.where(is_made, 0, np.array(sizes, dtype=np.int64))
     held = hold_out(np.array(units, dtype=np.uint64), weights, settings.heldout_fraction)
     digest = hashlib.sha256()
-    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held & ~is_made))
+    of_held = held | np.isin(np.array(seconds, dtype=np.uint64), np.array(units, dtype=np.uint64)[held])
+    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~of_held), ("heldout", held & ~is_made))
     counts = {}
     for part, kept in parts:
         counts[part] = _pack(folder / part, spool, "<i4", np.array(sizes, dtype=np.int64), kept, digest)
