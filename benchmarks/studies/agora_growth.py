@@ -23,7 +23,7 @@ import shutil
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +62,7 @@ def main() -> None:
             draw = Draw(pool, heldout, size, seed, arguments.student, arguments.teacher, arguments.out)
             names = ["plain", "soft", *(f"{way} {each}" for each in arguments.points for way in ("agora", "random"))]
             for name in names:
-                results.keep("cells", f"{size}/{seed}/{name}", make=lambda name=name, draw=draw: draw.cell(name))
+                results.keep("cells", f"{size}/{seed}/{name}", make=partial(draw.cell, name))
             shutil.rmtree(draw.out, ignore_errors=True)
     show_cells(results["cells"], arguments.sizes, results["teacher"])
     print(json.dumps(results))

@@ -161,12 +161,12 @@ def score(task: Outputs, truth: Sequence[Any], rows: Sequence[Tensor]) -> float:
     rank correlation of a number; of tags the F1 of spans, by seqeval: a word whose token was cut off is taken for `O`.
     """
     if task.kind == "tags":
-        right = [[tag for _, tag in words] for words in truth]
-        said = [
+        gold = [[tag for _, tag in words] for words in truth]
+        own = [
             [task.names[int(row[place].argmax())] if 0 <= place < len(row) else OUTSIDE for place, _ in words]
             for words, row in zip(truth, rows, strict=True)
         ]
-        return float(f1_score(right, said, zero_division=0))
+        return float(f1_score(gold, own, zero_division=0))
     if task.kind == "number":
         found = spearmanr([float(row) for row in rows], truth).statistic
         return float(np.nan_to_num(found))
