@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,9 +97,9 @@ def test_a_local_task_is_run_by_mteb(
     # What is there of this model is not run again; of another with the same name it is
     monkeypatch.setattr(type(harbours), "load_data", lambda *_, **__: pytest.fail("run again"))
     assert benchmarked(load(place / model), [harbours], tmp_path) == [score]
+    another = load(tiny_teacher(tmp_path / "other" / model, layers=1, seed=5))
     with pytest.raises(BaseException, match="run again"):
-        tiny_teacher(tmp_path / "other" / model, layers=1, seed=5)
-        benchmarked(load(tmp_path / "other" / model), [harbours], tmp_path)
+        benchmarked(another, [harbours], tmp_path)
 
 
 @pytest.mark.slow
@@ -139,8 +140,9 @@ def test_the_command(
         cli.main()
     assert left.value.code in (0, None)
     said = capsys.readouterr().out
-    assert "Harbours" in said
-    assert f"{expected(place / 'plain', place, '', ''):.4f}" in said
+    shown = re.search(r"Harbours +ndcg_at_10 +([\d.]+)", said)
+    assert shown is not None
+    assert float(shown[1]) == pytest.approx(expected(place / "plain", place, "", ""), abs=1e-4)
     assert said.rstrip().endswith("runs/plain/mteb/results")
     assert list(place.glob("runs/plain/mteb/results/*/*/Harbours.json"))
 

@@ -309,7 +309,12 @@ def evaluate(
     """
     given, ours, others = _given(options), _paths(models), _paths(against)
     if mteb is not None:
-        beside = {"retrieval": retrieval, "documents": documents, "retriever": retriever, "rerank": rerank}
+        beside: dict[str, Any] = {
+            "retrieval": retrieval,
+            "documents": documents,
+            "retriever": retriever,
+            "rerank": rerank,
+        }
         beside |= {"part": part, "submission": submission, "against": others or None}
         beside |= {key: value for key, value in given.items() if key != "max_length"}
         if unused := [key for key, value in beside.items() if value is not None]:
