@@ -28,7 +28,7 @@ from subarch.pipeline import extract, select
 from tiny_run import OneProcess, tiny_config, train_also
 
 pytestmark = pytest.mark.usefixtures("one_process")
-CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 2, "audit": 2, "max_parameters": 9_000}
+CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 4, "audit": 2, "max_parameters": 9_000}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,7 @@ EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c.update(delta=0.5), "delta: claimed 0.5, recomputed 0.02"),
     (lambda c: c["noise"].update(level=0.5), "confidence level of the noise: claimed 0.5"),
     (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta: claimed"),
+    (lambda c: double(c["noise"], "deviation"), "deviation of the noise: claimed"),
     (lambda c: double(c["noise"], "freedom"), "degrees of freedom of the noise: claimed"),
     (lambda c: double(c, "slack"), "slack: claimed"),
     (lambda c: double(c, "violations"), "violations: claimed"),
@@ -137,8 +138,8 @@ def test_no_part_can_be_missing_or_of_another_kind(copy: Path) -> None:
         for junk in (None, "junk", {"a": []}, -7.5, ...):
             selection = json.loads(text)
             holder = reduce(getitem, way, selection["certificate"])
-            if last == "deviation" or holder[last] is junk:
-                continue  # what the noise was computed from; eta is checked
+            if holder[last] is junk:
+                continue
             if junk is ...:
                 del holder[last]
             else:
@@ -150,7 +151,7 @@ def test_no_part_can_be_missing_or_of_another_kind(copy: Path) -> None:
 
 def test_excluders_that_do_not_exclude_are_refused(world: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    extract(tiny_config(world, **CERTIFIED | {"delta": 0.5, "repeats": 1, "audit": 0}), run)
+    extract(tiny_config(world, **CERTIFIED | {"delta": 0.5, "repeats": 0, "audit": 0}), run)
     file = run / "selection.json"
     text = file.read_text(encoding="utf-8")
     verify(run)
@@ -291,7 +292,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setattr("subarch.pipeline.Workers", Formula)
         patch.setattr("subarch.extraction.latencies.Candidates", Clock)
         patch.setattr("subarch.latency.measuring.measure", Clock.measure)
-        options = {"strategy": "certified", "repeats": 1, "audit": 3, "cost": "latency", "max_latency_ms": 1.5}
+        options = {"strategy": "certified", "repeats": 0, "audit": 3, "cost": "latency", "max_latency_ms": 1.5}
         selection = extract(tiny_config(folder, **options), folder / "run").to_dict()
     assert selection["certificate"]["candidates"] == 6_000
     assert selection["latency"]["predicted"] > 1_000

@@ -41,7 +41,7 @@ from tasks_tiny import topics
 from tiny import tiny_corpus, tiny_teacher
 from tiny_run import OneProcess
 
-SEARCH: dict[str, Any] = {"batch_size": [16], "repeats": 1, "audit": 0, "steps": 6, "max_length": 16}
+SEARCH: dict[str, Any] = {"batch_size": [16], "repeats": 0, "audit": 0, "steps": 6, "max_length": 16}
 TRAINING: dict[str, Any] = {"steps": 4, "minutes": None, "batch_tokens": 256, "evaluations": 1}
 
 

@@ -395,7 +395,7 @@ def certificate(question: Question, trials: Sequence[Trial]) -> Certificate | No
 
     best = None if evidence.incumbent is None else searched.costs.architecture(evidence.incumbent)
     heads = None if config.heads == "nearest" else _heads_trained(question, trials, best)
-    noise, deviation = strategy.noise, strategy.noise.deviation
+    noise, deviation = strategy.noise, strategy.noise.scale(same_scale=question.objective.name == "error")
     found = Certificate(
         incumbent=None if best is None else str(best),
         closed=evidence.closed and (heads is None or not heads.left),
@@ -471,7 +471,7 @@ def _tightness(found: Certificate) -> str:
         return ""
     causes = []
     if found.noise.eta:
-        causes.append(f"random seed noise ({found.noise.freedom} trainings with other seeds)")
+        causes.append("random seed noise")
     if found.violations:
         causes.append(f"{found.violations} pairs of errors that contradict the order")
     return f"(Asked for was {_percent(found.delta)}; {' and '.join(causes)} prevent a tighter bound.) "
@@ -492,8 +492,14 @@ def _assumptions(found: Certificate) -> str:
     noise, audit = found.noise, found.audit
     text = "This assumes that errors do not rise with size"
     if noise.freedom:
-        text += f", and that a measured error is within {noise.eta:.2g} of its mean over seeds (with probability "
-        text += f"{noise.level:.2f}, from {noise.freedom} trainings with other seeds)"
+        text += (
+            f", and that measured differences of two errors are within {noise.eta:.2g} of those of their means over "
+        )
+        text += (
+            f"seeds (all of them at once with probability {noise.level:.2f}, from {noise.freedom} degrees of freedom)"
+        )
+    else:
+        text += ", and that they are exact, since nothing was trained with another seed"
     text += ". "
     if count := found.violations:
         pairs = "1 trained pair contradicts" if count == 1 else f"{count} trained pairs contradict"

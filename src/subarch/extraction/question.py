@@ -230,8 +230,8 @@ def noise_of(trials: Sequence[Trial], settings: Sequence[Settings]) -> Noise:
         if replace(trial.settings, seed=settings[0].seed) in settings:
             error = math.inf if trial.error is None else trial.error
             found.setdefault((trial.architecture, trial.settings.seed), []).append(error)
-    groups: dict[Architecture, list[float]] = {}
-    for (architecture, _), errors in found.items():
+    groups: dict[Architecture, dict[int, float]] = {}
+    for (architecture, seed), errors in found.items():
         if len(errors) == len(settings) and min(errors) < math.inf:
-            groups.setdefault(architecture, []).append(min(errors))
+            groups.setdefault(architecture, {})[seed] = min(errors)
     return Noise.of(groups.values())

@@ -4,8 +4,10 @@ Nothing of the search is used here: errors come from the trials in the study, pa
 forms of `Architecture`, latencies from the record of measurements, in plain loops over the space. Each candidate must
 have been trained, or exceed a limit known before training, or be no larger in depth, hidden and intermediate size and
 vocabulary than the trained one named as its excluder, whose error, less noise and slack, leaves it no value that beats
-the incumbent's by more than is claimed. With `heads: all` this is asked of the number of heads nearest to the teacher's
-head size; of the incumbent's shape every other number must have been trained, or have failed, or be over a limit.
+the incumbent's by more than is claimed. Noise is what is left of errors by candidate and seed when both are swept out
+in turn, and of η it is the probability that is computed. With `heads: all` this is asked of the number of heads nearest
+to the teacher's head size; of the incumbent's shape every other number must have been trained, or have failed, or be
+over a limit.
 
     >>> verify(Path("runs/mine"))
     ['148 candidates: 11 trained, 60 over a limit, 77 excluded for a reason that holds', ...]
@@ -186,19 +188,24 @@ class _Check:
                 raise self.fail(f"{name} was trained since, and beats the incumbent by more than claimed")
 
     def noise(self, errors: dict[str, dict[int, float]], trials: int) -> float:
-        groups = [list(seeds.values()) for seeds in errors.values() if len(seeds) > 1]
-        freedom = sum(len(group) - 1 for group in groups)
-        variance = sum((e - fmean(group)) ** 2 for group in groups for e in group) / max(freedom, 1)
         claimed = self.certificate.noise
+        own, over_seeds, freedom = _deviations([seeds for seeds in errors.values() if len(seeds) > 1])
         self.same("degrees of freedom of the noise", claimed.freedom, freedom)
-        tail = (1 - LEVEL) / (2 * max(trials, 1))
-        eta = float(math.sqrt(variance) * stats.t.isf(tail, freedom)) if freedom and variance else 0.0
-        self.same("eta", claimed.eta, eta)
-        return eta
+        if self.kind != "error":
+            own = max(own, over_seeds / math.sqrt(2))
+        close = math.isclose(claimed.deviation, own, rel_tol=1e-6, abs_tol=1e-12)
+        self.same("deviation of the noise", claimed.deviation, claimed.deviation if close else own)
+        if not freedom:
+            self.same("eta", claimed.eta, 0.0)
+        elif own > 1e-12:
+            held = float(stats.studentized_range.cdf(claimed.eta / own, max(trials, 2), freedom))
+            if not math.isclose(held, LEVEL, abs_tol=1e-3):
+                raise self.fail(f"eta: claimed {claimed.eta}, which holds with probability {held:.4f}")
+        return float(claimed.eta)
 
     def slack(self, trained: dict[str, Candidate], eta: float) -> float:
         drops = [
-            _error(large) - _error(small) - 2 * eta
+            _error(large) - _error(small) - eta
             for small, large in product(trained.values(), trained.values())
             if small is not large and _below(small, large)
         ]
@@ -236,14 +243,19 @@ class _Check:
     def exclusions(
         self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float, slack: float
     ) -> int:
-        worst, incumbent = self._incumbent(candidates, trained, eta)
+        value, incumbent = self._incumbent(trained)
         aim = float(self.certificate.delta)
         if incumbent is not None and self.kind != "latency":
-            aim = max(aim, min((3 * eta + slack) / max(_error(incumbent), 1e-12), 0.99))
+            aim = min(aim + (eta + slack) / max(_error(incumbent), 1e-12), max(aim, 0.99))
         self.same("aim", self.certificate.aim, aim)
         pending = {n for n, one in candidates.items() if one.affordable and one.error is None and not one.failed}
         self.same("excluded candidates", sorted(self.certificate.excluded), sorted(pending))
-        rivals = [self._value(one, _error(one) - eta) for one in trained.values() if one is not incumbent]
+        rivals = []
+        for one in trained.values():
+            above = [by for by in trained.values() if by is not one and _below(one, by)]
+            floors = [self._floor(by, one, incumbent, eta, slack) for by in above]
+            if one is not incumbent:
+                rivals.append(self._value(one, max([self._floor(one, one, incumbent, eta, 0.0), *floors])))
         for name, by in self.certificate.excluded.items():
             one, floor = candidates[name], -math.inf
             if by is not None:
@@ -254,23 +266,33 @@ class _Check:
                         f"{name} is excluded by {by}, which is smaller in depth, hidden or intermediate size or "
                         "vocabulary"
                     )
-                floor = _error(trained[by]) - eta - slack
+                floor = self._floor(trained[by], one, incumbent, eta, slack)
+                if incumbent is not None and _below(one, incumbent):
+                    floor = max(floor, self._floor(incumbent, one, incumbent, eta, slack))
             rivals.append(self._value(one, floor))
-            target = _less_by(worst, aim)
+            target = _less_by(value, aim)
             if rivals[-1] < target - ROUNDING * abs(target):
                 raise self.fail(f"{name} may beat the incumbent by more than claimed: {by} does not exclude it")
         best, reached = min(rivals, default=math.inf), None
-        if best >= worst:
+        if best >= value:
             reached = 0.0
-        elif math.isfinite(best) and math.isfinite(worst):
-            reached = 1 - worst / best if best < 0 else 1 - best / worst
+        elif math.isfinite(best) and math.isfinite(value):
+            reached = 1 - value / best if best < 0 else 1 - best / value
         self.same("reached", self.certificate.reached, reached)
         return len(pending)
 
-    def _incumbent(
-        self, candidates: dict[str, Candidate], trained: dict[str, Candidate], eta: float
-    ) -> tuple[float, Candidate | None]:
-        """Its value, at worst; a value is to be small, so W counts as -W."""
+    def _floor(self, by: Candidate, one: Candidate, incumbent: Candidate | None, eta: float, slack: float) -> float:
+        """The least error that a trained candidate leaves one below it, or itself, on the scale of the incumbent's."""
+        if self.kind == "latency" or incumbent is None:
+            return _error(by) - slack - eta
+        reference = _error(incumbent)
+        if by is incumbent and one is not incumbent:
+            return reference - slack  # compared with itself, there is no noise
+        bound = _error(by) - slack
+        return bound - eta if bound - eta <= reference else bound / (1 + eta / reference)
+
+    def _incumbent(self, trained: dict[str, Candidate]) -> tuple[float, Candidate | None]:
+        """And its value; a value is to be small, so W counts as -W."""
         values = {name: self._value(one, _error(one)) for name, one in trained.items()}
         best = min(values.values(), default=math.inf)
         name = self.certificate.incumbent
@@ -278,8 +300,7 @@ class _Check:
             self.same("incumbent", name, None if best == math.inf else min(values, key=lambda one: values[one]))
             return math.inf, None
         self.same("value of the incumbent", values[name], best)
-        worst = self._value(trained[name], _error(trained[name]) + eta)
-        return (worst if worst < math.inf else best), trained[name]
+        return best, trained[name]
 
     def _value(self, one: Candidate, error: float) -> float:
         if not one.affordable or error > (self.objective.max_error or math.inf):
@@ -307,7 +328,7 @@ class _Check:
                 raise self.fail(f"{name}, which the audit drew, was not trained")
             one = trained[name]
             others = [other for other in trained.values() if other is not one and _below(one, other)]
-            failures += any(_error(one) < _error(other) - 2 * eta for other in others)
+            failures += any(_error(one) < _error(other) - eta for other in others)
         self.same("failures in the audit", claimed.failures, failures)
         most = float(stats.beta.ppf(LEVEL, failures + 1, len(drawn) - failures)) if failures < len(drawn) else 1.0
         self.same("rate of failures that the audit leaves possible", claimed.failing, most)
@@ -329,6 +350,38 @@ def _space(axes: Space, head_size: float, free: bool) -> Iterator[tuple[Architec
 def _below(small: Candidate, large: Candidate) -> bool:
     """Is the first no larger than the second in each of D, H, I and V? Encoders without layers bound no other."""
     return large.shape[0] > 0 and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
+
+
+def _deviations(groups: list[dict[int, float]]) -> tuple[float, float, int]:
+    """Of errors by seed, a group for each candidate: deviation within seeds and over seeds, degrees of the former.
+
+    What candidates and seeds have in common is swept out in turn until nothing changes; a single candidate has no part
+    in common with others.
+    """
+    cells = {(row, seed): error for row, group in enumerate(groups) for seed, error in group.items()}
+    if not cells:
+        return 0.0, 0.0, 0
+    rows, seeds = set(range(len(groups))), {seed for _, seed in cells}
+    degrees = len(cells) - len(rows)
+    over_seeds = math.sqrt(sum((cells[k] - fmean(groups[k[0]].values())) ** 2 for k in cells) / degrees)
+    linked = [set(group) for group in groups]
+    parts: list[set[int]] = []
+    for own in linked:
+        joined = [part for part in parts if part & own]
+        parts = [part for part in parts if not part & own] + [own.union(*joined)]
+    freedom = degrees - len(seeds) + len(parts)
+    if not freedom:
+        return over_seeds, over_seeds, degrees
+    left = dict(cells)
+    for _ in range(10_000):
+        before = dict(left)
+        for at in (0, 1):
+            for key in (rows, seeds)[at]:
+                mean = fmean(value for cell, value in left.items() if cell[at] == key)
+                left = {cell: value - mean * (cell[at] == key) for cell, value in left.items()}
+        if max(abs(left[cell] - before[cell]) for cell in left) < 1e-15:
+            break
+    return math.sqrt(sum(value**2 for value in left.values()) / freedom), over_seeds, freedom
 
 
 def _error(one: Candidate) -> float:

@@ -377,7 +377,8 @@ class GapRow(Row):
 
 
 class CertificateNoise(Row):
-    """Random seed noise: half-width, standard deviation, degrees of freedom, and the level of confidence."""
+    """Random seed noise: how far the difference of two errors may be off, with what confidence (`level`), and the
+    standard deviation of one error and its degrees of freedom that this comes from."""
 
     eta: float
     deviation: float
