@@ -46,13 +46,11 @@ def main() -> None:
     results.keep("recorded", make=lambda: recorded(arguments.run))
     table, size = table_of(results["recorded"])
     results["order"] = order(table)
+    parts = {"with V": np.full(len(table), True), "without": table.shapes[:, 4] == table.shapes[:, 4].max()}
     results["searches"] = {
         name: {
             kind: searched(problem.only(some), some, table)
-            for kind, some in {
-                "with V": np.full(len(table), True),
-                "without": table.shapes[:, 4] == whole(table),
-            }.items()
+            for kind, some in parts.items()
             if problem.affordable[some].any()
         }
         for name, problem in [*questions(table), *limited(table, size)]
