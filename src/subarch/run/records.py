@@ -555,7 +555,10 @@ class GoldScores(Row):
 
 
 class Pretraining(Record):
-    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`."""
+    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`.
+
+    `agreement`: by number of dimensions, the correlation with the teacher's cosines, where embeddings may be cut.
+    """
 
     NAME = "pretraining"
 
@@ -576,6 +579,7 @@ class Pretraining(Record):
     teacher: str | None
     teacher_architecture: Shape | None
     gold: GoldScores | None = None
+    agreement: dict[str, float] | None = None
     latency: PretrainedLatency
     machine: Machine
     versions: Versions
