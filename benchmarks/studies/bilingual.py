@@ -144,7 +144,7 @@ def trained(run: Path, e5: Path, found: Material, steps: int) -> dict[str, Any]:
         drawn = random.Random(0).sample(texts, min(DOCUMENTS, len(texts)))
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in drawn), encoding="utf-8")
         corpus.append(f"{language}:0.5={file}")
-    options = {"teacher": str(e5), "prompt": PROMPT, "architecture": STUDENT, "steps": steps}
+    options: dict[str, Any] = {"teacher": str(e5), "prompt": PROMPT, "architecture": STUDENT, "steps": steps}
     made = subarch.pretrain(run, corpus=corpus, **options, **TRAINING)
     kept = {key: getattr(made, key) for key in ("architecture", "steps", "tokens", "seconds", "losses")}
     return kept | {"heldout": list(made.heldout)}

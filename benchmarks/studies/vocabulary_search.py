@@ -22,6 +22,7 @@ from benchmarks.search.measures import certificate, questions
 from benchmarks.search.tables import Table
 from numpy.typing import NDArray
 
+from subarch.exporting.config import RuntimeName
 from subarch.exporting.size import megabytes
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
@@ -34,7 +35,7 @@ from subarch.run.records import Basis, Space, StudyName
 from subarch.search import Problem
 
 MEGABYTES = (6.0, 8.0, 10.0, 12.0, 16.0)
-RUNTIME = "onnx-int8"
+RUNTIME: RuntimeName = "onnx-int8"
 AXES = ("D", "H", "I", "V")
 
 
@@ -133,7 +134,7 @@ def order(table: Table) -> dict[str, Any]:
 def limited(table: Table, size: NDArray[np.float64]) -> list[tuple[str, Problem]]:
     """The least error under each number of megabytes."""
     cost = table.costs["multiply-adds"]
-    largest = {"parameters_maximum": float(table.parameters.max()), "cost_maximum": float(cost.max())}
+    largest: dict[str, Any] = {"parameters_maximum": float(table.parameters.max()), "cost_maximum": float(cost.max())}
     effort = table.operations + 0.1 * table.operations.max() + 1.0
     return [
         (

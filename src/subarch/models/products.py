@@ -35,7 +35,7 @@ AVAILABLE = (
 )
 
 
-SHORT = 192
+SHORT = 128
 """Tokens up to which attention in 16 bits is faster unfused, forward and backward."""
 
 
