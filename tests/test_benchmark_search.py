@@ -274,3 +274,33 @@ def test_the_comparison_runs_and_goes_on(
     assert {"cost/36/certified", "cost/36/tpe", "cost/minilm/random"} <= set(held)
     runpy.run_module("benchmarks.search.compare", run_name="__main__")
     assert capsys.readouterr().out.splitlines() == first[-1:]
+
+
+def test_a_table_with_vocabularies_and_no_latency_is_searched_by_operations() -> None:
+    from benchmarks.search.measures import certificate, questions
+    from benchmarks.search.tables import recorded
+
+    table = recorded(FOLDER / "l3.parquet")
+    assert table.shapes.shape == (40, 5)
+    assert set(table.shapes[:, 4].tolist()) == {0, 6000}
+    assert (table.costs["operations"] == table.operations).all()
+    for _, problem in questions(table):
+        found = certificate(problem, table, 0)
+        assert found["closed"]
+        assert found["greedy"] <= found["trained"]
+        assert not found["missed"]
+
+
+def test_a_stopped_training_costs_less_and_proves_the_same() -> None:
+    from benchmarks.search.measures import questions
+    from benchmarks.search.tables import synthetic
+    from benchmarks.studies.racing import frozen
+
+    table = synthetic(AXES, seed=1)
+    for _, problem in questions(table):
+        whole, known, learnt = (frozen(table, problem, bound) for bound in ("none", "known", "learnt"))
+        assert known["seconds"] <= whole["seconds"]
+        assert learnt["seconds"] <= whole["seconds"]
+        assert known["trainings"] == learnt["trainings"] == whole["trainings"]
+        assert (known["wrong"], whole["frozen"]) == (0, 0)
+        assert (known["seconds"] < whole["seconds"]) == (known["frozen"] > 0)

@@ -27,11 +27,11 @@ def covers(problem: Problem, error: Floats, delta: float) -> NDArray[np.bool_]:
     """
     if problem.table is None:
         raise ValueError("a certificate needs the table of ⟨D, A, H, I⟩")
-    best = float(problem.values(slice(None), error).min())
+    best = float(problem.objective.value(problem.parameters, problem.cost, error).min())
     if not np.isfinite(best):
         raise ValueError("no candidate meets the limits: there is nothing to certify")
     target = best / (1 - delta) if best < 0 else best * (1 - delta)
-    needed = problem.objective.break_even(problem.parameters, problem.cost, target, problem.megabytes)
+    needed = problem.objective.break_even(problem.parameters, problem.cost, target)
     found = (error[:, None] >= needed[None, :]) & (problem.table[:, :1] > 0)
     for sizes in sizes_of(problem.table).T:
         found &= sizes[:, None] >= sizes[None]

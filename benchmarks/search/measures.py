@@ -76,22 +76,29 @@ def ours(problem: Problem, table: Table, strategy: Strategy) -> list[float]:
 
 
 def certificate(problem: Problem, table: Table, seed: int) -> dict[str, Any]:
-    """One search to its end, and the greedy certificate with all errors known, in trainings and in effort."""
+    """One search to its end, and the greedy certificate with all errors known, in trainings, effort and seconds."""
     search, error = Certified(problem, DELTA), table.error()
     rows = [row for row, _ in asked(search, error)]
     greedy = greedy_certificate(problem, error, DELTA)
-    found, value = search.evidence(), problem.values(slice(None), error)
+    found, value = search.evidence(), problem.objective.value(problem.parameters, problem.cost, error)
     off = better_by(float(value.min()), float(value[found.incumbent]))
     return {
         "trained": len(rows),
         "greedy": len(greedy),
-        "effort": float(search.effort[rows].sum() / search.effort[greedy].sum()),
+        "effort": over(problem.effort, rows, greedy),
+        "seconds": over(table.seconds[-1], rows, greedy),
         "affordable": int(problem.affordable.sum()),
         "closed": found.closed,
         "aim": found.aim,
         "missed": bool(found.closed and off > max(DELTA, found.aim) + 1e-12),
         "off": off,
     }
+
+
+def over(spent: Floats | None, rows: list[int], others: list[int]) -> float:
+    """What some rows cost, by a column (N,), over what others do."""
+    assert spent is not None
+    return float(spent[rows].sum() / spent[others].sum())
 
 
 def covered(problem: Problem, table: Table, seed: int, repeats: int = 6) -> dict[str, Any]:

@@ -3,8 +3,8 @@
     python -m benchmarks.search.record runs/recorded [RUN ...] --out benchmarks/search/minilm.parquet
 
 Every run gives the finished trials of its study, also of one that is still being recorded, and its latency.json and
-latency_*.json a column for each runtime and setting. Trials of several runs compare only if all that an error depends
-on is the same (the identity, see docs/study.md); others are refused. The file is written anew and whole.
+latency_*.json, where it has any, a column for each runtime and setting. Trials of several runs compare only if all that
+an error depends on is the same (the identity, see docs/study.md); others are refused. The file is written whole.
 """
 
 from __future__ import annotations
@@ -24,9 +24,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from subarch.errors import InvalidStudy
+from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial
 from subarch.numbers.architecture import Inputs
+from subarch.run.configuration import load
 
 
 def record(runs: Sequence[Path], out: Path) -> int:
@@ -41,7 +43,7 @@ def record(runs: Sequence[Path], out: Path) -> int:
         if differ:
             raise InvalidStudy(f"{run}: trained with another {', '.join(differ)} than {runs[0]}; record it by itself")
     latency = latencies(runs)
-    length = next(iter(latency.values()))[0]["length"]
+    length = next(iter(latency.values()))[0]["length"] if latency else configured_length(runs[0])
     inputs = Inputs(**bases[0]["inputs"])
     trials = {trial.key: trial for run, basis in zip(runs, bases, strict=True) for trial in finished(run, basis)}
     rows = [
@@ -86,6 +88,11 @@ def latencies(runs: Sequence[Path]) -> dict[str, tuple[dict[str, Any], dict[str,
             if "predicted" not in times:
                 medians.setdefault(candidate, times["median_ms"])
     return found
+
+
+def configured_length(run: Path) -> int:
+    """Tokens that operations are counted at in a run whose cost these are."""
+    return load(ExtractConfig, run / "config.yaml", {}).latency_length
 
 
 def finished(run: Path, basis: dict[str, Any]) -> list[Trial]:

@@ -50,10 +50,10 @@ class Table:
     """Candidates in ascending order of operations; one number of heads for each ⟨D, H, I⟩.
 
     Attributes:
-        shapes: (N, 4) ⟨D, A, H, I⟩.
+        shapes: (N, 4) ⟨D, A, H, I⟩, or (N, 5) with V.
         parameters: (N,) p(ξ).
         operations: (N,) multiply-adds of a forward pass.
-        costs: (N,) columns of i(ξ) by what they were measured with, in ms.
+        costs: (N,) columns of i(ξ) by what they were measured with, in ms; the operations where none was.
         rungs: (R,) training steps.
         errors: (S, R, N) by seed and rung; NaN where not recorded. The last rung of the first seed is complete.
         seconds: (R, N) of training up to each rung, in any unit where nothing was trained.
@@ -104,12 +104,14 @@ def recorded(path: Path, head_size: int = 32) -> Table:
     for row in rows:
         if shape_of(row) in position:
             errors[seeds.index(row["seed"]), :, position[shape_of(row)]] = row["curve_errors"][-len(rungs) :]
+    shapes = np.array(order, dtype=np.int64)
     return Table(
         path.stem,
-        np.array(order, dtype=np.int64),
+        shapes if shapes[:, 4].any() else shapes[:, :4],
         np.array([row["parameters"] for row in first], dtype=np.int64),
         np.array([row["operations"] for row in first], dtype=np.int64),
-        {name: np.array([row[name] for row in first]) for name in first[0] if name.startswith("ms_")},
+        {name: np.array([row[name] for row in first]) for name in first[0] if name.startswith("ms_")}
+        or {"operations": np.array([float(row["operations"]) for row in first])},
         rungs,
         errors,
         np.array([row["curve_seconds"][-len(rungs) :] for row in first]).T,
@@ -117,8 +119,8 @@ def recorded(path: Path, head_size: int = 32) -> Table:
     )
 
 
-def shape_of(row: dict[str, int]) -> tuple[int, int, int, int]:
-    return row["depth"], row["heads"], row["hidden"], row["intermediate"]
+def shape_of(row: dict[str, int]) -> tuple[int, int, int, int, int]:
+    return row["depth"], row["heads"], row["hidden"], row["intermediate"], row.get("vocabulary", 0)
 
 
 def synthetic(axes: Axes, seed: int, noise: float = 0.0, seeds: int = 1, rungs: tuple[int, ...] = RUNGS) -> Table:

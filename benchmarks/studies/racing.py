@@ -1,0 +1,162 @@
+"""Three ways to spend fewer seconds that are not in the search, or do not pay: stopped trainings, laws, and prices.
+
+    python -m benchmarks.studies.racing                  # a minute; results/search_racing.json, tables of the documents
+
+`freezing`: a training stops at a rung where all that it could exclude, itself among it, is excluded by a bound on how
+far its curve can still fall. The bound is the least ratio of the last error to that at the rung: `known` of all curves
+of the table, which nobody knows beforehand, or `learnt` from the trainings that were completed before in this search,
+three at least, with half as much again. Seconds over those of the same search that completes all.
+
+`learning`: a search that expects the law of another recorded table (`--learn-from`), or one that misleads: the errors
+turned upside down, or shuffled. Trainings and seconds until near the optimum and until the certificate.
+
+`prices`: the same with other efforts: as the search has them, which is operations and a tenth of the dearest; with the
+share that a fit of the seconds has; and the true seconds. `greedy`: seconds until the certificate over those of
+greedy choice by seconds.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from benchmarks.runner import command_line
+from benchmarks.search.greedy import greedy_certificate
+from benchmarks.search.measures import DELTA, NEAR, Floats, asked, over, questions, store
+from benchmarks.search.tables import SIZES, Table, recorded, synthetic
+
+from subarch.search import Certified, Problem
+from subarch.search.bounds import Observed
+from subarch.search.certified import better_by
+
+SEARCH = Path(__file__).parents[1] / "search"
+TABLES = {"300": 8, "2352": 2}
+"""Synthetic tables of each size, with seeds from 1000."""
+
+
+def frozen(table: Table, problem: Problem, bound: str) -> dict[str, float]:
+    """One search; `bound` is none, known or learnt."""
+    search, curves, last = Certified(problem, DELTA), table.errors[0], table.error()
+    value = problem.values(slice(None), last)
+    ratios, completed = last / curves, list[int]()
+    found = {"seconds": 0.0, "near": 0.0, "trainings": 0.0, "frozen": 0.0, "wrong": 0.0}
+    while (row := search.ask()) is not None:
+        rung = len(curves) - 1
+        if bound == "known" or (bound == "learnt" and len(completed) >= 3):
+            known, box = search._known(), search.grid.below(row)
+            still = search._free(known, []) & (known.least < known.needed)
+            below = still.reshape(search.grid.shape)[box]
+            needed = known.needed.reshape(search.grid.shape)[box][below].max(initial=-np.inf)
+            needed = max(needed, known.needed[search.grid.cell[row]])
+            least = ratios.min(axis=1) if bound == "known" else ratios[:, completed].min(axis=1)
+            floor = curves[:, row] * (least if bound == "known" else 1 - 1.5 * (1 - least))
+            rung = int(np.append(floor[:-1] >= needed, True).argmax())
+            found["wrong"] += float(rung < len(curves) - 1 and floor[rung] > last[row] + 1e-12)
+        if rung == len(curves) - 1:
+            completed.append(row)
+        found["frozen"] += rung < len(curves) - 1
+        found["trainings"] += 1
+        found["seconds"] += float(table.seconds[rung, row])
+        search.tell(row, float(last[row]))
+        if not found["near"] and better_by(float(value.min()), float(value[row])) <= NEAR:
+            found["near"] = found["seconds"]
+    return found
+
+
+def freezing(tables: Iterable[Table]) -> dict[str, list[dict[str, float]]]:
+    asked_of = [(table, problem) for table in tables for _, problem in questions(table)]
+    return {bound: [frozen(*one, bound) for one in asked_of] for bound in ("none", "known", "learnt")}
+
+
+def learning(table: Table, studies: list[Observed], effort: Floats | None = None) -> list[dict[str, float]]:
+    """One search for each question; `effort` (N,) instead of what the search would be told."""
+    found, seconds = [], table.seconds[-1]
+    for _, asked_of in questions(table):
+        problem = asked_of if effort is None else replace(asked_of, effort=effort)
+        search, value = Certified(problem, DELTA), problem.values(slice(None), table.error())
+        least = greedy_certificate(replace(problem, effort=seconds), table.error(), DELTA)
+        search.learn(studies)
+        rows = [row for row, _ in asked(search, table.error())]
+        near = [better_by(float(value.min()), float(value[row])) <= NEAR for row in rows].index(True) + 1
+        found.append(
+            {
+                "near": near,
+                "near_seconds": float(seconds[rows[:near]].sum()),
+                "trainings": len(rows),
+                "seconds": float(seconds[rows].sum()),
+                "greedy": over(seconds, rows, least),
+            }
+        )
+    return found
+
+
+def prices(table: Table) -> dict[str, list[dict[str, float]]]:
+    operations, seconds = table.operations.astype(np.float64), table.seconds[-1]
+    share, slope = np.polynomial.Polynomial.fit(operations / operations.max(), seconds, 1).convert().coef
+    fitted = operations + share / slope * operations.max()
+    return {
+        "as told": learning(table, []),
+        f"fitted, fixed {share / slope:.1%}": learning(table, [], fitted),
+        "true seconds": learning(table, [], seconds),
+    }
+
+
+def laws(table: Table) -> dict[str, list[Observed]]:
+    """Of candidates with layers and the whole vocabulary: as they are, and two that mislead."""
+    used = table.shapes[:, 0] > 0
+    if table.shapes.shape[1] == 5:
+        used &= table.shapes[:, 4] == 0
+    shapes, error = table.shapes[used][:, :4], table.error()[used]
+    return {
+        "as recorded": [(shapes, error)],
+        "upside down": [(shapes, 1 / error)],
+        "shuffled": [(shapes, np.random.default_rng(0).permutation(error))],
+    }
+
+
+def mean_ratio(runs: list[dict[str, float]], others: list[dict[str, float]], what: str) -> float:
+    """The geometric mean over searches."""
+    return float(np.exp(np.mean([np.log(one[what] / other[what]) for one, other in zip(runs, others, strict=True)])))
+
+
+def main() -> None:
+    arguments = command_line(__doc__, "search_racing").parse_args()
+    minilm, heads, l3 = (recorded(SEARCH / f"{name}.parquet") for name in ("minilm", "minilm-heads", "l3"))
+    groups = {"minilm": [minilm]} | {
+        size: [synthetic(SIZES[size], 1000 + seed) for seed in range(count)] for size, count in TABLES.items()
+    }
+    stopped = {name: freezing(tables) for name, tables in groups.items()}
+    learnt: dict[str, Any] = {"nothing": learning(minilm, [])}
+    for source in (heads, l3):
+        learnt |= {f"{source.name}, {kind}": learning(minilm, studies) for kind, studies in laws(source).items()}
+    priced = prices(minilm)
+    store(arguments.results, {"freezing": stopped, "learning": learnt, "prices": priced})
+    print("| table | bound | searches | to near the optimum | to the certificate | stopped | bounds that were wrong |")
+    print("|---|---|---|---|---|---|---|")
+    for name, runs in stopped.items():
+        for bound in ("known", "learnt"):
+            near, whole = (mean_ratio(runs[bound], runs["none"], what) for what in ("near", "seconds"))
+            count, of, wrong = (int(sum(run[what] for run in runs[bound])) for what in ("frozen", "trainings", "wrong"))
+            print(f"| {name} | {bound} | {len(runs[bound])} | {near:.2f} | {whole:.2f} | {count} of {of} | {wrong} |")
+    print("\n| law of | trainings to near the optimum | in seconds | trainings to the certificate | in seconds |")
+    print("|---|---|---|---|---|")
+    last = {}
+    for name, runs in learnt.items():
+        near, whole = (mean_ratio(runs, learnt["nothing"], what) for what in ("near_seconds", "seconds"))
+        counts = [", ".join(str(run[what]) for run in runs) for what in ("near", "trainings")]
+        print(f"| {name} | {counts[0]} | {near:.2f} | {counts[1]} | {whole:.2f} |")
+        last[name] = [near, whole]
+    print("\n| effort | seconds to near the optimum, by question | to the certificate, over greedy by seconds |")
+    print("|---|---|---|")
+    for name, runs in priced.items():
+        near_seconds, greedy = ([round(run[what], 2) for run in runs] for what in ("near_seconds", "greedy"))
+        print(f"| {name} | {near_seconds} | {greedy} |")
+    print(json.dumps({"learning": last}))
+
+
+if __name__ == "__main__":
+    main()
