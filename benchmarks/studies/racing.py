@@ -21,7 +21,6 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from benchmarks.runner import command_line
@@ -96,7 +95,7 @@ def learning(table: Table, studies: list[Observed], effort: Floats | None = None
 
 def prices(table: Table) -> dict[str, list[dict[str, float]]]:
     operations, seconds = table.operations.astype(np.float64), table.seconds[-1]
-    share, slope = np.polynomial.Polynomial.fit(operations / operations.max(), seconds, 1).convert().coef
+    slope, share = (float(c) for c in np.polyfit(operations / operations.max(), seconds, 1))
     fitted = operations + share / slope * operations.max()
     return {
         "as told": learning(table, []),
@@ -130,7 +129,7 @@ def main() -> None:
         size: [synthetic(SIZES[size], 1000 + seed) for seed in range(count)] for size, count in TABLES.items()
     }
     stopped = {name: freezing(tables) for name, tables in groups.items()}
-    learnt: dict[str, Any] = {"nothing": learning(minilm, [])}
+    learnt = {"nothing": learning(minilm, [])}
     for source in (heads, l3):
         learnt |= {f"{source.name}, {kind}": learning(minilm, studies) for kind, studies in laws(source).items()}
     priced = prices(minilm)
@@ -145,15 +144,15 @@ def main() -> None:
     print("\n| law of | trainings to near the optimum | in seconds | trainings to the certificate | in seconds |")
     print("|---|---|---|---|---|")
     last = {}
-    for name, runs in learnt.items():
-        near, whole = (mean_ratio(runs, learnt["nothing"], what) for what in ("near_seconds", "seconds"))
-        counts = [", ".join(str(run[what]) for run in runs) for what in ("near", "trainings")]
+    for name, found in learnt.items():
+        near, whole = (mean_ratio(found, learnt["nothing"], what) for what in ("near_seconds", "seconds"))
+        counts = [", ".join(str(run[what]) for run in found) for what in ("near", "trainings")]
         print(f"| {name} | {counts[0]} | {near:.2f} | {counts[1]} | {whole:.2f} |")
         last[name] = [near, whole]
     print("\n| effort | seconds to near the optimum, by question | to the certificate, over greedy by seconds |")
     print("|---|---|---|")
-    for name, runs in priced.items():
-        near_seconds, greedy = ([round(run[what], 2) for run in runs] for what in ("near_seconds", "greedy"))
+    for name, searches in priced.items():
+        near_seconds, greedy = ([round(run[what], 2) for run in searches] for what in ("near_seconds", "greedy"))
         print(f"| {name} | {near_seconds} | {greedy} |")
     print(json.dumps({"learning": last}))
 
