@@ -27,9 +27,10 @@ from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.finetuning.config import AugmentConfig, FinetuneConfig
 from subarch.latency.config import BenchConfig
+from subarch.learning.losses import LOSSES
 from subarch.pipeline import extract
 from subarch.planning.config import PlanConfig
-from subarch.pretraining.config import LOSSES, PretrainConfig
+from subarch.pretraining.config import PretrainConfig
 from subarch.recording.config import RecordConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder

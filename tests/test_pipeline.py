@@ -497,7 +497,7 @@ def test_measuring_again_replaces_the_figures_once_there_are_new_ones(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("subarch.latency.measuring.measure", stop)
+        patch.setattr("subarch.latency.measuring.visits", stop)
         with pytest.raises(KeyboardInterrupt):
             select(copy, {}, remeasure=True)
     assert (copy / "latency.json").read_bytes() == before

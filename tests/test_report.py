@@ -131,7 +131,7 @@ def test_operations_as_the_cost() -> None:
     run.selection["cost_kind"] = "operations"
     run.selection["objective"]["max_latency_ms"] = None
     for row in (run.selection["winner"], *run.selection["candidates"]):
-        row.update(latency_ms=None, latency_iqr_ms=None)
+        row.update(latency_ms=None, latency_interval_ms=None)
     page = Page(render(run))
     assert "multiply-adds a forward pass, 6.3× less work than the teacher" in page.text
     assert plots(page)["plot-frontier"]["data"][-1]["x"] == [WINNER["operations"]]
@@ -149,7 +149,7 @@ def test_infeasible_names_the_nearest_point_and_limits_that_admit_it() -> None:
 
 def test_infeasible_before_anything_was_trained() -> None:
     run = report_fixture.infeasible()
-    run.selection["nearest"]["row"] |= {"error": None, "latency_iqr_ms": None, "w": None, "hyperparameters": {}}
+    run.selection["nearest"]["row"] |= {"error": None, "latency_interval_ms": None, "w": None, "hyperparameters": {}}
     run.selection.update(candidates=[], frontier=[])
     order = [row | {"trained": False, "error": None, "w": None} for row in run.order]
     page = Page(render(replace(run, trials=[], order=order)))
@@ -164,7 +164,7 @@ def test_the_pretraining_is_told_before_the_comparison(page: Page) -> None:
         f"embedding 1 {start['embedding']:.4f} {end['embedding']:.4f}",
         f"weighted sum {start['loss']:.4f} {end['loss']:.4f}",
         "Steps 400 Time 4 min 02 s 4.0 minutes Tokens 801 k 3,311 a second Padding 2.1 %",
-        "Latency 3.10 ms IQR 3.00–3.30 ms; teacher 12.40 ms, 4.0× as long Parameters",
+        "Latency 3.10 ms 99 % 3.00–3.30 ms; teacher 12.40 ms, 4.0× as long Parameters",
         "Weights came from the search's own training of it",
         "Teacher's targets the teacher at every step takes 1.4 min: at every step",
         "Latency of batch 1, 32 tokens, torch, 2 threads",
@@ -200,7 +200,7 @@ def test_a_pretraining_without_a_teacher() -> None:
     assert "mlm 1 9.0000 8.0000 weighted sum 9.0000 8.0000" in page.text
     assert "learnt without a teacher by 1 mlm." in page.text
     assert "Steps 2 Time" in page.text
-    assert "IQR 3.00–3.30 ms Parameters" in page.text
+    assert "99 % 3.00–3.30 ms Parameters" in page.text
     names = [trace["name"] for trace in plots(page)["plot-pretraining"]["data"]]
     assert names == ["Training", "Held-out mlm"]  # the weighted sum would be the same line again
 

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 from itertools import product
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, cast
 
 import numpy as np
@@ -34,9 +34,9 @@ from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study, sqlite
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.run.folder import RunFolder
-from subarch.run.records import Basis, Certificate, Latencies, LatencySettings, Selection, Space, StudyName
+from subarch.run.records import Basis, Certificate, Latencies, LatencySettings, Measured, Selection, Space, StudyName
 
-LEVEL, ROUNDING = 0.95, 1e-9
+LEVEL, TAIL, ROUNDING = 0.95, 0.005, 1e-9
 _SETTINGS = set(LatencySettings.model_fields)
 
 
@@ -67,6 +67,7 @@ def verify(path: Path) -> list[str]:
     candidates = {name: one for name, one in everything.items() if name in check.nearest}
     later = check.trained_since(candidates)
     trained = {name: one for name, one in candidates.items() if one.error is not None}
+    check.sides_of_the_limit(trained)
     check.same("closed", certificate.closed, True)
     check.same("delta", certificate.delta, run.config(ExtractConfig).delta)
     check.same("confidence level of the noise", certificate.noise.level, LEVEL)
@@ -75,11 +76,13 @@ def verify(path: Path) -> list[str]:
     check.same("affordable candidates", certificate.affordable, sum(one.affordable for one in candidates.values()))
     eta = check.noise(errors, len(trained))
     slack = check.slack(trained, eta)
+    check.equal(trained, eta)
     excluded = check.exclusions(candidates, trained, eta, slack)
     check.audit(trained, eta)
     check.not_beaten_by(later, trained)
     check.heads(everything, run.config(ExtractConfig).heads == "all")
     check.in_words(trained)
+    near = certificate.latency
     over = sum(not one.affordable and one.error is None for one in candidates.values())
     heads = certificate.heads
     return [
@@ -87,6 +90,14 @@ def verify(path: Path) -> list[str]:
         f"the errors are those of the study; noise {eta:.3g}, slack {slack:.3g}",
         f"{certificate.incumbent} is the best trained candidate; no other can be better by more than "
         f"{certificate.reached or 0:.3g}, noise included",
+        *(
+            [
+                f"latencies: {near.near} near the limit are on their side of it, {len(near.undecided)} not told apart "
+                f"from it; errors and latencies hold together with probability {certificate.probability:.3f}"
+            ]
+            if near
+            else []
+        ),
         f"audit: {certificate.audit.failures} of {len(certificate.audit.drawn)} contradict the order",
         *([f"of {heads.candidates} numbers of heads of its shape {heads.best} has the best"] if heads else []),
     ]
@@ -96,6 +107,8 @@ class _Check:
     def __init__(self, path: Path, selection: Selection, certificate: Certificate) -> None:
         self.path, self.selection, self.certificate = path, selection, certificate
         self.objective, self.kind = selection.objective, selection.objective.name
+        self.visits: dict[str, Measured] = {}
+        self.teacher: Measured | None = None
 
     def fail(self, what: str) -> InvalidStudy:
         return InvalidStudy(f"{self.path}/selection.json: the certificate does not follow from the study: {what}")
@@ -135,6 +148,7 @@ class _Check:
             for one in basis.vocabularies
         }
         measured = self.latencies(run) if self.selection.cost_kind == "latency" else {}
+        undecided = () if self.certificate.latency is None else self.certificate.latency.undecided
         limit = self.objective.max_latency_ms or self.objective.max_operations or math.inf
         largest, heaviest = self.objective.max_parameters or math.inf, self.objective.max_megabytes
         found, config, self.nearest = {}, run.config(ExtractConfig), set[str]()
@@ -145,7 +159,7 @@ class _Check:
             if self.selection.cost_kind == "latency":
                 if name not in measured:
                     raise self.fail(f"the latency of {name} is not on record")
-                cost = measured[name]
+                cost = max(measured[name], math.nextafter(limit, math.inf) if name in undecided else 0.0)
             vocabulary = architecture.vocabulary or math.inf
             shape = architecture.depth, architecture.hidden, architecture.intermediate, vocabulary
             affordable, error = cost <= limit and parameters <= largest, errors.get(name, {}).get(self.seed)
@@ -164,6 +178,11 @@ class _Check:
             record = run.read(Latencies, file.stem)
             if said is not None and record.settings == LatencySettings(**said.model_dump(include=_SETTINGS)):
                 self.same(f"SHA-256 of the latencies in {file.name}", said.sha256, record.digest())
+                entries = {**record.candidates, **(record.confirmed or {})}
+                self.visits = {name: entry for name, entry in entries.items() if isinstance(entry, Measured)}
+                self.teacher = record.teacher
+                for name, entry in self.visits.items():
+                    self.same(f"median of the visits of {name}", entry.median_ms, median(entry.visits))
                 return record.milliseconds()
         raise self.fail("there is no record of latencies under its conditions (latency*.json)")
 
@@ -202,6 +221,57 @@ class _Check:
             if not math.isclose(held, LEVEL, abs_tol=1e-3):
                 raise self.fail(f"eta: claimed {claimed.eta}, which holds with probability {held:.4f}")
         return float(claimed.eta)
+
+    def sides_of_the_limit(self, trained: dict[str, Candidate]) -> None:
+        """Each measured latency is on the side of the limit that its visits say, or counts as undecided."""
+        claimed, limit = self.certificate.latency, self.objective.max_latency_ms
+        doubt = 0.0
+        if self.selection.cost_kind != "latency" or limit is None:
+            self.same("claim about latencies", claimed, None)
+        elif claimed is None:
+            raise self.fail("it claims nothing about latencies, which are limited")
+        else:
+            ends = [float(limit), float(limit)]
+            if claimed.ratio is not None and self.teacher is not None:
+                self.same("limit on latency", float(limit), claimed.ratio * median(self.teacher.visits))
+                ends = [claimed.ratio * end for end in _order_statistics(self.teacher.visits)]
+                doubt += 2 * _doubt(self.teacher.blocks)
+            self.same("least limit on latency", claimed.limit_ms[0], ends[0])
+            self.same("greatest limit on latency", claimed.limit_ms[1], ends[1])
+            bounds = {name: _order_statistics(entry.visits) for name, entry in self.visits.items()}
+            undecided = [name for name, (low, high) in bounds.items() if high > ends[0] and low <= ends[1]]
+            self.same("candidates not told apart from the limit", sorted(claimed.undecided), sorted(undecided))
+            near = [
+                name
+                for name, entry in self.visits.items()
+                if name not in undecided and ends[0] <= 1.25 * entry.median_ms and entry.median_ms <= 1.25 * ends[1]
+            ]
+            self.same("latencies near the limit", claimed.near, len(near))
+            doubt += sum(_doubt(self.visits[name].blocks) for name in near if name in trained)
+            doubt += max((_doubt(self.visits[name].blocks) for name in near if name not in trained), default=0.0)
+            self.same("probability of the latencies", claimed.probability, max(0.0, 1 - doubt))
+        level = LEVEL if self.certificate.noise.freedom else 1.0
+        self.same("probability of all", self.certificate.probability, max(0.0, level - doubt))
+
+    def equal(self, trained: dict[str, Candidate], eta: float) -> None:
+        """What cannot be told apart from the incumbent is named."""
+        best, incumbent = self._incumbent(trained)
+        found = []
+        for name, one in trained.items():
+            if incumbent is None or one is incumbent:
+                continue
+            if self.kind != "latency":
+                same = self._value(one, self._floor(one, one, incumbent, eta, 0.0)) <= best
+            elif self._value(one, _error(one)) == math.inf or not {name, self.certificate.incumbent} <= set(
+                self.visits
+            ):
+                same = False
+            else:
+                low, high = _order_statistics(self.visits[name].visits)
+                least, most = _order_statistics(self.visits[str(self.certificate.incumbent)].visits)
+                same = high > least and low <= most
+            found += [name] * same
+        self.same("candidates not told apart from the incumbent", sorted(self.certificate.equal), sorted(found))
 
     def slack(self, trained: dict[str, Candidate], eta: float) -> float:
         drops = [
@@ -350,6 +420,25 @@ def _space(axes: Space, head_size: float, free: bool) -> Iterator[tuple[Architec
 def _below(small: Candidate, large: Candidate) -> bool:
     """Is the first no larger than the second in each of D, H, I and V? Encoders without layers bound no other."""
     return large.shape[0] > 0 and all(a <= b for a, b in zip(small.shape, large.shape, strict=True))
+
+
+def _order_statistics(visits: tuple[float, ...]) -> tuple[float, float]:
+    """Between which two visits their true median is, but for 0.5 % on either side: heads and tails, counted."""
+    tosses, below, heads = 2 ** len(visits), -1, 0
+    while (heads := heads + math.comb(len(visits), below + 1)) <= TAIL * tosses:
+        below += 1
+    return (sorted(visits)[below], sorted(visits, reverse=True)[below]) if below >= 0 else (0.0, math.inf)
+
+
+def _doubt(blocks: tuple[int, ...]) -> float:
+    """The probability that one of the looks after each block, to one side, was wrong."""
+    doubt, count = 0.0, 0
+    for more in blocks:
+        count, tail, heads = count + more, 0, 0
+        while (heads := heads + math.comb(count, tail)) <= TAIL * 2**count:
+            doubt += math.comb(count, tail) / 2**count
+            tail += 1
+    return doubt
 
 
 def _deviations(groups: list[dict[int, float]]) -> tuple[float, float, int]:

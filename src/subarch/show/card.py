@@ -38,6 +38,7 @@ SECTIONS = {
     "cost": "Cost of the training",
     "quality": "Measured quality",
     "labels": "Against labels",
+    "dimensions": "Dimensions",
     "latency": "Measured latency",
 }
 
