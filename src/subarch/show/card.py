@@ -407,7 +407,7 @@ def facts_of_export(model: Path, record: Parity) -> dict[str, Any]:
     inputs = "{name: value[None] for name, value in inputs.items()}" if record.head == "choice" else "dict(inputs)"
     code = _EMBED if record.head == "sentence" else ""
     code = code or _RUN.format(texts=one, inputs=inputs, output=record.outputs[-1])
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "output": name,
             "worst cosine": f"{like.worst_cosine:.6f}",
