@@ -103,7 +103,7 @@ LAYERS = {"sentence-transformers, 3 layers": (0, 2, 4), "sentence-transformers, 
 """Every second, and every third, as the recipe keeps them."""
 SERVED, READ = "onnx-int8", 256
 REFERENCE = "teacher in onnx"
-"""The row that all others are compared with. PyTorch and OpenVINO compute the same in fp32, so its scores are theirs."""
+"""The row that all others are compared with. PyTorch and OpenVINO compute the same in fp32: its scores are theirs."""
 TEACHER = ("onnx", "torch", "openvino", "onnx-int8", "openvino-int8")
 ROUNDS = 9
 FITTED = 4000

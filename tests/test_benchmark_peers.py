@@ -13,10 +13,10 @@ import pyarrow.parquet
 import pytest
 import torch
 from benchmarks import peers
-from tiny import tiny_teacher
 
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture, Inputs
+from tiny import tiny_teacher
 
 INPUTS = Inputs(30522, 512)
 TOKENS = peers.TRAINING["batch_tokens"] / peers.LENGTH
@@ -103,7 +103,8 @@ def test_scores_stand_beside_those_of_the_teacher(data: Path, tmp_path: Path, mo
     teacher = peers.figures(peers.REFERENCE, stub(monkeypatch, 0.0), tmp_path, data)
     worse = peers.figures("other", stub(monkeypatch, 3.0), tmp_path, data)
     for part in peers.PARTS:
-        assert teacher[part]["kept"] == 1 and teacher[part]["difference_low"] == teacher[part]["difference_high"] == 0
+        assert teacher[part]["kept"] == 1
+        assert teacher[part]["difference_low"] == teacher[part]["difference_high"] == 0
         assert worse[part]["kept"] == pytest.approx(worse[part]["value"] / teacher[part]["value"])
         assert worse[part]["low"] <= worse[part]["value"] <= worse[part]["high"]
     assert teacher["sts_dev"]["value"] == pytest.approx(1) == teacher["sts_test"]["value"] > worse["sts_dev"]["value"]
@@ -125,7 +126,8 @@ def test_the_recipe_keeps_the_layers_and_learns(tmp_path: Path, monkeypatch: pyt
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "texts.parquet")
     found = peers.reduced((0,), tmp_path / "texts.parquet", folder, tmp_path / "run")
     student = Teacher.load(tmp_path / "run" / "pretrained")
-    assert found["architecture"] == str(student.architecture) and student.architecture.depth == 1
+    assert found["architecture"] == str(student.architecture)
+    assert student.architecture.depth == 1
     first = teacher.encoder.encoder.layer[0].attention.self.query.weight
     assert not torch.equal(student.encoder.encoder.layer[0].attention.self.query.weight, first)
     assert torch.allclose(student.encoder.encoder.layer[0].attention.self.query.weight, first, atol=0.1)
