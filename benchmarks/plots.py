@@ -2,13 +2,14 @@
 
     python -m benchmarks.plots                 # writes docs/images/*.svg
 
-`peers` is README's picture: quality kept against latency, of the teacher, of what else a user would pick, and of ours.
+`quality` is README's picture: quality kept against latency, for the teacher, hand-picked shapes and what was selected.
 The others belong to docs/search-benchmark.md.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,48 +38,41 @@ def results(name: str) -> Any:
     return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def peers() -> Figure:
-    """STS-B dev and Cranfield against latency: everything that a user would pick instead, and ours; the frontier."""
-    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True)
-    found = results("peers")
-    for axes, part in zip(panels, ("sts_dev", "cranfield"), strict=True):
-        points = []
-        for name, row in found["rows"].items():
-            if "refused" not in row:
-                latency = found["latency"][name]["one, 1"]["median_ms"]
-                points.append((latency, row[part]["kept"], row["model"], row["variant"]))
-        best = [point[:2] for point in points if not _beaten(point[:2], points)]
-        axes.plot(*zip(*sorted(best), strict=True), color=COLORS[4], linewidth=1, linestyle=":", zorder=0)
-        for x, y, model, variant in points:
-            kind, label = _kind(model, variant)
-            _mark(axes, x, y, label, kind)
-        _logarithmic(axes.xaxis, (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
-        axes.set(xlabel="ms per text, batch 1, one thread")
-    panels[0].set(title="STS-B dev (Spearman)", ylabel="kept of the teacher's")
-    panels[1].set(title="Cranfield (nDCG@10)")
-    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+def quality() -> Figure:
+    """STS-B dev against latency: shapes in PyTorch after the same training; teacher and selected in every runtime."""
+    figure, (shapes, runtimes) = plt.subplots(1, 2, figsize=(9.5, 3.8), sharey=True)
+    found, whole = results("quality"), results("quality")["teacher"]["sts_dev"]
+    named = {"teacher": "teacher 6-12-384-1536", "selected-s0": "selected 2-12-384-512", "best": "selected, 75 min"}
+    for name, latency in found["latency"].items():
+        if name.endswith(("-s1", "-s2")):
+            continue
+        kept = 1.0 if name == "teacher" else found["runs"][name]["sts_dev"] / whole
+        kind = 4 if name == "teacher" else 0 if name in named else 1
+        _mark(shapes, latency["median_ms"], kept, named.get(name, name.removesuffix("-s0")), kind)
+    exported: dict[tuple[str, int, int], list[Any]] = {}
+    for row in results("end_to_end")["rows"]:
+        if not row["variant"].endswith("static"):
+            point = row["corpus"]["median_ms"], row["spearman"] / whole
+            # One label for points that lie on each other
+            place = row["model"], round(10 * math.log(point[0])), round(200 * point[1])
+            exported.setdefault(place, []).append((*point, row["variant"]))
+    for (model, *_), points in exported.items():
+        for x, y, variant in points:
+            label = ", ".join(of for *_, of in points) if variant == points[0][2] else ""
+            _mark(runtimes, x, y, label, 4 if model == "teacher" else 0, rotation=-55)
+    shapes.set(title="shapes, 15 minutes of training each, PyTorch", ylabel="STS-B dev kept (Spearman)")
+    runtimes.set(title="teacher (grey) and selected (blue) as exported")
+    for axes, ticks in ((shapes, (0.5, 1, 2, 4, 8)), (runtimes, (0.5, 1, 2, 4, 8))):
+        _logarithmic(axes.xaxis, ticks)
+        axes.set(xlabel="ms per text, batch 1, two cores", xlim=(0.35, 20), ylim=(0.91, 1.005))
+    shapes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     return figure
 
 
-def _beaten(point: tuple[float, float], others: Sequence[tuple[Any, ...]]) -> bool:
-    """Whether another is at least as fast and as good, and better in one of the two."""
-    return any(x <= point[0] and y >= point[1] and (x, y) != point for x, y, *_ in others)
-
-
-def _kind(model: str, variant: str) -> tuple[int, str]:
-    """Colour and label of a point: ours, picked by hand, sentence-transformers' recipe, others' models, the teacher."""
-    if model == "teacher":
-        return 4, f"teacher, {variant}"
-    if model.startswith("ours"):
-        return 0, model
-    if model.startswith("picked"):
-        return 1, model.removeprefix("picked ")
-    return (2, model.replace("sentence-transformers", "ST")) if "layers" in model else (3, model)
-
-
-def _mark(axes: Axes, x: float, y: float, label: str, kind: int) -> None:
+def _mark(axes: Axes, x: float, y: float, label: str, kind: int, rotation: float = 0) -> None:
     axes.plot(x, y, "o", color=COLORS[kind], markersize=8 if kind == 0 else 6)
-    axes.annotate(label, (x, y), (5, -8), textcoords="offset points", va="center", fontsize=7)
+    at: dict[str, Any] = {"rotation": rotation, "rotation_mode": "anchor", "va": "center", "fontsize": 7.5}
+    axes.annotate(label, (x, y), (5, -8), textcoords="offset points", **at)
 
 
 def search_trained() -> Figure:
@@ -191,7 +185,7 @@ def _logarithmic(axis: Any, ticks: Sequence[float]) -> None:
 
 
 FIGURES = {
-    "peers": peers,
+    "quality": quality,
     "search-trained": search_trained,
     "search-violations": search_violations,
     "search-workers": search_workers,
