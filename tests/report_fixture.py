@@ -136,7 +136,7 @@ def example() -> Raw:
             "error_kind": "embedding",
         }
         row |= {
-            "latency_iqr_ms": [latency * 0.97, latency * 1.05],
+            "latency_interval_ms": [latency * 0.97, latency * 1.05],
             "latency_predicted": False,
             "hyperparameters": THETA[0],
         }

@@ -181,3 +181,36 @@ def test_the_simulations_run(
         assert found["runs"] == 7 * len(raw) * len(raw["0.0"])
         assert (found["false_without_violations"], found["seen_and_not_widened"]) == (0, 0)
         assert sum(raw["0.0"]["59"]["seen"]) == 0
+
+
+def test_noise_as_it_was_recorded_is_about_a_monotone_truth_and_a_claim_on_it_holds() -> None:
+    from benchmarks.search.measures import questions
+    from benchmarks.search.tables import recorded
+    from benchmarks.studies.claims import claimed, monotone, recorded_noise
+    from benchmarks.studies.recording import contradictions
+
+    table = recorded(Path(__file__).parents[1] / "benchmarks" / "search" / "minilm.parquet")
+    true = monotone(table)
+    assert contradictions(table.shapes, true)["contradict"] == 0
+    assert 0 <= (true - table.error()).min() <= (true - table.error()).max() < 0.003
+    noisy = recorded_noise(table, 3)
+    off = noisy.errors[:, 0] - true
+    shift = off.mean(axis=1, keepdims=True)
+    assert 0.0005 < (off - shift).std() < 0.0015
+    found = claimed(dict(questions(noisy))["error at 0.2"], noisy)
+    assert found["held"]
+    assert found["reached"] < 0.03
+
+
+def test_selections_agree_if_either_names_the_others_choice() -> None:
+    from benchmarks.studies.repeatability import agree
+
+    error = {"a": 0.30, "b": 0.304, "c": 0.32}
+    chosen = {name: {"selected": name, "undecided": []} for name in error}
+    none = {"selected": None, "undecided": []}
+    assert agree(chosen["a"], chosen["a"], error)
+    assert agree(chosen["a"], chosen["b"], error)  # their errors differ by less than the noise
+    assert not agree(chosen["a"], chosen["c"], error)
+    assert agree(chosen["c"], {"selected": "a", "undecided": ["c"]}, error)
+    assert not agree(none, chosen["a"], error)
+    assert agree({"selected": None, "undecided": ["a"]}, chosen["a"], error)

@@ -21,14 +21,13 @@ from subarch.extraction.study import Study
 from subarch.extraction.trial import Trial, weights_path
 from subarch.extraction.verify import verify
 from subarch.extraction.workbench import Workbench
-from subarch.latency.timing import Latency
 from subarch.models.student import save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select
 from tiny_run import OneProcess, tiny_config, train_also
 
 pytestmark = pytest.mark.usefixtures("one_process")
-CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 2, "audit": 2, "max_parameters": 9_000}
+CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 4, "audit": 2, "max_parameters": 9_000}
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +96,7 @@ EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: c.update(delta=0.5), "delta: claimed 0.5, recomputed 0.02"),
     (lambda c: c["noise"].update(level=0.5), "confidence level of the noise: claimed 0.5"),
     (lambda c: c["noise"].update(eta=c["noise"]["eta"] / 2), "eta: claimed"),
+    (lambda c: double(c["noise"], "deviation"), "deviation of the noise: claimed"),
     (lambda c: double(c["noise"], "freedom"), "degrees of freedom of the noise: claimed"),
     (lambda c: double(c, "slack"), "slack: claimed"),
     (lambda c: double(c, "violations"), "violations: claimed"),
@@ -105,6 +105,12 @@ EDITS: list[tuple[Callable[[dict[str, Any]], object], str]] = [
     (lambda c: double(c["audit"], "failures"), "failures in the audit: claimed"),
     (lambda c: c["audit"].update(failing=0.001), "rate of failures that the audit leaves possible: claimed"),
     (lambda c: c.update(incumbent="0-0-16-0"), "incumbent"),
+    (lambda c: c.update(equal=["0-0-16-0"]), "not told apart from the incumbent: claimed"),
+    (lambda c: c.update(probability=0.99), "probability of all: claimed 0.99"),
+    (
+        lambda c: c.update(latency={"ratio": None, "limit_ms": [1, 1], "undecided": [], "near": 1, "probability": 1}),
+        "claim about latencies: claimed",
+    ),
     (lambda c: c["audit"]["drawn"].append("9-4-32-64"), "which the audit drew, was not trained"),
     (lambda c: double(c, "over"), "trained candidates over a limit: claimed"),
     (lambda c: c.update(sentence=c["sentence"].replace("2 %", "1 %")), "sentence: claimed Trained"),
@@ -137,8 +143,8 @@ def test_no_part_can_be_missing_or_of_another_kind(copy: Path) -> None:
         for junk in (None, "junk", {"a": []}, -7.5, ...):
             selection = json.loads(text)
             holder = reduce(getitem, way, selection["certificate"])
-            if last == "deviation" or holder[last] is junk:
-                continue  # what the noise was computed from; eta is checked
+            if holder[last] is junk:
+                continue
             if junk is ...:
                 del holder[last]
             else:
@@ -150,7 +156,7 @@ def test_no_part_can_be_missing_or_of_another_kind(copy: Path) -> None:
 
 def test_excluders_that_do_not_exclude_are_refused(world: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    extract(tiny_config(world, **CERTIFIED | {"delta": 0.5, "repeats": 1, "audit": 0}), run)
+    extract(tiny_config(world, **CERTIFIED | {"delta": 0.5, "repeats": 0, "audit": 0}), run)
     file = run / "selection.json"
     text = file.read_text(encoding="utf-8")
     verify(run)
@@ -270,13 +276,12 @@ class Clock:
         yield {name: name for name in names}
 
     @staticmethod
-    def measure(calls: dict[str, Any], on_round: object = None) -> dict[str, Latency]:
+    def visits(calls: dict[str, Any], rounds: int, on_round: object = None) -> dict[str, list[list[float]]]:
         found = {}
         for name in calls:
             shape = Architecture(6, 4, 32, 64) if name.startswith("teacher") else Architecture.parse(name)
             milliseconds = 0.1 + shape.depth * (0.2 + shape.intermediate / 1000)
-            quartiles = {"q1_ms": milliseconds, "q3_ms": milliseconds, "p95_ms": milliseconds}
-            found[name] = Latency(median_ms=milliseconds, **quartiles, passes=36)
+            found[name] = [[milliseconds * (0.999 + 0.002 * n / (rounds - 1))] for n in range(rounds)]
         return found
 
 
@@ -290,8 +295,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("SUBARCH_CACHE", str(folder / "cache"))
         patch.setattr("subarch.pipeline.Workers", Formula)
         patch.setattr("subarch.extraction.latencies.Candidates", Clock)
-        patch.setattr("subarch.latency.measuring.measure", Clock.measure)
-        options = {"strategy": "certified", "repeats": 1, "audit": 3, "cost": "latency", "max_latency_ms": 1.5}
+        patch.setattr("subarch.latency.measuring.visits", Clock.visits)
+        options = {"strategy": "certified", "repeats": 0, "audit": 3, "cost": "latency", "max_latency_ms": 1.5}
         selection = extract(tiny_config(folder, **options), folder / "run").to_dict()
     assert selection["certificate"]["candidates"] == 6_000
     assert selection["latency"]["predicted"] > 1_000
@@ -300,7 +305,11 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_certificate_of_a_space_larger_than_the_report_draws_is_accepted(large: Path) -> None:
     assert len(json.loads((large / "conclusion.json").read_text(encoding="utf-8"))["order"]) < 6_000
-    assert verify(large)[0].startswith("6000 candidates: ")
+    checked = verify(large)
+    assert checked[0].startswith("6000 candidates: ")
+    found = certificate(large)
+    assert checked[3].startswith(f"latencies: {found['latency']['near']} near the limit")
+    assert checked[3].endswith(f"probability {found['probability']:.3f}")
 
 
 @pytest.mark.parametrize("among", ["trained", "excluded", "over a limit"])
@@ -313,12 +322,39 @@ def test_an_edited_latency_is_refused(large: Path, tmp_path: Path, among: str) -
         names = [name for name in record["candidates"] if name not in {*found["trained"], *found["excluded"]}]
     name = names[0]
     figure = record.get("confirmed", {}).get(name, record["candidates"][name])
-    figure["median_ms"] *= 1.01
+    figure["median_ms"] *= 1.01  # of a prediction, or beside its visits
     (run / "latency.json").write_text(json.dumps(record), encoding="utf-8")
     with pytest.raises(InvalidStudy, match=r"the latencies in latency\.json"):
         verify(run)
     (run / "latency.json").rename(run / "elsewhere.json")
     with pytest.raises(InvalidStudy, match="no record of latencies"):
+        verify(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latency": None}, "claims nothing about latencies, which are limited"),
+        ({"limit_ms": [1.4, 1.5]}, "least limit on latency: claimed 1.4, recomputed 1.5"),
+        ({"limit_ms": [1.5, 1.6]}, "greatest limit on latency: claimed 1.6, recomputed 1.5"),
+        ({"undecided": ["1-4-32-1"]}, "not told apart from the limit: claimed"),
+        ({"near": 1}, "latencies near the limit: claimed 1, "),
+        ({"probability": 1.0}, "probability of the latencies: claimed 1.0"),
+    ],
+)
+def test_an_edited_claim_about_latencies_is_refused(
+    large: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    run = Path(shutil.copytree(large, tmp_path / "copy", ignore=shutil.ignore_patterns("weights", "selected")))
+    file = run / "selection.json"
+    selection = json.loads(file.read_text(encoding="utf-8"))
+    found = selection["certificate"]
+    assert 0.9 < found["latency"]["probability"] < 1
+    assert found["probability"] == pytest.approx(found["latency"]["probability"])  # errors count as exact here
+    assert f"all that decide are on their side of it with probability {found['probability']:.2f}" in found["sentence"]
+    (found if "latency" in change else found["latency"]).update(change)
+    file.write_text(json.dumps(selection), encoding="utf-8")
+    with pytest.raises(InvalidStudy, match=message):
         verify(run)
 
 

@@ -27,9 +27,10 @@ from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import MEASUREMENT, QUESTION, ExtractConfig
 from subarch.finetuning.config import AugmentConfig, FinetuneConfig
 from subarch.latency.config import BenchConfig
+from subarch.learning.losses import LOSSES
 from subarch.pipeline import extract
 from subarch.planning.config import PlanConfig
-from subarch.pretraining.config import LOSSES, PretrainConfig
+from subarch.pretraining.config import PretrainConfig
 from subarch.recording.config import RecordConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
@@ -95,6 +96,7 @@ PRETRAIN_VALUES: dict[str, Any] = {
     "text_column": "body",
     "streaming": True,
     **{f"loss_{name}": 0.25 for name in LOSSES},
+    "dimensions": "96,48",
     "temperature": 3.0,
     "top_k": 8,
     "maskings": 2,

@@ -29,7 +29,7 @@ from subarch.errors import InvalidConfig, InvalidExport, InvalidStudy, InvalidTe
 from subarch.exporting.size import megabytes
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.study import Study
-from subarch.latency.timing import Latency, Task
+from subarch.latency.timing import Task
 from subarch.models.teacher import Teacher
 from subarch.numbers.architecture import Architecture
 from subarch.pretraining.trainer import PretrainTrainer
@@ -41,7 +41,7 @@ from tasks_tiny import topics
 from tiny import tiny_corpus, tiny_teacher
 from tiny_run import OneProcess
 
-SEARCH: dict[str, Any] = {"batch_size": [16], "repeats": 1, "audit": 0, "steps": 6, "max_length": 16}
+SEARCH: dict[str, Any] = {"batch_size": [16], "repeats": 0, "audit": 0, "steps": 6, "max_length": 16}
 TRAINING: dict[str, Any] = {"steps": 4, "minutes": None, "batch_tokens": 256, "evaluations": 1}
 
 
@@ -57,13 +57,11 @@ class Clock:
         yield {name: name for name in names}
 
     @staticmethod
-    def measure(calls: dict[str, Any], *_: object, **__: object) -> dict[str, Latency]:
+    def visits(calls: dict[str, Any], rounds: int, *_: object) -> dict[str, list[list[float]]]:
         found = {}
         for name in calls:
             depth = {"teacher": 3, "student": 1}.get(name.split()[0]) or Architecture.parse(name).depth
-            found[name] = Latency(
-                median_ms=0.1 + depth, q1_ms=0.1 + depth, q3_ms=0.2 + depth, p95_ms=0.2 + depth, passes=36
-            )
+            found[name] = [[0.1 + depth]] * rounds
         return found
 
 
@@ -101,7 +99,7 @@ def _quick(place: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("subarch.pipeline.Workers", OneProcess)
         patch.setattr("subarch.extraction.latencies.Candidates", Clock)
-        patch.setattr("subarch.latency.measuring.measure", Clock.measure)
+        patch.setattr("subarch.latency.measuring.visits", Clock.visits)
         patch.setattr("subarch.latency.bench.Group", FakeGroup)
         patch.setattr("subarch.latency.bench.SIZE", 10)
         patch.setattr(stage, "installed", lambda: ["torch", "onnx-int8"])

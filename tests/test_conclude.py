@@ -66,10 +66,13 @@ def basis(reference: float | None = 0.0, teacher: bool = True) -> Basis:
     )
 
 
-def latencies(values: list[float], teacher: float | None = 10.0) -> Latencies:
+def latencies(values: list[float], teacher: float | None = 10.0, spread: float = 0.0) -> Latencies:
+    """Of 12 visits each; `spread`: how far the second least and the second greatest are from the others."""
+
     def measured(value: float) -> Measured:
-        quartiles = {"q1_ms": 0.9 * value, "q3_ms": 1.1 * value, "p95_ms": 1.2 * value}
-        return Measured(median_ms=value, **quartiles, passes=36, measured="today", drift=1.0)
+        visits = tuple(value * (1 + factor * spread) for factor in (-9, -1, *[0] * 8, 1, 9))
+        about = {"blocks": (12,), "passes": 48, "measured": "today", "drift": 1.0, "others": 0.0}
+        return Measured(median_ms=value, visits=visits, **about)
 
     return Latencies(
         settings=LatencySettings(runtime="torch", batch=1, length=8, threads=1),
@@ -296,6 +299,25 @@ def test_a_ratio_is_of_the_teachers_latency() -> None:
     assert question.objective.max_cost == 3.5
     affordable = [str(question.costs.architecture(row)) for row in np.flatnonzero(question.affordable)]
     assert sorted(affordable) == sorted(NAMES[:3])
+
+
+def test_what_cannot_be_told_apart_from_the_limit_is_over_it_and_says_so() -> None:
+    """The best of all has a latency of 5, and at a limit of 5.02 its visits are on both sides."""
+    config = configured(max_latency_ms=5.02)
+    values = [1.0, 2.0, 3.0, 4.0, 5.0, *[9.0] * (len(NAMES) - 5)]
+    trials = [trial(name, 0.5 - 0.01 * number, thetas(config)[0], number) for number, name in enumerate(NAMES)]
+    found = latencies(values, spread=0.01)
+    question = Question.pose(config, SPACE, basis(), found)
+    assert question.undecided == (NAMES[4],)
+    selection, _ = conclude(question, basis(), found, trials)
+    assert selection.winner.architecture == NAMES[3]
+    row = next(one for one in selection.candidates if one.architecture == NAMES[4])
+    assert row.reason == (
+        "cannot be told apart from the latency limit: 5 ms, between 4.95 and 5.05, at 5.02 ms; the safer side is taken"
+    )
+    assert row.latency_interval_ms == pytest.approx((4.95, 5.05))
+    told = f"{NAMES[4]} is not told apart from the limit on latency, and counts as over it"
+    assert any(warning.startswith(told) for warning in selection.warnings)
 
 
 def test_w_cannot_be_had_of_an_error_of_zero() -> None:

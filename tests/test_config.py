@@ -115,7 +115,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "heads": choice("heads"),
     "strategy": choice("strategy"),
     "delta": st.floats(0, 1, exclude_max=True),
-    "repeats": st.integers(1, 100),
+    "repeats": st.integers(0, 100),
     "audit": st.integers(0, 10**6),
     "epsilon": st.integers(1, 10**9),
     "cost": choice("cost"),

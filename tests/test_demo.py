@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setattr(demo, "PACKAGES", PACKAGES)
         patch.setattr(demo, "BYTES", 60_000)
         patch.setattr(demo, "ASKED", {"faster": "1.1x", "minutes": 0.2})
-        patch.setattr(demo, "SEARCH", {"space": str(space), "steps": 3, "batch_size": [8], "repeats": 1, "audit": 0})
+        patch.setattr(demo, "SEARCH", {"space": str(space), "steps": 3, "batch_size": [8], "repeats": 0, "audit": 0})
         patch.setattr(demo, "teacher_folder", lambda: folder / "teacher")
         yield folder
 

@@ -15,18 +15,22 @@ from torch import Tensor
 
 from subarch.errors import InvalidConfig, InvalidTeacher
 from subarch.learning import collate
+from subarch.learning.bank import Bank
 from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import (
     Distiller,
     TeacherSide,
+    TextSide,
     distillation,
     distillation_top,
     embedding_distance,
     hidden_distance,
     layer_pairs,
+    margin_difference,
     masked_lm,
     relation,
     relation_heads,
+    similarity_divergence,
 )
 from subarch.models.parts import layers_of, readers_of
 from subarch.models.sentence import Recipe, pool
@@ -147,6 +151,56 @@ def check_adds_up(teacher: Teacher, number: int, weights: dict[str, float], befo
     for name, value in whole.items():
         assert value.abs().max() > 0 or name.endswith("key.bias"), name  # which shifts all logits alike
         torch.testing.assert_close(divided[name], value, rtol=1e-9, atol=1e-12, msg=name)
+
+
+VECTORS = {"embedding": 1.0, "similarities": 0.5, "margins": 2.0}
+
+
+def of_vectors(teacher: Teacher, weights: dict[str, float], **options: Any) -> tuple[Distiller, TeacherSide]:
+    distiller = Distiller(student_of(teacher), weights, teacher, **options).double().eval()
+    bank = Bank(torch.randn(50, 32, generator=torch.Generator().manual_seed(0)))
+    return distiller, TeacherSide(teacher, distiller, bank if "margins" in weights else None)
+
+
+def test_margins_add_up_and_similarities_are_those_within_a_part(bert: Teacher) -> None:
+    distiller, side = of_vectors(bert, {"margins": 1.0})
+    whole, parts = parts_of_a_batch(bert), parts_of_a_batch(bert, 2)
+    found, divided = gradients(distiller, side, whole), gradients(distiller, side, parts)
+    assert found["margins"] > 0.01
+    for name, value in found.items():
+        torch.testing.assert_close(divided[name], value, rtol=1e-9, atol=1e-12, msg=name)
+    distiller, side = of_vectors(bert, {"similarities": 1.0})
+    found, divided = gradients(distiller, side, whole), gradients(distiller, side, parts)
+    own = [
+        part["shares"]["sequences"]
+        * similarity_divergence(
+            distiller.student(part["ids"], part["mask"]), side.live(part["ids"], part["mask"])["embedding"]
+        ).item()
+        for part in parts
+    ]
+    assert divided["similarities"].item() == pytest.approx(sum(own))
+    assert abs(found["similarities"].item() - sum(own)) > 1e-3
+
+
+def test_losses_of_vectors_need_nothing_else_of_the_teacher(teacher: Teacher) -> None:
+    distiller, side = of_vectors(teacher, VECTORS)
+    assert side.kinds == ["embedding"]
+    (part,) = parts_of_a_batch(teacher)
+    targets = side.live(part["ids"], part["mask"])
+    assert targets["negatives"].shape == (len(part["ids"]), 8, 32)
+    found = distiller(part["ids"], part["mask"], targets=targets)
+    vectors = distiller.student(part["ids"], part["mask"])
+    expected = {
+        "embedding": embedding_distance(vectors, targets["embedding"]),
+        "similarities": similarity_divergence(vectors, targets["embedding"]),
+        "margins": margin_difference(vectors, targets["embedding"], targets["negatives"]),
+    }
+    assert found.keys() == {"loss", *VECTORS}
+    for name, value in expected.items():
+        assert found[name].item() == pytest.approx(value.item(), rel=1e-9), name
+    of_text = TextSide(None, side.bank).targets({"embedding": targets["embedding"]})  # type: ignore[arg-type]
+    assert torch.equal(of_text["negatives"], targets["negatives"])
+    assert set(TextSide(None).targets({"embedding": targets["embedding"]})) == {"embedding"}  # type: ignore[arg-type]
 
 
 def test_the_loss_is_the_weighted_sum(teacher: Teacher) -> None:

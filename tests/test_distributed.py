@@ -183,6 +183,11 @@ def test_what_the_stock_trainer_does(place: Path, tmp_path: Path) -> None:
 # Checkpoints
 
 
+def both_died(codes: list[int]) -> bool:
+    """One was killed, and the other was killed too or found its connection closed, which of them is chance."""
+    return -signal.SIGKILL in codes and 0 not in codes
+
+
 def test_two_processes_with_cached_targets_are_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> None:
     config = tiny_pretraining(place, masked_lm=False, targets="cache", dropout=0.1, steps=6, evaluations=3)
     assert fork(lambda: train(tmp_path / "whole", config), 2) == [0, 0]
@@ -191,7 +196,7 @@ def test_two_processes_with_cached_targets_are_resumed_to_the_same_bits(place: P
         PretrainTrainer.training_step = dies(PretrainTrainer.training_step, 5)  # type: ignore[method-assign]
         train(tmp_path / "killed", config)
 
-    assert fork(killed, 2) == [-signal.SIGKILL] * 2
+    assert both_died(fork(killed, 2))
     assert (tmp_path / "killed" / CHECKPOINTS / "checkpoint-4" / "rng_state_1.pth").is_file()
     assert fork(lambda: train(tmp_path / "killed", config), 2) == [0, 0]
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
@@ -253,7 +258,7 @@ def test_fsdp_is_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> None:
         PretrainTrainer.training_step = dies(PretrainTrainer.training_step, 4)  # type: ignore[method-assign]
         train(tmp_path / "killed", config)
 
-    assert fork(lambda: sharded(killed), 2, **FSDP) == [-signal.SIGKILL] * 2
+    assert both_died(fork(lambda: sharded(killed), 2, **FSDP))
     shards = tmp_path / "killed" / CHECKPOINTS / "checkpoint-2" / "pytorch_model_fsdp_0"
     assert {path.name for path in shards.glob("*.distcp")} == {"__0_0.distcp", "__1_0.distcp"}  # it was sharded
     for run in ("killed", "whole"):

@@ -176,8 +176,8 @@ def selection(run: Path) -> dict[str, Any]:
 def trials(database: Path) -> dict[str, list[Any]]:
     """All trials of a study, and in which order candidates were asked for.
 
-    Of trainings that were submitted together (several seeds of the first candidates, all of one candidate) it is chance
-    which is stored first; so trials are sorted, and the order is that of the candidates after the first.
+    Of trainings that were submitted together (the first three candidates, the second seeds at the end, all of one
+    candidate) it is chance which is stored first; so trials are sorted, and the order is that after the first three.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     found = [
@@ -185,10 +185,9 @@ def trials(database: Path) -> dict[str, list[Any]]:
         | {"error": one.value, "curve": [point[:2] for point in one.user_attrs["curve"]]}
         for one in optuna.load_study(study_name=None, storage=f"sqlite:///{database}").trials
     ]
-    first = {one["architecture"] for one in found if one["settings"]["seed"]}
-    order = dict.fromkeys(one["architecture"] for one in found if one["architecture"] not in first)
+    order = dict.fromkeys(one["architecture"] for one in found if not one["settings"]["seed"])
     found.sort(key=lambda one: (one["architecture"], *(one["settings"][name] for name in ("learning_rate", "seed"))))
-    return {"order": list(order), "trials": found}
+    return {"order": list(order)[3:], "trials": found}
 
 
 def settings_of(params: dict[str, Any]) -> dict[str, Any]:

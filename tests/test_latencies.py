@@ -25,8 +25,8 @@ from subarch.extraction.conclude import measurement
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.latencies import MOST_MEASURED, check_runtime, confirm, decisive, measure_latencies
 from subarch.extraction.question import Question
+from subarch.latency.interval import interval, side
 from subarch.latency.measuring import ANCHORS, Candidates, LatencyCache, Stopwatch, untrained
-from subarch.latency.timing import Latency
 from subarch.models.sentence import Recipe
 from subarch.models.student import Blueprint, Student, hand_over
 from subarch.models.teacher import Teacher
@@ -57,22 +57,22 @@ NAMES = [str(architecture) for architecture in SPACE]
 
 
 class Machine:
-    """Latencies by name times `speed`; `blocks` are the names of each block that was measured."""
+    """Latencies by name times `speed`; `blocks` are the names of each block that was measured.
 
-    def __init__(self, milliseconds: Mapping[str, float]) -> None:
-        self.milliseconds, self.speed, self.blocks = milliseconds, 1.0, list[list[str]]()
+    Visits are spread evenly, by so much to either side.
+    """
+
+    def __init__(self, milliseconds: Mapping[str, float], spread: float = 0.0) -> None:
+        self.milliseconds, self.speed, self.spread, self.blocks = milliseconds, 1.0, spread, list[list[str]]()
 
     @contextmanager
     def calls(self, names: Sequence[str]) -> Iterator[dict[str, Any]]:
         yield {name: lambda: None for name in names}
 
-    def measure(self, calls: Mapping[str, Any], on_round: Any = None) -> dict[str, Latency]:
+    def visits(self, calls: Mapping[str, Any], rounds: int, on_round: Any = None) -> dict[str, list[list[float]]]:
         self.blocks.append(list(calls))
-        found = {name: self.speed * self.milliseconds[name] for name in calls}
-        return {
-            name: Latency(median_ms=ms, q1_ms=0.9 * ms, q3_ms=1.1 * ms, p95_ms=1.2 * ms, passes=36)
-            for name, ms in found.items()
-        }
+        factors = self.speed * np.linspace(1 - self.spread, 1 + self.spread, rounds)
+        return {name: [[self.milliseconds[name] * factor] * 4 for factor in factors.tolist()] for name in calls}
 
     @property
     def measured(self) -> list[str]:
@@ -105,7 +105,8 @@ def simulated(machine: Machine, folder: Path, design: int = 14) -> Iterator[None
     """The machine stands in for all runtimes, under an empty cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SUBARCH_CACHE", str(folder / "cache"))
-        patch.setattr("subarch.latency.measuring.measure", machine.measure)
+        patch.setattr("subarch.latency.measuring.visits", machine.visits)
+        patch.setattr("subarch.latency.measuring.Watch.__exit__", lambda *_: None)  # what runs beside the tests
         patch.setattr(module, "Candidates", lambda *given: SimpleNamespace(calls=machine.calls, block=8))
         patch.setattr(module, "DESIGN", design)
         yield
@@ -148,8 +149,8 @@ def test_a_machine_whose_speed_changes_between_blocks_is_corrected_for(machine: 
     )
     assert [stopwatch.known[NAMES[n]].drift for n in (0, 10, 20)] == pytest.approx([1.0, 1.7, 0.6])
     last = stopwatch.known[NAMES[25]]
-    assert last.q1_ms / last.median_ms == pytest.approx(0.9)
-    assert last.passes == 36
+    assert last.visits == pytest.approx([last.median_ms] * 12)
+    assert (last.blocks, last.passes) == ((12,), 48)
     assert last.measured.endswith("+00:00")
 
 
@@ -164,13 +165,13 @@ def test_what_is_in_the_cache_is_not_measured_again(machine: Machine) -> None:
 
 
 def test_killed_in_between_finished_blocks_are_kept(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    def killed(calls: Mapping[str, Any], on_round: Any = None) -> dict[str, Latency]:
+    def killed(calls: Mapping[str, Any], rounds: int, on_round: Any = None) -> dict[str, list[list[float]]]:
         if len(machine.blocks) == 2:
             raise KeyboardInterrupt
-        return machine.measure(calls)
+        return machine.visits(calls, rounds)
 
     with monkeypatch.context() as patch:
-        patch.setattr("subarch.latency.measuring.measure", killed)
+        patch.setattr("subarch.latency.measuring.visits", killed)
         with pytest.raises(KeyboardInterrupt):
             watch(machine).measure(NAMES[:30])
     assert set(watch(machine).known) == set(NAMES[:20])
@@ -368,6 +369,86 @@ def test_the_sentence_and_the_warning_say_how_latencies_came_about(machine: Mach
     machine.speed = 1.4
     drifted = measured_by(opened(tmp_path / "other", asked), config(tmp_path, max_latency_ms=3.0, latency_batch=4))
     assert "differed by up to 40 %" in measurement(drifted).warnings[0]
+
+
+# Told apart
+
+
+def sides(found: Latencies, limit: float) -> dict[str, str]:
+    return {name: side(interval(entry.visits), (limit, limit)) for name, entry in found.candidates.items()}
+
+
+def test_what_straddles_the_limit_is_measured_again_until_it_is_told_apart(tmp_path: Path) -> None:
+    near = {NAMES[3]: 0.955, NAMES[4]: 1.05, NAMES[5]: 1.0001, NAMES[6]: 0.5, NAMES[7]: 2.0}
+    machine = Machine(law() | dict.fromkeys(NAMES, 5.0) | near, spread=0.08)
+    asked = config(tmp_path, runtime="torch", max_latency_ms=1.0, strategy="exhaustive", heads="all")
+    run = opened(tmp_path, asked)
+    with simulated(machine, tmp_path):
+        found = measured_by(run, asked)
+        assert {name: sides(found, 1.0)[name] for name in near} == {
+            NAMES[3]: "within",
+            NAMES[4]: "over",
+            NAMES[5]: "open",
+            NAMES[6]: "within",
+            NAMES[7]: "over",
+        }
+        assert [len(found.candidates[name].blocks) for name in near] == [2, 2, 3, 1, 1]
+        assert found.candidates[NAMES[5]].blocks == (12, 24, 24)
+        question = Question.pose(asked, SPACE, BASIS, found)
+        assert question.undecided == (NAMES[5],)
+        within = [str(question.costs.architecture(row)) for row in np.flatnonzero(question.affordable)]
+        assert within == [NAMES[3], NAMES[6]]  # what cannot be told apart is on the safer side
+        machine.blocks.clear()
+        assert confirm(run, question, BASIS, {}, silent) == found  # nor is it measured for ever
+        assert machine.blocks == []
+        # Another limit may turn on what is far from this one
+        other = config(tmp_path, runtime="torch", max_latency_ms=2.1, strategy="exhaustive", heads="all")
+        later = confirm(run, Question.pose(other, SPACE, BASIS, found), BASIS, {}, silent)
+        assert len(later.candidates[NAMES[7]].blocks) == 2
+        assert run.read(Latencies).candidates == found.candidates
+        # Nothing is added to what was measured on another machine
+        record = run.read(Latencies)
+        elsewhere = record.model_copy(update={"machine": record.machine.model_copy(update={"processor": "another"})})
+        run.write(elsewhere.model_copy(update={"confirmed": None}))
+        machine.blocks.clear()
+        confirm(run, Question.pose(other, SPACE, BASIS, found), BASIS, {}, silent)
+        assert machine.blocks == []
+
+
+def test_the_teachers_interval_enters_a_limit_that_is_a_share_of_it(tmp_path: Path) -> None:
+    near = {NAMES[3]: 0.985, NAMES[4]: 1.2}
+    machine = Machine(dict.fromkeys(NAMES, 5.0) | near | {"teacher abc": 2.0}, spread=0.04)
+    asked = config(tmp_path, runtime="torch", max_latency_ratio=0.5, strategy="exhaustive", heads="all")
+    with simulated(machine, tmp_path):
+        found = measured_by(opened(tmp_path, asked), asked)
+    low, high = interval(found.teacher.visits)
+    assert low < 2.0 < high
+    assert len(found.teacher.blocks) == len(found.candidates[NAMES[3]].blocks) == 3  # each time beside it
+    assert Question.pose(asked, SPACE, BASIS, found).undecided == (NAMES[3],)
+
+
+def test_the_fastest_of_those_that_are_good_enough_are_told_apart_where_that_is_asked_for(tmp_path: Path) -> None:
+    near = {NAMES[3]: 1.0, NAMES[4]: 1.03, NAMES[5]: 0.5, NAMES[6]: 1.5}
+    machine = Machine(dict.fromkeys(NAMES, 5.0) | near | {"teacher abc": 2.0}, spread=0.06)
+    asked = config(tmp_path, runtime="torch", objective="latency", keep=0.5, strategy="exhaustive", heads="all")
+    run = opened(tmp_path, asked)
+    with simulated(machine, tmp_path):
+        found = measured_by(run, asked)
+        errors = {NAMES[3]: 0.3, NAMES[4]: 0.2, NAMES[5]: 0.9, NAMES[6]: 0.2}
+        later = confirm(run, Question.pose(asked, SPACE, BASIS, found), BASIS, errors, silent).candidates
+    assert [len(later[name].blocks) for name in near] == [3, 3, 1, 1]
+
+
+def test_a_busy_machine_is_told_of(machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subarch.latency.measuring.Watch.others", 999.5)
+    asked = config(tmp_path, max_latency_ms=1.0)
+    busy, *more = measurement(measured_by(opened(tmp_path, asked), asked)).warnings
+    assert busy.startswith("Other programs kept 999.5 of ")
+    assert "--remeasure" in busy
+    assert not more
+    machine.spread = 0.5
+    uneven = measurement(measured_by(opened(tmp_path / "other", asked), asked, remeasure=True)).warnings
+    assert "wider than" in uneven[1]
 
 
 # Lengths

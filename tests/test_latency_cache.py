@@ -16,7 +16,8 @@ CONDITIONS = {"runtime": "onnx", "lengths": [32], "machine": {"processor": "some
 
 def entry(value: float) -> Measured:
     date = "2026-11-22T10:12:00+00:00"
-    return Measured(median_ms=value, q1_ms=value, q3_ms=value, p95_ms=value, passes=36, measured=date, drift=1.0)
+    own = {"visits": (value,) * 12, "blocks": (12,), "passes": 48, "measured": date, "drift": 1.0, "others": 0.0}
+    return Measured.model_construct(median_ms=value, **own)
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +57,20 @@ def test_forgetting_leaves_other_conditions_alone() -> None:
 
 def test_damaged_entries_are_measured_again_and_sound_ones_kept(place: Path) -> None:
     cache = LatencyCache(CONDITIONS)
-    cache.add({name: entry(1.0) for name in ("good", "text", "list", "negative", "missing")})
-    changes = {"text": "{", "list": "[1]", "negative": entry(-1.0).model_dump_json(), "missing": '{"median_ms": 1}'}
+    cache.add({name: entry(1.0) for name in ("good", "text", "list", "negative", "zero", "nan", "missing")})
+    changes = {
+        "text": "{",
+        "list": "[1]",
+        "negative": entry(-1.0).model_dump_json(),
+        "zero": entry(0.0).model_dump_json(),
+        "missing": '{"median_ms": 1}',
+    }
+    changes["nan"] = entry(1.0).model_dump_json().replace("[1.0,", "[NaN,")
     with sqlite3.connect(place / "latencies.sqlite") as database:
         for name, text in changes.items():
             database.execute("UPDATE latencies SET entry = ? WHERE name = ?", (text, name))
     database.close()
-    with pytest.warns(UserWarning, match="the cache of latencies holds damaged entries"):
+    with pytest.warns(UserWarning, match="the cache of latencies holds entries that are damaged"):
         assert cache.read() == {"good": entry(1.0)}
 
 

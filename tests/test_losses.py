@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sentence_transformers.sentence_transformer.losses import DistillKLDivLoss, MarginMSELoss
 from torch import Tensor
 
 from subarch.errors import InvalidConfig
+from subarch.learning.bank import NEGATIVES, Bank
 from subarch.learning.distill import (
     distillation,
     distillation_top,
     embedding_distance,
     hidden_distance,
+    margin_difference,
     masked_lm,
     relation,
+    similarity_divergence,
 )
 
 
@@ -86,6 +92,96 @@ def test_embedding_distance_ignores_lengths(seed: int, own: float, other: float)
     a, b = numbers(3, 8, seed=seed), numbers(3, 8, seed=seed + 1)
     expected = sum(1 - float(x @ y) / float(x.norm() * y.norm()) for x, y in zip(a, b, strict=True)) / 3
     assert float(embedding_distance(own * a, other * b)) == pytest.approx(expected, abs=1e-9)
+
+
+# What compares several embeddings
+
+
+def cosines(a: Any, b: Any) -> Any:
+    a, b = (np.asarray(x) / np.linalg.norm(x, axis=-1, keepdims=True) for x in (a, b))
+    return a @ b.T
+
+
+def test_similarity_divergence_is_its_formula() -> None:
+    student, teacher = numbers(6, 4, seed=20), numbers(6, 9, seed=21)
+    own, wanted = ([np.delete(row, n) for n, row in enumerate(cosines(x, x))] for x in (student, teacher))
+    spread = np.std(wanted, ddof=1)
+    p, q = ([np.exp(row / spread) / np.exp(row / spread).sum() for row in rows] for rows in (wanted, own))
+    expected = np.mean([np.sum(a * np.log(a / b)) for a, b in zip(p, q, strict=True)])
+    assert float(similarity_divergence(student, teacher)) == pytest.approx(expected, abs=1e-12)
+    assert expected > 0.1
+
+
+def test_similarity_divergence_is_the_librarys() -> None:
+    """Its scores come by pairs, and its gradients are scaled to one size: by the square of the temperature."""
+    student, teacher = numbers(5, 4, seed=22), numbers(5, 7, seed=23)
+    own = torch.nn.functional.normalize(student, dim=1)
+    others = [own.roll(-shift, dims=0) for shift in range(1, 5)]
+    wanted = torch.tensor(cosines(teacher, teacher))
+    labels = torch.stack([wanted[torch.arange(5), (torch.arange(5) + shift) % 5] for shift in range(1, 5)], 1)
+    spread = float(labels.std())
+    loss = DistillKLDivLoss(None, temperature=spread).compute_loss_from_embeddings([own, *others], labels)
+    assert float(similarity_divergence(student, teacher)) == pytest.approx(float(loss) / spread**2, abs=1e-12)
+
+
+def test_similarities_ignore_what_keeps_them() -> None:
+    teacher = numbers(6, 8, seed=24)
+    rotation = torch.linalg.qr(numbers(8, 8, seed=25)).Q
+    assert abs(float(similarity_divergence(3 * teacher @ rotation, teacher))) < 1e-12
+    # and the temperature is relative: a teacher whose vectors are all alike says no less
+    alike = torch.cat([teacher, torch.full((6, 1), 30.0, dtype=torch.float64)], 1)
+    assert float(similarity_divergence(numbers(6, 4, seed=26), alike)) > 0.1
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_nothing_is_told_apart_in_a_batch_of_two(count: int) -> None:
+    student = numbers(count, 4, seed=27).requires_grad_()
+    loss = similarity_divergence(student, numbers(count, 4, seed=28))
+    (gradient,) = torch.autograd.grad(loss, student)
+    assert loss.item() == 0
+    assert not gradient.any()
+
+
+def test_margin_difference_is_its_formula_and_the_librarys() -> None:
+    student, teacher, negatives = numbers(4, 6, seed=30), numbers(4, 6, seed=31), numbers(4, 5, 6, seed=32)
+    differences, labels = [], []
+    for own, theirs, others in zip(student, teacher, negatives, strict=True):
+        wanted = 1 - cosines(theirs[None], others)[0]
+        given = cosines(own[None], theirs[None])[0] - cosines(own[None], others)[0]
+        differences.append((given - wanted) ** 2)
+        labels.append(wanted)
+    assert float(margin_difference(student, teacher, negatives)) == pytest.approx(np.mean(differences), abs=1e-12)
+    embeddings = [student, teacher, *negatives.unbind(1)]
+    library = MarginMSELoss(None, similarity_fct=torch.nn.functional.cosine_similarity)
+    loss = library.compute_loss_from_embeddings(embeddings, torch.tensor(np.array(labels)))
+    assert float(margin_difference(student, teacher, negatives)) == pytest.approx(float(loss), abs=1e-12)
+    assert abs(float(margin_difference(2 * teacher, teacher, negatives))) < 1e-12
+
+
+def test_negatives_are_the_nearest_that_are_not_the_same() -> None:
+    vectors = numbers(300, 6, seed=33)
+    vectors[7] = 2 * vectors[3] + 1e-3 * numbers(1, 6, seed=34)[0]  # nearly the same text as number 3
+    bank = Bank(vectors)
+    found = bank.negatives(vectors[:5])
+    similar = cosines(vectors[:5], vectors)
+    between = 1 - cosines(vectors, vectors).mean()
+    for row in range(5):
+        order = [at for at in np.argsort(-similar[row]) if 1 - similar[row, at] >= 0.05 * between]
+        assert row not in order
+        assert (7 in order) == (row != 3)
+        expected = vectors[order[:NEGATIVES]] / vectors[order[:NEGATIVES]].norm(dim=1, keepdim=True)
+        torch.testing.assert_close(found[row], expected, rtol=0, atol=1e-6)
+
+
+def test_a_small_bank_gives_what_it_has() -> None:
+    vectors = numbers(3, 6, seed=35)
+    assert Bank(vectors).negatives(numbers(4, 6, seed=36)).shape == (4, 3, 6)
+    torch.testing.assert_close(  # of near-duplicates alone, those
+        Bank(vectors[:1]).negatives(vectors[:1])[0],
+        torch.nn.functional.normalize(vectors[:1], dim=1),
+        rtol=0,
+        atol=1e-6,
+    )
 
 
 # The teacher's likeliest tokens
@@ -259,10 +355,21 @@ def test_relations_that_cannot_be_split_are_refused() -> None:
         (lambda x: distillation(x, numbers(3, 4, seed=5), 2.0), (3, 4)),
         (lambda x: distillation_top(x, *top(numbers(3, 6, seed=5), 2, 2.0), 2.0), (3, 6)),
         (lambda x: embedding_distance(x, numbers(3, 4, seed=6)), (3, 4)),
+        (lambda x: similarity_divergence(x, numbers(4, 5, seed=6)), (4, 3)),
+        (lambda x: margin_difference(x, numbers(3, 4, seed=6), numbers(3, 2, 4, seed=7)), (3, 4)),
         (lambda x: hidden_distance(x, numbers(2, 4, 3, seed=6), MASK), (2, 4, 3)),
         (lambda x: relation(x, numbers(2, 4, 6, seed=6), 2, MASK), (2, 4, 4)),
     ],
-    ids=["masked_lm", "distillation", "distillation_top", "embedding_distance", "hidden_distance", "relation"],
+    ids=[
+        "masked_lm",
+        "distillation",
+        "distillation_top",
+        "embedding_distance",
+        "similarity_divergence",
+        "margin_difference",
+        "hidden_distance",
+        "relation",
+    ],
 )
 def test_gradients_equal_finite_differences(loss: object, shape: tuple[int, ...]) -> None:
     assert torch.autograd.gradcheck(loss, (numbers(*shape, seed=4).requires_grad_(),), eps=1e-6, atol=1e-7)  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ def settings(tmp_path: Path, teacher: Path, corpus: Path, **changes: Any) -> dic
         "heldout": 16,
         "cost": "operations",
         "workers": 1,
-        "repeats": 1,
+        "repeats": 0,
     } | changes
 
 

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from subarch.errors import InvalidConfig
 from subarch.extraction.config import ExtractConfig
-from subarch.pretraining.config import LOSSES, PretrainConfig
+from subarch.learning.losses import LOSSES
+from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import dump, load
 
 REPOSITORY = Path(__file__).parents[1]
@@ -107,6 +108,13 @@ def test_losses_by_what_the_teacher_offers(given: dict[str, Any], has_head: bool
     assert list(found) == [name for name in LOSSES if name in weights]
 
 
+def test_embeddings_that_may_be_cut_have_similarities_to_learn() -> None:
+    config = load(PretrainConfig, None, GOOD | {"dimensions": "96, 384,96"})
+    assert (config.dimensions, config.widths) == ("384,96", [384, 96])
+    assert config.weights(False) == {"embedding": 1.0, "similarities": 1.0, "relations": 1.0}
+    assert load(PretrainConfig, None, GOOD | {"dimensions": "9", "loss_margins": 1}).weights(False) == {"margins": 1.0}
+
+
 def test_a_student_without_layers_compares_no_attention_by_default() -> None:
     assert load(PretrainConfig, None, GOOD).weights(False, depth=0) == {"embedding": 1.0}
     assert load(PretrainConfig, None, GOOD | {"loss_relations": 1}).weights(False, depth=0) == {"relations": 1.0}
@@ -157,6 +165,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "text_column": texts,
     "streaming": st.booleans(),
     **{f"loss_{name}": st.none() | amount for name in LOSSES},
+    "dimensions": st.sampled_from([None, None, "384,96", "1"]),
     "temperature": positive,
     "top_k": st.integers(1, 10**6),
     "maskings": st.sampled_from([0, 0, 1, 10**6]),
@@ -195,6 +204,8 @@ def coherent(values: dict[str, Any]) -> bool:
             not alone or not any(weight for name, weight in weights.items() if name != "mlm"),
             not alone or ("inherit" not in (values["initialise"] or "") and values["targets"] == "auto"),
             not alone or not values["streaming"],
+            not alone or values["dimensions"] is None,
+            not weights["margins"] or not values["streaming"],
             values["targets"] != "cache" or not values["streaming"],
             values["targets"] != "cache" or not weights["logits"] or values["maskings"] > 0,
             not values["freeze_embeddings"] or values["initialise"] != "scratch",
@@ -234,10 +245,12 @@ def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
         (GOOD | {"loss_mlm": 0}, "loss_mlm 0.0: no loss has a positive weight"),
         (ALONE | {"loss_logits": 0.5}, "teacher is missing: loss_logits 0.5 needs one"),
         (ALONE | {"loss_embedding": 1, "loss_mlm": 1}, "loss_embedding 1.0 needs one; give one or remove it"),
+        (ALONE | {"dimensions": "96"}, "teacher is missing: dimensions 96 are of embeddings"),
         (ALONE | {"initialise": "inherit"}, "initialise 'inherit' takes its weights"),
         (ALONE | {"targets": "live"}, "targets 'live' needs one"),
         (ALONE | {"streaming": True}, "streaming needs a teacher's tokenizer"),
         (GOOD | {"targets": "cache", "streaming": True}, "targets 'cache' needs a packed corpus"),
+        (GOOD | {"loss_margins": 2, "streaming": True}, "loss_margins 2.0 needs a packed corpus to find negatives in"),
         (GOOD | {"targets": "cache", "loss_logits": 1}, "set maskings to 1 or more, or targets to live"),
         (GOOD | {"freeze_embeddings": True, "initialise": "scratch"}, "would keep random embeddings"),
         (GOOD | {"steps": 10, "minutes": 1}, "steps 10 and minutes 1.0 exclude each other; give one of them"),
@@ -257,6 +270,8 @@ def test_keys_that_do_not_go_together(tmp_path: Path, given: dict[str, Any], mes
     ("given", "message"),
     [
         ({"architecture": "4-8-1023-768"}, "the hidden size 1023 is not divisible by 8 heads"),
+        ({"dimensions": "0,8"}, "dimensions = '0,8': write whole numbers from 1 with commas between them"),
+        ({"dimensions": "8;4"}, "dimensions = '8;4': write whole numbers from 1 with commas between them"),
         ({"architecture": "bort"}, "architecture = 'bort': 'bort' is not an architecture; write depth-heads-hidden"),
         ({"steps": 0}, "steps = 0: Input should be greater than or equal to 1"),
         ({"minutes": 0}, "minutes = 0: Input should be greater than 0"),

@@ -131,7 +131,7 @@ def test_operations_as_the_cost() -> None:
     run.selection["cost_kind"] = "operations"
     run.selection["objective"]["max_latency_ms"] = None
     for row in (run.selection["winner"], *run.selection["candidates"]):
-        row.update(latency_ms=None, latency_iqr_ms=None)
+        row.update(latency_ms=None, latency_interval_ms=None)
     page = Page(render(run))
     assert "multiply-adds a forward pass, 6.3× less work than the teacher" in page.text
     assert plots(page)["plot-frontier"]["data"][-1]["x"] == [WINNER["operations"]]
@@ -149,7 +149,7 @@ def test_infeasible_names_the_nearest_point_and_limits_that_admit_it() -> None:
 
 def test_infeasible_before_anything_was_trained() -> None:
     run = report_fixture.infeasible()
-    run.selection["nearest"]["row"] |= {"error": None, "latency_iqr_ms": None, "w": None, "hyperparameters": {}}
+    run.selection["nearest"]["row"] |= {"error": None, "latency_interval_ms": None, "w": None, "hyperparameters": {}}
     run.selection.update(candidates=[], frontier=[])
     order = [row | {"trained": False, "error": None, "w": None} for row in run.order]
     page = Page(render(replace(run, trials=[], order=order)))

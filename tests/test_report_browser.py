@@ -84,7 +84,7 @@ def test_hovering_the_winner_shows_its_figures(example: Any) -> None:
     text = hover(example, "#plot-frontier .scatterlayer .trace:last-child .points path")
     assert formats.shape(WINNER["architecture"]) in text
     assert f"error {WINNER['error']:.4f}" in text
-    assert f"{WINNER['latency_ms']:.2f} ms (IQR" in text
+    assert f"{WINNER['latency_ms']:.2f} ms (99 %" in text
     assert "learning rate 0.0003" in text
 
 
@@ -115,7 +115,7 @@ def test_the_page_of_a_pretraining_alone(browser: Any, tmp_path: Path, width: in
 def test_clicking_a_header_sorts_both_ways(browser: Any, tmp_path: Path) -> None:
     run = copy.deepcopy(EXAMPLE)
     rows = run.selection["candidates"]
-    rows[3].update(latency_ms=None, latency_iqr_ms=None)  # what is missing comes last, whichever way
+    rows[3].update(latency_ms=None, latency_interval_ms=None)  # what is missing comes last, whichever way
     columns = {
         "Parameters": {row["architecture"]: row["parameters"] for row in rows},
         "Latency (ms)": {row["architecture"]: row["latency_ms"] for row in rows},

@@ -155,6 +155,14 @@ def test_another_identity_is_refused_and_the_keys_are_named(tmp_path: Path) -> N
     assert len(opened(tmp_path / "study.db", IDENTITY | {"invented_later": None}).trials()) == 1
 
 
+def test_errors_of_the_old_scale_are_refused_with_the_reason(tmp_path: Path) -> None:
+    Study.open(sqlite(tmp_path / "study.db"), "extract", {"error": "embedding"})
+    with pytest.raises(
+        InvalidStudy, match=r"plain distances.*Nothing can convert them.*train again, with subarch extract"
+    ):
+        Study.open(sqlite(tmp_path / "study.db"), "extract", {"error": "embedding", "scale": "constant"})
+
+
 def test_another_schema_is_refused(tmp_path: Path) -> None:
     opened(tmp_path / "study.db").record(trial())
     execute(tmp_path / "study.db", "update study_user_attributes set value_json = '99' where key = 'schema'")

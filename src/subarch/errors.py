@@ -12,6 +12,7 @@ SubarchError                anything this package refuses
 ├── InvalidStudy            a run folder or study that is corrupt, locked or of another version
 ├── InvalidExport           an exported file that is missing, was changed, or computes something else than its model
 ├── EndpointFailed          a server that refuses, is not well for long, or gives what cannot be right
+├── UnsteadyClock           a clock that stood still or was set back while something was timed
 ├── MissingExtra            an optional package that is not installed
 └── TrainingDiverged        the loss of a trial became NaN or infinite
 """
@@ -68,6 +69,10 @@ class InvalidExport(SubarchError, ValueError):
 
 class EndpointFailed(SubarchError, RuntimeError):
     """A server that refuses a request, is not well for long, gives what cannot be right, or changed its model."""
+
+
+class UnsteadyClock(SubarchError, RuntimeError):
+    """A clock that stood still or was set back while something was timed."""
 
 
 class MissingExtra(SubarchError, ImportError):

@@ -32,7 +32,7 @@ PACKAGES = ("networkx", "numpy", "optuna", "pandas", "scipy", "sklearn", "sympy"
 BYTES = 4_000_000
 MOST_PAIRS = 500
 ASKED: dict[str, Any] = {"faster": "3x", "minutes": 10}
-SEARCH: dict[str, Any] = {"space": "demo", "repeats": 2, "audit": 2}
+SEARCH: dict[str, Any] = {"space": "demo", "repeats": 5, "audit": 2}
 """A smaller space and a weaker certificate than `compress` would take: it is to be over soon."""
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy as np
 
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.layers import rises, sentence
-from subarch.extraction.question import Question, best_trials, noise_of, settled, thetas
+from subarch.extraction.question import Question, best_trials, limit_interval, noise_of, settled, thetas
 from subarch.extraction.trial import Settings, Trial
+from subarch.latency.interval import Interval, doubt, interval, side
 from subarch.numbers import abnc
 from subarch.numbers.architecture import Architecture
 from subarch.numbers.objectives import w_coefficient, w_warning
@@ -36,6 +37,7 @@ from subarch.run.records import (
     Certificate,
     CertificateAudit,
     CertificateHeads,
+    CertificateLatency,
     CertificateNoise,
     GapRow,
     Hyperparameters,
@@ -52,13 +54,17 @@ from subarch.run.records import (
     SearchStrategy,
     Selection,
 )
-from subarch.search import Certified
+from subarch.search import Certified, Evidence
 from subarch.search.base import gap_under_total_order
-from subarch.search.noise import LEVEL
+from subarch.search.noise import LEVEL, floor
 
 VERSION = 1
 MOST_ROWS = 5_000
 """Candidates drawn in the report; of larger spaces only the trained ones are."""
+BUSY, WIDE = 0.25, 0.2
+"""Cores missing while latencies were measured, and the relative width of intervals, above which the user is warned."""
+NEAR = 1.25
+"""A latency this many times the limit, or further away, is on its side of it whatever the machine does."""
 _MODEL_ERRORS = set(LatencyModelErrors.model_fields)
 DRIFT = 0.15
 """A change of the machine's speed between measurements above which the user is warned; it was corrected for."""
@@ -87,12 +93,14 @@ def conclude(
         if failures:
             raise TrainingDiverged(f"all {len(failures)} trials failed, the first one because: {failures[0].reason}")
         raise InvalidStudy("no candidate has been trained yet: resume the run first")
-    chosen = _choose(question, candidates)
-    reasons = chosen.reasons if chosen is not None else {}
+    undecided = set(question.undecided)
+    chosen = _choose(question, candidates, list(question.rows(best)))
+    reasons = dict(chosen.reasons) if chosen is not None else {}
+    reasons |= {at: _open_in_words(one, question) for at, one in enumerate(candidates) if one.architecture in undecided}
     candidates = [one.model_copy(update={"reason": reasons.get(at)}) for at, one in enumerate(candidates)]
     names = [candidate.architecture for candidate in candidates]
     winner = candidates[chosen.winner] if chosen is not None and chosen.winner is not None else None
-    proof = certificate(question, trials)
+    proof = certificate(question, trials, latencies)
     gap = _gap(question, best) if proof is None else None
     conditions = abnc.check(question.space, question.inputs, config.latency_length, question.longer)
     latency = None if latencies is None else measurement(latencies)
@@ -112,6 +120,11 @@ def conclude(
         warnings.append(
             f"In the trials of layers the error was greater at depth {deep} than at depth {shallow}: the certificate "
             "presumes that it does not rise with depth, and says how many trained candidates contradict that."
+        )
+    if undecided:
+        warnings.append(
+            f"{_are(question.undecided)} not told apart from the limit on latency, and "
+            f"{_counts(question.undecided)} as over it; a quiet machine may tell: subarch select RUN --remeasure."
         )
     if failures:
         warnings.append(f"{len(failures)} trials failed; the table of trials gives their reasons.")
@@ -171,6 +184,10 @@ def measurement(latencies: Latencies) -> LatencyMeasurement:
     measured = [entry for entry in entries if isinstance(entry, Measured)]
     predicted = len(entries) - len(measured)
     drift = max((abs(entry.drift - 1) for entry in measured), default=0.0)
+    others = max((entry.others for entry in measured if entry.others is not None), default=0.0)
+    cores = latencies.machine.cores.logical or latencies.machine.cores.usable
+    widths = [(high - low) / entry.median_ms for entry in measured for low, high in [interval(entry.visits)]]
+    width = float(np.median(widths)) if widths else 0.0
     at = f"at {settings.length} tokens"
     if isinstance(settings.length, tuple):
         at = f"at the lengths of the corpus (the mean over {', '.join(map(str, settings.length))} tokens)"
@@ -191,6 +208,16 @@ def measurement(latencies: Latencies) -> LatencyMeasurement:
                 f"{model.left_near_limit} candidates near the limit on latency were too many to measure; whether they "
                 "meet it rests on predictions."
             )
+    if settings.threads + others > cores + BUSY:
+        warnings.append(
+            f"Other programs kept {others:.1f} of {cores} cores busy while latencies were measured on "
+            f"{settings.threads}: they are too long and uneven. Measure on a quiet machine: --remeasure."
+        )
+    if width > WIDE:
+        warnings.append(
+            f"The latencies are uneven: half of their intervals are wider than {100 * width:.0f} % of the latency. "
+            "Measure on a quiet machine: --remeasure."
+        )
     if drift > DRIFT:
         warnings.append(
             f"The speed of this machine differed by up to {100 * drift:.0f} % between measurements. It was corrected "
@@ -224,11 +251,11 @@ def _candidates(question: Question, latencies: Latencies | None, best: dict[Arch
     return [_row(trial.architecture, question, latencies, trial, value) for trial, value in trained]
 
 
-def _choose(question: Question, candidates: list[Candidate]) -> Choice | None:
-    """None where nothing was trained, since nothing is affordable."""
+def _choose(question: Question, candidates: list[Candidate], rows: list[int]) -> Choice | None:
+    """None where nothing was trained, since nothing is affordable. `rows` are those of the candidates."""
     if not candidates:
         return None
-    costs = [one.latency_ms if question.cost_unit == "ms" else one.operations for one in candidates]
+    costs = question.cost[rows] if question.cost_unit == "ms" else [one.operations for one in candidates]
     parameters, errors = [one.parameters for one in candidates], [one.error for one in candidates]
     names = [one.architecture for one in candidates]
     size = None if question.problem.megabytes is None else [one.megabytes for one in candidates]
@@ -277,13 +304,28 @@ def _row(
             question.inputs, question.longer.get(architecture.vocabulary, question.config.latency_length)
         ),
         latency_ms=None if latency is None else latency.median_ms,
-        latency_iqr_ms=(latency.q1_ms, latency.q3_ms) if isinstance(latency, Measured) else None,
+        latency_interval_ms=_interval(latency) if isinstance(latency, Measured) else None,
         latency_predicted=isinstance(latency, Predicted),
         error=None if trial is None else trial.error,
         error_kind=question.config.measures,
         hyperparameters=Hyperparameters() if trial is None else _theta(trial.settings),
         trial=None if trial is None else trial.number,
         w=w,
+    )
+
+
+def _interval(latency: Measured) -> Interval:
+    """Of few visits all that is known is their range."""
+    low, high = interval(latency.visits)
+    return (low, high) if math.isfinite(high) else (min(latency.visits), max(latency.visits))
+
+
+def _open_in_words(one: Candidate, question: Question) -> str:
+    assert one.latency_interval_ms is not None
+    low, high = one.latency_interval_ms
+    return (
+        f"cannot be told apart from the latency limit: {one.latency_ms:.3g} ms, between {low:.3g} and {high:.3g}, at "
+        f"{question.objective.max_cost:.3g} ms; the safer side is taken"
     )
 
 
@@ -376,7 +418,7 @@ def _order(
     return tuple(order)
 
 
-def certificate(question: Question, trials: Sequence[Trial]) -> Certificate | None:
+def certificate(question: Question, trials: Sequence[Trial], latencies: Latencies | None) -> Certificate | None:
     """What the trials prove of the question; None: it was asked of another strategy than `certified`."""
     config, searched = question.config, question.searched
     if config.strategy != "certified":
@@ -395,7 +437,9 @@ def certificate(question: Question, trials: Sequence[Trial]) -> Certificate | No
 
     best = None if evidence.incumbent is None else searched.costs.architecture(evidence.incumbent)
     heads = None if config.heads == "nearest" else _heads_trained(question, trials, best)
-    noise, deviation = strategy.noise, strategy.noise.deviation
+    latency = None if latencies is None else _limited(question, latencies, {name(row) for row in errors})
+    equal = () if evidence.incumbent is None else _equal(strategy, evidence, latencies, name)
+    noise, deviation = strategy.noise, strategy.noise.scale(same_scale=question.objective.name == "error")
     found = Certificate(
         incumbent=None if best is None else str(best),
         closed=evidence.closed and (heads is None or not heads.left),
@@ -403,6 +447,9 @@ def certificate(question: Question, trials: Sequence[Trial]) -> Certificate | No
         aim=evidence.aim,
         reached=evidence.reached if math.isfinite(evidence.reached) else None,
         noise=CertificateNoise(eta=evidence.eta, deviation=deviation, freedom=noise.freedom, level=LEVEL),
+        latency=latency,
+        probability=together(noise.freedom, latency),
+        equal=equal,
         slack=evidence.slack,
         violations=evidence.violations,
         heads=heads,
@@ -417,6 +464,57 @@ def certificate(question: Question, trials: Sequence[Trial]) -> Certificate | No
         sentence="",
     )
     return found.model_copy(update={"sentence": certificate_sentence(found)})
+
+
+def together(freedom: int, latency: CertificateLatency | None) -> float:
+    """The probability of errors and of latencies, by the union bound."""
+    return max(0.0, (LEVEL if freedom else 1.0) - (0.0 if latency is None else 1 - latency.probability))
+
+
+def _limited(question: Question, latencies: Latencies, trained: set[str]) -> CertificateLatency | None:
+    """What may be wrong with the side of the limit that latencies are on; None: there is no limit.
+
+    The candidate that was selected has to be within it, and it is one of those that were trained: all of these count
+    that are near. The best of all has to be seen to be within it, if it is: whichever that is, it is one. A teacher
+    whose latency the limit is a share of may be off to either side.
+    """
+    limit = limit_interval(question.config, latencies.teacher)
+    if limit is None:
+        return None
+    measured = {n: entry for n, entry in latencies.candidates.items() if isinstance(entry, Measured)}
+    near = {n: e for n, e in measured.items() if limit[0] / NEAR <= e.median_ms <= limit[1] * NEAR}
+    doubts = {n: doubt(entry.blocks) for n, entry in near.items() if n not in question.undecided}
+    total = sum(value for n, value in doubts.items() if n in trained)
+    total += max((value for n, value in doubts.items() if n not in trained), default=0.0)
+    ratio = question.config.max_latency_ratio
+    if ratio is not None and latencies.teacher is not None:
+        total += 2 * doubt(latencies.teacher.blocks)
+    return CertificateLatency(
+        ratio=ratio,
+        limit_ms=limit,
+        undecided=tuple(sorted(question.undecided)),
+        near=len(doubts),
+        probability=max(0.0, 1 - total),
+    )
+
+
+def _equal(
+    strategy: Certified, evidence: Evidence, latencies: Latencies | None, name: Callable[[int], str]
+) -> tuple[str, ...]:
+    """The trained candidates that may be as good as the incumbent: less η, or by a latency that may be as low."""
+    problem, best = strategy.problem, evidence.incumbent
+    trained = np.flatnonzero(~np.isnan(strategy.error))
+    errors = strategy.error[trained]
+    values, reference = problem.values(trained, errors), float(strategy.error[best])
+    if problem.objective.name != "latency":
+        may = problem.values(trained, floor(errors, evidence.eta, reference)) <= values[trained == best]
+        return tuple(sorted(name(row) for row in trained[may] if row != best))
+    if latencies is None:
+        return ()
+    entries = {row: latencies.candidates[name(row)] for row in trained[np.isfinite(values)]}
+    measured = {row: interval(entry.visits) for row, entry in entries.items() if isinstance(entry, Measured)}
+    same = [row for row, own in measured.items() if row != best and side(own, measured[best]) == "open"]
+    return tuple(sorted(name(row) for row in same))
 
 
 def _heads_trained(question: Question, trials: Sequence[Trial], incumbent: Architecture | None) -> CertificateHeads:
@@ -471,7 +569,7 @@ def _tightness(found: Certificate) -> str:
         return ""
     causes = []
     if found.noise.eta:
-        causes.append(f"random seed noise ({found.noise.freedom} trainings with other seeds)")
+        causes.append("random seed noise")
     if found.violations:
         causes.append(f"{found.violations} pairs of errors that contradict the order")
     return f"(Asked for was {_percent(found.delta)}; {' and '.join(causes)} prevent a tighter bound.) "
@@ -492,19 +590,51 @@ def _assumptions(found: Certificate) -> str:
     noise, audit = found.noise, found.audit
     text = "This assumes that errors do not rise with size"
     if noise.freedom:
-        text += f", and that a measured error is within {noise.eta:.2g} of its mean over seeds (with probability "
-        text += f"{noise.level:.2f}, from {noise.freedom} trainings with other seeds)"
+        text += (
+            f", and that measured differences of two errors are within {noise.eta:.2g} of those of their means over "
+        )
+        text += (
+            f"seeds (all of them at once with probability {noise.level:.2f}, from {noise.freedom} degrees of freedom)"
+        )
+    else:
+        text += ", and that they are exact, since nothing was trained with another seed"
     text += ". "
     if count := found.violations:
         pairs = "1 trained pair contradicts" if count == 1 else f"{count} trained pairs contradict"
         text += f"{pairs} the order by up to {found.slack:.2g}, and all bounds are lowered by that. "
     else:
         text += "No trained pair contradicts the order. "
+    text += _latency_in_words(found)
     if drawn := len(audit.drawn):
         contradict = f"{audit.failures or 'none'} contradict{'s' if audit.failures < 2 else ''}"
         text += f"Of {drawn} excluded candidates that were drawn at random and trained, {contradict} it: with "
         text += f"probability {noise.level:.2f} at most {_percent(audit.failing)} of all excluded ones do. "
     return text
+
+
+def _latency_in_words(found: Certificate) -> str:
+    text, latency = "", found.latency
+    if latency is not None:
+        text += f"Of {latency.near} measured latencies near the limit all that decide are on their side of it with "
+        text += f"probability {latency.probability:.2f}; errors and latencies hold together with "
+        text += f"{found.probability:.2f}. "
+        if latency.undecided:
+            text += (
+                f"{_are(latency.undecided)} not told apart from the limit, and {_counts(latency.undecided)} as over "
+            )
+            text += "it. "
+    if found.equal:
+        text += f"Not told apart from {found.incumbent} {'are' if len(found.equal) > 1 else 'is'} "
+        text += f"{_listed(found.equal)}. "
+    return text
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"{_listed(names)} {'is' if len(names) == 1 else 'are'}"
+
+
+def _counts(names: Sequence[str]) -> str:
+    return "counts" if len(names) == 1 else "count"
 
 
 def _reached(found: Certificate) -> float:

@@ -113,11 +113,11 @@ class ExtractConfig(BaseModel):
         description="Certified: relative difference by which the best candidate may be better than the one selected",
     )
     repeats: int = Field(
-        3,
-        ge=1,
+        6,
+        ge=0,
         le=100,
-        description="Certified: trainings, each with another seed, of each of the first three candidates, to estimate "
-        "random seed noise; 1: errors count as exact",
+        description="Certified: how many candidates, the best and those nearest to it in error, are trained with "
+        "another seed too, to estimate random seed noise; 0: errors count as exact",
     )
     audit: int = Field(
         5,

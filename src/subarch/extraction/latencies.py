@@ -9,14 +9,19 @@ predicts the others, and then everything that a decision turns on is measured:
   W is asked for, the slowest, which W is scaled by;
 - after training, whatever was trained, so the frontier and the winner (`confirm`).
 
+A measured latency is an interval (`latency.interval`). Candidates whose interval straddles the limit, or where latency
+is the objective that of the fastest, are measured again with the teacher among them, until they are on one side or have
+been in `MOST_BLOCKS` blocks. Then they cannot be told apart, and count as over the limit.
+
 latency.json says of every candidate which it is. The figures that the search began with stay as they are, so that a
 resumed run trains the same candidates; those that were measured later stand beside them, as `confirmed`.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,8 +31,9 @@ from subarch.errors import InvalidConfig
 from subarch.exporting.config import parse_runtime
 from subarch.exporting.runtimes import require
 from subarch.extraction.config import ExtractConfig
-from subarch.extraction.question import Question, latency_limit, megabytes_of
+from subarch.extraction.question import Question, latency_limit, limit_interval, megabytes_of
 from subarch.extraction.workbench import blueprint_of, recipe_of
+from subarch.latency.interval import interval, side
 from subarch.latency.measuring import TEACHER, Candidates, LatencyCache, Stopwatch, conditions
 from subarch.latency.model import TERMS, fit, spread
 from subarch.latency.timing import quantiles_of
@@ -46,6 +52,9 @@ Mask = NDArray[np.bool_]
 
 MOST_MEASURED = 2_000
 """Candidates that are measured one by one in PyTorch, and near a limit in any runtime; of more, the nearest."""
+
+MOST_BLOCKS, AGAIN = 3, 16
+"""Blocks that a candidate is measured in at most, and how many are measured again in one block."""
 
 DESIGN = 36
 """Candidates that the model is fitted to at first."""
@@ -71,6 +80,11 @@ def measure_latencies(
     stopwatch = _stopwatch(config, settings, basis, cache, report)
     teacher = _teacher(config, basis)
     candidates, model = _measured_where_it_matters(stopwatch, config, settings, space, basis, teacher)
+    costs = space.costs(blueprint_of(basis).inputs, config.latency_length)
+    possible = [n for n, share in zip(_names(costs), _shares(config, costs, basis), strict=True) if share <= 1]
+    while left := open_ones(config, stopwatch.known, possible, stopwatch.known[teacher] if teacher else None)[:AGAIN]:
+        stopwatch.again([*([teacher] if teacher else []), *left])
+        candidates |= {name: stopwatch.known[name] for name in left}
     latencies = Latencies(
         settings=settings,
         machine=Machine(**machine()),
@@ -88,38 +102,85 @@ def confirm(run: RunFolder, question: Question, basis: Basis, errors: Mapping[st
 
     Trained candidates (`errors`, by name) are measured if they were only predicted so far. So are those that decide
     this question, if it is another than the latencies were taken for. If latency is the objective, so are those about
-    as fast as the fastest trained one that is good enough: one of them may be the answer.
+    as fast as the fastest trained one that is good enough: one of them may be the answer. What cannot be told apart
+    from the limit, or from the fastest, is measured again, on the machine that it was measured on.
     """
     config, objective = question.config, question.objective
     name, settings = _file(run, config, basis)
     latencies = run.read(Latencies, name)
-    if latencies.model is None:
-        return latencies
-    start, confirmed = time.perf_counter(), dict(latencies.confirmed or {})
+    start, confirmed, teacher = time.perf_counter(), dict(latencies.confirmed or {}), latencies.teacher
     figures: dict[str, Measured | Predicted] = {**latencies.candidates, **confirmed}
     stopwatch = _stopwatch(config, settings, basis, _cache(settings, basis), report)
-    names, before = _names(question.costs), len(confirmed)
-    others = _shares(config, question.costs, basis)
+    # On the scale of this record, whatever another run has left in the cache since
+    stopwatch.known |= {n: entry for n, entry in figures.items() if isinstance(entry, Measured)}
+    names, others, here = _names(question.costs), _shares(config, question.costs, basis), Machine(**machine())
+    teacher_name = None if teacher is None else _teacher(config, basis)
+    if teacher_name and teacher:
+        stopwatch.known[teacher_name] = teacher
     while True:
-        milliseconds = np.array([figures[n].median_ms for n in names])
-        predicted = np.array([isinstance(figures[n], Predicted) for n in names])
-        limit = objective.max_cost
-        if objective.max_error is not None:
-            enough = [figures[n].median_ms for n, error in errors.items() if error <= objective.max_error]
-            limit = min(enough, default=limit)
-        rows = decisive(milliseconds, predicted, others, limit, latencies.model.p90_error, objective.name == "w")
-        left = [n for n in errors if isinstance(figures[n], Predicted)]
-        left = left or [names[row] for row in rows[: _room(predicted)]]
+        left: list[str] = []
+        if latencies.model is not None:
+            milliseconds = np.array([figures[n].median_ms for n in names])
+            predicted = np.array([isinstance(figures[n], Predicted) for n in names])
+            limit = objective.max_cost
+            if objective.max_error is not None:
+                fast = [figures[n].median_ms for n, error in errors.items() if error <= objective.max_error]
+                limit = min(fast, default=limit)
+            rows = decisive(milliseconds, predicted, others, limit, latencies.model.p90_error, objective.name == "w")
+            left = [n for n in errors if isinstance(figures[n], Predicted)]
+            left = left or [names[row] for row in rows[: _room(predicted)]]
+        if left:
+            stopwatch.measure(left)
+        elif latencies.machine == here:
+            measured = {n: stopwatch.known[n] for n in names if n in stopwatch.known}
+            possible = [n for n, share in zip(names, others, strict=True) if share <= 1]
+            left = open_ones(config, measured, possible, teacher)
+            if objective.name == "latency" and objective.max_error is not None:
+                enough = [n for n, error in errors.items() if n in measured and error <= objective.max_error]
+                left += _as_fast(measured, enough)
+            left = list(dict.fromkeys(left))[:AGAIN]
+            if left:
+                stopwatch.again([*([teacher_name] if teacher_name else []), *left])
+                teacher = stopwatch.known[teacher_name] if teacher_name else None
         if not left:
             break
-        stopwatch.measure(left)
         confirmed |= {n: stopwatch.known[n] for n in left}
         figures |= confirmed
-    if len(confirmed) > before:
+    if figures != {**latencies.candidates, **(latencies.confirmed or {})}:
         seconds = latencies.seconds + time.perf_counter() - start
-        latencies = latencies.model_copy(update={"confirmed": confirmed, "seconds": seconds})
+        latencies = latencies.model_copy(update={"confirmed": confirmed, "teacher": teacher, "seconds": seconds})
         run.write(latencies, name=name)
     return latencies.model_copy(update={"candidates": figures})
+
+
+def open_ones(
+    config: ExtractConfig, measured: Mapping[str, Measured], names: Iterable[str], teacher: Measured | None
+) -> list[str]:
+    """Those of some that cannot be told apart from the limit yet and may be measured again, the nearest first."""
+    limit = limit_interval(config, teacher)
+    if limit is None:
+        return []
+    left = [
+        n
+        for n in names
+        if n in measured and _may_again(measured[n]) and side(interval(measured[n].visits), limit) == "open"
+    ]
+    return sorted(left, key=lambda n: abs(math.log(measured[n].median_ms / sum(limit))))
+
+
+def _as_fast(measured: Mapping[str, Measured], names: Sequence[str]) -> list[str]:
+    """The fastest of some, and those that cannot be told apart from it yet and may be measured again; none, or two."""
+    if not names:
+        return []
+    fastest = min(names, key=lambda n: measured[n].median_ms)
+    own = interval(measured[fastest].visits)
+    left = [n for n in names if n != fastest and side(interval(measured[n].visits), own) == "open"]
+    left = [n for n in left if _may_again(measured[n])]
+    return [fastest, *left] if left else []
+
+
+def _may_again(entry: Measured) -> bool:
+    return len(entry.blocks) < MOST_BLOCKS
 
 
 def check_runtime(config: ExtractConfig) -> None:

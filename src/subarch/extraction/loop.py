@@ -30,7 +30,7 @@ def train(
     study: Study,
     workers: Pool,
     report: Report = silent,
-    doing: str = "training with several seeds",
+    doing: str = "training with another seed",
     seconds: float = math.inf,
 ) -> list[Trial]:
     """The trials of these jobs, in their order; those that are known are not repeated.
@@ -91,16 +91,20 @@ def adopt(study: Study, run: RunFolder, others: Sequence[Path]) -> None:
 def search(question: Question, study: Study, workers: Pool, report: Report, seconds: float = math.inf) -> None:
     """Train what the strategy asks for, over all of Θ, and tell it the least error.
 
-    Where a certified search looked at one number of heads for each shape, all those of the best shape are trained then.
+    A certified search then trains the candidates that noise decides on with another seed, and goes on if that leaves
+    something open. Where it looked at one number of heads for each shape, all those of the best shape are trained then.
 
     Args:
         seconds: no training begins once all in the study have taken so long, shared by the workers. What is left open
             by that is not certified.
     """
     searched, settings = question.searched, thetas(question.config)
-    if isinstance(searched.strategy, Certified):
-        _prepare(searched.strategy, searched, study, workers, report, seconds)
+    strategy = searched.strategy
+    if isinstance(strategy, Certified):
+        _prepare(strategy, searched, study, workers, report, seconds)
     _train_what_is_asked_for(searched, study, workers, report, seconds)
+    if isinstance(strategy, Certified) and _know_noise(strategy, searched, study, workers, report, seconds):
+        _train_what_is_asked_for(searched, study, workers, report, seconds)
     if searched is not question and isinstance(searched.strategy, Certified):
         best = searched.strategy.evidence().incumbent
         rows = [] if best is None else question.head_counts(searched.costs.architecture(best))
@@ -147,18 +151,30 @@ def _train_what_is_asked_for(question: Question, study: Study, workers: Pool, re
 def _prepare(
     strategy: Certified, question: Question, study: Study, workers: Pool, report: Report, seconds: float
 ) -> None:
-    """Train its first candidates with several seeds, and let it know these and all that was trained before."""
+    """Train its first candidates at the same time, and let it know these and all that was trained before."""
     settings = thetas(question.config)
     first = [question.costs.architecture(row) for row in strategy.first]
-    jobs = [
-        (architecture, replace(setting, seed=setting.seed + more))
-        for more in range(question.config.repeats)
-        for architecture in first
-        for setting in settings
-    ]
-    train(jobs, study, workers, report, seconds=seconds)
-    trials = study.trials()
-    strategy.noise = noise_of(trials, settings)
-    for row, error in settled(question, trials).items():
+    jobs = [(architecture, setting) for architecture in first for setting in settings]
+    train(jobs, study, workers, report, "training the first candidates", seconds)
+    for row, error in settled(question, study.trials()).items():
         if error is not None:
             strategy.recall(row, error)
+
+
+def _know_noise(
+    strategy: Certified, question: Question, study: Study, workers: Pool, report: Report, seconds: float
+) -> bool:
+    """Train what noise decides on with the next seed too, and let the strategy know; False: that was not finished."""
+    if not strategy.done:
+        return False
+    settings, wanted = thetas(question.config), question.config.repeats
+    repeated = {trial.architecture for trial in study.trials() if trial.settings.seed != settings[0].seed}
+    missing = max(0, wanted - len(repeated))
+    near = [question.costs.architecture(row) for row in strategy.nearest(wanted)]
+    again = [replace(setting, seed=setting.seed + 1) for setting in settings]
+    left = [architecture for architecture in near if architecture not in repeated][:missing]
+    jobs = [(architecture, setting) for architecture in left for setting in again]
+    if len(train(jobs, study, workers, report, seconds=seconds)) < len(jobs):
+        return False
+    strategy.noise = noise_of(study.trials(), settings)
+    return True

@@ -18,11 +18,12 @@ from subarch.errors import InvalidConfig
 from subarch.exporting.size import megabytes
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings, Trial
+from subarch.latency.interval import Interval, interval, side
 from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.objectives import Objective
 from subarch.numbers.selection import CostUnit
 from subarch.numbers.space import Costs, SearchSpace, nearest_heads, rows_of
-from subarch.run.records import Basis, Latencies
+from subarch.run.records import Basis, Latencies, Measured
 from subarch.search import Certified, Exhaustive, Fptas, Problem, Strategy
 from subarch.search.noise import Noise
 
@@ -44,6 +45,7 @@ class Question:
 
     `within` (N,) marks the candidates that the strategy looks at, which are those of `searched`: all, except that a
     certified search over every number of heads looks at one for each shape, the nearest to the teacher's head size.
+    `undecided` are the candidates whose latency cannot be told apart from the limit: they cost a little more than that.
     """
 
     config: ExtractConfig
@@ -54,6 +56,7 @@ class Question:
     problem: Problem
     within: NDArray[np.bool_]
     strategy: Strategy
+    undecided: tuple[str, ...] = ()
 
     @property
     def searched(self) -> Question:
@@ -105,12 +108,13 @@ class Question:
         inputs = Inputs(**basis.inputs.model_dump())
         longer = basis.longer(config.latency_length)
         costs = space.costs(inputs, config.latency_length, longer)
-        problem = _problem(config, costs, basis, latencies)
+        open_ones = undecided(config, latencies)
+        problem = _problem(config, costs, basis, latencies, open_ones)
         within = np.ones(len(costs), dtype=np.bool_)
         if config.strategy == "certified" and config.heads == "all":
             within = nearest_heads(costs.table, _head_size(basis))
         strategy = strategy_of(config, problem.only(within))
-        return cls(config, inputs, longer, space, costs, problem, within, strategy)
+        return cls(config, inputs, longer, space, costs, problem, within, strategy, open_ones)
 
     def head_counts(self, architecture: Architecture) -> list[int]:
         """The rows that have this depth, hidden and intermediate size and vocabulary, with every number of heads."""
@@ -121,7 +125,10 @@ class Question:
 
     def with_latencies(self, basis: Basis, latencies: Latencies) -> Question:
         """The same question with other latencies, such as those measured since; the strategy keeps what it asked."""
-        return replace(self, problem=_problem(self.config, self.costs, basis, latencies))
+        open_ones = undecided(self.config, latencies)
+        return replace(
+            self, problem=_problem(self.config, self.costs, basis, latencies, open_ones), undecided=open_ones
+        )
 
 
 def candidates(config: ExtractConfig, space: SearchSpace, basis: Basis) -> SearchSpace:
@@ -154,12 +161,35 @@ def latency_limit(config: ExtractConfig, teacher_ms: float | None) -> float | No
     return config.max_latency_ms
 
 
-def _problem(config: ExtractConfig, costs: Costs, basis: Basis, latencies: Latencies | None) -> Problem:
+def limit_interval(config: ExtractConfig, teacher: Measured | None) -> Interval | None:
+    """What that limit can be, since the teacher's latency is measured too."""
+    if config.max_latency_ratio is not None and teacher is not None:
+        low, high = interval(teacher.visits)
+        return config.max_latency_ratio * low, config.max_latency_ratio * high
+    return None if config.max_latency_ms is None else (config.max_latency_ms, config.max_latency_ms)
+
+
+def undecided(config: ExtractConfig, latencies: Latencies | None) -> tuple[str, ...]:
+    """The measured candidates whose latency cannot be told apart from the limit."""
+    limit = None if latencies is None else limit_interval(config, latencies.teacher)
+    if latencies is None or limit is None:
+        return ()
+    measured = {name: entry for name, entry in latencies.candidates.items() if isinstance(entry, Measured)}
+    return tuple(name for name, entry in measured.items() if side(interval(entry.visits), limit) == "open")
+
+
+def _problem(
+    config: ExtractConfig, costs: Costs, basis: Basis, latencies: Latencies | None, undecided: tuple[str, ...]
+) -> Problem:
+    """Those that are undecided are put on the safer side of the limit."""
     cost, teacher_ms = costs.operations.astype(np.float64), None
     if latencies is not None:
-        rows = range(len(costs))
-        cost = np.array([latencies.candidates[str(costs.architecture(row))].median_ms for row in rows])
+        names = [str(costs.architecture(row)) for row in range(len(costs))]
+        cost = np.array([latencies.candidates[name].median_ms for name in names])
         teacher_ms = None if latencies.teacher is None else latencies.teacher.median_ms
+        if undecided:
+            over = np.nextafter(latency_limit(config, teacher_ms) or 0.0, np.inf)
+            cost = np.where(np.isin(names, undecided), np.maximum(cost, over), cost)
     objective = Objective(
         config.objective,
         parameters_maximum=float(costs.parameters.max()),
@@ -230,8 +260,8 @@ def noise_of(trials: Sequence[Trial], settings: Sequence[Settings]) -> Noise:
         if replace(trial.settings, seed=settings[0].seed) in settings:
             error = math.inf if trial.error is None else trial.error
             found.setdefault((trial.architecture, trial.settings.seed), []).append(error)
-    groups: dict[Architecture, list[float]] = {}
-    for (architecture, _), errors in found.items():
+    groups: dict[Architecture, dict[int, float]] = {}
+    for (architecture, seed), errors in found.items():
         if len(errors) == len(settings) and min(errors) < math.inf:
-            groups.setdefault(architecture, []).append(min(errors))
+            groups.setdefault(architecture, {})[seed] = min(errors)
     return Noise.of(groups.values())

@@ -97,6 +97,12 @@ class Study:
         if schema != SCHEMA:
             raise InvalidStudy(f"{_shown(url)}: has schema {schema}, this version reads {SCHEMA}; use a new run folder")
         changed = sorted(key for key in {*recorded, *identity} if recorded.get(key) != identity.get(key))
+        if "scale" in identity and "scale" not in recorded:
+            raise InvalidStudy(
+                f"{_shown(url)}: its errors are plain distances, of an earlier version; this one has shares of what "
+                "the best constant vector leaves. Nothing can convert them, since a study holds neither that distance "
+                "nor the vectors that it comes from; train again, with subarch extract --run NEW"
+            )
         if changed:
             other = ", ".join(changed)
             raise InvalidStudy(f"{_shown(url)}: its trials were trained with another {other}; use a new run folder")

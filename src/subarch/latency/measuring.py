@@ -22,6 +22,7 @@ import json
 import os
 import sqlite3
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from accelerate import init_empty_weights
 from pydantic import ValidationError
@@ -41,7 +43,7 @@ from subarch.exporting.config import ExportConfig, Head, RuntimeName, parse_runt
 from subarch.exporting.export import write
 from subarch.exporting.graph import Graph
 from subarch.exporting.runtimes import FILES, open_file
-from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call
+from subarch.latency.timing import ROUNDS, Call, Latency, measure, session_call, visits
 from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe
 from subarch.models.source import AnyTeacher, source_of, timed
@@ -236,27 +238,83 @@ class Stopwatch:
         """Measure those that are not known yet."""
         missing = [name for name in dict.fromkeys(names) if name not in self.known]
         for first in range(0, len(missing), self._block):
-            block = missing[first : first + self._block]
-            anchors = self._anchors()
-            with self._calls([*anchors, *block]) as calls:
-                found = measure(calls, on_round=partial(self._report, "measuring latency"))
-            now = datetime.now(UTC).isoformat(timespec="seconds")
-            passes = {name: latency.per(self._parts) for name, latency in found.items()}
-            ratios = [passes[name].median_ms / self.known[name].median_ms for name in anchors]
-            drift = float(np.median(ratios)) if ratios else 1.0
-            entries = {
-                name: Measured(**passes[name].per(drift).model_dump(), measured=now, drift=drift) for name in block
-            }
-            self.known |= entries
-            self._cache.add(entries)
+            self._measure(missing[first : first + self._block], ROUNDS)
 
-    def _anchors(self) -> list[str]:
-        """Known candidates, evenly from the fastest to the slowest."""
-        names = sorted(
-            (name for name in self.known if not name.startswith(TEACHER)), key=lambda name: self.known[name].median_ms
-        )
+    def again(self, names: Sequence[str]) -> None:
+        """Measure some that are known, in one block, with twice as many visits; these are added to what they have."""
+        self._measure(names, 2 * ROUNDS)
+
+    def _measure(self, block: Sequence[str], rounds: int) -> None:
+        anchors = self._anchors(block)
+        with self._calls([*anchors, *block]) as calls, Watch() as watch:
+            found = visits(calls, rounds, partial(self._report, "measuring latency"))
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        times = {name: [float(np.median(visit)) / self._parts for visit in own] for name, own in found.items()}
+        ratios = [float(np.median(times[name])) / self.known[name].median_ms for name in anchors]
+        drift = float(np.median(ratios)) if ratios else 1.0
+        entries = {}
+        for name in block:
+            own, before = [time / drift for time in times[name]], self.known.get(name)
+            passes = sum(map(len, found[name]))
+            entry = Measured(
+                median_ms=float(np.median(own)),
+                visits=tuple(own),
+                blocks=(len(own),),
+                passes=passes,
+                measured=now,
+                drift=drift,
+                others=watch.others,
+            )
+            entries[name] = entry if before is None else joined(before, entry)
+        self.known |= entries
+        self._cache.add(entries)
+
+    def _anchors(self, block: Sequence[str]) -> list[str]:
+        """Known candidates besides those of a block, evenly from the fastest to the slowest."""
+        others = (name for name in self.known if not name.startswith(TEACHER) and name not in block)
+        names = sorted(others, key=lambda name: self.known[name].median_ms)
         places = np.linspace(0, len(names) - 1, min(ANCHORS, len(names))).round()
         return [names[int(place)] for place in places]
+
+
+def joined(before: Measured, entry: Measured) -> Measured:
+    """Both as one measurement."""
+    both = (*before.visits, *entry.visits)
+    busy = [one.others for one in (before, entry) if one.others is not None]
+    return Measured(
+        median_ms=float(np.median(both)),
+        visits=both,
+        blocks=(*before.blocks, *entry.blocks),
+        passes=before.passes + entry.passes,
+        measured=entry.measured,
+        drift=max(before.drift, entry.drift, key=lambda drift: abs(drift - 1)),
+        others=max(busy, default=None),
+    )
+
+
+class Watch:
+    """How many cores other programs kept busy meanwhile, what a virtual machine was denied of them included.
+
+    `others` is None where the system does not tell, or where it was too short: it counts in hundredths of a second.
+    """
+
+    others: float | None = None
+
+    def __enter__(self) -> Watch:
+        self._before = self._now()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        (began, busy, own), (ended, busy_then, own_then) = self._before, self._now()
+        if ended - began > 0.2 and busy_then > busy:
+            self.others = max(0.0, (busy_then - busy) - (own_then - own)) / (ended - began)
+
+    @staticmethod
+    def _now() -> tuple[float, float, float]:
+        """The time, and the processor seconds of the machine and of this process."""
+        times = psutil.cpu_times()
+        kinds = ("user", "nice", "system", "irq", "softirq", "steal")
+        return time.monotonic(), sum(getattr(times, kind, 0.0) for kind in kinds), time.process_time()
 
 
 PACKAGES = {
@@ -308,7 +366,10 @@ class LatencyCache:
         rows = self._run("SELECT name, entry FROM latencies WHERE conditions = ?", [(self._conditions,)])
         found = {name: _parsed(entry) for name, entry in rows}
         if None in found.values():
-            warnings.warn("the cache of latencies holds damaged entries; they are measured again", stacklevel=2)
+            warnings.warn(
+                "the cache of latencies holds entries that are damaged or of another version; they are measured again",
+                stacklevel=2,
+            )
         return {name: entry for name, entry in found.items() if entry is not None}
 
     def add(self, entries: Mapping[str, Measured]) -> None:
@@ -345,7 +406,6 @@ class LatencyCache:
 
 def _parsed(text: Any) -> Measured | None:
     try:
-        entry = Measured.model_validate_json(text, strict=True)
+        return Measured.model_validate_json(text, strict=True)
     except (ValidationError, TypeError):
         return None
-    return entry if min(entry.median_ms, entry.q1_ms, entry.q3_ms, entry.p95_ms) > 0 else None

@@ -45,12 +45,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from subarch.errors import InvalidCorpus, InvalidExport
+from subarch.errors import InvalidCorpus, InvalidExport, UnsteadyClock
 from subarch.exporting.config import Engine, Head
 from subarch.exporting.runtimes import Arrays, Session, named, open_file
 from subarch.run.records import Timing
 
-ROUNDS, PASSES = 9, 4
+ROUNDS, PASSES = 12, 4
 """Visits of each candidate, and timed passes of each visit."""
 
 CHOICES = 2
@@ -81,13 +81,22 @@ class Latency(Timing):
 
 
 def visit(call: Call, passes: int = PASSES, seconds: float = 0.0) -> list[float]:
-    """One untimed pass, then `passes` timed ones, and more until `seconds` are over: milliseconds of each timed one."""
+    """One untimed pass, then `passes` timed ones, and more until `seconds` are over: milliseconds of each timed one.
+
+    Raises:
+        UnsteadyClock: a pass took no time, or less. A clock that jumps ahead makes one visit of many too long.
+    """
     call()
     times: list[float] = []
     while len(times) < passes or sum(times) < 1e3 * seconds:
         start = time.perf_counter_ns()
         call()  # operations on the CPU are synchronous: nothing is left running when it returns
         times.append((time.perf_counter_ns() - start) / 1e6)
+        if times[-1] <= 0:
+            raise UnsteadyClock(
+                f"the clock says that a forward pass took {times[-1]:g} ms: it stood still or was set back, as virtual "
+                "machines do when they are paused or moved; measure again (--remeasure)"
+            )
     return times
 
 
@@ -108,12 +117,19 @@ def take_turns(
     return found
 
 
+def visits(
+    calls: Mapping[str, Call], rounds: int = ROUNDS, on_round: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, list[list[float]]]:
+    """Time all calls in turn: of each the milliseconds of its passes, a list for each visit."""
+    times = take_turns([partial(visit, call) for call in calls.values()], rounds, on_round)
+    return dict(zip(calls, times, strict=True))
+
+
 def measure(
     calls: Mapping[str, Call], rounds: int = ROUNDS, on_round: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Latency]:
     """Time all calls in turn."""
-    times = take_turns([partial(visit, call) for call in calls.values()], rounds, on_round)
-    return {name: Latency.of([*itertools.chain(*own)]) for name, own in zip(calls, times, strict=True)}
+    return {name: Latency.of([*itertools.chain(*own)]) for name, own in visits(calls, rounds, on_round).items()}
 
 
 def session_call(session: Session, vocabulary: int, batch: int, lengths: Sequence[int]) -> Call:

@@ -3,7 +3,8 @@
 Student and teacher see the same input: masked if a masked-LM loss has a weight, unmasked otherwise. A loss is a mean
 over sequences, tokens or masked positions, and `shares` is the share of the whole batch's that this part of it holds.
 So the losses of the parts of a batch, over processes or accumulation steps, *add up* to the loss of the batch, and so
-do their gradients, however unevenly the batch was cut.
+do their gradients, however unevenly the batch was cut. One does so only within a part: `similarities` compares the
+sequences with each other, and those of other parts are not there.
 
     >>> distiller = Distiller(student, {"embedding": 1.0, "relations": 0.1}, teacher)
     >>> distiller(ids, mask, targets=TeacherSide(teacher, distiller).live(ids, mask))["loss"].backward()
@@ -12,7 +13,7 @@ do their gradients, however unevenly the batch was cut.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from subarch.errors import InvalidConfig
+from subarch.learning.bank import Bank
+from subarch.learning.losses import OF_VECTORS, UNIT
 from subarch.learning.outputs import counts_of, divergence, flat
 from subarch.models.outputs import TaskTeacher, run
 from subarch.models.parts import attended, is_modern, layers_of, readers_of, split_attended
@@ -29,30 +32,24 @@ from subarch.models.source import Source
 from subarch.models.student import Student
 from subarch.models.teacher import Teacher
 
-UNIT = {
-    "mlm": "masked",
-    "logits": "masked",
-    "embedding": "sequences",
-    "outputs": "sequences",
-    "hidden": "tokens",
-    "relations": "tokens",
-}
-"""What each loss is a mean over."""
 WHOLE = {"masked": 1.0, "sequences": 1.0, "tokens": 1.0}
 
 Targets = dict[str, Any]
-"""The teacher's targets of a batch: "embedding" (n, K); "outputs" (k, C), see `outputs.flat`; "hidden", a list of
-(n, L, K); "relations", its queries, keys and values, each (n, L, K); "logits" (m, V), or "top": the k most probable
-tokens and their log-probabilities."""
+"""The teacher's targets of a batch: "embedding" (n, K); "negatives" (n, k, K), see `Bank`; "outputs" (k, C), see
+`outputs.flat`; "hidden", a list of (n, L, K); "relations", its queries, keys and values, each (n, L, K); "logits"
+(m, V), or "top": the k most probable tokens and their log-probabilities."""
 
 
 class Distiller(nn.Module):
     """The student, the linear maps that only training needs, and the weighted sum of the losses.
 
     Args:
-        weights: by loss; a loss without a weight is not computed. All but mlm and embedding need the teacher itself.
+        weights: by loss; a loss without a weight is not computed. All but mlm and those of vectors need the teacher
+            itself.
         temperature: τ of the loss `logits`.
         constant: what the loss `outputs` is divided by (`learning.outputs.constant`).
+        widths: that embeddings may be cut to: the loss `similarities` is the mean over these prefixes and the whole
+            (Matryoshka; Kusupati et al., arXiv 2205.13147). Its targets are always the teacher's whole vectors.
 
     Raises:
         InvalidConfig, InvalidTeacher: student or teacher lack what a loss compares (attention, a masked-LM head, the
@@ -66,13 +63,15 @@ class Distiller(nn.Module):
         teacher: Teacher | None = None,
         temperature: float = 2.0,
         constant: float = 1.0,
+        widths: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.widths = tuple(widths)
         self.student, self.weights, self.temperature, self.constant = student, dict(weights), temperature, constant
         own = student.encoder.config
         _check(own, self.weights, teacher)
         if student.projection is not None:  # no other loss uses it
-            student.projection.requires_grad_("embedding" in self.weights)
+            student.projection.requires_grad_(self.of_vectors)
         self.layers: list[tuple[int, int]] = []
         self.maps = nn.ModuleList()
         if "hidden" in self.weights:
@@ -94,12 +93,16 @@ class Distiller(nn.Module):
         self._where: Tensor | None = None
         # A ModernBERT adds what its attention gives to the stream of all positions, where nothing can be left out
         spares = own.num_hidden_layers and self.masked and not is_modern(student.encoder)
-        if spares and not {"embedding", "hidden"} & set(self.weights):
+        if spares and not self.of_vectors and "hidden" not in self.weights:
             student.encoder.encoder.layer[-1].attention.output.register_forward_pre_hook(self._masked_only)
 
     @property
     def masked(self) -> bool:
         return "mlm" in self.weights or "logits" in self.weights
+
+    @property
+    def of_vectors(self) -> bool:
+        return any(name in self.weights for name in OF_VECTORS)
 
     @products()
     def forward(
@@ -141,10 +144,17 @@ class Distiller(nn.Module):
                 found["logits"] = distillation_top(logits, tokens, likely, self.temperature)
             elif "logits" in self.weights:
                 found["logits"] = distillation(logits, targets["logits"], self.temperature)
-        if "embedding" in self.weights:
+        if self.of_vectors:
             pooled = pool(hidden, mask, self.student.pooling)
             vectors = pooled if self.student.projection is None else self.student.projection(pooled)
-            found["embedding"] = embedding_distance(vectors, targets["embedding"])
+            theirs = targets["embedding"]
+            if "embedding" in self.weights:
+                found["embedding"] = embedding_distance(vectors, theirs)
+            if "similarities" in self.weights:
+                several = [vectors, *(vectors[:, :width] for width in self.widths)]
+                found["similarities"] = torch.stack([similarity_divergence(own, theirs) for own in several]).mean()
+            if "margins" in self.weights:
+                found["margins"] = margin_difference(vectors, theirs, targets["negatives"])
         if "outputs" in self.weights:
             assert task is not None
             counts = counts_of(task, mask, choices)
@@ -170,11 +180,15 @@ class Distiller(nn.Module):
 
 
 class TeacherSide:
-    """The teacher's half of a distiller: `outputs` are worth caching, `targets` derives from them what is compared."""
+    """The teacher's half of a distiller: `outputs` are worth caching, `targets` derives from them what is compared.
 
-    def __init__(self, teacher: Teacher, distiller: Distiller) -> None:
-        self.teacher = teacher
+    `bank`: where the loss `margins` finds its negatives.
+    """
+
+    def __init__(self, teacher: Teacher, distiller: Distiller, bank: Bank | None = None) -> None:
+        self.teacher, self.bank = teacher, bank
         self.names = set(distiller.weights) - {"mlm"}
+        self.of_vectors = distiller.of_vectors
         self.compared = [theirs for _, theirs in distiller.layers]
         # MiniLMv2 compares the last layer of a base teacher; its queries, keys and values follow from its input
         last = [teacher.architecture.depth - 1] if "relations" in self.names else []
@@ -183,7 +197,7 @@ class TeacherSide:
     @property
     def kinds(self) -> list[str]:
         """What the losses need: "embedding", "logits", "outputs", and hidden states by layer, as "state 5"."""
-        kinds = [kind for kind in ("embedding", "logits", "outputs") if kind in self.names]
+        kinds = ["embedding"] * self.of_vectors + [kind for kind in ("logits", "outputs") if kind in self.names]
         return kinds + [f"state {layer}" for layer in self.layers]
 
     @products()
@@ -197,7 +211,7 @@ class TeacherSide:
             return {"outputs": flat(teacher.outputs, said, mask)} | {f"state {at}": states[at] for at in self.layers}
         output = teacher.encoder(input_ids=ids, attention_mask=mask, output_hidden_states=bool(self.layers))
         hidden, found = output.last_hidden_state, {}
-        if "embedding" in self.names:
+        if self.of_vectors:
             found["embedding"] = teacher.dense(pool(hidden, mask, teacher.recipe.pooling))
         if "logits" in self.names:
             assert where is not None
@@ -212,6 +226,8 @@ class TeacherSide:
         targets: Targets = {
             kind: outputs[kind] for kind in ("embedding", "logits", "top", "outputs") if kind in outputs
         }
+        if self.bank is not None:
+            targets["negatives"] = self.bank.negatives(targets["embedding"])
         if "hidden" in self.names:
             targets["hidden"] = [outputs[f"state {layer}"] for layer in self.compared]
         if "relations" in self.names:
@@ -224,6 +240,8 @@ class TeacherSide:
         if isinstance(self.teacher, TaskTeacher):
             self.teacher.task.to(device)
         self.teacher.dense.to(device)
+        if self.bank is not None:
+            self.bank.to(device)
 
     def live(self, ids: Tensor, mask: Tensor, where: Tensor | None = None) -> Targets:
         return self.targets(self.outputs(ids, mask, where))
@@ -234,14 +252,17 @@ class TextSide:
 
     kinds: ClassVar[list[str]] = ["embedding"]
 
-    def __init__(self, teacher: Source) -> None:
-        self.teacher = teacher
+    def __init__(self, teacher: Source, bank: Bank | None = None) -> None:
+        self.teacher, self.bank = teacher, bank
 
     def targets(self, outputs: Mapping[str, Any]) -> Targets:
-        return {"embedding": outputs["embedding"]}
+        theirs = outputs["embedding"]
+        return {"embedding": theirs} | ({"negatives": self.bank.negatives(theirs)} if self.bank is not None else {})
 
     def to(self, device: torch.device) -> None:
-        """It stays where it is."""
+        """The teacher stays where it is."""
+        if self.bank is not None:
+            self.bank.to(device)
 
 
 def rows_of(states: Tensor, where: Tensor) -> Tensor:
@@ -262,7 +283,7 @@ def relation_heads(hidden: int, teacher_hidden: int, teacher_heads: int) -> int:
 
 
 def _check(own: Any, weights: Mapping[str, float], teacher: Teacher | None) -> None:
-    if needy := sorted(set(weights) - {"mlm", "embedding"}):  # of an embedding the targets are all that is needed
+    if needy := sorted(set(weights) - {"mlm", *OF_VECTORS}):  # of these the targets are all that is needed
         if teacher is None:
             raise InvalidConfig(f"loss_{needy[0]} needs a teacher, and there is none; give one, or use loss_mlm")
         if "relations" in weights and 0 in (own.num_hidden_layers, teacher.architecture.depth):
@@ -331,6 +352,44 @@ def distillation_top(student: Tensor, tokens: Tensor, log_probabilities: Tensor,
 def embedding_distance(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean cosine distance, 0 to 2, between (n, K) embeddings."""
     return (1 - functional.cosine_similarity(student, teacher, dim=-1)).mean()
+
+
+def similarity_divergence(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher ‖ student) of each sequence's similarity to the others of the batch, mean over (n, ...) embeddings.
+
+    A row is the softmax of the cosines to the n - 1 others, over a temperature that is the standard deviation of the
+    teacher's cosines, so that it means the same for every teacher. The embeddings may differ in width. In a batch of
+    two or less there is nothing to tell apart, and the loss is 0.
+    """
+    count = len(teacher)
+    if count < 3:
+        return student.sum() * 0.0
+    others = ~torch.eye(count, dtype=torch.bool, device=teacher.device)
+    own, wanted = (
+        (directions @ directions.T)[others].view(count, -1)
+        for directions in (functional.normalize(student, dim=1), functional.normalize(teacher, dim=1))
+    )
+    spread = wanted.std().clamp(min=1e-6)
+    return distillation(own / spread, wanted / spread, 1.0)
+
+
+def margin_difference(student: Tensor, teacher: Tensor, negatives: Tensor) -> Tensor:
+    """Margin-MSE (Hofstätter et al., arXiv 2010.02666), mean over n sequences and k negatives; cosines for scores.
+
+    The margin of a sequence is by how much it is nearer to its own text than to a negative, both as the teacher embeds
+    them. So nothing but the sequence itself goes through the student. (Ours: the paper's positives are other texts, and
+    the student embeds all three.)
+
+    Args:
+        student, teacher: (n, K) embeddings.
+        negatives: (n, k, K), the teacher's of the negatives of each.
+    """
+
+    def margins(vectors: Tensor) -> Tensor:
+        own = functional.cosine_similarity(vectors, teacher, dim=1)
+        return own[:, None] - functional.cosine_similarity(vectors[:, None], negatives, dim=2)
+
+    return functional.mse_loss(margins(student), margins(teacher))
 
 
 def hidden_distance(student: Tensor, teacher: Tensor, mask: Tensor) -> Tensor:

@@ -13,12 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from subarch.learning.losses import LOSSES, NEED_TEACHER
 from subarch.numbers.architecture import Architecture
 from subarch.run.configuration import Amount, File, Number, Text
 from subarch.text.read import with_corpus
-
-LOSSES = ("mlm", "logits", "embedding", "outputs", "hidden", "relations")
-NEED_TEACHER = ("logits", "embedding", "outputs", "hidden", "relations")
 
 # Default weights of the losses, by what the teacher offers. Those for a masked-LM teacher are the paper's.
 WITH_HEAD = {"logits": 0.5, "mlm": 0.1}
@@ -27,6 +25,14 @@ OF_TASK = {"outputs": 1.0, "hidden": 1.0}
 WITHOUT_TEACHER = {"mlm": 1.0}
 
 DEFAULT_STEPS = 10_000
+
+
+def _widths(text: str) -> list[int]:
+    """Widths that are separated by commas, the largest first."""
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isascii() and word.isdigit() and int(word) for word in words):
+        raise ValueError("write whole numbers from 1 with commas between them, as 384,192,96")
+    return sorted({int(word) for word in words}, reverse=True)
 
 
 class PretrainConfig(BaseModel):
@@ -80,6 +86,15 @@ class PretrainConfig(BaseModel):
     loss_embedding: Amount | None = Field(
         None, description="Weight of the distance to the teacher's sentence embedding, pooled as the teacher pools"
     )
+    loss_similarities: Amount | None = Field(
+        None,
+        description="Weight of the divergence from the teacher's similarities of a sequence to the others of a batch",
+    )
+    loss_margins: Amount | None = Field(
+        None,
+        description="Weight of the squared difference from the teacher's margins between a sequence and its hard "
+        "negatives, which the teacher finds in the corpus",
+    )
     loss_outputs: Amount | None = Field(
         None,
         description="Weight of the divergence from the outputs of a teacher that is fine-tuned for a task, as a share "
@@ -91,6 +106,11 @@ class PretrainConfig(BaseModel):
     )
     loss_relations: Amount | None = Field(
         None, description="Weight of the divergence from the query, key and value relations in the teacher's last layer"
+    )
+    dimensions: Annotated[str, AfterValidator(lambda text: ",".join(map(str, _widths(text))))] | None = Field(
+        None,
+        description="Numbers that embeddings may be cut to by whoever uses them (Matryoshka), as 384,192,96: the "
+        "similarities are learnt for each; null: only whole",
     )
     temperature: Number = Field(2.0, description="Temperature τ of the logits loss")
     top_k: int = Field(
@@ -189,6 +209,11 @@ class PretrainConfig(BaseModel):
             for name in NEED_TEACHER:
                 if given.get(name):
                     raise ValueError(f"teacher is missing: loss_{name} {given[name]} needs one; give one or remove it")
+            if self.dimensions is not None:
+                raise ValueError(
+                    f"teacher is missing: dimensions {self.dimensions} are of embeddings, which are learnt from one; "
+                    "give one or remove it"
+                )
             if self.initialise == "inherit":
                 raise ValueError("teacher is missing: initialise 'inherit' takes its weights; give one or use scratch")
             if self.targets != "auto":
@@ -198,6 +223,11 @@ class PretrainConfig(BaseModel):
                     "streaming needs a teacher's tokenizer, as a new one is trained on a packed corpus; give a "
                     "teacher, or set streaming to false"
                 )
+        if self.streaming and given.get("margins"):
+            raise ValueError(
+                f"loss_margins {given['margins']} needs a packed corpus to find negatives in; set streaming to false, "
+                "or remove it"
+            )
         if self.targets == "cache":
             if self.streaming:
                 raise ValueError("targets 'cache' needs a packed corpus; set targets to live or streaming to false")
@@ -224,6 +254,11 @@ class PretrainConfig(BaseModel):
         weights = {name: getattr(self, f"loss_{name}") for name in LOSSES}
         return {name: weight for name, weight in weights.items() if weight is not None}
 
+    @property
+    def widths(self) -> list[int]:
+        """What embeddings may be cut to, the largest first."""
+        return _widths(self.dimensions) if self.dimensions is not None else []
+
     def weights(self, has_head: bool, depth: int = 1, insides: bool = True, of_task: bool = False) -> dict[str, float]:
         """The losses to train on and their positive weights, in the order of `LOSSES`.
 
@@ -241,4 +276,6 @@ class PretrainConfig(BaseModel):
             chosen = OF_TASK if depth else {"outputs": 1.0}
         else:
             chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth and insides else {"embedding": 1.0}
+        if self.dimensions is not None and not self._given() and "embedding" in chosen:
+            chosen = chosen | {"similarities": 1.0}
         return {name: chosen[name] for name in LOSSES if chosen.get(name)}

@@ -57,7 +57,7 @@ from subarch.run.records import (
     TrainedParameters,
 )
 from subarch.show.card import write_card
-from subarch.show.pretraining import against_labels
+from subarch.show.pretraining import against_labels, cut
 from subarch.text.corpus import content_of as corpus_content
 
 CHECKPOINTS = "pretrained.checkpoints"
@@ -318,6 +318,7 @@ def _hand_over(
         teacher=None if teacher is None else teacher.name,
         teacher_architecture=None if figures is None else figures.architecture,
         gold=setup.gold(student),
+        agreement=setup.agreement(student, trainer.teacher_said),
         latency=_latency(setup, student),
         machine=Machine.model_validate(machine()),
         versions=versions(),
@@ -393,6 +394,7 @@ def _facts(folder: RunFolder, config: PretrainConfig, record: Pretraining, parts
             for name in (*record.losses, *(name for name in last if name.startswith("loss")))
         ],
         "labels": against_labels(record),
+        "dimensions": cut(record),
         "latency": [
             {"model": who, "ms": time.median_ms, "batch": 1, "tokens": latency.length, "threads": latency.threads}
             for who, time in times.items()

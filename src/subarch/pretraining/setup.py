@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from torch import Tensor, nn
 from transformers import set_seed
 
 from subarch.errors import InvalidConfig
+from subarch.learning.bank import SIZE, Bank
 from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
+from subarch.learning.losses import OF_VECTORS
 from subarch.learning.material import Material, check_heldout
 from subarch.learning.outputs import METRIC, constant, counts_of, flat, gold_of, score
 from subarch.learning.signals import outputs_of, vectors_of
@@ -102,15 +105,18 @@ class Setup:
         has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
         weights = config.weights(has_head, architecture.depth, not material.reads_text, task is not None)
         _check_losses(weights, task)
-        if sizes and (others := set(weights) - {"embedding"}):
+        widths = _widths(config, weights, material)
+        if sizes and (others := set(weights) - set(OF_VECTORS)):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares token by token, and a student of {architecture} reads with another "
-                "vocabulary than the teacher; only loss_embedding can be learnt, or leave the vocabulary whole"
+                "vocabulary than the teacher; only its embeddings can be learnt (loss_embedding, loss_similarities, "
+                "loss_margins), or leave the vocabulary whole"
             )
-        if material.reads_text and (others := set(weights) - {"embedding"}):
+        if material.reads_text and (others := set(weights) - set(OF_VECTORS)):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares the insides of teacher and student, which read different tokens; "
-                "of a teacher that the student does not start from only loss_embedding can be learnt"
+                "of a teacher that the student does not start from only its embeddings can be learnt (loss_embedding, "
+                "loss_similarities, loss_margins)"
             )
         if config.streaming and (material.reads_text or task is not None):
             what = "reads text" if task is None else "reads the inputs of its task"
@@ -139,7 +145,7 @@ class Setup:
             if vocabulary:  # what students start from is examined on its own tokens
                 sample = uncut.split(config, uncut.recipe.max_length - 2)[0].shuffled()[:CALIBRATION]
 
-        blueprint = material.blueprint(masked, "embedding" in weights or not masked)
+        blueprint = material.blueprint(masked, bool(weights.keys() & set(OF_VECTORS)) or not masked)
         if search is not None:
             _check_fits(blueprint, architecture.hidden, search, run)
         set_seed(config.seed)
@@ -155,16 +161,20 @@ class Setup:
         fixed, never = replace(collator, maskings=0, seed=0), torch.iinfo(torch.int32).max
         grouped = [fixed([heldout[int(row)] for row in rows], rows, never) for rows in groups]
         scale = _constant(task, grouped) if task is not None else 1.0
-        distiller = Distiller(student, weights, teacher, config.temperature, scale)
+        distiller = Distiller(student, weights, teacher, config.temperature, scale, widths)
         set_dropout(distiller, config.dropout)
         student.encoder.get_input_embeddings().weight.requires_grad_(not config.freeze_embeddings)
 
+        bank = None
+        if "margins" in weights:
+            assert isinstance(source, Packed)  # the configuration's own check
+            bank = _bank(material, source.segments.shuffled(), budget.length - budget.extra, report)
         side: TeacherSide | TextSide | None = None
         if material.reads_text:
             assert material.teacher is not None
-            side = TextSide(material.teacher)
+            side = TextSide(material.teacher, bank)
         elif teacher is not None and set(weights) != {"mlm"}:
-            side = TeacherSide(teacher, distiller)
+            side = TeacherSide(teacher, distiller, bank)
         store = None
         # The outputs of an input with choices are not kept: they are several rows
         several = task is not None and task.outputs.kind == "choices"
@@ -182,7 +192,7 @@ class Setup:
             whole, texts = side.teacher, heldout.texts
             assert texts is not None
             vectors = material.targets().get(("heldout",), lambda: whole.embed_texts(texts))
-            heldout_targets = [{"embedding": vectors[torch.from_numpy(rows)]} for rows in groups]
+            heldout_targets = [side.targets({"embedding": vectors[torch.from_numpy(rows)]}) for rows in groups]
         labelled = heldout if isinstance(heldout, Segments) and heldout.labels is not None else None
         return cls(
             material,
@@ -213,6 +223,31 @@ class Setup:
         )
         return GoldScores(metric=METRIC[teacher.outputs.kind], inputs=len(inputs), student=own, teacher=theirs)
 
+    @torch.inference_mode()
+    def agreement(self, student: Student, targets: Sequence[Targets]) -> dict[str, float] | None:
+        """By width how the student's cosines of all pairs of held-out texts correlate with the teacher's (Pearson).
+
+        None where embeddings are not to be cut.
+
+        Args:
+            targets: the teacher's for each batch of `heldout`.
+        """
+        if not self.distiller.widths:
+            return None
+        own = torch.cat([student(one.ids, one.mask) for one in self.heldout])
+        theirs = torch.cat([one["embedding"].to(own) for one in targets])
+        first, second = torch.triu_indices(len(own), len(own), offset=1)
+
+        def cosines(vectors: Tensor) -> Tensor:
+            directions = nn.functional.normalize(vectors, dim=1)
+            return (directions @ directions.T)[first, second]
+
+        wanted = cosines(theirs)
+        return {
+            str(width): float(torch.corrcoef(torch.stack([cosines(own[:, :width]), wanted]))[0, 1])
+            for width in (own.shape[1], *self.distiller.widths)
+        }
+
     def trained(self, architecture: Architecture, weights: Mapping[str, Tensor]) -> Student:
         """The whole student with these weights of the distiller, in evaluation mode."""
         student, prefix = Student(architecture, self.blueprint), "student."
@@ -239,6 +274,35 @@ def _groups(heldout: Sequence[NDArray[np.int32]], corpus: Corpus | None) -> tupl
         groups += own
         spoken += [language] * len(own)
     return groups, spoken
+
+
+def _widths(config: PretrainConfig, weights: dict[str, float], material: Material) -> list[int]:
+    """What embeddings may be cut to, the whole width aside."""
+    if config.dimensions is None:
+        return []
+    if "similarities" not in weights:
+        raise InvalidConfig(
+            f"dimensions {config.dimensions}: nothing is learnt of embeddings that are cut but by loss_similarities; "
+            "give it a weight, or remove dimensions"
+        )
+    assert material.teacher is not None
+    whole = material.teacher.width
+    widths = [width for width in config.widths if width != whole]
+    if not widths or widths[0] > whole:
+        raise InvalidConfig(f"dimensions {config.dimensions}: embeddings have {whole} numbers; name fewer than these")
+    return widths
+
+
+def _bank(material: Material, train: Segments, length: int, report: Report) -> Bank:
+    """The teacher's vectors of the first of the training sequences, which are cut at `length` tokens; cached."""
+    teacher = material.teacher
+    assert teacher is not None
+    told = partial(report, "teacher's vectors to find negatives in")
+
+    def compute(piece: range) -> Tensor:
+        return vectors_of(teacher, train[piece.start : piece.stop]).half()
+
+    return Bank(material.targets().rows(("bank", length), len(train), SIZE, compute, told))
 
 
 def _check_losses(weights: dict[str, float], task: TaskTeacher | None) -> None:
@@ -421,7 +485,8 @@ def step_times(
 def _targets(side: TeacherSide | TextSide | None, inputs: dict[str, torch.Tensor]) -> Targets | None:
     """The teacher's targets; of one that reads text, as many numbers, since its vectors are computed beforehand."""
     if isinstance(side, TextSide):
-        return {"embedding": torch.ones(len(inputs["ids"]), side.teacher.width, device=inputs["ids"].device)}
+        ones = torch.ones(len(inputs["ids"]), side.teacher.width, device=inputs["ids"].device)
+        return side.targets({"embedding": ones})
     return None if side is None else side.live(inputs["ids"], inputs["mask"], inputs.get("where"))
 
 

@@ -37,7 +37,8 @@ from transformers.trainer_utils import rotate_checkpoints
 
 from subarch.errors import InvalidStudy, TrainingDiverged
 from subarch.learning.collate import Inputs, Loader
-from subarch.learning.distill import UNIT, Distiller, Targets, TeacherSide, TextSide
+from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
+from subarch.learning.losses import UNIT
 from subarch.learning.signals import constant_distance
 from subarch.run.files import file_seal, write_text
 
@@ -169,7 +170,7 @@ class PretrainTrainer(Trainer):
         weights = self.distiller.weights
         metrics = {f"{metric_key_prefix}_{name}": totals[name, ""] / counts[name, ""] for name in weights}
         if "embedding" in weights:
-            theirs = [targets["embedding"] for targets in self._heldout_targets if targets is not None]
+            theirs = [targets["embedding"] for targets in self.teacher_said]
             constant = constant_distance(torch.cat([vectors.float().cpu() for vectors in theirs]))
             metrics[f"{metric_key_prefix}_error"] = metrics[f"{metric_key_prefix}_embedding"] / max(constant, 1e-9)
         if "outputs" in weights:
@@ -186,6 +187,11 @@ class PretrainTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @property
+    def teacher_said(self) -> list[Targets]:
+        """The teacher's targets of the held-out batches, as far as they were evaluated."""
+        return [targets for targets in self._heldout_targets if targets is not None]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log as Trainer does, with the seconds of training so far."""

@@ -44,8 +44,8 @@ from subarch.run.record import Bare, Record
 Config = TypeVar("Config", bound=BaseModel)
 Kind = TypeVar("Kind", bound=Record)
 
-FORMAT = 4
-"""Raised whenever an artifact changes; 4: a space may have vocabularies."""
+FORMAT = 5
+"""Raised whenever an artifact changes; 5: latencies have visits, and certificates count with them."""
 
 COMPRESSION = "compress.inputs.json"
 """What marks the folder of a `compress`, before a search has begun there too."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from subarch.run.record import Bare, FileSeal, Free, Number, Record, Row, Shape
 
@@ -214,25 +216,38 @@ class LatencySettings(Row):
     longer: dict[str, int | tuple[int, ...]] | None = None
 
 
+Milliseconds = Annotated[float, Field(gt=0)]
+
+
 class Timing(Row):
     """Wall time of a forward pass, over so many passes."""
 
-    median_ms: float
-    q1_ms: float
-    q3_ms: float
-    p95_ms: float
+    median_ms: Milliseconds
+    q1_ms: Milliseconds
+    q3_ms: Milliseconds
+    p95_ms: Milliseconds
     passes: int
 
 
-class Measured(Timing):
-    """A measured latency: when, and the drift that it is corrected by."""
+class Measured(Row):
+    """A measured latency: the median of its visits, when it was measured last, and what that is corrected by.
 
+    `visits` are the medians of the passes of each visit on the scale of the first block, `blocks` how many visits came
+    from each block, in order. `drift` is the correction of the block that needed most, `others` how many cores other
+    programs kept busy during the busiest one (None: the system does not tell).
+    """
+
+    median_ms: Milliseconds
+    visits: tuple[Milliseconds, ...]
+    blocks: tuple[int, ...]
+    passes: int
     measured: str
     drift: float
+    others: float | None
 
 
 class Predicted(Row):
-    median_ms: float
+    median_ms: Annotated[float, Field(ge=0)]
     predicted: Literal[True]
 
 
@@ -247,7 +262,7 @@ class LatencyFit(Row):
 
 
 class Latencies(Record):
-    """Latencies by architecture. `confirmed` are those that were predicted at first and measured later."""
+    """Latencies by architecture. `confirmed` are those that were measured later, for the first time or again."""
 
     NAME = "latency"
 
@@ -264,8 +279,10 @@ class Latencies(Record):
         return {name: entry.median_ms for name, entry in (self.candidates | (self.confirmed or {})).items()}
 
     def digest(self) -> str:
-        """SHA-256 of these figures, by which a selection names the ones that it was made from."""
-        return hashlib.sha256(json.dumps(self.milliseconds(), sort_keys=True).encode()).hexdigest()
+        """SHA-256 of the teacher's and these figures, by which a selection names the ones that it was made from."""
+        entries = {**self.candidates, **(self.confirmed or {}), "teacher": self.teacher}
+        figures = {name: None if entry is None else entry.to_dict() for name, entry in entries.items()}
+        return hashlib.sha256(json.dumps(figures, sort_keys=True).encode()).hexdigest()
 
 
 class Hyperparameters(Row):
@@ -314,6 +331,7 @@ class Conclusion(Record):
 class Candidate(Row):
     """A candidate with its figures; those of training are None where it was not trained.
 
+    `latency_interval_ms` is what the median can be, see `latency.interval`; None where it was predicted.
     `reason` is why another one was selected, `megabytes` there where the file is limited. What `parameters` has besides
     embeddings and encoder is the map to the output width, or the head of a task.
     """
@@ -323,7 +341,7 @@ class Candidate(Row):
     encoder_parameters: int
     operations: int
     latency_ms: float | None
-    latency_iqr_ms: tuple[float, float] | None
+    latency_interval_ms: tuple[float, float] | None
     latency_predicted: bool
     error: float | None
     error_kind: str
@@ -377,7 +395,8 @@ class GapRow(Row):
 
 
 class CertificateNoise(Row):
-    """Random seed noise: half-width, standard deviation, degrees of freedom, and the level of confidence."""
+    """Random seed noise: how far the difference of two errors may be off, with what confidence (`level`), and the
+    standard deviation of one error and its degrees of freedom that this comes from."""
 
     eta: float
     deviation: float
@@ -391,6 +410,20 @@ class CertificateAudit(Row):
     drawn: tuple[Shape, ...]
     failures: int
     failing: float
+
+
+class CertificateLatency(Row):
+    """What a certificate assumes of latencies under a limit; with a `ratio` that is a share of the teacher's.
+
+    `limit_ms` is an interval too. `undecided` cannot be told apart from it, and count as over it; `near` is the number
+    of those within a quarter of it, `probability` that all that decide are on their side of it.
+    """
+
+    ratio: float | None
+    limit_ms: tuple[float, float]
+    undecided: tuple[Shape, ...]
+    near: int
+    probability: float
 
 
 class CertificateHeads(Row):
@@ -407,7 +440,9 @@ class Certificate(Row):
     """What the trials of a certified search prove, see `search.certified.Evidence`.
 
     `excluded` names the trained candidate that bounds each other one best, None: its cost alone excludes it. `heads` is
-    None where one number of heads was a candidate for each shape.
+    None where one number of heads was a candidate for each shape, `latency` where no measured one is limited. `equal`
+    are the trained candidates that cannot be told apart from the incumbent. `probability` is that of errors and
+    latencies together.
     """
 
     incumbent: Shape | None
@@ -416,6 +451,9 @@ class Certificate(Row):
     aim: float
     reached: float | None
     noise: CertificateNoise
+    latency: CertificateLatency | None
+    probability: float
+    equal: tuple[Shape, ...]
     slack: float
     violations: int
     heads: CertificateHeads | None
@@ -554,7 +592,10 @@ class GoldScores(Row):
 
 
 class Pretraining(Record):
-    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`."""
+    """A finished pretraining. Rows of `heldout` have step, seconds, each loss by its name, and `loss`.
+
+    `agreement`: by number of dimensions, the correlation with the teacher's cosines, where embeddings may be cut.
+    """
 
     NAME = "pretraining"
 
@@ -575,6 +616,7 @@ class Pretraining(Record):
     teacher: str | None
     teacher_architecture: Shape | None
     gold: GoldScores | None = None
+    agreement: dict[str, float] | None = None
     latency: PretrainedLatency
     machine: Machine
     versions: Versions

@@ -4,22 +4,26 @@
         if the law fitted so far predicts such a candidate:   train it                      (improve the incumbent)
         else: train what excludes most candidates for its cost                              (close the certificate)
     train a random sample of what was excluded, to check the assumptions                    (the audit)
+    train the incumbent and those nearest to it in error with another seed                  (the noise)
 
 Proof sketch. Let x ≤ t mean that t is at least as large as x in each of D, H, I and V. Assume (M) that the true error,
-the mean over seeds, does not rise along ≤, and (N) that |measured - true| ≤ η for all trials at once. Then
+the mean over seeds, does not rise along ≤, and (N) that the measured difference of any two trained candidates is within
+η of the true one, for all pairs at once. Then for the incumbent b, and every trained t ≥ x,
 
-    e(x) ≥ e(t) ≥ ê(t) - η    for every trained t ≥ x;      L(x) = the greatest of these,
+    e(x) - e(b) ≥ e(t) - e(b) ≥ ê(t) - ê(b) - η,      where t = b without η;       L(x) = ê(b) + the greatest of these,
 
-and p(x), i(x) are known exactly, so no x does better than value(p(x), i(x), L(x)). The incumbent's own value is at
-worst value(p, i, ê + η). If for every untrained affordable x the first is no better than the second by more than δ
-(relative), no candidate is: the search stops, and names for every x the t that excludes it. A t over a limit bounds
-what lies below it just as well, and one such training may exclude many.
+and p(x), i(x) are known, so against the incumbent's measured value no x does better than value(p(x), i(x), L(x)). If
+for every untrained affordable x this is no better by more than δ (relative), no candidate is: the search stops, and
+names for every x the t that excludes it. A t over a limit bounds what lies below it just as well, and one such training
+may exclude many. All candidates are compared by errors of one seed, so what that does to all of them alike is not part
+of η, see `Noise`.
 
-The assumptions are checked. A trained pair x ≤ t with ê(x) < ê(t) - 2η contradicts (M): all bounds are then lowered by
+The assumptions are checked. A trained pair x ≤ t with ê(x) < ê(t) - η contradicts (M): all bounds are then lowered by
 the largest such contradiction (`slack`), and the search continues until it is closed again. The audit looks for such
-pairs where the search did not choose to look. Where noise and slack make δ unreachable, the search aims for the least
-difference that can be reached, and reports it. η comes from `Noise`. Encoders without layers (D = 0) bound no other:
-among themselves a wider one was measured to be worse.
+pairs where the search did not choose to look. What noise and slack take away is added to δ: the search aims at δ + (η +
+slack) / ê(b), so that they never make it train more, and reports what was reached. η is 0 until the last step, whose
+trainings are those where noise decides. Encoders without layers (D = 0) bound no other: among themselves a wider one
+was measured to be worse.
 
 The next row depends on the set of known errors alone, not on their order: an interrupted search continues where it was,
 and trials of earlier studies can be recalled.
@@ -38,7 +42,7 @@ from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Floats, Mask
 from subarch.search.base import Problem, Strategy
 from subarch.search.bounds import Bounds, Grid, Law
-from subarch.search.noise import Noise, most_failing
+from subarch.search.noise import Noise, floor, most_failing
 
 LEVELS = 6
 """Where each candidate has a threshold of its own (W), the thresholds are rounded up to this many levels."""
@@ -52,13 +56,15 @@ FIRST = (0.5, 0.2, 1.0)
 class Known:
     """What follows from the errors so far.
 
-    `worst` is the value of `best`, the incumbent, at ê + η; a better candidate must reach `target`, which differs by
-    the relative `aim`. By cell of the grid, `least` (C,) is L(x) and `needed` (C,) the least error that excludes.
+    `value` is that of `best`, the incumbent; a better candidate must reach `target`, which differs by the relative
+    `aim`. By cell of the grid, `least` (C,) is L(x) and `needed` (C,) the least error that excludes. Bounds are
+    compared with `reference`, the incumbent's error; None where there is none, or where latency is the objective.
     """
 
     trained: NDArray[np.int64]
     best: int | None
-    worst: float
+    reference: float | None
+    value: float
     aim: float
     target: float
     eta: float
@@ -73,8 +79,8 @@ class Evidence:
     """What a certified search can prove from what it knows; rows are those of the problem.
 
     `closed`: no untrained candidate can be better than the incumbent by more than `aim`, relative to its value: `delta`
-    as asked for, or the least that noise and violations allow. No other, trained or not, is better by more than
-    `reached`, noise included (inf: no bound). `violations` are trained pairs that contradict the order by more than the
+    as asked for, and what noise and violations take away. No other, trained or not, is better by more than `reached`,
+    noise included (inf: no bound). `violations` are trained pairs that contradict the order by more than the
     noise; all bounds are lowered by `slack` for that. `because` names for each untrained affordable row the trained one
     that bounds its error best (-1: none). Of the excluded rows `audited`, drawn at random (none while some are not
     trained), `failures` contradict the order; with probability 0.95 at most the share `failing` of all excluded do.
@@ -107,18 +113,15 @@ class Audit:
 
     def sample(self, known: Known, error: Floats) -> list[int]:
         """The rows to train; `error` (N,) is NaN where nothing was trained."""
-        least = self._least_by_others(known, error)
+        others = self.bounds.highest_by_others(known.trained, error[known.trained])
+        least = floor(others - known.slack, known.eta, known.reference)
         excluded = ((least >= known.needed) & np.isfinite(known.needed))[self.bounds.grid.cell]
         return [int(row) for row in self.order[excluded[self.order]][: self.size]]
 
     def failures(self, known: Known, error: Floats, sample: Sequence[int]) -> int:
         """How many of a sample are better than the errors of the others allow."""
-        least = self._least_by_others(known, error)[self.bounds.grid.cell]
-        return sum(bool(error[row] < least[row] + known.slack - known.eta) for row in sample)
-
-    def _least_by_others(self, known: Known, error: Floats) -> Floats:
-        """(C,) L(x) without a row's own error."""
-        return self.bounds.highest_by_others(known.trained, error[known.trained]) - known.eta - known.slack
+        least = self.bounds.highest_by_others(known.trained, error[known.trained])[self.bounds.grid.cell]
+        return sum(bool(error[row] < least[row] - known.eta) for row in sample)
 
 
 class Certified(Strategy):
@@ -218,25 +221,26 @@ class Certified(Strategy):
         problem, objective = self.problem, self.problem.objective
         trained = np.flatnonzero(~np.isnan(self.error))
         e = self.error[trained]
-        eta = self.noise.bound(len(trained))
+        eta = self.noise.between(len(trained), same_scale=objective.name == "error")
         rise = self.bounds.rises(trained, e)
-        rise -= 2 * eta
+        rise -= eta
         slack = float(rise.max(initial=0.0))
-        value = problem.values(trained, e)
-        best, worst, aim = None, math.inf, self.delta
-        if value.min(initial=np.inf) < np.inf:
-            row = trained[value.argmin() :][:1]
-            best, e = int(row[0]), self.error[row]
-            certain = problem.values(row, e + eta)[0]
-            worst = float(certain if certain < np.inf else value.min())
+        values = problem.values(trained, e)
+        best, reference, value, aim = None, None, float(values.min(initial=np.inf)), self.delta
+        if value < np.inf:
+            best = int(trained[values.argmin()])
             if objective.name != "latency":
-                aim = within_reach(3 * eta + slack, float(e[0]), self.delta)
-        target = less_by(worst, aim)
+                reference = float(self.error[best])
+                aim = within_reach(eta + slack, reference, self.delta)
+        target = less_by(value, aim)
         if target != self._break_even[0]:
             needed = objective.break_even(self.parameters, self.cost, target, self.megabytes)
             self._break_even = target, np.where(self.is_row, needed, -np.inf)
-        violations, least = int((rise > 0).sum()), self.bounds.highest - eta - slack
-        return Known(trained, best, worst, aim, target, eta, slack, violations, least, self._break_even[1])
+        violations, least = int((rise > 0).sum()), floor(self.bounds.highest - slack, eta, reference)
+        if best is not None and reference is not None and self.bounds.bounding[self.grid.cell[best]]:
+            below = least.reshape(self.grid.shape)[self.grid.below(best)]  # no noise between it and itself
+            np.maximum(below, reference - slack, out=below)
+        return Known(trained, best, reference, value, aim, target, eta, slack, violations, least, self._break_even[1])
 
     def _guess(self, known: Known) -> Floats:
         """(C,) the law's errors, within the bounds that are known."""
@@ -253,7 +257,7 @@ class Certified(Strategy):
 
     def _excluding(self, known: Known, guess: Floats, free: Mask, pending: list[int]) -> int | None:
         """The cell that, by the law, excludes most of what is open for its effort; every row settles itself."""
-        reach = np.where(self.bounds.bounding, guess - (known.eta + known.slack), -np.inf)
+        reach = np.where(self.bounds.bounding, floor(guess - known.slack, known.eta, known.reference), -np.inf)
         still = free & (known.least < known.needed)
         for row in pending:
             box = self.grid.below(row)
@@ -271,14 +275,22 @@ class Certified(Strategy):
         np.maximum(excluded, still, out=excluded)
         return int(np.where(free, excluded / self.effort, 0.0).argmax())
 
+    def nearest(self, count: int) -> list[int]:
+        """The incumbent and the trained rows nearest to it in error, or to the floor: where noise decides."""
+        known, limit = self._known(), self.problem.objective.max_error
+        decides = limit if limit is not None else known.reference or 0.0
+        away = np.abs(self.error[known.trained] - decides)
+        return [int(row) for row in known.trained[np.argsort(away, kind="stable")[:count]]]
+
     def evidence(self) -> Evidence:
         """What can be proved now."""
         known, problem, cell = self._known(), self.problem, self.grid.cell
         unsettled = self._free(known, []) & (known.least < known.needed)
-        floor = known.least[cell]
-        floor[self.failed] = np.inf
-        floor[known.trained] = self.error[known.trained] - known.eta
-        value = problem.values(slice(None), floor)
+        least = known.least[cell]
+        least[self.failed] = np.inf
+        own = floor(self.error[known.trained], known.eta, known.reference)
+        least[known.trained] = np.maximum(own, least[known.trained])
+        value = problem.values(slice(None), least)
         if known.best is not None:
             value[known.best] = np.inf
         sample = [row for row in self.audit.sample(known, self.error) if not self.failed[row]]
@@ -292,7 +304,7 @@ class Certified(Strategy):
             closed=not unsettled.any(),
             delta=self.delta,
             aim=known.aim,
-            reached=better_by(float(value.min()), known.worst),
+            reached=better_by(float(value.min()), known.value),
             eta=known.eta,
             slack=known.slack,
             violations=known.violations,
@@ -318,5 +330,5 @@ def less_by(value: float, share: float) -> float:
 
 
 def within_reach(off: float, error: float, delta: float) -> float:
-    """δ, or the least that can be claimed of an error where others may be off by so much; below 1."""
-    return max(delta, min(off / max(error, 1e-12), 0.99))  # an error may be 0
+    """δ and what is added to it where a difference from this error may be off by so much; below 1."""
+    return min(delta + off / max(error, 1e-12), max(delta, 0.99))  # an error may be 0

@@ -35,6 +35,7 @@ SECTIONS = {
     "cost": "Cost of the training",
     "quality": "Measured quality",
     "labels": "Against labels",
+    "dimensions": "Dimensions",
     "latency": "Measured latency",
 }
 

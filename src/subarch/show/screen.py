@@ -81,7 +81,7 @@ def show_compressed(found: Compressed) -> None:
 
 def show_training(trained: Pretraining, run: Path) -> None:
     """What a training came to: `trained` is what the run's pretraining.json holds."""
-    from subarch.show.pretraining import against_labels
+    from subarch.show.pretraining import against_labels, cut
 
     start, end = trained.heldout[0], trained.heldout[-1]
     table = _table("loss on the held-out sample", "", "weight", "start", "end")
@@ -91,7 +91,7 @@ def show_training(trained: Pretraining, run: Path) -> None:
     if "error" in end:
         table.add_row("error, as of a search", "", cell(start["error"]), cell(end["error"]))
     Console().print(table)
-    if (sentence := against_labels(trained)) is not None:
+    for sentence in filter(None, (against_labels(trained), cut(trained))):
         _say(sentence, soft_wrap=True)
     _say(
         f"{trained.steps:,} steps, {trained.tokens:,} tokens, {trained.seconds / 60:.1f} minutes, "
@@ -315,6 +315,15 @@ def show_retrieval(found: Retrieval, run: Path) -> None:
         _say(f"documents by: {found.document_model}", soft_wrap=True)
     show_warnings(found.warnings)
     print(f"record: {run / 'retrieval'}")
+
+
+def show_benchmark(scores: list[dict[str, Any]], run: Path) -> None:
+    """The main score of each task of MTEB, and where mteb's own files lie."""
+    table = _table("tasks of MTEB", "task", "metric", "score", left=2)
+    for one in scores:
+        table.add_row(one["task"], one["metric"], f"{one['score']:.4f}")
+    Console().print(table)
+    print(f"results: {run / 'mteb' / 'results'}")
 
 
 def _read(model: Ranked) -> str:

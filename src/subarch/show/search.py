@@ -141,7 +141,7 @@ def facts(selection: Selection) -> list[Fact]:
     row = selection.winner or (selection.nearest.row if selection.nearest else None)
     if row is None:
         return []
-    spread = f"IQR {formats.interval(row.latency_iqr_ms)}" if row.latency_iqr_ms else ""
+    spread = f"99 % {formats.interval(row.latency_interval_ms)}" if row.latency_interval_ms else ""
     shown = [
         Fact("Latency", formats.milliseconds(row.latency_ms), spread),
         Fact("Error", formats.error(row.error), row.error_kind),
@@ -231,7 +231,7 @@ def candidates(selection: Selection, caption: str, rows: Sequence[Candidate], re
     body = []
     for row in rows:
         name = row.architecture
-        spread = f"IQR {formats.interval(row.latency_iqr_ms)}" if row.latency_iqr_ms else ""
+        spread = f"99 % {formats.interval(row.latency_interval_ms)}" if row.latency_interval_ms else ""
         outcome = "selected" if name == winner else row.reason or formats.DASH
         cells = [
             architecture(name),
@@ -397,7 +397,7 @@ def markers(
     costs = [cost(row, selection) for row in rows]
     is_latency = selection.cost_kind == "latency"
     ranges = [
-        row.latency_iqr_ms if is_latency and row.latency_iqr_ms else (at, at)
+        row.latency_interval_ms if is_latency and row.latency_interval_ms else (at, at)
         for row, at in zip(rows, costs, strict=True)
     ]
     above = [max(high - at, 0) for at, (_, high) in zip(costs, ranges, strict=True)]
@@ -527,7 +527,7 @@ def error_kind(rows: Sequence[Candidate]) -> str:
 def candidate_hover(row: Candidate) -> str:
     lines = [f"<b>{label(formats.shape(row.architecture))}</b>", f"{formats.count(row.parameters)} parameters"]
     if row.latency_ms is not None:
-        spread = f" (IQR {formats.interval(row.latency_iqr_ms)})" if row.latency_iqr_ms else ""
+        spread = f" (99 % {formats.interval(row.latency_interval_ms)})" if row.latency_interval_ms else ""
         lines.append(f"{formats.milliseconds(row.latency_ms)}{spread}")
     lines.append(f"{formats.count(row.operations)} multiply-adds")
     lines.append(f"error {formats.error(row.error)}")
