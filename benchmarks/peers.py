@@ -12,7 +12,8 @@ teacher's vectors are computed before.
 
 - the teacher in PyTorch and in every file that `subarch export` writes,
 - sentence-transformers' own recipe of layer reduction, by its trainer and MSELoss, 2 and 3 layers,
-- model2vec's distillation of the teacher, where --static names its folders (docs/peers.md says how they are made),
+- model2vec's distillation of the teacher, where --static names its folders (`model2vec.distill.distill(TEACHER)`,
+  saved; and with `vocabulary` the words that occur five times in the text),
 - paraphrase-MiniLM-L3-v2 as published (--published, a folder of it),
 - shapes picked by hand, trained as ours are,
 - ours: one search in onnx-int8 on one thread, of which the best under each of four limits is taken.
@@ -268,7 +269,8 @@ def ask(config: PretrainConfig, folder: Path, architecture: Architecture) -> Non
 
 def steps(operations: int) -> int:
     """As many as cost `OPERATIONS`: a step costs three passes over its tokens, of which a model does `operations`."""
-    return min(MOST, round(OPERATIONS / (3 * operations / LENGTH * TRAINING["batch_tokens"])))
+    tokens: int = TRAINING["batch_tokens"]
+    return min(MOST, round(OPERATIONS / (3 * operations / LENGTH * tokens)))
 
 
 def reduced(layers: tuple[int, ...], texts: Path, teacher: Path, folder: Path) -> dict[str, Any]:
