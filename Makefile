@@ -27,7 +27,7 @@ check: .venv/.installed
 	    { echo "subarch needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet 'pip>=24'
-	$(BIN)/python -m pip install --constraint requirements.lock --editable '.[demo,dev,onnx,openvino,postgresql,ray]'
+	$(BIN)/python -m pip install --constraint requirements.lock --editable '.[demo,dev,mteb,onnx,openvino,postgresql,ray]'
 	touch $@
 
 # Results in runs/ are kept

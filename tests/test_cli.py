@@ -96,6 +96,7 @@ PRETRAIN_VALUES: dict[str, Any] = {
     "text_column": "body",
     "streaming": True,
     **{f"loss_{name}": 0.25 for name in LOSSES},
+    "dimensions": "96,48",
     "temperature": 3.0,
     "top_k": 8,
     "maskings": 2,

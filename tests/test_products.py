@@ -1,4 +1,4 @@
-"""Linear layers by oneDNN agree with torch's own, forward and backward; only fp32 on a CPU goes there."""
+"""Linear layers by oneDNN and unfused attention agree with torch's own, forward and backward, where they are used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from subarch.models.products import AVAILABLE, products
+from subarch.models.products import AVAILABLE, SHORT, products
 
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this torch has no oneDNN beside MKL")
 
@@ -97,3 +97,34 @@ def test_compiles() -> None:
     found.sum().backward()
     torch.testing.assert_close(found, functional.linear(states, layer.weight, layer.bias))
     torch.testing.assert_close(layer.weight.grad, states.sum(0).expand(4, 7))
+
+
+FUSED = "aten::_scaled_dot_product_flash_attention_for_cpu"
+
+
+def attention(length: int, dtype: torch.dtype, gradient: bool = True) -> tuple[set[str], list[torch.Tensor]]:
+    """Operators of a forward pass within `products`; output and gradients, beside those without it."""
+    torch.manual_seed(2)
+    leaves = [torch.randn(2, 3, length, 8, dtype=dtype).requires_grad_(gradient) for _ in range(3)]
+    mask = torch.ones(2, 1, length, length, dtype=torch.bool)
+    mask[1, :, :, length // 2 :] = False
+
+    def run() -> list[torch.Tensor]:
+        output = functional.scaled_dot_product_attention(*leaves, attn_mask=mask)
+        return [output, *torch.autograd.grad(output.square().sum(), leaves)] if gradient else [output]
+
+    expected = run()
+    with products(), Seen() as seen:
+        found = run()
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+    return seen.names, found
+
+
+def test_attention_in_16_bits_is_unfused_where_that_is_faster() -> None:
+    names, found = attention(SHORT, torch.bfloat16)
+    assert FUSED not in names
+    assert all(tensor.isfinite().all() for tensor in found)
+    assert FUSED in attention(SHORT + 1, torch.bfloat16)[0]
+    assert FUSED in attention(16, torch.bfloat16, gradient=False)[0]
+    assert FUSED in attention(16, torch.float32)[0]

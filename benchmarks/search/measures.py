@@ -80,7 +80,7 @@ def certificate(problem: Problem, table: Table, seed: int) -> dict[str, Any]:
     search, error = Certified(problem, DELTA), table.error()
     rows = [row for row, _ in asked(search, error)]
     greedy = greedy_certificate(problem, error, DELTA)
-    found, value = search.evidence(), problem.objective.value(problem.parameters, problem.cost, error)
+    found, value = search.evidence(), problem.values(slice(None), error)
     off = better_by(float(value.min()), float(value[found.incumbent]))
     return {
         "trained": len(rows),

@@ -1,4 +1,4 @@
-"""multilingual-e5-small with the vocabulary of two languages, English and German, without any training.
+"""multilingual-e5-small with the vocabulary of two languages, English and German: cut alone, and as a trained student.
 
     python -m benchmarks.studies.bilingual --e5 FOLDER --german FOLDER      # goes on where it was stopped
 
@@ -13,6 +13,9 @@ out: a quarter of the German manual pages and an eighth of the messages. Scores,
 - pages: the short description of a held-out German page finds its first paragraph among theirs (MRR)
 - messages: held-out German messages find the English ones that they translate (MRR), and the other way round
 
+The student has a third of the layers and is trained on text of both languages to embed as e5 does. Both are timed in
+turn, in PyTorch on one thread and one text of 32 tokens.
+
 Results are written to benchmarks/results/bilingual.json after each part. The last line is JSON.
 """
 
@@ -21,11 +24,13 @@ from __future__ import annotations
 import gettext
 import gzip
 import json
+import random
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +38,8 @@ from benchmarks.runner import Results, command_line, show
 from benchmarks.sts import sts_b
 from numpy.typing import NDArray
 
+import subarch
+from subarch.latency.measuring import measure_models
 from subarch.learning.signals import text_embedder
 from subarch.models.teacher import Teacher
 from subarch.models.vocabulary import cut
@@ -43,6 +50,18 @@ from subarch.text.vocabulary import prune, unwritten, usage
 SIZES = (32_000, 16_000, 8_000)
 CATALOGUES = Path("/usr/share/locale/de/LC_MESSAGES")
 PROMPT = "query: "
+STUDENT = "4-12-384-1024-32000"
+TRAINING: dict[str, Any] = {
+    "max_length": 64,
+    "batch_tokens": 2048,
+    "evaluations": 4,
+    "precision": "bf16",
+    "learning_rate": 1e-3,
+    "targets": "cache",
+    "threads": 1,
+}
+DOCUMENTS = 40_000
+"""Of each language that the student is trained on."""
 WORDS = (5, 60)
 """Of a message that is taken, in both languages."""
 LEAST_WORDS = 12
@@ -65,6 +84,8 @@ def main() -> None:
     parser.add_argument("--e5", type=Path, required=True)
     parser.add_argument("--german", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/bilingual"))
+    parser.add_argument("--steps", type=int, default=2000)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = material(arguments.german, arguments.data / "corpora")
@@ -76,16 +97,23 @@ def main() -> None:
     both = sum(1e6 * one / one.sum() for one in counts)
     for size in (len(teacher.tokenizer), *SIZES):
         results.keep("rows", str(size), make=partial(row, teacher, found, both, size, arguments.data))
+    student = arguments.out / STUDENT
+    results.keep("trained", make=lambda: trained(student, arguments.e5, found, arguments.steps))
+    results.keep("rows", STUDENT, make=lambda: scores(Teacher.load(student / "pretrained"), found, arguments.data))
+    results.keep("latency", make=lambda: latencies({"teacher": arguments.e5, STUDENT: student / "pretrained"}))
     names = ("megabytes", "sts_dev", "pages", "to_english", "to_german", "tokens_german", "unknown_german")
     rows = [[size, *(f"{one[name]:.4g}" for name in names)] for size, one in results["rows"].items()]
-    show("multilingual-e5-small, without training", ["tokens", *names], rows)
+    show("multilingual-e5-small", ["tokens", *names], rows)
     print(json.dumps(results))
 
 
 def row(teacher: Teacher, found: Material, counts: NDArray[np.float64], size: int, data: Path) -> dict[str, float]:
     """Scores and sizes of the teacher with `size` tokens for both languages."""
-    pruned = prune(teacher.tokenizer.backend_tokenizer, counts, size)
-    made = cut(teacher, pruned)
+    return scores(cut(teacher, prune(teacher.tokenizer.backend_tokenizer, counts, size)), found, data)
+
+
+def scores(made: Teacher, found: Material, data: Path) -> dict[str, float]:
+    """Scores and sizes of a model."""
     without = text_embedder(made.model, made)
 
     def embed(texts: list[str]) -> NDArray[np.float32]:
@@ -93,17 +121,40 @@ def row(teacher: Teacher, found: Material, counts: NDArray[np.float64], size: in
 
     to_english, to_german = (mrr(embed, pairs) for pairs in (found.messages, [pair[::-1] for pair in found.messages]))
     heldout = [text for pair in found.pages for text in pair] + [german for german, _ in found.messages]
-    used = usage(pruned.tokenizer, heldout)
+    tokenizer = made.tokenizer.backend_tokenizer
+    used = usage(tokenizer, heldout)
     return {
         "megabytes": sum(value.numel() for value in made.encoder.parameters()) * 4e-6,
-        "tokens": len(pruned.kept),
+        "tokens": len(made.tokenizer),
         "sts_dev": sts_b(data / "tasks" / "STS-B" / "dev.tsv").scores(embed)["spearman"],
         "pages": mrr(embed, found.pages),
         "to_english": to_english,
         "to_german": to_german,
         "tokens_german": float(used.sum() / len(heldout)),
-        "unknown_german": unwritten(pruned.tokenizer, used),
+        "unknown_german": unwritten(tokenizer, used),
     }
+
+
+def trained(run: Path, e5: Path, found: Material, steps: int) -> dict[str, Any]:
+    """Train the student in `run/pretrained`, from e5's weights, on as much text of each language."""
+    run.mkdir(parents=True, exist_ok=True)
+    corpus = []
+    for language, texts in {"de": found.german, "en": found.english}.items():
+        file = run / f"{language}.jsonl"
+        drawn = random.Random(0).sample(texts, min(DOCUMENTS, len(texts)))
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in drawn), encoding="utf-8")
+        corpus.append(f"{language}:0.5={file}")
+    options: dict[str, Any] = {"teacher": str(e5), "prompt": PROMPT, "architecture": STUDENT, "steps": steps}
+    made = subarch.pretrain(run, corpus=corpus, **options, **TRAINING)
+    kept = {key: getattr(made, key) for key in ("architecture", "steps", "tokens", "seconds", "losses")}
+    return kept | {"heldout": list(made.heldout)}
+
+
+def latencies(folders: dict[str, Path]) -> dict[str, Any]:
+    """Milliseconds of one text of 32 tokens, in turn."""
+    encoders = {name: Teacher.load(folder).encoder for name, folder in folders.items()}
+    found = measure_models(encoders, vocabulary=20_000, batch=1, length=32, threads=1, rounds=40)
+    return {name: latency.model_dump() for name, latency in found.items()}
 
 
 def mrr(embed: Embed, pairs: list[tuple[str, str]]) -> float:

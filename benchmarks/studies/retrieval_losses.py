@@ -51,10 +51,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "dimensions": "192,96,48",
     },
     "embedding + 10 margins": {"loss_embedding": 1.0, "loss_margins": 10.0},
-    "embedding + similarities + 10 margins": {
+    "embedding + 0.1 similarities": {"loss_embedding": 1.0, "loss_similarities": 0.1},
+    "embedding + 0.1 similarities, dimensions": {
         "loss_embedding": 1.0,
-        "loss_similarities": 1.0,
-        "loss_margins": 10.0,
+        "loss_similarities": 0.1,
+        "dimensions": "192,96,48",
     },
     "embedding + relations": {"loss_embedding": 1.0, "loss_relations": 1.0},
 }

@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/vocabulary"))
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--sizes", nargs="+", default=SIZES)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=400)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(arguments.results)

@@ -39,6 +39,7 @@ from subarch.run.configuration import load
 from subarch.run.folder import RunFolder, places
 
 if TYPE_CHECKING:
+    from subarch.evaluation.benchmark import TaskScore
     from subarch.finetuning.augment import Augmented
     from subarch.planning.plan import Plan
     from subarch.recording.record import Recorded
@@ -246,10 +247,20 @@ def evaluate(
     documents: None = None,
     retriever: None = None,
     rerank: None = None,
+    mteb: None = None,
     report: Report = silent,
     command: str = "",
     **options: Any,
 ) -> Evaluation: ...
+@overload
+def evaluate(
+    models: Place | Sequence[Place],
+    part: None = None,
+    *,
+    mteb: str | Sequence[str],
+    report: Report = silent,
+    **options: Any,
+) -> list[TaskScore]: ...
 @overload
 def evaluate(
     models: Place | Sequence[Place],
@@ -261,6 +272,7 @@ def evaluate(
     documents: Place | None = None,
     retriever: Place | None = None,
     rerank: int | None = None,
+    mteb: None = None,
     report: Report = silent,
     command: str = "",
     **options: Any,
@@ -275,10 +287,11 @@ def evaluate(
     documents: Place | None = None,
     retriever: Place | None = None,
     rerank: int | None = None,
+    mteb: str | Sequence[str] | None = None,
     report: Report = silent,
     command: str = "",
     **options: Any,
-) -> Evaluation | Retrieval:
+) -> Evaluation | Retrieval | list[TaskScore]:
     """Score fine-tuned models (of one fine-tuning, one per seed) with intervals, or compare them with others.
 
     Without `task`, task and data are those of the fine-tuning. Unlabelled data are predicted only.
@@ -286,12 +299,31 @@ def evaluate(
     With `retrieval`, the folder of a collection in the layout of BEIR, one model is scored in search: an embedding
     model, or a reranker of what `retriever` finds. The record is left in the model's run folder, retrieval/.
 
+    With `mteb`, names of tasks or benchmarks of MTEB, one embedding model is scored by the package mteb, whose files
+    are left in the model's run folder, mteb/.
+
     Args:
         part: of the task; default: validation. Of a collection: the name of its judgements; default: test.
         documents: the model that embeds the documents, if it is another than the one that embeds the queries.
         rerank: documents that a reranker gets for a query; default: 50.
     """
     given, ours, others = _given(options), _paths(models), _paths(against)
+    if mteb is not None:
+        beside: dict[str, Any] = {
+            "retrieval": retrieval,
+            "documents": documents,
+            "retriever": retriever,
+            "rerank": rerank,
+        }
+        beside |= {"part": part, "submission": submission, "against": others or None}
+        beside |= {key: value for key, value in given.items() if key != "max_length"}
+        if unused := [key for key, value in beside.items() if value is not None]:
+            raise InvalidConfig(f"{unused[0]} is not for the tasks that mteb names; leave one of them out")
+        if len(ours) != 1:
+            raise InvalidConfig(f"{len(ours)} models: tasks of mteb are run with one; name one")
+        from subarch import pipeline
+
+        return pipeline.benchmark(ours[0], _list(mteb) or [], given.get("max_length"), report)
     if retrieval is None:
         if (documents, retriever, rerank) != (None, None, None):
             raise InvalidConfig(

@@ -17,6 +17,7 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from subarch.errors import InvalidConfig, InvalidStudy
+from subarch.evaluation.benchmark import TaskScore, benchmarked, tasks_of
 from subarch.evaluation.collection import Collection
 from subarch.evaluation.evaluate import commands as evaluation_commands
 from subarch.evaluation.evaluate import gathered
@@ -208,6 +209,31 @@ def export(model: Path, config: ExportConfig, path: Path, report: Report = silen
     return result
 
 
+def _place_to_score(model: Path, max_length: int | None) -> Path:
+    """The folder where the results of a model are left; see `retrieve` for what is refused."""
+    if max_length is not None and max_length < SHORTEST:
+        raise InvalidConfig(f"max_length = {max_length} leaves nothing of a text; give at least {SHORTEST} tokens")
+    path = places(model, None)[1]
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not os.access(above, os.W_OK):
+        raise InvalidStudy(f"{above}: cannot be written in, and results go to {path}; work in another folder")
+    return path
+
+
+def benchmark(
+    model: Path, names: Sequence[str], max_length: int | None = None, report: Report = silent
+) -> list[TaskScore]:
+    """Run tasks of MTEB with an embedding model; mteb's own files are left in its run folder, mteb/.
+
+    Raises:
+        InvalidStudy, InvalidConfig: see `retrieve`.
+        SubarchError: see `evaluation.benchmark`.
+    """
+    path = _place_to_score(model, max_length)
+    tasks = tasks_of(names)
+    return benchmarked(load_searcher(model, max_length), tasks, path / "mteb", report)
+
+
 def retrieve(
     model: Path,
     folder: Path,
@@ -236,12 +262,7 @@ def retrieve(
         InvalidConfig: fewer than 8 tokens.
         SubarchError: see `evaluation.retrieval.search` and `evaluation.collection`.
     """
-    if max_length is not None and max_length < SHORTEST:
-        raise InvalidConfig(f"max_length = {max_length} leaves nothing of a text; give at least {SHORTEST} tokens")
-    encoder, path = places(model, None)
-    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
-    if not os.access(above, os.W_OK):
-        raise InvalidStudy(f"{above}: cannot be written in, and results go to {path}; work in another folder")
+    path, encoder = _place_to_score(model, max_length), places(model, None)[0]
     collection = Collection.read(folder, part)
     result = search_in(
         load_searcher(model, max_length),

@@ -183,6 +183,12 @@ def finetune(
     help="Documents that a reranker gets for a query. [default: 50]",
     panel="Retrieval",
 )
+@click.option(
+    "--mteb",
+    multiple=True,
+    help="Instead of a task: one of MTEB, or a benchmark such as NanoBEIR, run by the package mteb. [repeatable]",
+    panel="Retrieval",
+)
 @answering
 def evaluate(
     models: tuple[Path, ...],
@@ -193,6 +199,7 @@ def evaluate(
     documents: Path | None,
     retriever: Path | None,
     rerank: int | None,
+    mteb: tuple[str, ...],
     given: dict[str, Any],
     report: Progress,
 ) -> Answer:
@@ -200,12 +207,17 @@ def evaluate(
 
     MODELS are folders of one fine-tuning, one per seed. Without --task, task and data are those of the fine-tuning.
     Unlabelled data are predicted only. With --retrieval, MODELS is one embedding model or
-    reranker, exported or not, or a run folder; --max-length is then by default what the model reads.
+    reranker, exported or not, or a run folder; --max-length is then by default what the model reads. With --mteb it is
+    one embedding model, and results are those of the package mteb, as it writes them.
     """
     command = shlex.join(["subarch", *sys.argv[1:]])
     where: dict[str, Any] = {"retrieval": retrieval, "documents": documents, "retriever": retriever, "rerank": rerank}
     beside: dict[str, Any] = {"against": against, "submission": submission, "report": report, "command": command}
-    found: Any = api.evaluate(list(models), part, **where, **beside, **given)
+    named: dict[str, Any] = {"mteb": mteb} if mteb else {}
+    found: Any = api.evaluate(list(models), part, **where, **beside, **given, **named)
+    if mteb:
+        answer = [score.to_dict() for score in found]
+        return Answer(answer, partial(screen.show_benchmark, answer, places(models[0], None)[1]))
     if retrieval is not None:
         return Answer(found, partial(screen.show_retrieval, found, places(models[0], None)[1]))
     return Answer(found, partial(screen.show_evaluation, found, models[0]))

@@ -41,7 +41,7 @@ GROUPS = {
     "Task": "task data first second choices label id group kind parts rows",
     "Objective and limits": "objective faster max_latency_ms max_latency_ratio max_parameters max_megabytes keep error",
     "Search": "strategy delta epsilon heads repeats audit reuse",
-    "Losses": "loss loss_embedding loss_similarities loss_margins dimensions loss_outputs loss_relations loss_hidden "
+    "Losses": "loss loss_embedding loss_similarities loss_margins loss_outputs loss_relations loss_hidden "
     "loss_logits loss_mlm temperature top_k",
     "Agora": "agora points encoder masked_lm neighbours any_teacher many_sets",
     "Training": "minutes hours steps epochs learning_rate batch_size batch_tokens micro_tokens initialise max_length "

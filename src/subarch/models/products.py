@@ -1,8 +1,12 @@
-"""Linear layers by oneDNN: on some processors twice as fast as what torch calls, in the same 32-bit arithmetic.
+"""Linear layers by oneDNN, attention by products: on some processors twice as fast as what torch calls.
 
 On x86, torch leaves matrix products in fp32 to MKL, which keeps AMD's processors off their AVX-512: 95 GFLOP/s on a
 core of an EPYC, and 205 with oneDNN, which torch has for 16-bit products. Within `products` a linear layer in fp32 on a
 CPU goes to oneDNN, forward and backward. Results differ from MKL's by rounding only (another order of sums).
+
+In 16 bits on a CPU, the backward pass of torch's fused attention takes more than half of a training step of a small
+encoder (docs/throughput.md). Up to `SHORT` tokens attention is computed there as two products and a softmax. Longer
+texts, and passes without a gradient, are left to the fused kernel, which needs no memory for the square of the length.
 
     >>> with products():             # or, around a function: @products()
     ...     loss = model(**batch).loss
@@ -19,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import register_flop_formula
 
@@ -30,9 +35,13 @@ AVAILABLE = (
 )
 
 
+SHORT = 128
+"""Tokens up to which attention in 16 bits is faster unfused, forward and backward."""
+
+
 @contextmanager
 def products() -> Iterator[None]:
-    """Within it, linear layers are computed by oneDNN where torch would take MKL."""
+    """Within it, linear layers are computed by oneDNN where torch would take MKL, and short attention unfused."""
     with _Products() if AVAILABLE else nullcontext():
         yield
 
@@ -43,7 +52,21 @@ class _Products(TorchFunctionMode):
     ) -> Any:
         if func is functional.linear and not kwargs and _fits(args[0], args[1]):
             return torch.ops.subarch.linear(args[0], args[1], args[2] if len(args) > 2 else None)
+        if func is functional.scaled_dot_product_attention and _is_short(args[0], args[1]):
+            with sdpa_kernel(SDPBackend.MATH):
+                return func(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
+
+
+def _is_short(query: Tensor, key: Tensor) -> bool:
+    """(B, A, L, H/A) in 16 bits on a CPU, of few tokens, with a backward pass to come."""
+    return (
+        query.device.type == "cpu"
+        and query.dtype == torch.bfloat16
+        and key.shape[-2] <= SHORT
+        and query.requires_grad
+        and torch.is_grad_enabled()
+    )
 
 
 def _fits(states: Tensor, weight: Tensor) -> bool:

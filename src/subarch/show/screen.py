@@ -317,6 +317,15 @@ def show_retrieval(found: Retrieval, run: Path) -> None:
     print(f"record: {run / 'retrieval'}")
 
 
+def show_benchmark(scores: list[dict[str, Any]], run: Path) -> None:
+    """The main score of each task of MTEB, and where mteb's own files lie."""
+    table = _table("tasks of MTEB", "task", "metric", "score", left=2)
+    for one in scores:
+        table.add_row(one["task"], one["metric"], f"{one['score']:.4f}")
+    Console().print(table)
+    print(f"results: {run / 'mteb' / 'results'}")
+
+
 def _read(model: Ranked) -> str:
     """The name of a model, and how it read texts."""
     length = "" if model.max_length is None else f", {model.max_length} tokens"
