@@ -1,12 +1,16 @@
 """What students of a fine-tuned teacher keep of its score, when the search compares outputs on the task's own inputs.
 
-    python -m benchmarks.outputs --teacher stsb=runs/stsb/finetuned --limits 0.25 0.5 --minutes 15
+    python -m benchmarks.outputs --teacher mrpc=runs/minilm/finetuned/mrpc --teacher ner=runs/minilm/finetuned/ner
 
-Each TASK=FOLDER is a model that `subarch finetune` made for a public task. For each limit (of the teacher's latency
-in PyTorch) a student is searched on the unlabelled training part, whose layers are chosen by trial, then trained in
-full for so many minutes. It is chosen without a label; dev and held-out are predicted once. Beside it: the teacher, and
-hand-picked shapes with the same training, from the teacher's lowest layers. Results are written to
-benchmarks/results/outputs.json after each model, and the same command goes on. The last line is JSON.
+Each TASK=FOLDER is a model that `subarch finetune` made for a public task. For each limit (of the teacher's latency in
+PyTorch, one thread, at the lengths of the task's inputs) a student is searched on the unlabelled training part, whose
+layers are chosen by trial, then trained in full on the teacher's outputs and hidden states. No label is used until
+then; `then labels` is the same student fine-tuned on the labels of the training part, with the teacher's outputs as
+soft targets. Dev and held-out are predicted once. Beside it: the teacher, and hand-picked shapes with the same full
+training, of the teacher's layers that it can least do without.
+
+Everything runs on one thread. Results are written to benchmarks/results/outputs/TASK.json after each model, and the
+same command goes on. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -16,13 +20,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runner import Results, command_line, show
+import yaml
+from benchmarks.runner import RESULTS, Results, command_line, show
+from transformers import AutoConfig
 
 from subarch.evaluation.resampling import intervals
 from subarch.extraction.config import ExtractConfig
 from subarch.finetuning.config import FinetuneConfig
+from subarch.latency.measuring import measure_models
 from subarch.models.heads import labels_of, predict
-from subarch.pipeline import extract, pretrain
+from subarch.models.source import source_of, timed
+from subarch.pipeline import extract, finetune, pretrain
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
@@ -30,77 +38,137 @@ from subarch.run.records import Layers, Selection
 from subarch.tasks import Examples, score
 from subarch.tasks.division import parts_of
 from subarch.tasks.metrics import primary
+from subarch.text.corpus import Corpus
+
+DATA: dict[str, dict[str, Any]] = {
+    "copa": {"data": "COPA-full"},
+    "ner": {"data": "WNUT-17"},
+    "sst2": {"rows": 10_000},
+}
+"""What is read of each task below the folder of all, where that is not its whole official data."""
+DEPTHS = {0.25: [2, 3], 0.5: [3, 4, 6]}
+"""Depths that may be fast enough for a limit: layers are chosen for each depth of a space."""
+SPACE = {"heads": [12], "hidden": [384], "intermediate": [64, 128, 256, 512, 1024]}
+SEARCH: dict[str, Any] = {
+    "steps": 40,
+    "batch_size": [32],
+    "heldout": 256,
+    "max_length": 128,
+    "repeats": 1,
+    "audit": 1,
+    "workers": 1,
+    "length_from": "corpus",
+    "latency_threads": 1,
+}
+TRAINING: dict[str, Any] = {
+    "steps": 400,
+    "batch_tokens": 2048,
+    "learning_rate": 3e-4,
+    "freeze_embeddings": True,
+    "evaluations": 4,
+    "threads": 1,
+}
+LABELS: dict[str, Any] = {"learning_rate": [1e-4], "epochs": 2, "seeds": [0], "any_teacher": True, "threads": 1}
 
 
 def main() -> None:
-    parser = command_line(__doc__, "outputs")
+    parser = command_line(__doc__)
     parser.add_argument("--teacher", action="append", default=[], help="TASK=FOLDER of a fine-tuned model")
     parser.add_argument("--data", default="../shared/data/tasks", help="folder of the public tasks")
-    parser.add_argument("--limits", type=float, nargs="*", default=[0.25, 0.5], help="of the teacher's latency")
-    parser.add_argument("--picked", nargs="*", default=["3-12-384-512"], help="shapes to compare with")
-    parser.add_argument("--steps", type=int, default=100, help="of each candidate")
-    parser.add_argument("--minutes", type=float, default=15.0, help="of the full training")
-    parser.add_argument("--set", action="append", default=[], help="KEY=JSON of the search's configuration")
+    parser.add_argument("--limits", type=float, nargs="*", default=[0.25], choices=list(DEPTHS), help="of its latency")
+    parser.add_argument("--picked", nargs="*", default=["2-12-384-512"], help="shapes to compare with")
     parser.add_argument("--out", type=Path, default=Path("runs/outputs"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "outputs", help="folder for the numbers")
     arguments = parser.parse_args()
-    teachers = dict(pair.split("=", 1) for pair in arguments.teacher)
-    more = {key: json.loads(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}
-    results = Results(arguments.results)
-    results.about(steps=arguments.steps, minutes=arguments.minutes, search=more)
-
-    for task, folder in teachers.items():
-        parts = parts_of(load(FinetuneConfig, None, {"task": task, "data": arguments.data}))
-
-        def scored(model: Path, parts: Any = parts) -> dict[str, Any]:
-            return {"dev": of(model, parts.dev), "heldout": of(model, parts.heldout)}
-
-        def searched(limit: float, task: str = task, folder: str = folder) -> dict[str, Any]:
-            given = {"teacher": folder, "task": task, "data": arguments.data, "steps": arguments.steps}
-            run = arguments.out / f"{task}-{limit:g}"
-            config = load(ExtractConfig, None, given | {"max_latency_ratio": limit} | more)
-            extract(config, run, resume=(run / "config.yaml").is_file())
-            return trained(run, {}, arguments.minutes) | scored(run / "pretrained")
-
-        def picked(shape: str, task: str = task, folder: str = folder) -> dict[str, Any]:
-            run, corpus = arguments.out / f"{task}-{shape}", arguments.out / f"{task}-{arguments.limits[0]:g}"
-            given = {"teacher": folder, "corpus": [str(corpus / "inputs.jsonl")], "architecture": shape}
-            return trained(run, given, arguments.minutes) | scored(run / "pretrained")
-
-        results.keep(task, "teacher", make=partial(scored, Path(folder)))
-        for limit in arguments.limits:
-            results.keep(task, f"under {limit:g}", make=partial(searched, limit))
-        for shape in arguments.picked:
-            results.keep(task, shape, make=partial(picked, shape))
-        show_task(task, results[task])
-    print(json.dumps(results))
+    found = {}
+    for task, folder in (pair.split("=", 1) for pair in arguments.teacher):
+        own = {"task": task} | DATA.get(task, {})
+        own["data"] = str(Path(arguments.data) / own.get("data", ""))
+        bench = Bench(own, Path(folder), arguments.out / task, Results(arguments.results / f"{task}.json"))
+        bench.run(arguments.limits, arguments.picked)
+        found[task] = bench.results
+    print(json.dumps(found))
 
 
-def trained(run: Path, given: dict[str, Any], minutes: float) -> dict[str, Any]:
-    """Train in full, and say what was trained, from which layers, and how fast it is."""
-    if not given:
-        settings = RunFolder.open(run).settings()
-        winner = RunFolder.open(run).read(Selection).winner
+class Bench:
+    """The models of one task."""
+
+    def __init__(self, task: dict[str, Any], teacher: Path, out: Path, results: Results) -> None:
+        self.task, self.teacher, self.out, self.results = task, teacher, out, results
+        self.parts = parts_of(load(FinetuneConfig, None, task))
+        settings = {"search": SEARCH, "space": SPACE, "training": TRAINING, "labels": LABELS}
+        results.about(metric=primary(self.parts.train.task), **settings)
+
+    def run(self, limits: list[float], picked: list[str]) -> None:
+        keep = partial(self.results.keep, "models")
+        keep("teacher", make=lambda: self.scored(self.teacher))
+        for limit in limits:
+            run = self.out / f"{limit:g}"
+            keep(f"under {limit:g}, search alone", make=partial(self.searched, limit, run))
+            keep(f"under {limit:g}", make=partial(self.in_full, run))
+            keep(f"under {limit:g}, then labels", make=partial(self.on_labels, run))
+        for shape in picked:
+            keep(shape, make=partial(self.picked, shape, self.out / f"{limits[0]:g}"))
+        show_task(self.task["task"], self.results["models"])
+
+    def searched(self, limit: float, run: Path) -> dict[str, Any]:
+        space = self.out / f"space-{limit:g}.yaml"
+        space.parent.mkdir(parents=True, exist_ok=True)
+        space.write_text(yaml.safe_dump({"depth": DEPTHS[limit]} | SPACE), encoding="utf-8")
+        given = {"teacher": str(self.teacher), "task": self.task["task"], "data": self.task["data"]}
+        config = load(ExtractConfig, None, given | {"max_latency_ratio": limit, "space": str(space)} | SEARCH)
+        extract(config, run, resume=(run / "config.yaml").is_file())
+        folder = RunFolder.open(run)
+        selection, winner = folder.read(Selection), folder.read(Selection).winner
         assert winner is not None
-        given = {key: settings[key] for key in ("teacher", "corpus")} | {"architecture": winner.architecture}
-    found = pretrain(run, load(PretrainConfig, None, given | {"minutes": minutes}))
-    latency, folder = found.latency, RunFolder(run)
-    about: dict[str, Any] = {
-        "architecture": found.architecture,
-        "error": [found.heldout[0]["error"], found.heldout[-1]["error"]],
-        "steps": found.steps,
-        "seconds": found.seconds,
-        "ms": latency.student.median_ms,
-        "share": latency.student.median_ms / latency.teacher.median_ms if latency.teacher else None,
-    }
-    if folder.has(Selection):
-        selection, depth = folder.read(Selection), found.architecture.split("-")[0]
-        about |= {
+        return {
+            "architecture": winner.architecture,
+            "error": [winner.error],
             "trials": sum(row.error is not None for row in selection.candidates),
             "certificate": selection.gap_sentence,
-            "layers": list(folder.read(Layers).chosen.get(depth, ())),
-            "searched": selection.winner.error if selection.winner else None,
+            "layers": list(folder.read(Layers).chosen.get(winner.architecture.split("-")[0], ())),
+            **self.latency(run / "selected", run),
+            **self.scored(run / "selected"),
         }
-    return about
+
+    def in_full(self, run: Path) -> dict[str, Any]:
+        searched = self.results["models"][f"under {run.name}, search alone"]
+        return self.trained(run, run / "inputs.jsonl", searched["architecture"])
+
+    def picked(self, shape: str, searched: Path) -> dict[str, Any]:
+        return self.trained(self.out / shape, searched / "inputs.jsonl", shape)
+
+    def trained(self, run: Path, inputs: Path, shape: str) -> dict[str, Any]:
+        """Train in full, and say how fast it is and what it scores."""
+        given = {"teacher": str(self.teacher), "corpus": [str(inputs)], "architecture": shape}
+        found = pretrain(run, load(PretrainConfig, None, given | TRAINING))
+        return {
+            "architecture": found.architecture,
+            "error": [found.heldout[0]["error"], found.heldout[-1]["error"]],
+            "seconds": found.seconds,
+            **self.latency(run / "pretrained", run),
+            **self.scored(run / "pretrained"),
+        }
+
+    def latency(self, model: Path, run: Path) -> dict[str, float]:
+        """Milliseconds in PyTorch on one thread at the mean length of the inputs, and as a share of the teacher's."""
+        length = round(float(Corpus.load(run / "corpus").train.size.mean())) + 2
+        both = {"student": timed(source_of(model)), "teacher": timed(source_of(self.teacher))}
+        models = {name: one for name, one in both.items() if one is not None}
+        vocabulary = int(AutoConfig.from_pretrained(self.teacher).vocab_size)
+        found = measure_models(models, vocabulary, batch=1, length=length, threads=1, rounds=5)
+        ms = {name: one.median_ms for name, one in found.items()}
+        return {"tokens": length, "ms": ms["student"], "share": ms["student"] / ms["teacher"]}
+
+    def on_labels(self, run: Path) -> dict[str, Any]:
+        """The same student, fine-tuned on labels and soft targets."""
+        config = load(FinetuneConfig, None, self.task | LABELS | {"teacher": str(self.teacher)})
+        finetune(run / "pretrained", config, run)
+        before = {key: self.results["models"][f"under {run.name}"][key] for key in ("architecture", "ms", "share")}
+        return before | self.scored(run / "finetuned" / self.task["task"])
+
+    def scored(self, model: Path) -> dict[str, Any]:
+        return {"dev": of(model, self.parts.dev), "heldout": of(model, self.parts.heldout)}
 
 
 def of(model: Path, examples: Examples) -> dict[str, float]:
@@ -116,7 +184,7 @@ def show_task(task: str, found: dict[str, Any]) -> None:
     rows = []
     for name, row in found.items():
         part = row["heldout"]
-        share = f"{row['share']:.2f}" if row.get("share") else "1"
+        share = f"{row['share']:.2f}" if "share" in row else "1"
         kept = f"{100 * part['score'] / teacher:.1f} %"
         numbers = [f"{row['dev']['score']:.4f}", f"{part['score']:.4f}", f"{part['low']:.3f} to {part['high']:.3f}"]
         rows.append([name, row.get("architecture", ""), share, *numbers, kept])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from tests.test_outputs import write_inputs
-from tests.tiny import tiny_tokenizer
+from tests.tiny import tiny_teacher, tiny_tokenizer
 
 import subarch
 from subarch.errors import InvalidConfig, InvalidCorpus
@@ -59,6 +59,26 @@ def test_the_same_inputs_are_held_out_and_none_that_was_made(tmp_path: Path) -> 
     assert abs(len(more.heldout) - len(plain.heldout)) < 40
 
 
+def test_no_side_of_a_held_out_pair_is_trained_on(tmp_path: Path) -> None:
+    """What is paired anew is made of two inputs, and left out if either is held out."""
+    given = write_inputs(tmp_path / "inputs.jsonl", "classes", 120)
+    encoder = tiny_teacher(tmp_path / "encoder", layers=1)
+    asked: dict[str, Any] = {"encoder": encoder, "re_pair": True, "seed": 1}
+    found = subarch.augment(tmp_path / "more.jsonl", corpus=str(given), **asked)
+    assert found.by_method["re-pairing"] > 20
+    packed = build([tmp_path / "more.jsonl"], tiny_tokenizer(), tmp_path / "more", heldout_fraction=0.2, between=(3,))
+    rows, held = records(tmp_path / "more.jsonl"), set(packed.meta.heldout_groups)
+    by_group = {row["group"]: row for row in rows if "made" not in row}
+    paired = [row for row in rows if row.get("made") == "re-pairing"]
+    for row in paired:
+        origin, partner = by_group[row["group"]], by_group[row["made_with"]]
+        assert sum(row[side] == origin[side] for side in ("text_a", "text_b")) == 1
+        assert sum(row[side] == partner[side] for side in ("text_a", "text_b")) == 1
+    dropped = [row for row in rows if held & {row["group"], row.get("made_with", row["group"])}]
+    assert any(row["group"] not in held for row in dropped if "made" in row)
+    assert len(packed.train) == len(rows) - len(dropped)
+
+
 def test_made_again_from_what_was_written_nothing_is_made_twice(tmp_path: Path) -> None:
     given = write_inputs(tmp_path / "inputs.jsonl", "classes", 30)
     first = subarch.augment(tmp_path / "more.jsonl", corpus=str(given))
@@ -81,4 +101,9 @@ def test_refused(tmp_path: Path) -> None:
         subarch.augment(tmp_path / "out.csv", corpus=str(pairs))
     with pytest.raises(InvalidConfig, match="needs a sentence encoder"):
         subarch.augment(tmp_path / "out.jsonl", corpus=str(pairs), neighbours=[str(pairs)])
+    with pytest.raises(InvalidConfig, match="re_pair needs a sentence encoder"):
+        subarch.augment(tmp_path / "out.jsonl", corpus=str(pairs), re_pair=True)
+    choices, encoder = write_inputs(tmp_path / "choices.jsonl", "choices", 30), tiny_teacher(tmp_path / "encoder")
+    with pytest.raises(InvalidConfig, match="re_pair exchanges sides of pairs, and these are none; leave it out"):
+        subarch.augment(tmp_path / "out.jsonl", corpus=str(choices), re_pair=True, encoder=encoder)
     assert not (tmp_path / "out.jsonl").exists()

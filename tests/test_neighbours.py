@@ -25,10 +25,12 @@ from subarch.finetuning.neighbours import (
     Method,
     Nearest,
     Neighbourhood,
+    Repairing,
     edited,
     identities,
     locked_in,
     overlap,
+    sides_of,
     slots_of,
 )
 from subarch.models.teacher import Teacher
@@ -363,3 +365,33 @@ def test_examples_are_left_as_they_were() -> None:
     dev = Examples(TASKS["sst2"], "dev", "here", (row,))
     Neighbourhood([dev], {"edits": edits}, overlap)(dev, dev, 1)
     assert dev.rows == (Example("0", "g", (TEN,), label=1),)
+
+
+# -- re-pairing
+
+
+def test_pairs_are_paired_anew_with_sides_that_no_other_split_has(tmp_path: Path) -> None:
+    ones = tiny_sentences(60)
+    pairs = [*zip(ones[:25], ones[25:50], strict=True), (ones[50], ones[51]), (ones[50], ones[52])]
+    known = [examples("train", pairs, "mrpc"), examples("validation", [(ones[0], ones[30])], "mrpc")]
+    sides = sides_of(known)
+    assert ones[0] not in sides[0]
+    assert ones[30] not in sides[1]
+    assert ones[50] not in sides[0], "it stands in two pairs, of which one may be held out"
+    embedding = Embedding(Teacher.load(tiny_teacher(tmp_path / "encoder", layers=1)))
+    tau = Neighbourhood(known, {"re-pairing": Repairing(sides, embedding)}, overlap, each=3, band=(0, 1))
+    found = tau(known[0], replace(known[0], rows=()), 0)
+    made = [point.example.texts for point in found.points]
+    assert len(made) > 15
+    assert len(set(made)) == len(made)
+    assert not set(made) & set(pairs)
+    train = {one.id: one for one in known[0]}
+    for point in found.points:
+        assert point.partner is not None
+        origin, partner = train[point.origin].texts, train[point.partner].texts
+        new = int(point.example.texts[0] == origin[0])  # the side that was exchanged
+        assert point.example.texts[1 - new] == origin[1 - new]
+        assert point.example.texts[new] == partner[new]
+        assert partner[new] in sides[new]
+    queries = examples("train", [(ones[0], one) for one in ones[1:30]], "mrpc")
+    assert Repairing(sides_of([queries]), embedding)([draft(ones[0])]) == [None], "a query of all pairs has no other"

@@ -19,7 +19,7 @@ from subarch.errors import InvalidConfig, InvalidCorpus, InvalidTeacher
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.verify import verify
-from subarch.learning.outputs import constant, divergence, gold_of, score
+from subarch.learning.outputs import constant, divergence, gold_of, metric_of, score
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.outputs import CLASSES, Outputs, TaskTeacher
 from subarch.models.student import Blueprint
@@ -177,6 +177,25 @@ def test_scores_are_official() -> None:
             gold_of(task, label)
 
 
+def test_spans_are_scored_as_seqeval_does() -> None:
+    """A word whose token was cut off, or that has none, is taken for O."""
+    task = Outputs("tags", ("O", "B-bell", "I-bell"), None)
+    truth = [
+        gold_of(task, {"tags": ["B-bell", "I-bell", "O"], "places": [0, 1, 3]}),
+        gold_of(task, {"tags": [1, 0, 1], "places": [0, -1, 9]}),
+    ]
+    rows = [torch.eye(3)[[1, 2, 0, 1]], torch.eye(3)[[1, 1]]]  # one span right, one too many; one right, one missed
+    assert score(task, truth, rows) == pytest.approx(2 * 2 / (2 * 2 + 1 + 1))
+    assert metric_of(task) == "span F1"
+    for tags, message in ((["O", "B-boat"], "'B-boat' is unknown"), (["O", "I-bell"], "I-bell of word 2 continues no")):
+        with pytest.raises(InvalidCorpus, match=message):
+            gold_of(task, {"tags": tags, "places": [0, 1]})
+    with pytest.raises(InvalidCorpus, match="label 'O' is of a whole text, and the teacher tags words"):
+        gold_of(task, "O")
+    with pytest.raises(InvalidConfig, match="its tags, as NOUN, VERB, are not O, B-TYPE and I-TYPE; use error outputs"):
+        gold_of(Outputs("tags", ("NOUN", "VERB"), None), {"tags": ["NOUN"], "places": [0]})
+
+
 @pytest.mark.parametrize(
     "kind",
     ["classes", "tags", "number", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("labels", "choices"))],
@@ -299,6 +318,12 @@ REFUSED = {
     "a number": ([{"text_a": 3, "text_b": "a boat"}], "holds int where text is needed"),
     "words that are none": ([{"tokens": 3}], "'tokens' holds 3 where a list of texts is needed"),
     "one word as a text": ([{"tokens": "a bell"}], "'tokens' holds 'a bell' where a list of texts is needed"),
+    "a tag for a sentence": (
+        [{"tokens": ["a", "bell"], "tags": "O"}],
+        "is one, and words have a tag each",
+    ),
+    "too few tags": ([{"tokens": ["a", "bell"], "tags": ["O"]}], "line 1: 2 words and 1 tags; give a tag for each"),
+    "a word of two": ([{"tokens": ["a bell"], "tags": ["O"]}], "2 words and 1 tags; .* no word that .* holds a space"),
     "choices in one text": ([{"text": "a bell", "choices": "a or b"}], "where a list of texts is needed"),
     "no choice": ([{"text": "a bell", "choices": ["a"]}], "holds 1 texts; a choice is among two or more"),
 }

@@ -12,20 +12,26 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoModelForTokenClassification, AutoTokenizer, PreTrainedTokenizerFast, pipeline
 
-from subarch.errors import InvalidTask, InvalidTeacher
+from subarch.errors import InvalidCorpus, InvalidTask, InvalidTeacher
 from subarch.evaluation.evaluate import evaluate
+from subarch.extraction.config import ExtractConfig
 from subarch.finetuning import fit as finetuning
 from subarch.finetuning.agora import adequate
 from subarch.finetuning.config import FinetuneConfig, FitSettings, Theta
 from subarch.finetuning.finetune import finetune
 from subarch.finetuning.fit import Fitted, fit
 from subarch.models.heads import labels_of, predict
-from subarch.models.words import NOWHERE, aligned, first_tokens
+from subarch.models.words import aligned, first_tokens
+from subarch.pipeline import extract
 from subarch.run.configuration import load
-from subarch.run.records import Metrics
+from subarch.run.folder import RunFolder
+from subarch.run.records import Basis, Metrics
 from subarch.tasks import Examples, score
 from subarch.tasks.division import parts_of
+from subarch.tasks.inputs import label_of, record_of, write_records
 from subarch.tasks.tagging import by_sentence, spans
+from subarch.text.corpus import Corpus
+from subarch.text.words import NOWHERE
 from task_layouts import write
 from tasks_tiny import TAGS, examples, in_columns, tagged
 from tiny import tiny_teacher, tiny_tokenizer
@@ -212,6 +218,40 @@ def test_what_cannot_be_learnt_or_was_learnt_for_something_else(fitted: Fitted, 
 
 
 # The stage
+
+
+def of_search(teacher: Path, examples: Examples, folder: Path) -> ExtractConfig:
+    write_records(folder / "inputs.jsonl", (record_of(TAGS, one, label_of(TAGS, one)) for one in examples))
+    (folder / "space.yaml").write_text("depth: [1]\nheads: [2]\nhidden: [32]\nintermediate: [16]\n", encoding="utf-8")
+    given = {"teacher": str(teacher), "corpus": [str(folder / "inputs.jsonl")], "space": str(folder / "space.yaml")}
+    asked = {"error": "task", "strategy": "exhaustive", "cost": "operations", "workers": 1, "max_length": 16}
+    return load(ExtractConfig, None, given | asked | {"steps": 20, "learning_rate": [3e-3], "batch_size": [16]})
+
+
+def test_a_search_measures_the_span_f1(fitted: Fitted, tmp_path: Path) -> None:
+    """Its error is 1 - the score that evaluation finds, of the teacher as of a candidate, also of what is cut."""
+    whole, run = tagged(120, 5), tmp_path / "run"
+    selection = extract(of_search(fitted.folder, whole, tmp_path), run)
+    held = set(Corpus.load(run / "corpus").meta.heldout_groups)
+    heldout = dataclasses.replace(whole, rows=tuple(one for one in whole if one.group in held))
+
+    def error(model: Path) -> float:
+        return 1 - score(heldout, labels_of(TAGS, predict(model, heldout, max_length=16)))["span_f1"]
+
+    assert selection.winner is not None
+    reference = RunFolder.open(run).read(Basis).reference_error
+    assert reference == pytest.approx(error(fitted.folder))
+    assert selection.winner.error == pytest.approx(error(run / "selected"))
+    assert 0 < reference < selection.winner.error < 1
+
+
+def test_labels_without_a_span_give_no_floor(fitted: Fitted, tmp_path: Path) -> None:
+    outside = [dataclasses.replace(one, golds=("O",) * len(one.texts)) for one in tagged(40)]
+    asked = of_search(fitted.folder, examples(TAGS, outside, "train"), tmp_path)
+    with pytest.raises(
+        InvalidCorpus, match="its own span F1 against the labels of 5 held-out inputs is 0, so there is"
+    ):
+        extract(asked, tmp_path / "run")
 
 
 def config(data: Path, **others: Any) -> FinetuneConfig:

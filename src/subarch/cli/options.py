@@ -43,7 +43,7 @@ GROUPS = {
     "Search": "strategy delta epsilon heads repeats audit reuse",
     "Losses": "loss loss_embedding loss_similarities loss_margins loss_outputs loss_relations loss_hidden "
     "loss_logits loss_mlm temperature top_k",
-    "Agora": "agora points encoder masked_lm neighbours any_teacher many_sets",
+    "Agora": "agora points encoder masked_lm neighbours re_pair any_teacher many_sets",
     "Training": "minutes hours steps epochs learning_rate batch_size batch_tokens micro_tokens initialise max_length "
     "warm_up weight_decay dropout clip optimizer freeze_embeddings maskings targets heldout evaluations patience seed "
     "seeds vocabulary_size",

@@ -2,8 +2,9 @@
 
 Near each input new ones are made (`neighbours`), of which no text equals one that was given, of any part of the task.
 They have no label: the teacher of a search says what it says of them. What is written is a corpus for `extract` and
-`pretrain`: the inputs with their labels, and the new ones, marked `made`, in the groups of those they were made of.
-A search never measures an error on a new one, nor trains on one whose origin is held out.
+`pretrain`: the inputs with their labels, and the new ones, marked `made`, in the groups of those they were made of; one
+that was paired anew also names the group of its other side, `made_with`. A search never measures an error on a new one,
+nor trains on one that was made of an input that is held out.
 
     >>> augment(load(AugmentConfig, None, {"task": "mrpc", "data": "glue_data", "out": Path("more.jsonl")}))
     Augmented(out='more.jsonl', given=3668, made=14103, by_method={'edits': 14103}, dropped={'copy': 402, 'known': 9})
@@ -57,6 +58,7 @@ def augment(config: AugmentConfig, report: Report = silent) -> Augmented:
         encoder=config.encoder,
         masked_lm=config.masked_lm,
         corpus=config.neighbours or (),
+        re_pair=config.re_pair,
         each=config.points,
         seed=config.seed,
     )
@@ -68,7 +70,8 @@ def augment(config: AugmentConfig, report: Report = silent) -> Augmented:
         found = near(examples[start : start + PART], new, start)
         for point in found.points:
             record = record_of(task, replace(point.example, group=group[point.origin]))
-            records.append(record | {"made": point.method})
+            partner = {"made_with": group[point.partner]} if point.partner is not None else {}
+            records.append(record | {"made": point.method} | partner)
             methods[point.method] += 1
         dropped.update(found.dropped)
         new = replace(new, rows=(*new.rows, *(point.example for point in found.points)))

@@ -75,6 +75,9 @@ class AugmentConfig(BaseModel):
     neighbours: list[Text] | None = Field(
         None, description="Text files or folders whose nearest texts become new inputs; needs an encoder; null: none"
     )
+    re_pair: bool = Field(
+        False, description="Also exchange a side of a pair with a near one of another pair; needs an encoder"
+    )
     seed: int = Field(0, ge=0, le=2**32 - 1, description="Seed of what is changed")
 
     @model_validator(mode="after")

@@ -1,16 +1,17 @@
 """New texts near given ones, neither copies nor unrelated: Agora's transformation τ.
 
 A point is an example of which one text was changed: a single text, one side of a pair, of multiple choice the context
-or one of the choices (never the question), of a cloze the passage. Three methods make the new text:
+or one of the choices (never the question), of a cloze the passage. Four methods make the new text:
 
 - `edits`: words are deleted, swapped with their neighbour, or (one at most) doubled; needs nothing.
 - `infilling`: words are masked and filled in by a masked language model: any folder with that head, such as a student
   pretrained with `mlm`.
 - `nearest`: the nearest texts of a corpus, by the sentence encoder. Not for texts with marked words.
+- `re-pairing`: of a pair of texts, the nearest ones that stand on the same side of another pair.
 
 A text is kept if its similarity to the original lies inside a band and if no split, the held-out one included, has the
-same text (`text.read.identity`). The words that a question is about (`* so *` and `# so #`, the entities of a cloze)
-stay unchanged.
+same text (`text.read.identity`); what re-pairing makes, if no split has the same pair. The words that a question is
+about (`* so *` and `# so #`, the entities of a cloze) stay unchanged.
 
 The band has its own scale, so that one default serves all encoders: 0 is the median similarity of unrelated texts of
 the task (some encoders give them cosines of 0.8), 1 is equality. Scale and methods are our choice: the paper only asks
@@ -52,6 +53,8 @@ CORPUS_LIMIT = 50_000
 EDITED = 0.1
 """Share of the words that are edited, at least one."""
 
+REPAIRING = "re-pairing"
+
 HIDDEN = 0.15
 """Share of the words that are masked, at least one: what masked language models are trained with."""
 
@@ -66,11 +69,12 @@ _WORD = re.compile(r"\w(?:[\w'’-]*\w)?")
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A text to be changed. What matches `locked` stays as it is; all randomness comes from `random`."""
+    """The text at a slot, to be changed. What matches `locked` stays; all randomness comes from `random`."""
 
     text: str
     locked: re.Pattern[str] | None
     random: np.random.Generator
+    slot: int = 0
 
 
 Method = Callable[[Sequence[Draft]], list[str | None]]
@@ -82,12 +86,16 @@ Similarity = Callable[[Sequence[str], Sequence[str]], Floats]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A new example without label, the id of its origin, the method that made it, and their similarity (see above)."""
+    """A new example without label, the id of its origin, the method that made it, and their similarity (see above).
+
+    `partner`: id of the example whose side it has, where it is paired anew.
+    """
 
     example: Example
     origin: str
     method: str
     similarity: float
+    partner: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +131,8 @@ class Neighbourhood:
             raise InvalidConfig("new points need at least one method, one split to compare with and one point each")
         self._methods, self._similarity, self._each, self._seed, self._band = methods, similarity, each, seed, band
         self._known = frozenset(chain.from_iterable(map(identities, known)))
+        self._inputs = frozenset(chain.from_iterable(map(inputs_of, known)))
+        self._sides = sides_of(known) if REPAIRING in methods else ()
         texts = [text for example in known[0] for text in example.texts[:1]]
         ones, others = np.random.default_rng(seed).integers(0, len(texts), (2, _PAIRS))
         apart = [(texts[a], texts[b]) for a, b in zip(ones, others, strict=True) if texts[a] != texts[b]]
@@ -136,6 +146,7 @@ class Neighbourhood:
         encoder: Path | None = None,
         masked_lm: Path | None = None,
         corpus: Sequence[str | Path] = (),
+        re_pair: bool = False,
         cache: Path | None = None,
         each: int = 4,
         seed: int = 0,
@@ -143,13 +154,15 @@ class Neighbourhood:
     ) -> Neighbourhood:
         """Word edits always, infilling if there is a `masked_lm`, nearest texts if there is a `corpus`.
 
+        With `re_pair` also sides of other pairs: of the first split, if no other has the text.
+
         Similarity is the cosine of the embeddings of `encoder`; without an encoder it is the overlap of words. The
         embeddings of the corpus are cached in the folder `cache`.
 
         Raises:
             InvalidTeacher: a model cannot be loaded, or `masked_lm` has no masked-LM head or mask token.
             InvalidCorpus: the corpus cannot be read.
-            InvalidConfig: a corpus without an encoder; see also the class.
+            InvalidConfig: a corpus or `re_pair` without an encoder, or the latter without pairs; see also the class.
         """
         from subarch.models.teacher import Teacher
 
@@ -159,10 +172,14 @@ class Neighbourhood:
         if not encoder:
             if corpus:
                 raise InvalidConfig("a corpus of neighbours needs a sentence encoder, to find near texts; name one")
+            if re_pair:
+                raise InvalidConfig("re_pair needs a sentence encoder, to find the nearest sides of pairs; name one")
             return cls(known, methods, overlap, each=each, seed=seed, band=band)
         embedding = Embedding(Teacher.load(encoder), cache)
         if corpus:
             methods["nearest"] = Nearest([document.text for document in islice(read(corpus), CORPUS_LIMIT)], embedding)
+        if re_pair:
+            methods[REPAIRING] = Repairing(sides_of(known), embedding)
         return cls(known, methods, embedding.cosine, each=each, seed=seed, band=band)
 
     def __call__(self, mistakes: Examples, data: Examples, iteration: int) -> Made:
@@ -173,19 +190,23 @@ class Neighbourhood:
         near = self._similarity(*zip(*pairs, strict=True)) if pairs else np.zeros(0, np.float32)
         scaled = (near - self.unrelated) / max(1 - self.unrelated, 1e-6)
         taken = set(chain(identities(data), identities(mistakes))) | self._known
+        inputs = set(chain(inputs_of(data), inputs_of(mistakes))) | self._inputs
         points: list[Point] = []
         kept, dropped = Counter[str](), Counter[str]()
         for (origin, slot, method, draft), text, similarity in zip(drafts, texts, scaled, strict=True):
             if kept[origin.id] == self._each:
                 continue
-            if reason := self._objection(draft, text, similarity, taken):
+            example = _with_text(origin, slot, text or "", f"agora-{iteration}-{len(points)}")
+            is_known = input_of(example) in inputs if method == REPAIRING else identity(text or "") in taken
+            if reason := self._objection(draft, text, similarity, is_known):
                 dropped[reason] += 1
                 continue
             assert text is not None  # None is an objection
             taken.add(identity(text))
+            inputs.add(input_of(example))
             kept[origin.id] += 1
-            name = f"agora-{iteration}-{len(points)}"
-            points.append(Point(_with_text(origin, slot, text, name), origin.id, method, round(float(similarity), 4)))
+            partner = self._sides[slot][text] if method == REPAIRING else None
+            points.append(Point(example, origin.id, method, round(float(similarity), 4), partner))
         return Made(tuple(points), dict(sorted(dropped.items())))
 
     def _drafts(self, mistakes: Examples, iteration: int) -> Iterator[tuple[Example, int, str, Draft]]:
@@ -196,7 +217,7 @@ class Neighbourhood:
             for attempt in range(2 * self._each):
                 random = np.random.default_rng([self._seed, iteration, hash64(example.id), attempt])
                 slot = slots[random.integers(len(slots))]
-                draft = Draft((*example.texts, *example.choices)[slot], locked, random)
+                draft = Draft((*example.texts, *example.choices)[slot], locked, random, slot)
                 yield example, slot, names[attempt % len(names)], draft
 
     def _changed(self, drafts: list[tuple[str, Draft]]) -> list[str | None]:
@@ -210,12 +231,12 @@ class Neighbourhood:
                 texts[row] = text
         return texts
 
-    def _objection(self, draft: Draft, text: str | None, similarity: float, taken: set[int]) -> str | None:
+    def _objection(self, draft: Draft, text: str | None, similarity: float, is_known: bool) -> str | None:
         if text is None:
             return "none made"
         if draft.locked and draft.locked.findall(text) != draft.locked.findall(draft.text):
             return "marks lost"
-        if identity(text) in taken:
+        if is_known:
             return "known"
         least, greatest = self._band
         return "stranger" if similarity < least else "copy" if similarity > greatest else None
@@ -223,6 +244,34 @@ class Neighbourhood:
 
 def identities(examples: Examples) -> Iterator[int]:
     return (identity(text) for example in examples for text in (*example.texts, *example.choices))
+
+
+def input_of(example: Example) -> tuple[int, ...]:
+    """Equal for examples of the same texts and choices."""
+    return tuple(map(identity, (*example.texts, *example.choices)))
+
+
+def inputs_of(examples: Examples) -> Iterator[tuple[int, ...]]:
+    return map(input_of, examples)
+
+
+def sides_of(known: Sequence[Examples]) -> tuple[dict[str, str], dict[str, str]]:
+    """The texts on each side of the pairs of the first split, with the id of the pair.
+
+    Without those that are in another split, or more than once in their own: with a text, its pair can be held out.
+
+    Raises:
+        InvalidConfig: the examples are no pairs of texts.
+    """
+    train = known[0]
+    if train.task.head == "choice" or any(len(example.texts) != 2 for example in train):
+        raise InvalidConfig(f"{train.source}: re_pair exchanges sides of pairs, and these are none; leave it out")
+    counts = Counter(chain.from_iterable(map(identities, known)))
+    first, second = (
+        {example.texts[slot]: example.id for example in train if counts[identity(example.texts[slot])] == 1}
+        for slot in (0, 1)
+    )
+    return first, second
 
 
 def slots_of(task: Task, example: Example) -> list[int]:
@@ -415,6 +464,23 @@ class Nearest:
                 None if draft.locked else self._texts[draft.random.choice(ranked)]
                 for draft, ranked in zip(rows, best, strict=True)
             ]
+        return found
+
+
+class Repairing:
+    """Draws one of the nearest texts on the same side of other pairs (`sides_of`)."""
+
+    def __init__(self, sides: Sequence[dict[str, str]], embedding: Embedding) -> None:
+        self._nearest = [Nearest(list(side), embedding) if side else None for side in sides]
+
+    def __call__(self, drafts: Sequence[Draft]) -> list[str | None]:
+        found: list[str | None] = [None] * len(drafts)
+        for slot, nearest in enumerate(self._nearest):
+            if nearest is None:  # such as queries, each of which is in several pairs
+                continue
+            rows = [row for row, draft in enumerate(drafts) if draft.slot == slot]
+            for row, text in zip(rows, nearest([drafts[row] for row in rows]), strict=True):
+                found[row] = text
         return found
 
 

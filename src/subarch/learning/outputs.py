@@ -21,11 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from seqeval.metrics import f1_score
 from torch import Tensor
 from torch.nn import functional
 
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.models.outputs import Kind, Outputs
+from subarch.tasks.tagging import OUTSIDE, broken, is_bio
 
 
 def flat(task: Outputs, outputs: Tensor, mask: Tensor) -> Tensor:
@@ -81,21 +83,23 @@ def constant(kind: Kind, theirs: Tensor, counts: Tensor | None = None) -> float:
     return float(divergence(kind, best.expand_as(theirs), theirs, counts).mean())
 
 
-Gold = int | float | tuple[int, ...]
-"""The right answer: the position of a class or a choice, a number, or of several labels whether each is right."""
+Gold = int | float | tuple[int, ...] | tuple[tuple[int, str], ...]
+"""The right answer: the position of a class or a choice; a number; of several labels whether each is right; of words
+the place of the first token of each, and its tag."""
 
 
 def gold_of(task: Outputs, label: Any) -> Gold:
     """The right answer that a record's label names: by name, or by position.
 
-    Several labels are a list of those that are right, or of 0 and 1 for each that the teacher knows, in its order.
+    Several labels are a list of those that are right, or of 0 and 1 for each that the teacher knows, in its order. The
+    tags of words are as a corpus holds them (`text.corpus`).
 
     Raises:
-        InvalidCorpus: the teacher does not know the label, or the task has labels of another kind.
-        InvalidConfig: tags, which are scored after fine-tuning.
+        InvalidCorpus: the teacher does not know the label, the task has labels of another kind, or tags break BIO.
+        InvalidConfig: there is no official score of such outputs.
     """
     if task.kind == "tags":
-        raise InvalidConfig("error 'task' is not measured for taggers; use error outputs, and score with finetune")
+        return _tagged(task, label)
     if task.kind == "number":
         try:
             number = float(label)
@@ -114,6 +118,23 @@ def gold_of(task: Outputs, label: Any) -> Gold:
     return _position(task, label)
 
 
+def _tagged(task: Outputs, label: Any) -> tuple[tuple[int, str], ...]:
+    if metric_of(task) is None:
+        raise InvalidConfig(
+            f"error 'task' of a tagger is the F1 of spans, and its tags, as {', '.join(task.names[:4])}, are not "
+            "O, B-TYPE and I-TYPE; use error outputs"
+        )
+    if not isinstance(label, dict):
+        raise InvalidCorpus(f"label {label!r} is of a whole text, and the teacher tags words; give tokens with tags")
+    tags = [task.names[_position(task, tag)] for tag in label["tags"]]
+    if (at := broken(tags)) is not None:
+        raise InvalidCorpus(
+            f"tags {' '.join(tags)}: {tags[at]} of word {at + 1} continues no span; I-X follows B-X or I-X of the same "
+            "type: write B- where a span begins"
+        )
+    return tuple(zip(label["places"], tags, strict=True))
+
+
 def _position(task: Outputs, label: Any) -> int:
     names = list(task.names)
     if isinstance(label, str) and label in names:
@@ -127,16 +148,25 @@ def _position(task: Outputs, label: Any) -> int:
     )
 
 
-METRIC = {"classes": "accuracy", "choices": "accuracy", "labels": "micro F1", "number": "Spearman's correlation"}
-"""The official score of each kind of outputs; tags are scored as spans, by `subarch evaluate`."""
+def metric_of(task: Outputs) -> str | None:
+    """The name of the official score of such outputs; None: there is none of tags that mark no spans."""
+    metric: dict[Kind, str] = {"labels": "micro F1", "number": "Spearman's correlation", "tags": "span F1"}
+    return None if task.kind == "tags" and not is_bio(task.names) else metric.get(task.kind, "accuracy")
 
 
-def score(task: Outputs, truth: Sequence[Gold], rows: Sequence[Tensor]) -> float:
-    """The official score of outputs, from the rows of each input, at most 1.
+def score(task: Outputs, truth: Sequence[Any], rows: Sequence[Tensor]) -> float:
+    """The official score of outputs, from the right answer and the rows of each input, at most 1.
 
     Accuracy of classes and choices; micro F1 of labels, each told where its probability is above one half; Spearman's
-    rank correlation of a number.
+    rank correlation of a number; of tags the F1 of spans, by seqeval: a word whose token was cut off is taken for `O`.
     """
+    if task.kind == "tags":
+        gold = [[tag for _, tag in words] for words in truth]
+        own = [
+            [task.names[int(row[place].argmax())] if 0 <= place < len(row) else OUTSIDE for place, _ in words]
+            for words, row in zip(truth, rows, strict=True)
+        ]
+        return float(f1_score(gold, own, zero_division=0))
     if task.kind == "number":
         found = spearmanr([float(row) for row in rows], truth).statistic
         return float(np.nan_to_num(found))

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from subarch.errors import InvalidConfig, InvalidTeacher
+from subarch.errors import InvalidConfig, InvalidCorpus, InvalidTeacher
 from subarch.learning.collate import Collator, Inputs
 from subarch.learning.distill import distillation, embedding_distance, masked_lm, rows_of
-from subarch.learning.outputs import constant, counts_of, divergence, flat, gold_of, score
+from subarch.learning.outputs import constant, counts_of, divergence, flat, gold_of, metric_of, score
 from subarch.learning.targets import TargetCache
 from subarch.models.outputs import TaskTeacher
 from subarch.models.sentence import Recipe
@@ -230,7 +230,7 @@ class GoldSignal:
 
     Raises:
         InvalidConfig: the inputs have no labels.
-        InvalidCorpus: a label that the teacher does not know.
+        InvalidCorpus: a label that the teacher does not know, or labels of which the teacher itself gets none right.
     """
 
     def __init__(self, training: OutputsSignal) -> None:
@@ -243,7 +243,14 @@ class GoldSignal:
                 "error outputs"
             )
         self.truth = [gold_of(training.teacher.outputs, label) for label in labels]
-        self.reference = 1 - score(training.teacher.outputs, self.truth, training.heldout_targets)
+        teacher = training.teacher
+        self.reference = 1 - score(teacher.outputs, self.truth, training.heldout_targets)
+        if self.reference >= 1:
+            raise InvalidCorpus(
+                f"{teacher.name}: its own {metric_of(teacher.outputs)} against the labels of {len(labels)} held-out "
+                f"inputs is {1 - self.reference:.3g}, so there is nothing to keep of it; are they labels of its task, "
+                "and enough of them?"
+            )
 
     def error(self, student: Forward) -> float:
         teacher, recipe = self.training.teacher, self.training.recipe

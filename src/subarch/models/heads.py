@@ -41,11 +41,12 @@ from subarch.errors import InvalidTask, InvalidTeacher
 from subarch.models.parts import set_dropout_of, usable_positions
 from subarch.models.products import products
 from subarch.models.teacher import Teacher, quiet, special_tokens
-from subarch.models.words import NOWHERE, aligned, first_tokens
+from subarch.models.words import aligned, first_tokens
 from subarch.run import Report, silent
 from subarch.tasks import Examples, Task
 from subarch.tasks.tagging import OUTSIDE
 from subarch.text.batches import pad
+from subarch.text.words import NOWHERE
 
 Logits = NDArray[np.float32]
 """(N, C) outputs for N examples. Classification: one column per class. Regression: (N, 1), in the units of the labels.

@@ -15,15 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-NOWHERE = -1
-"""The place of a word without a token."""
+from subarch.text.words import NOWHERE, places_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,21 +45,9 @@ def aligned(sentences: Sequence[Sequence[str]], tokenizer: Any) -> Aligned:
         return_attention_mask=False,
         return_token_type_ids=True,
     )
-    places = [_places(words, encoding.offsets) for words, encoding in zip(sentences, found.encodings, strict=True)]
+    places = [places_of(words, encoding.offsets) for words, encoding in zip(sentences, found.encodings, strict=True)]
     cut = [bool(encoding.overflowing) for encoding in found.encodings]
     return Aligned(found["input_ids"], found["token_type_ids"], places, cut)
-
-
-def _places(words: Sequence[str], offsets: Sequence[tuple[int, int]]) -> list[int]:
-    """A token belongs to the word that its last character is in: some tokenizers count the space before to it."""
-    ends = np.array(list(accumulate(len(word) + 1 for word in words)))  # behind the space that follows
-    places = [NOWHERE] * len(words)
-    for position, (start, end) in enumerate(offsets):
-        if end > start:  # special tokens have no characters
-            word = int(np.searchsorted(ends, end - 1, side="right"))
-            if end < ends[word] and places[word] == NOWHERE:
-                places[word] = position
-    return places
 
 
 def first_tokens(places: Sequence[Sequence[int]], length: int) -> Tensor:

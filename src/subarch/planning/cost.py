@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from subarch.errors import InvalidConfig
-from subarch.learning.losses import LOSSES, NEED_TEACHER, OF_VECTORS
+from subarch.learning.losses import LOSSES, NEED_TEACHER
 from subarch.numbers.architecture import IMPOSSIBLE, Architecture, Inputs, impossible
 from subarch.run.record import Row
 
@@ -80,11 +80,6 @@ class Job:
         return bool(HEAD & set(self.losses))
 
     @property
-    def of_vectors(self) -> set[str]:
-        """The losses that compare sentence embeddings. What they compute of these is little, and not counted."""
-        return set(OF_VECTORS) & set(self.losses)
-
-    @property
     def spared(self) -> float:
         """Positions of a sequence at which the last layer ends with its attention: masked-LM losses skip the rest.
 
@@ -92,7 +87,7 @@ class Job:
         """
         if self.is_modern:
             return 0.0
-        needs_all = not self.has_head or {"hidden", *self.of_vectors} & set(self.losses) or not self.student.depth
+        needs_all = not self.has_head or {"embedding", "hidden"} & set(self.losses) or not self.student.depth
         return 0.0 if needs_all else self.length - self.masked_positions
 
     @property
@@ -113,7 +108,7 @@ class Job:
     @property
     def projects(self) -> bool:
         """Whether the student maps its pooled vector to the teacher's width, as a sentence encoder does."""
-        return self.student.hidden != self.width and (not self.has_head or bool(self.of_vectors))
+        return self.student.hidden != self.width and (not self.has_head or "embedding" in self.losses)
 
 
 class Memory(Row):
@@ -146,7 +141,7 @@ def student_operations(job: Job) -> float:
     if job.has_head:
         count += job.masked_positions * hidden * (hidden + job.inputs.vocabulary)
     count -= job.spared * hidden * (hidden + 2 * job.student.intermediate)
-    if job.of_vectors and job.projects:
+    if "embedding" in job.losses and job.projects:
         count += hidden * job.width
     if "relations" in job.losses:
         count += 3 * length * length * hidden  # x xᵀ of queries, keys and values, in however many relation heads

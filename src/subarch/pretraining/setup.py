@@ -32,7 +32,7 @@ from subarch.learning.collate import Collator, Inputs, Loader
 from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
 from subarch.learning.losses import OF_VECTORS
 from subarch.learning.material import Material, check_heldout
-from subarch.learning.outputs import METRIC, constant, counts_of, flat, gold_of, score
+from subarch.learning.outputs import constant, counts_of, flat, gold_of, metric_of, score
 from subarch.learning.signals import outputs_of, vectors_of
 from subarch.learning.targets import TargetStore
 from subarch.learning.vocabularies import Reader
@@ -213,7 +213,7 @@ class Setup:
     def gold(self, student: Student) -> GoldScores | None:
         """Student and teacher against the labels of the held-out inputs, if these have any that can be scored."""
         teacher, inputs = self.material.teacher, self.labelled
-        if inputs is None or not isinstance(teacher, TaskTeacher) or teacher.outputs.kind not in METRIC:
+        if inputs is None or not isinstance(teacher, TaskTeacher) or (metric := metric_of(teacher.outputs)) is None:
             return None
         assert inputs.labels is not None
         truth = [gold_of(teacher.outputs, label) for label in inputs.labels]
@@ -221,7 +221,7 @@ class Setup:
             score(teacher.outputs, truth, outputs_of(teacher, self.material.recipe, model, inputs))
             for model in (student, teacher.model)
         )
-        return GoldScores(metric=METRIC[teacher.outputs.kind], inputs=len(inputs), student=own, teacher=theirs)
+        return GoldScores(metric=metric, inputs=len(inputs), student=own, teacher=theirs)
 
     @torch.inference_mode()
     def agreement(self, student: Student, targets: Sequence[Targets]) -> dict[str, float] | None:

@@ -108,13 +108,21 @@ def check_known(examples: Sequence[Example], labels: Sequence[str], source: str)
                 )
 
 
+def is_bio(tags: Sequence[str]) -> bool:
+    """Are these `O` and tags of spans?"""
+    return OUTSIDE in tags and all(map(_TAG.fullmatch, tags))
+
+
+def broken(tags: Sequence[str], letter: str = "I") -> int | None:
+    """The first word of a sentence whose tag begins with the letter and is not right behind one of its type."""
+    words = (word for word in range(len(tags)) if tags[word][0] == letter and _begins(tags, word))
+    return next(words, None)
+
+
 def _first_broken(examples: Sequence[Example], letter: str) -> tuple[int, int] | None:
-    """The first sentence and word whose tag begins with the letter and is not right behind one of its type."""
-    for row, example in enumerate(examples):
-        for word in range(len(example.golds)):
-            if example.golds[word][0] == letter and _begins(example.golds, word):
-                return row, word
-    return None
+    """The first sentence and word that `broken` finds."""
+    found = ((row, broken(example.golds, letter)) for row, example in enumerate(examples))
+    return next(((row, word) for row, word in found if word is not None), None)
 
 
 def _rewritten(tags: Sequence[str]) -> tuple[str, ...]:

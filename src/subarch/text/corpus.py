@@ -12,7 +12,7 @@ text, so that teacher and student read exactly the same.
 
 A corpus of the inputs of a task keeps each of them whole: a text; or two with the special tokens between them; or such
 a pair for each choice, with `NEXT` between the choices. `train.labels.json` and `heldout.labels.json` hold the labels,
-where the records have any.
+where the records have any: of words `tags`, one for each, and `places`, where the first token of each is.
 
     >>> corpus = build(["docs/", "abstracts.jsonl.gz"], tokenizer, Path("corpus"))
     >>> corpus.segments("heldout", 128)[0], corpus.meta.tokens, corpus.content_hash
@@ -51,6 +51,7 @@ from subarch.text.read import (
     listed,
     opened,
 )
+from subarch.text.words import places_of
 
 if TYPE_CHECKING:
     from hashlib import _Hash
@@ -66,7 +67,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 
-FORMAT = 2
+FORMAT = 3
 NEXT = -1
 """Stands between the choices of an input."""
 CRUMB = 4
@@ -396,7 +397,7 @@ def _write(
 ) -> Meta:
     """Fill `folder` and describe it. Tokens go to a spool first: the split is known when all units are."""
     settings, max_tokens = recipe.settings, recipe.settings.max_tokens
-    units, sizes, lengths = array("Q"), array("q"), array("q")
+    units, seconds, sizes, lengths = array("Q"), array("Q"), array("q"), array("q")
     spoken = array("B")
     names = list(languages(sources))
     labels: list[Any] = []
@@ -431,8 +432,9 @@ def _write(
                 if ids:
                     file.write(np.array(ids, dtype="<i4").tobytes())
                     units.append(unit)
+                    seconds.append(unit if document.made_with is None else hash64(f"group {document.made_with}"))
                     sizes.append(len(ids))
-                    labels.append(document.label)
+                    labels.append(_label(document, backend))
                     made.append(document.made)
                     forms.add(document.form)
                     if document.language is not None:
@@ -451,7 +453,8 @@ def _write(
     weights = np.where(is_made, 0, np.array(sizes, dtype=np.int64))
     held = hold_out(np.array(units, dtype=np.uint64), weights, settings.heldout_fraction)
     digest = hashlib.sha256()
-    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~held), ("heldout", held & ~is_made))
+    of_held = held | np.isin(np.array(seconds, dtype=np.uint64), np.array(units, dtype=np.uint64)[held])
+    parts: tuple[tuple[Part, NDArray[np.bool_]], ...] = (("train", ~of_held), ("heldout", held & ~is_made))
     counts = {}
     for part, kept in parts:
         counts[part] = _pack(folder / part, spool, "<i4", np.array(sizes, dtype=np.int64), kept, digest)
@@ -530,6 +533,15 @@ def _encoded(documents: Sequence[Document], backend: Tokenizer, between: Sequenc
         rows = [[*first, *between, *second] for second in others] or [first]
         found.append([token for row in rows for token in (NEXT, *row)][1:])
     return found
+
+
+def _label(document: Document, backend: Tokenizer) -> Any:
+    """The label of an input; of words their tags, and where the first token of each is."""
+    if document.form != "words" or document.label is None:
+        return document.label
+    words = document.text.split(" ")
+    places = places_of(words, backend.encode(document.text, add_special_tokens=False).offsets)
+    return {"tags": document.label[: len(words)], "places": places}
 
 
 def _cut_inputs(whole: Segments, length: int, between: Sequence[int]) -> Segments:

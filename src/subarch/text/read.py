@@ -30,7 +30,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from subarch.errors import InvalidCorpus
+from subarch.errors import InvalidCorpus, show
 from subarch.text.formats import COMPRESSIONS, READ, MissingColumn, NotRecords, decoded, form_of, is_known, records
 
 LONGEST = 10_000
@@ -64,6 +64,8 @@ CHOICES = "choices"
 LABELS = ("label", "tags")
 MADE = "made"
 """The column that says how an input was made from another one of its group; null where it was given."""
+MADE_WITH = "made_with"
+"""The column that names the group of a second input that it was made of."""
 
 
 _LANGUAGE = re.compile(r"(?P<language>[a-z]{2,3}(?:-[A-Za-z0-9]+)*)(?::(?P<share>[^=]*))?=(?P<source>.+)", re.DOTALL)
@@ -77,7 +79,7 @@ class Document:
 
     An input of a task may have a second text, or one for each of its choices, and a label: a name, a number, a list of
     names (several labels, or one for each word). One that was `made` near another (`subarch augment`) is only trained
-    on.
+    on, and only if neither its group nor `made_with` is held out.
     """
 
     text: str
@@ -86,6 +88,7 @@ class Document:
     label: Any = None
     form: InputForm = "text"
     made: bool = False
+    made_with: str | None = None
     language: str | None = None
 
 
@@ -288,8 +291,24 @@ def input_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterator[D
     group = row.get("group")
     cleaned = [_plain(text or "")[:LONGEST] for text in texts]
     if any(cleaned):
-        name = None if group is None or isinstance(group, float) else clean(str(group)) or None
-        yield Document(cleaned[0], name, tuple(cleaned[1:]), label, form, bool(row.get(MADE)))
+        if form == "words" and label is not None:
+            _check_tags(label, cleaned[0], where)
+        names = [
+            None if one is None or isinstance(one, float) else clean(str(one)) or None
+            for one in (group, row.get(MADE_WITH))
+        ]
+        yield Document(cleaned[0], names[0], tuple(cleaned[1:]), label, form, bool(row.get(MADE)), names[1])
+
+
+def _check_tags(tags: Any, text: str, where: str) -> None:
+    count = len(text.split(" "))
+    if not isinstance(tags, list | tuple):
+        raise InvalidCorpus(f"{where}: the label {show(tags)} is one, and words have a tag each; give a list of tags")
+    if len(tags) != count:
+        raise InvalidCorpus(
+            f"{where}: {count} words and {len(tags)} tags; give a tag for each word, and no word that is empty or "
+            "holds a space"
+        )
 
 
 def _are_texts(value: Any) -> bool:
