@@ -32,6 +32,8 @@ MASKED = 0.15
 class Job:
     """A training: shapes, losses, tokens per sequence, per optimiser step of all devices and per pass of one.
 
+    `cpu`: it runs on processors, where short attention in 16 bits is not fused (`models.products`).
+
     Raises:
         InvalidConfig: an unknown loss, a loss without the teacher it needs, a shape that its family cannot have, or a
             sequence longer than a batch or than the table of positions.
@@ -45,6 +47,7 @@ class Job:
     batch_tokens: int = 8192
     micro_tokens: int = 8192
     precision: str = "fp32"
+    cpu: bool = False
 
     def __post_init__(self) -> None:
         for loss in self.losses:
@@ -69,6 +72,14 @@ class Job:
     def masked_positions(self) -> float:
         """Masked tokens of a sequence, on average; there is always one."""
         return max(1.0, MASKED * self.length)
+
+    @property
+    def fused(self) -> bool:
+        if not self.cpu or self.precision == "fp32":
+            return True
+        from subarch.models.products import SHORT  # it imports torch, which no other device needs
+
+        return self.length > SHORT
 
     @property
     def is_modern(self) -> bool:
@@ -212,7 +223,7 @@ def student_activations(job: Job) -> int:
 
     Per token and layer: the inputs of the six matrix products (and of GELU) in the precision of the products, the
     inputs of the two LayerNorms in fp32, mean and deviation of each, and the A normalisers of the fused attention,
-    which keeps no n x n matrix. The vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by
+    which keeps no n x n matrix. Where it is not fused, queries, keys, values and probabilities are kept in fp32. The vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by
     `logits`. bf16 adds a copy of each weight matrix, and one of the layer's input for each of queries, keys and values.
     A ModernBERT's layer keeps the inputs of its four products, queries and keys before and after they are turned,
     values, and the activations, gates and both before they are multiplied.
@@ -223,6 +234,8 @@ def student_activations(job: Job) -> int:
     sequences = job.micro_tokens // job.length
     inner, gated = (8 * hidden + 4 * intermediate, 3) if job.is_modern else (inputs * hidden + 2 * intermediate, 2)
     layer = size * inner + 8 * hidden + 4 * heads + 16
+    if not job.fused:
+        layer += 6 * hidden + 4 * heads * (job.length - 1)
     token = 8 + 4 * (hidden + 2) + depth * layer
     matrices = depth * (4 * hidden * hidden + gated * hidden * intermediate)
     if "relations" in job.losses:
