@@ -224,7 +224,8 @@ def student_activations(job: Job) -> int:
     Per token and layer: the inputs of the six matrix products (and of GELU) in the precision of the products, the
     inputs of the two LayerNorms in fp32, mean and deviation of each, and the A normalisers of the fused attention,
     which keeps no n x n matrix; where it is not fused, queries, keys, values and probabilities are kept in fp32. The
-    vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by `logits`. bf16 adds a copy of each weight matrix, and one of the layer's input for each of queries, keys and values.
+    vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by `logits`. bf16 adds a copy of each
+    weight matrix, and one of the layer's input for each of queries, keys and values.
     A ModernBERT's layer keeps the inputs of its four products, queries and keys before and after they are turned,
     values, and the activations, gates and both before they are multiplied.
     Accurate to 5 % in fp32 and 15 % in bf16 (tests). Temporary tensors of the backward pass come on top.
