@@ -135,6 +135,21 @@ def test_the_shipped_recording_loads() -> None:
     assert (FOLDER / "minilm.parquet").stat().st_size < 1_000_000
 
 
+def test_where_w_is_flat_cheap_candidates_come_first() -> None:
+    """On the recorded table W is flat: within 1 % of the best in fewer seconds than all that is cheaper, in order."""
+    from benchmarks.search.measures import DELTA, ours, questions
+    from benchmarks.search.tables import recorded
+
+    from subarch.search import Certified, Exhaustive
+
+    table = recorded(FOLDER / "minilm.parquet")
+    name, problem = next(iter(questions(table)))
+    assert name == "W"
+    _, seconds, near = ours(problem, table, Certified(problem, DELTA))
+    assert near
+    assert seconds < ours(problem, table, Exhaustive(problem))[1]
+
+
 def test_contradictions_of_a_table() -> None:
     from benchmarks.studies.recording import contradictions
 

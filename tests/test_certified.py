@@ -17,7 +17,7 @@ from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Objective
 from subarch.numbers.space import nearest_heads
 from subarch.search import Certified, Evidence, Problem
-from subarch.search.bounds import Grid
+from subarch.search.bounds import BELIEF, OFF, Grid, Law
 from subarch.search.noise import Noise, floor, most_failing
 
 
@@ -195,10 +195,61 @@ def grid_problem(side: int = 3) -> tuple[Problem, np.ndarray]:
 
 def test_a_candidate_over_the_limit_may_exclude_many() -> None:
     problem, _ = grid_problem(side=6)
-    search = Certified(problem, 0.0)
-    trained = run(search, np.full(36, 0.5))
+    search = Certified(problem, 0.05)
+    trained = run(search, problem.parameters**-0.1)
     assert any(not problem.affordable[row] for row in trained)
     assert len(trained) <= 5  # the six largest that are affordable do not exclude each other
+
+
+@given(seed=st.integers(0, 10**6))
+def test_the_law_doubts_what_is_far_from_what_was_trained(seed: int) -> None:
+    """The predictive deviation of a Bayesian regression, by the definition; on longer axes that of a place nearby."""
+    rng = np.random.default_rng(seed)
+    table = shapes(rng)
+    law, rows = Law(Grid(table)), rng.permutation(len(table))[: rng.integers(1, 8)]
+    errors = rng.uniform(0.1, 0.6, len(rows))
+    _, doubt = law.fit(rows, errors)
+    features = law._features(np.arange(len(table)))
+    weights = np.array([1e-9] + [3e-5] * len(law.scaled) + [3e-3] * (features.shape[1] - 1 - len(law.scaled)))
+    covariance = np.linalg.inv(features[rows].T @ features[rows] + np.diag(weights))
+    share = 1 + np.einsum("nf,fg,ng->n", features, covariance, features)
+    ratio = doubt[law.grid.cell] / np.sqrt(share)
+    assert ratio == pytest.approx(np.full(len(table), ratio[0]), rel=1e-4)
+    assert ratio[0] >= OFF * math.sqrt(BELIEF / (BELIEF + len(rows) - 1)) * (1 - 1e-4)
+    long = np.array([[1, 1, 8, width] for width in range(8, 808, 8)])
+    _, doubt = Law(Grid(long)).fit(np.array([0]), np.array([0.5]))
+    assert (np.diff(doubt) >= -1e-6).all()
+    assert doubt[-1] > 10 * doubt[0]
+
+
+@given(seed=st.integers(0, 10**6), name=st.sampled_from(NAMES))
+def test_a_law_of_other_studies_orders_trainings_and_proves_nothing(seed: int, name: str) -> None:
+    """Whatever was learnt, from any errors of any sizes, what is claimed holds."""
+    problem, error, rng = problem_of(seed, name)
+    assert problem.table is not None
+    other = rng.integers(1, 9, (rng.integers(1, 12), problem.table.shape[1])) * 40
+    search = Certified(problem, 0.01, audit=2)
+    search.learn([(other, rng.uniform(0.01, 2, len(other))), (problem.table, rng.uniform(0.01, 2, len(error)))])
+    run(search, error)
+    found = search.evidence()
+    assert found.closed
+    assert better_by(problem, error, found.incumbent) <= found.reached + 1e-12
+    assert found.reached <= 0.01 + 1e-12
+
+
+def test_a_law_is_learnt_from_another_space_whatever_the_level_there() -> None:
+    """Errors that depend on width alone: learnt among other sizes, at twice the level, they do so here."""
+    ours = np.array([[d, 1, h, i] for d in (1, 2, 4) for h in (64, 128, 256) for i in (64, 128, 256)])
+    theirs = np.array([[d, 1, h, i] for d in (1, 2, 5) for h in (96, 192, 384) for i in (96, 192, 384)])
+    law = Law(Grid(ours))
+    law.learn([(theirs, 2 * theirs[:, 2] ** -0.5), (theirs, 0.1 * theirs[:, 2] ** -0.5)])
+    guess, _ = law.fit(np.array([0]), ours[:1, 2] ** -0.5)
+    assert guess[law.grid.cell] == pytest.approx(ours[:, 2] ** -0.5, rel=0.02)
+    kept = np.array([[1, 1, 8, 8, v] for v in (0, 2000, 8000)])
+    law = Law(Grid(kept))
+    law.learn([(kept, np.array([0.2, 0.4, 0.3]))])
+    guess, _ = law.fit(np.array([1]), np.array([0.8]))
+    assert guess[law.grid.cell] == pytest.approx([0.4, 0.8, 0.6], rel=0.02)
 
 
 def test_the_words_of_the_evidence() -> None:

@@ -83,6 +83,7 @@ VALUES: dict[str, Any] = {
     "trial_minutes": 2.5,
     "seed": 9,
     "reuse": ["runs/one", "runs/two"],
+    "learn_from": ["runs/three"],
     "database": "sqlite:///x.db",
 }
 

@@ -138,6 +138,7 @@ fields: dict[str, st.SearchStrategy[Any]] = {
     "trial_minutes": st.none() | positive,
     "seed": st.integers(0, 2**32 - 1),
     "reuse": st.lists(paths, max_size=2),
+    "learn_from": st.lists(paths, max_size=2),
     "database": st.none() | texts,
 }
 

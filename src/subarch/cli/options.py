@@ -40,7 +40,7 @@ GROUPS = {
     "Requests": "texts_per_request concurrency requests_per_minute timeout price key_variable",
     "Task": "task data first second choices label id group kind parts rows",
     "Objective and limits": "objective faster max_latency_ms max_latency_ratio max_parameters max_megabytes keep error",
-    "Search": "strategy delta epsilon heads repeats audit reuse",
+    "Search": "strategy delta epsilon heads repeats audit reuse learn_from",
     "Losses": "loss loss_embedding loss_similarities loss_margins loss_outputs loss_relations loss_hidden "
     "loss_logits loss_mlm temperature top_k",
     "Agora": "agora points encoder masked_lm neighbours re_pair any_teacher many_sets",

@@ -192,6 +192,11 @@ class ExtractConfig(BaseModel):
     reuse: list[File] = Field(
         [], description="Run folders whose trials are taken over; same corpus, teacher and way to measure the error"
     )
+    learn_from: list[File] = Field(
+        [],
+        description="Certified: run folders of earlier searches over the same axes, whose law of the error is expected "
+        "at first; corpus, teacher and machine may be others; it decides the order of trainings only",
+    )
     database: str | None = Field(
         None, min_length=1, description="SQLAlchemy URL of the study; null: a SQLite file in the run folder"
     )

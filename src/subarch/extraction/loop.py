@@ -14,6 +14,7 @@ from pathlib import Path
 
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.layers import take_over
+from subarch.extraction.learnt import observed
 from subarch.extraction.question import Question, noise_of, settled, thetas
 from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Settings, Trial, weights_path
@@ -101,6 +102,8 @@ def search(question: Question, study: Study, workers: Pool, report: Report, seco
     searched, settings = question.searched, thetas(question.config)
     strategy = searched.strategy
     if isinstance(strategy, Certified):
+        table, paths = searched.costs.table, question.config.learn_from
+        strategy.learn([observed(path, table, question.config.measures) for path in paths])
         _prepare(strategy, searched, study, workers, report, seconds)
     _train_what_is_asked_for(searched, study, workers, report, seconds)
     if isinstance(strategy, Certified) and _know_noise(strategy, searched, study, workers, report, seconds):

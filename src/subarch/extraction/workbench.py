@@ -50,7 +50,19 @@ INPUTS = "inputs.jsonl"
 """The inputs of a public task, in the run folder."""
 SHARES, SMALLEST = (1 / 2, 1 / 4, 1 / 8), 2_000
 """Vocabularies of the space `auto`, as shares of the whole one, and the least of them."""
-FREE = {"workers", "ray", "minutes", "trial_minutes", "reuse", "space", "corpus", "teacher", "start_from", "task"}
+FREE = {
+    "workers",
+    "ray",
+    "minutes",
+    "trial_minutes",
+    "reuse",
+    "learn_from",
+    "space",
+    "corpus",
+    "teacher",
+    "start_from",
+    "task",
+}
 """Configuration keys that may differ when a run is resumed: they decide its speed only, or name what is hashed."""
 
 

@@ -10,12 +10,14 @@ each axis. A million candidates take milliseconds.
     >>> bounds = Bounds(grid, table)
     >>> bounds.take(row, 0.31)
     >>> bounds.highest[grid.cell[other]]             # the largest error among trained candidates at least as large
-    >>> guess = Law(grid).fit(rows, errors)          # errors on the whole grid
+    >>> guess, doubt = Law(grid).fit(rows, errors)   # errors on the whole grid, and how far off they may be
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeVar
 
@@ -26,12 +28,18 @@ from subarch.numbers.objectives import Floats, Mask
 from subarch.numbers.space import WHOLE, sizes_of
 
 Box = tuple[slice, ...]
+Observed = tuple[NDArray[np.int64], Floats]
+"""A table of candidates, (n, 4 or 5), and their errors, (n,)."""
 Kind = TypeVar("Kind", bound=np.generic)
 
 SLOPE, CURVE = -0.4, 0.1
 """The law before anything is known: along each axis log e falls by 0.3 from its smallest value to its largest."""
 RIDGE = 3e-5, 3e-3
 """Weight of a squared deviation from those slopes and from those curvatures, against one squared residual."""
+OFF, BELIEF = 0.0025, 4.0
+"""How far off the law is expected to be, relative, before residuals tell; it counts as much as so many residuals."""
+COARSE = 16
+"""Positions an axis at which the doubt is computed: it is smooth, and its matrix costs a hundred operations a cell."""
 
 
 class Grid:
@@ -129,6 +137,16 @@ class Bounds:
         return by.reshape(-1)
 
 
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The mean of the residuals from the prior law; the coefficients; their covariance and the deviation it is of."""
+
+    centre: float
+    coefficients: Floats
+    covariance: Floats
+    deviation: float
+
+
 class Law:
     """A guess at errors: a quadratic in the logarithms of D, H, I and V; the search only takes proposals from it.
 
@@ -147,9 +165,45 @@ class Law:
             logs = np.log1p(values.astype(np.float64)) if values[-1] < WHOLE else np.arange(float(len(values)))
             self.scaled.append((logs - logs[0]) / (float(np.ptp(logs)) or 1.0))
 
-    def fit(self, rows: NDArray[np.int64], errors: Floats) -> NDArray[np.float32]:
-        """(C,) errors on the whole grid from those of some rows, which must be positive; from none up to a factor."""
-        centre, coefficients = self._fitted(rows, np.log(errors))
+    def learn(self, studies: Sequence[Observed]) -> None:
+        """Expect errors to fall as they did in other studies of the same axes, each of which has a level of its own."""
+        moments, sides = np.diag(self._weights[1:]), np.zeros(len(self.prior) - 1)
+        for table, errors in studies:
+            features = self._features_of(self._places(table))
+            residual = np.log(errors) - features @ self.prior
+            around = features[:, 1:] - features[:, 1:].mean(axis=0)
+            moments += around.T @ around
+            sides += around.T @ (residual - residual.mean())
+        self.prior[1:] += np.linalg.solve(moments, sides)
+
+    def _places(self, table: NDArray[np.int64]) -> Floats:
+        """(k, n) where on the scaled axes candidates of another space would be, beyond their ends too."""
+        places = []
+        for values, scaled, sizes in zip(self.grid.axes, self.scaled, sizes_of(table).T, strict=True):
+            if values[-1] == WHOLE:
+                places.append(
+                    np.interp(np.log1p(sizes.astype(np.float64)), np.log1p(values.astype(np.float64)), scaled)
+                )
+            else:
+                logs = np.log1p(values[[0, -1]].astype(np.float64))
+                places.append((np.log1p(sizes) - logs[0]) / (float(np.ptp(logs)) or 1.0))
+        return np.stack(places)
+
+    @property
+    def _weights(self) -> Floats:
+        """Of the ridge, by coefficient."""
+        slopes = len(self.scaled)
+        return np.array([1e-9, *[RIDGE[0]] * slopes, *[RIDGE[1]] * (slopes + len(self.pairs))])
+
+    def fit(self, rows: NDArray[np.int64], errors: Floats) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Errors on the whole grid from those of some rows, which must be positive; and their relative deviation.
+
+        Two columns (C,). From no rows errors are known up to a factor only.
+        """
+        fitted = self._fitted(rows, np.log(errors))
+        return self._guess(fitted.centre, fitted.coefficients), self._doubt(fitted)
+
+    def _guess(self, centre: float, coefficients: Floats) -> NDArray[np.float32]:
         c, count = coefficients.astype(np.float32), len(self.scaled)
         x = [axis.astype(np.float32) for axis in self.scaled]
         curves = [c[1 + k] * axis + c[1 + count + k] * axis**2 for k, axis in enumerate(x)]
@@ -169,17 +223,38 @@ class Law:
         found: NDArray[np.float32] = np.exp(guess, out=guess).reshape(-1)
         return found
 
-    def _features(self, rows: NDArray[np.int64]) -> Floats:
-        """(n, 10), or (n, 15) with V"""
-        x = np.stack([axis[cells] for axis, cells in zip(self.scaled, self.grid.cells[:, rows], strict=True)])
-        return np.stack([np.ones(len(rows)), *x, *(x**2), *(x[a] * x[b] for a, b in self.pairs)], axis=1)
+    def _doubt(self, fitted: Fitted) -> NDArray[np.float32]:
+        """(C,) deviation of log e: what residuals and departures say, and more where no row is near."""
+        axes = [np.unique(np.linspace(0, len(x) - 1, COARSE).round().astype(np.int64)) for x in self.scaled]
+        places = np.meshgrid(*(x[some] for x, some in zip(self.scaled, axes, strict=True)), indexing="ij")
+        features = self._features_of(np.stack([place.ravel() for place in places]))
+        leverage = np.einsum("cf,fg,cg->c", features, fitted.covariance, features, optimize=True)
+        coarse = (fitted.deviation * np.sqrt(1 + leverage)).astype(np.float32).reshape([len(some) for some in axes])
+        nearest = [
+            np.abs(np.arange(size)[:, None] - some).argmin(axis=1)
+            for size, some in zip(self.grid.shape, axes, strict=True)
+        ]
+        doubt: NDArray[np.float32] = coarse[np.ix_(*nearest)].reshape(-1)
+        return doubt
 
-    def _fitted(self, rows: NDArray[np.int64], logs: Floats) -> tuple[float, Floats]:
-        """The mean of the residuals, and the coefficients of what departs from it, held near the prior ones."""
+    def _features(self, rows: NDArray[np.int64]) -> Floats:
+        return self._features_of(
+            np.stack([axis[cells] for axis, cells in zip(self.scaled, self.grid.cells[:, rows], strict=True)])
+        )
+
+    def _features_of(self, x: Floats) -> Floats:
+        """(n, 10), or (n, 15) with V, of places (k, n)."""
+        return np.stack([np.ones(x.shape[1]), *x, *(x**2), *(x[a] * x[b] for a, b in self.pairs)], axis=1)
+
+    def _fitted(self, rows: NDArray[np.int64], logs: Floats) -> Fitted:
+        """Held near the prior law by a ridge; that is Bayesian regression, whose posterior tells how far off it is."""
         features = self._features(rows)
         residual = logs - features @ self.prior
         centre = float(residual.mean()) if len(rows) else 0.0
-        slopes = len(self.scaled)
-        weights = np.array([1e-9, *[RIDGE[0]] * slopes, *[RIDGE[1]] * (slopes + len(self.pairs))])
-        departure = np.linalg.solve(features.T @ features + np.diag(weights), features.T @ (residual - centre))
-        return centre, self.prior + departure
+        covariance = np.asarray(np.linalg.inv(features.T @ features + np.diag(self._weights)), dtype=np.float64)
+        departure: Floats = covariance @ (features.T @ (residual - centre))
+        off = residual - centre - features @ departure
+        squares = float(off @ off + self._weights @ departure**2)
+        deviation = math.sqrt((BELIEF * OFF**2 + squares) / (BELIEF + max(len(rows) - 1, 0)))
+        coefficients: Floats = self.prior + departure
+        return Fitted(centre, coefficients, covariance, deviation)

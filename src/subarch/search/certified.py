@@ -1,8 +1,8 @@
 """Certified search: find a good candidate early, then prove that no untrained one beats it by more than δ.
 
     while some untrained candidate may still be better than the incumbent by more than δ:
-        if the law fitted so far predicts such a candidate:   train it                      (improve the incumbent)
-        else: train what excludes most candidates for its cost                              (close the certificate)
+        if the law fitted so far hopes for such a candidate:  train what gains most for its cost   (improve)
+        else: train what is expected to exclude most candidates for its cost                       (close)
     train a random sample of what was excluded, to check the assumptions                    (the audit)
     train the incumbent and those nearest to it in error with another seed                  (the noise)
 
@@ -41,13 +41,16 @@ from numpy.typing import NDArray
 from subarch.errors import InvalidConfig
 from subarch.numbers.objectives import Floats, Mask
 from subarch.search.base import Problem, Strategy
-from subarch.search.bounds import Bounds, Grid, Law
+from subarch.search.bounds import Bounds, Grid, Law, Observed
 from subarch.search.noise import Noise, floor, most_failing
 
-LEVELS = 6
-"""Where each candidate has a threshold of its own (W), the thresholds are rounded up to this many levels."""
+LEVELS, CELLS = 32, 3_000_000
+"""Where each candidate has a threshold of its own (W), the thresholds are rounded up to this many levels, or to fewer
+where levels times cells are more than these, but at least to three."""
 SAMPLE = 10_000
 """Of more thresholds than these the levels are found from a part."""
+CAUTION = 0.5
+"""How many of the law's deviations count as its doubt, in what it hopes for and in what it expects to be excluded."""
 FIRST = (0.5, 0.2, 1.0)
 """Ranks in order of effort of the affordable rows that come first, after the best by the law before it is fitted."""
 
@@ -153,12 +156,13 @@ class Certified(Strategy):
         self.effort = grid.column(effort, np.inf)
         self.bounds = Bounds(grid, problem.table)
         self.audit = Audit(problem, self.bounds, audit)
-        within = problem.objective.affordable(self.parameters, self.cost, self.megabytes) & self.bounds.bounding
-        affordable = np.sort(grid.row[within])
-        ranked = affordable[np.argsort(effort[affordable], kind="stable")]
-        spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
-        self.first = list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
+        self.first = self._first()
         self._break_even = math.nan, np.empty(0)
+
+    def learn(self, studies: Sequence[Observed]) -> None:
+        """Begin with a law as in other studies of the same axes, before anything is trained; see `Law.learn`."""
+        self.law.learn(studies)
+        self.first = self._first()
 
     def ask(self) -> int | None:
         row = self._wanted()
@@ -192,10 +196,12 @@ class Certified(Strategy):
                 left = self.problem.affordable & ~self.failed & np.isnan(self.error)
                 first += np.flatnonzero(left)[:1].tolist()
             return next(iter(first), None)
-        guess = self._guess(known)
-        for cell in (self._promising(known, guess, free), self._excluding(known, guess, free, pending)):
-            if cell is not None:
-                return int(self.grid.row[cell])
+        guess, doubt = self._guess(known)
+        cell = self._promising(known, guess, doubt, free)
+        if cell is None:
+            cell = self._excluding(known, guess, doubt, free, pending)
+        if cell is not None:
+            return int(self.grid.row[cell])
         sample = [row for row in self.audit.sample(known, self.error) if np.isnan(self.error[row])]
         if not self.awaited <= set(sample):
             return None  # what is awaited may change which candidates are excluded, and so the sample
@@ -208,12 +214,20 @@ class Certified(Strategy):
             free[self.grid.cell[rows]] = False
         return free
 
+    def _first(self) -> list[int]:
+        """The rows that are trained first."""
+        within = self.problem.objective.affordable(self.parameters, self.cost, self.megabytes) & self.bounds.bounding
+        affordable = np.sort(self.grid.row[within])
+        ranked = affordable[np.argsort(self.effort[self.grid.cell[affordable]], kind="stable")]
+        spread = (int(ranked[round(share * (len(ranked) - 1))]) for share in FIRST if len(ranked))
+        return list(dict.fromkeys([*self._presumed(affordable), *spread]))[: len(FIRST)]
+
     def _presumed(self, rows: NDArray[np.int64]) -> list[int]:
         """The best of some rows by the law before it is fitted, which knows errors up to a factor only."""
         if self.problem.objective.name == "latency" or not len(rows):
             return []
         cells = self.grid.cell[rows]
-        guess = self.law.fit(rows[:0], np.empty(0))[cells]
+        guess = self.law.fit(rows[:0], np.empty(0))[0][cells]
         objective = replace(self.problem.objective, max_error=None, max_megabytes=None)  # these rows meet that limit
         return [int(rows[objective.bound(self.parameters[cells], self.cost[cells], guess).argmin()])]
 
@@ -242,21 +256,35 @@ class Certified(Strategy):
             np.maximum(below, reference - slack, out=below)
         return Known(trained, best, reference, value, aim, target, eta, slack, violations, least, self._break_even[1])
 
-    def _guess(self, known: Known) -> Floats:
-        """(C,) the law's errors, within the bounds that are known."""
-        guess = self.law.fit(known.trained, np.maximum(self.error[known.trained], 1e-12))
+    def _guess(self, known: Known) -> tuple[Floats, NDArray[np.float32]]:
+        """(C,) the law's errors, within the bounds that are known, and by how much of it each may be off."""
+        guess, doubt = self.law.fit(known.trained, np.maximum(self.error[known.trained], 1e-12))
         highest, lowest = self.bounds.highest, self.bounds.lowest
-        return np.clip(guess, highest - known.slack, np.maximum(lowest, highest) + known.slack)
+        return np.clip(guess, highest - known.slack, np.maximum(lowest, highest) + known.slack), CAUTION * doubt
 
-    def _promising(self, known: Known, guess: Floats, free: Mask) -> int | None:
-        """The cell that beats the incumbent most, by the law, if any does."""
-        some = np.flatnonzero(free & (guess < known.needed))
+    def _promising(self, known: Known, guess: Floats, doubt: NDArray[np.float32], free: Mask) -> int | None:
+        """The cell that, by the law and its doubt, improves on the incumbent most for its effort, if any does.
+
+        Of the effort only the root counts: by what is gained for each second alone many small steps are taken.
+        """
+        hoped = np.maximum(guess * np.exp(-doubt), known.least)
+        some = np.flatnonzero(free & (hoped < known.needed))
         megabytes = None if self.megabytes is None else self.megabytes[some]
-        value = self.problem.objective.bound(self.parameters[some], self.cost[some], guess[some], megabytes)
-        return int(some[value.argmin()]) if value.min(initial=np.inf) < known.target else None
+        value = self.problem.objective.bound(self.parameters[some], self.cost[some], hoped[some], megabytes)
+        if value.min(initial=np.inf) >= known.target:
+            return None
+        if not math.isfinite(known.target):
+            return int(some[value.argmin()])  # nothing meets the limits yet
+        return int(some[((known.target - value) / np.sqrt(self.effort[some])).argmax()])
 
-    def _excluding(self, known: Known, guess: Floats, free: Mask, pending: list[int]) -> int | None:
-        """The cell that, by the law, excludes most of what is open for its effort; every row settles itself."""
+    def _excluding(
+        self, known: Known, guess: Floats, doubt: NDArray[np.float32], free: Mask, pending: list[int]
+    ) -> int | None:
+        """The cell that, by the law, may be expected to exclude most of what is open for its effort.
+
+        Every row settles itself. What lies below a cell counts by the probability that its error suffices, which rises
+        linearly over the doubt on either side.
+        """
         reach = np.where(self.bounds.bounding, floor(guess - known.slack, known.eta, known.reference), -np.inf)
         still = free & (known.least < known.needed)
         for row in pending:
@@ -267,11 +295,16 @@ class Certified(Strategy):
         if not len(needed):
             return None
         sample = needed[:: 1 + len(needed) // SAMPLE]
-        levels = np.unique(np.quantile(sample, np.linspace(0, 1, LEVELS), method="higher"))
-        excluded = still.astype(np.int32)
+        count = min(max(CELLS // len(free), 3), LEVELS)
+        levels = np.unique(np.quantile(sample, np.linspace(0, 1, count), method="higher"))
+        levels[-1] = needed.max()
+        reach, width = reach.astype(np.float32), np.maximum(2.5 * doubt * guess, 1e-12).astype(np.float32)
+        excluded, before = np.zeros(len(free), dtype=np.float32), -np.inf
         for level in levels:
-            below = self.grid.count_below(still & (known.needed <= level))
-            np.copyto(excluded, below, where=reach >= level)
+            below = self.grid.count_below(still & (known.needed > before) & (known.needed <= level))
+            sure = (reach - np.float32(level)) / width
+            excluded += below * np.clip(sure + np.float32(0.5), 0, 1)
+            before = level
         np.maximum(excluded, still, out=excluded)
         return int(np.where(free, excluded / self.effort, 0.0).argmax())
 
