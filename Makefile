@@ -4,7 +4,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow drop-in check clean
 
 demo: .venv/.installed
 	$(BIN)/subarch demo
@@ -16,6 +16,10 @@ test: .venv/.installed
 # What the other leaves out, since it takes long and few changes touch it
 test-slow: .venv/.installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 -m slow
+
+# Environments of the programs that take our files, for the slow tests of test_drop_in.py
+drop-in: .venv/.installed
+	.ci/drop-in
 
 check: .venv/.installed
 	$(BIN)/ruff check .

@@ -104,7 +104,8 @@ class Bench:
         keep("teacher", make=lambda: self.scored(self.teacher))
         for limit in limits:
             run = self.out / f"{limit:g}"
-            keep(f"under {limit:g}", make=partial(self.searched, limit, run))
+            keep(f"under {limit:g}, search alone", make=partial(self.searched, limit, run))
+            keep(f"under {limit:g}", make=partial(self.in_full, run))
             keep(f"under {limit:g}, then labels", make=partial(self.on_labels, run))
         for shape in picked:
             keep(shape, make=partial(self.picked, shape, self.out / f"{limits[0]:g}"))
@@ -120,13 +121,19 @@ class Bench:
         folder = RunFolder.open(run)
         selection, winner = folder.read(Selection), folder.read(Selection).winner
         assert winner is not None
-        trained = self.trained(run, run / "inputs.jsonl", winner.architecture)
-        return trained | {
+        return {
+            "architecture": winner.architecture,
+            "error": [winner.error],
             "trials": sum(row.error is not None for row in selection.candidates),
             "certificate": selection.gap_sentence,
             "layers": list(folder.read(Layers).chosen.get(winner.architecture.split("-")[0], ())),
-            "searched": winner.error,
+            **self.latency(run / "selected", run),
+            **self.scored(run / "selected"),
         }
+
+    def in_full(self, run: Path) -> dict[str, Any]:
+        searched = self.results["models"][f"under {run.name}, search alone"]
+        return self.trained(run, run / "inputs.jsonl", searched["architecture"])
 
     def picked(self, shape: str, searched: Path) -> dict[str, Any]:
         return self.trained(self.out / shape, searched / "inputs.jsonl", shape)
@@ -139,12 +146,13 @@ class Bench:
             "architecture": found.architecture,
             "error": [found.heldout[0]["error"], found.heldout[-1]["error"]],
             "seconds": found.seconds,
-            **self.latency(run / "pretrained", round(float(Corpus.load(run / "corpus").train.size.mean())) + 2),
+            **self.latency(run / "pretrained", run),
             **self.scored(run / "pretrained"),
         }
 
-    def latency(self, model: Path, length: int) -> dict[str, float]:
+    def latency(self, model: Path, run: Path) -> dict[str, float]:
         """Milliseconds in PyTorch on one thread at the mean length of the inputs, and as a share of the teacher's."""
+        length = round(float(Corpus.load(run / "corpus").train.size.mean())) + 2
         both = {"student": timed(source_of(model)), "teacher": timed(source_of(self.teacher))}
         models = {name: one for name, one in both.items() if one is not None}
         vocabulary = int(AutoConfig.from_pretrained(self.teacher).vocab_size)

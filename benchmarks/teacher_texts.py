@@ -12,7 +12,7 @@ length.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +33,20 @@ COMPARED = 64
 """Texts whose vectors are also computed in fp32."""
 
 
-def write_texts(corpora: Sequence[str], count: int, path: Path) -> None:
-    """Write `count` distinct pieces of the documents, in random order, with a group that is held out together."""
+def write_texts(
+    corpora: Sequence[str], count: int, path: Path, words: Sequence[int] = WORDS, without: Iterable[str] = ()
+) -> None:
+    """Write `count` distinct pieces of the documents, in random order, with a group that is held out together.
+
+    Args:
+        words: at most so many in a piece, drawn for each document.
+        without: texts that are none of the pieces, whatever their case, punctuation and spacing.
+    """
     chance = random.Random(0)
-    seen: set[int] = set()
+    seen = set(map(identity, without))
     rows = []
     for number, document in enumerate(read(corpora, "text")):
-        for piece in cut(document.text, chance.choice(WORDS)):
+        for piece in cut(document.text, chance.choice(words)):
             if THREE_WORDS.match(piece) and (key := identity(piece)) not in seen:
                 seen.add(key)
                 rows.append((piece, str(number)))

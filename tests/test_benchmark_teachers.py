@@ -50,6 +50,12 @@ def test_texts_are_short_distinct_and_grouped(corpus: Path, tmp_path: Path) -> N
         assert {word.split("x")[0] for word in text.split()} == {f"word{group}"}
 
 
+def test_texts_that_are_scored_on_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "corpus.txt").write_text("A cat sat here.\n\nThe dog ran home.\n", encoding="utf-8")
+    write_texts([str(tmp_path / "corpus.txt")], 10, tmp_path / "texts.parquet", without=["the dog  ran home"])
+    assert pyarrow.parquet.read_table(tmp_path / "texts.parquet")["text"].to_pylist() == ["A cat sat here."]
+
+
 def test_a_recording_goes_on_and_is_a_teacher(corpus: Path, tmp_path: Path) -> None:
     write_texts([str(corpus)], PART + 50, tmp_path / "texts.parquet")
     with pytest.raises(KeyboardInterrupt):

@@ -14,6 +14,9 @@ from subarch.show.card import SECTIONS, USES, card, carried_licence, write_card
 
 FACTS: dict[str, Any] = {
     "task": {"name": "rte", "labels": "entailment, not_entailment"},
+    "file": {"runtime": "ONNX Runtime"},
+    "parity": [{"output": "logits", "mean": "1.0"}],
+    "compared": {"tokens": 12},
     "architecture": {"D-A-H-I": "2-12-384-512", "parameters": 13_817_088, "kept from the teacher": None},
     "why": "least error under a third of the latency",
     "data": {"corpus": ["manuals", "docs"], "sequences": 40_000},
@@ -23,6 +26,7 @@ FACTS: dict[str, Any] = {
     "cost": {"steps": 1200, "seconds": 901.26, "machine": "2 cores"},
     "quality": [{"model": "this", "Spearman": 0.834}, {"model": "teacher", "Spearman": 0.8671234, "ms": 12.3}],
     "labels": "accuracy on 12 held-out inputs: 0.900, teacher 0.910",
+    "dimensions": [{"kept": 16, "Spearman": 0.8}],
     "latency": [{"model": "this", "ms": 3.5, "batch": 1}],
     "limits": ["English only"],
 }
@@ -189,7 +193,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     rows = [line for line in body.splitlines() if line.startswith("|")]
     columns = [line.replace("\\\\", "").replace("\\|", "").count("|") for line in rows]
     # a heading row, a rule and a row each: of two columns, and of one in the table of quality
-    assert sorted(columns) == [2] * 3 + [3] * 24
+    assert sorted(columns) == [2] * 3 + [3] * 36
     assert not any(line.startswith("---") for line in body.splitlines())
     body.encode("utf-8")
 

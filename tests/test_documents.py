@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/**/*.md")])
 CONFIGS = sorted(ROOT.glob("configs/*.yaml"))
 CODE = sorted(path for folder in ("src", "benchmarks", "tests") for path in (ROOT / folder).rglob("*.py"))
-FOREIGN = {"--no-deps", "--nproc-per-node", "--strict", "--use_avg_len"}
+FOREIGN = {"--default-prompt-name", "--model-id", "--no-deps", "--nproc-per-node", "--strict", "--use_avg_len"}
 """Options of other programs: pip, torchrun, mypy, the released scripts of Bort."""
 OTHERS = {
     "loss_x",
@@ -25,6 +25,10 @@ OTHERS = {
     "reduce_range",
     "model_kwargs",
     "ov_config",
+    "specific_model_path",
+    "model_file",
+    "model_name",
+    "file_name",
     "create_pretraining_data",
     "run_pretraining_distillation",
 }

@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from filelock import FileLock
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
@@ -30,7 +32,7 @@ from subarch.exporting import int8
 from subarch.exporting.config import ExportConfig
 from subarch.exporting.export import target
 from subarch.exporting.graph import Graph
-from subarch.exporting.runtimes import find_export, open_export
+from subarch.exporting.runtimes import find_export, open_export, open_file
 from subarch.models.teacher import Teacher
 from subarch.run import machine as doctor
 from subarch.run.configuration import load
@@ -187,6 +189,69 @@ def test_the_layout_is_that_of_sentence_transformers(models: dict[str, Path], tm
     plain = {path.name for path in (tmp_path / "exported" / "openvino").rglob("*")}
     assert {"openvino_model.xml", "openvino_model.bin", "config.json", "tokenizer.json"} <= plain
     assert "modules.json" not in plain
+
+
+def test_text_embeddings_inference_finds_what_it_reads_whoever_saved_the_model(
+    models: dict[str, Path], tmp_path: Path
+) -> None:
+    texts = ["the old boat sees a net", "the teacher takes the one pen under every lesson and a map " * 9]
+    model = SentenceTransformer(str(models["sentence"]), device="cpu")
+    expected = model.encode(texts)  # leaves a length at which to cut in the tokenizer
+    model.save_pretrained(str(tmp_path / "saved"))
+    assert "pooling_mode" in json.loads((tmp_path / "saved" / "1_Pooling" / "config.json").read_text())
+    exported(tmp_path / "saved", tmp_path / "run")
+    folder = tmp_path / "run" / "exported" / "onnx"
+    # Its router and ONNX backend at commit 0d124dc: these files and keys, all of them needed
+    config, pooling, settings, about = (
+        json.loads((folder / name).read_text())
+        for name in (
+            "config.json",
+            "1_Pooling/config.json",
+            "sentence_bert_config.json",
+            "config_sentence_transformers.json",
+        )
+    )
+    assert {"architectures", "model_type", "max_position_embeddings", "hidden_size", "num_hidden_layers"} <= set(config)
+    assert (pooling["pooling_mode_cls_token"], pooling["pooling_mode_mean_tokens"]) == (False, True)
+    assert all(isinstance(text, str) for text in about["prompts"].values())
+    assert not (folder / "model.onnx").exists()  # it would be taken first
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    assert tokenizer.truncation is tokenizer.padding is None
+    tokenizer.enable_truncation(settings["max_seq_length"])
+    session = open_file("onnx", folder / "onnx" / "model.onnx", 1)
+    for text, vector in zip(texts, expected, strict=True):
+        ids = np.array([tokenizer.encode(text).ids])
+        found = session({"input_ids": ids, "attention_mask": np.ones_like(ids)})["sentence_embedding"]
+        np.testing.assert_allclose(found[0], vector, atol=1e-5)
+    # fastembed takes the lesser of two lengths; transformers 4 knows no TokenizersBackend
+    read = json.loads((folder / "tokenizer_config.json").read_text())
+    assert "max_length" not in read
+    assert (read["model_max_length"], read["tokenizer_class"]) == (
+        settings["max_seq_length"],
+        "PreTrainedTokenizerFast",
+    )
+    named = json.loads((folder / "special_tokens_map.json").read_text())
+    assert named["pad_token"] == tokenizer.id_to_token(config["pad_token_id"])
+
+
+@pytest.mark.parametrize("head", ["sentence", "classification", "choice"])
+def test_an_exported_folder_has_a_card_whose_code_runs(head: str, models: dict[str, Path], tmp_path: Path) -> None:
+    model = shutil.copytree(models[head], tmp_path / "model")
+    (model / "README.md").write_text("---\nlicense: mit\n---\n# A model\n")
+    record = exported(model, tmp_path, quantize="int8", min_cosine=0.5)
+    folder = Path(str(record.folder))
+    text = (folder / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert (front["license"], front["base_model"], front["tags"]) == ("mit", "model", ["subarch", "onnx", "int8"])
+    like = record.likeness[record.outputs[-1]]
+    assert f"| {record.outputs[-1]} | {like.worst_cosine:.6f} | {like.mean_cosine:.6f} |" in text.replace("\\", "")
+    assert f"| processor | {record.machine.processor} |" in text
+    assert "on that processor only; int8 computes differently" in text
+    code = text.split("```python\n")[1].split("```")[0].replace("path/to/this/folder", str(folder))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    if head == "sentence":
+        assert names["embeddings"].shape == (2, SentenceTransformer(str(model)).get_embedding_dimension())
 
 
 def test_beside_the_model_only_the_graph_is_added(models: dict[str, Path], tmp_path: Path) -> None:

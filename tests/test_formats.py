@@ -249,6 +249,23 @@ def test_one_quote_more_never_joins_rows(
     assert len(rows(path)) == 5
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_csv_of_spreadsheets_that_separate_otherwise(tmp_path: Path, separator: str) -> None:
+    table = [{"text": 'say "x", or; not', "n": "1\t2"}, {"text": "two\nlines", "n": ""}]
+    path = tmp_path / "a.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, table[0], delimiter=separator)
+        writer.writeheader()
+        writer.writerows(table)
+    assert rows(path) == table
+
+
+def test_an_array_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('["one text", "another"]')
+    assert rows(path) == [{"text": "one text"}, {"text": "another"}]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [

@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from subarch.errors import InvalidConfig, InvalidCorpus, MissingExtra
+from subarch.errors import InvalidConfig, InvalidCorpus, InvalidStudy, MissingExtra
 from subarch.extraction import latencies as module
 from subarch.extraction.conclude import measurement
 from subarch.extraction.config import ExtractConfig
@@ -369,6 +369,19 @@ def test_the_sentence_and_the_warning_say_how_latencies_came_about(machine: Mach
     machine.speed = 1.4
     drifted = measured_by(opened(tmp_path / "other", asked), config(tmp_path, max_latency_ms=3.0, latency_batch=4))
     assert "differed by up to 40 %" in measurement(drifted).warnings[0]
+
+
+@pytest.mark.parametrize("figure", ["-1.0", "0.0", "NaN", "Infinity"])
+def test_latencies_of_a_run_that_cannot_be_are_refused(machine: Machine, tmp_path: Path, figure: str) -> None:
+    asked = config(tmp_path, max_latency_ms=1.0)
+    run = opened(tmp_path, asked)
+    found = measured_by(run, asked)
+    name = next(name for name, entry in found.candidates.items() if not isinstance(entry, Predicted))
+    record = json.loads((run.path / "latency.json").read_text())
+    record["candidates"][name]["visits"][3] = float(figure)
+    (run.path / "latency.json").write_text(json.dumps(record))
+    with pytest.raises(InvalidStudy, match=r"latency\.json"):
+        measured_by(run, asked)
 
 
 # Told apart

@@ -72,8 +72,8 @@ def test_what_teaches_nothing_here_is_refused(earlier: Path, tmp_path: Path, mon
     trials = Study.trials
 
     def spoilt(study: Study) -> list[Trial]:
-        gap = Point(3, math.nan, 1.0)
-        return [replace(trial, curve=(*trial.curve[:2], gap, *trial.curve[2:])) for trial in trials(study)]
+        nothing = Point(3, math.nan, 1.0)
+        return [replace(one, curve=(*one.curve[:2], nothing, *one.curve[2:])) for one in trials(study)]
 
     monkeypatch.setattr(Study, "trials", spoilt)
     with pytest.raises(InvalidStudy, match=r"trial \d+ of [\d-]+ has the error nan after 3 steps"):

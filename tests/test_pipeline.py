@@ -67,8 +67,9 @@ def steady(calls: Mapping[str, Callable[[], object]], rounds: int, *_: object) -
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_process() -> Iterator[None]:
+def one_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBARCH_CACHE", str(tmp_path_factory.mktemp("steady")))  # other tests' latencies are of the clock
         patch.setattr("subarch.pipeline.Workers", OneProcess)
         patch.setattr("subarch.latency.measuring.visits", steady)
         yield

@@ -111,7 +111,7 @@ def test_losses_by_what_the_teacher_offers(given: dict[str, Any], has_head: bool
 def test_embeddings_that_may_be_cut_have_similarities_to_learn() -> None:
     config = load(PretrainConfig, None, GOOD | {"dimensions": "96, 384,96"})
     assert (config.dimensions, config.widths) == ("384,96", [384, 96])
-    assert config.weights(False) == {"embedding": 1.0, "similarities": 1.0, "relations": 1.0}
+    assert config.weights(False) == {"embedding": 1.0, "similarities": 0.1, "relations": 1.0}
     assert load(PretrainConfig, None, GOOD | {"dimensions": "9", "loss_margins": 1}).weights(False) == {"margins": 1.0}
 
 

@@ -105,6 +105,11 @@ def test_the_card_has_results_licence_and_lineage(run: Path, folder: Path) -> No
         file = name.replace("parity", "model").replace("json", "onnx")
         assert f"| onnx/{file} | {like['worst_cosine']:.4f} | {like['mean_cosine']:.4f} |" in text
     assert "## What the search proved\n\nTrained " in text
+    assert 'model = SentenceTransformer("me/small")' in text
+    assert "## In other programs" in text
+    assert 'add_custom_model("me/small", sources=ModelSource(hf="me/small"), dim=32, ' in text
+    assert 'AutoModel.from_pretrained("me/small", { dtype: "q8" })' in text
+    assert 'backend="openvino"' not in text
 
 
 def test_the_upload_is_that_folder_and_every_file_is_named_first(run: Path, folder: Path) -> None:

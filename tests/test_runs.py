@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from subarch.errors import InvalidConfig, InvalidStudy, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.run.configuration import load
-from subarch.run.folder import RunFolder
+from subarch.run.folder import FORMAT, RunFolder
 from subarch.run.record import Bare
 from subarch.run.records import Basis, Comparison, Selection
 
@@ -80,11 +80,11 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
             RunFolder.create(path, configured(), resume=False)
 
 
-@pytest.mark.parametrize("content", ["3", "5", '"4"', "null", "[4]"])
+@pytest.mark.parametrize("content", ["3", "6", '"5"', "null", "[5]"])
 def test_another_version_is_refused(run: RunFolder, content: str) -> None:
     (run.path / "format.json").write_text(content)
     for call in (RunFolder.open, lambda path: RunFolder.create(path, configured(), resume=True)):
-        with pytest.raises(InvalidStudy, match=r"a run of format .*, this version reads 4; start a new one"):
+        with pytest.raises(InvalidStudy, match=r"a run of format .*, this version reads 5; start a new one"):
             call(run.path)
 
 
@@ -242,7 +242,7 @@ def test_the_format_is_written_before_the_configuration(tmp_path: Path, monkeypa
     monkeypatch.setattr(RunFolder, "write_text", noting)
     RunFolder.create(tmp_path / "run", configured(), resume=False)
     assert written == ["format.json", "config.yaml"]
-    assert json.loads((tmp_path / "run" / "format.json").read_text()) == 4
+    assert json.loads((tmp_path / "run" / "format.json").read_text()) == FORMAT
 
 
 def test_a_start_that_finished_nothing_is_no_reason_to_insist(tmp_path: Path) -> None:

@@ -25,12 +25,13 @@ from subarch.exporting.graph import Exportable, Graph, load_exportable, store_in
 from subarch.exporting.int8 import overflows, quantize_onnx, quantize_openvino, smoothed, with_int8_embeddings
 from subarch.exporting.parity import ABSOLUTE, RELATIVE, Batch, Text, compare, metric_drop, objection
 from subarch.exporting.runtimes import FILES, PARITY, hashes, open_file, openvino, require
-from subarch.models.sentence import TRANSFORMER_FILES, read_json
+from subarch.models.sentence import copy_modules, save_tokenizer
 from subarch.run import Report, silent
 from subarch.run.files import replaced
 from subarch.run.folder import places
 from subarch.run.machine import machine, usable_cores, versions
 from subarch.run.records import Likeness, Machine, MetricDrop, Parity
+from subarch.show.card import card, facts_of_export
 
 VERSION = 1
 """Version of parity.json."""
@@ -40,9 +41,6 @@ LONGEST = 512
 
 SCRATCH = ".scratch"
 """Folder of intermediate files inside a partial export."""
-
-SENTENCE_FILES = ("modules.json", *TRANSFORMER_FILES, "config_sentence_transformers.json")
-"""Files that sentence-transformers reads beside the modules' folders."""
 
 
 def target(model: Path, config: ExportConfig, run: Path) -> Path:
@@ -116,6 +114,8 @@ def export(model: Path, config: ExportConfig, run: Path, report: Report = silent
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         if not config.beside:
             _furnish(exportable, partial)
+            told = card(folder, facts_of_export(exportable.teacher.folder, record))
+            (partial / "README.md").write_text(told, encoding="utf-8")
         (place / PARITY).write_text(record.to_json(), encoding="utf-8")
     return record.model_copy(update={"folder": str(folder)})
 
@@ -177,18 +177,13 @@ def _compared(
 
 
 def _furnish(exportable: Exportable, folder: Path) -> None:
-    """Add configuration, tokenizer and, for a sentence encoder, its modules, so that the folder can be loaded."""
+    """Add configuration, tokenizer and, for a sentence encoder, its modules: what the programs that load it read."""
     model = exportable.teacher.folder
     shutil.copyfile(model / "config.json", folder / "config.json")
-    exportable.teacher.tokenizer.save_pretrained(folder)  # writes tokenizer.json, which some models lack
-    if exportable.graph.head != "sentence" or not (model / "modules.json").is_file():
-        return
-    for name in SENTENCE_FILES:
-        if (model / name).is_file():
-            shutil.copyfile(model / name, folder / name)
-    for module in read_json(model / "modules.json", list):
-        if (model / module["path"]).is_dir() and module["path"]:  # Normalize has no files, and may have no folder
-            shutil.copytree(model / module["path"], folder / module["path"])
+    recipe = exportable.teacher.recipe
+    save_tokenizer(exportable.teacher.tokenizer, folder, recipe.max_length)
+    if exportable.graph.head == "sentence" and (model / "modules.json").is_file():
+        copy_modules(model, recipe, exportable.graph.model.config.hidden_size, folder)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ from subarch.models.heads import (
     tokenizer_for,
     with_head,
 )
+from subarch.models.sentence import save_tokenizer
 from subarch.models.teacher import Teacher, quiet
 from subarch.run import Report, silent
 from subarch.run.files import replaced, unreadable
@@ -254,7 +255,7 @@ def _fit(
     occurring.restore()
     scale.fold_into(model)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, int(tokenizer.model_max_length))
     shutil.rmtree(folder / "checkpoints")
     logits = logits_of(model, dev_encoded, tokenizer, task)
     state = trainer.state

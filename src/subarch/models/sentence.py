@@ -12,7 +12,8 @@ lists the settings that a student can follow. Anything else is refused by name: 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -304,15 +305,6 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
     from safetensors.torch import save_file
 
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
-    write_json(folder / TRANSFORMER_FILES[0], {"max_seq_length": recipe.max_length, "do_lower_case": recipe.lower_case})
-    pooling = {
-        "word_embedding_dimension": hidden,
-        "pooling_mode_cls_token": recipe.pooling == "cls",
-        "pooling_mode_mean_tokens": recipe.pooling == "mean",
-        "pooling_mode_max_tokens": False,
-        "pooling_mode_mean_sqrt_len_tokens": False,
-    }
-    write_json(folder / "1_Pooling" / "config.json", pooling)
     if projection is not None:
         modules.append(("2_Dense", "Dense"))
         size = {"in_features": projection.in_features, "out_features": projection.out_features}
@@ -322,17 +314,72 @@ def write_modules(folder: Path, recipe: Recipe, hidden: int, projection: nn.Line
     if recipe.normalize:
         modules.append((f"{len(modules)}_Normalize", "Normalize"))
         (folder / modules[-1][0]).mkdir()
-    entries = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (path, kind) in enumerate(modules)
-    ]
-    write_json(folder / "modules.json", entries)
+    _write_layout(folder, recipe, hidden, modules)
     prompts, default = dict(recipe.prompts), None
     if recipe.prefix:
         default = next((name for name, text in recipe.prompts if text == recipe.prefix), "default")
         prompts[default] = recipe.prefix
     about = {"prompts": prompts, "default_prompt_name": default, "similarity_fn_name": recipe.similarity}
     write_json(folder / "config_sentence_transformers.json", about)
+
+
+def copy_modules(model: Path, recipe: Recipe, hidden: int, folder: Path) -> None:
+    """Put the modules of a folder beside an export of it, in the layout of version 2, which more programs read.
+
+    Text Embeddings Inference, for one, reads no other names of the pooling and of the maximum length.
+    """
+    modules = [(path, kind) for kind, path in _modules(model / "modules.json")]
+    for path, kind in modules:
+        if kind in ("Dense", "Normalize") and (model / path).is_dir():  # Normalize has no files, and may have no folder
+            shutil.copytree(model / path, folder / path)
+    _write_layout(folder, recipe, hidden, modules)
+    about = "config_sentence_transformers.json"
+    if (model / about).is_file():
+        shutil.copyfile(model / about, folder / about)
+
+
+def _write_layout(folder: Path, recipe: Recipe, hidden: int, modules: Sequence[tuple[str, str]]) -> None:
+    """The list of the modules, (folder, kind), and the settings of the first two."""
+    write_json(folder / TRANSFORMER_FILES[0], {"max_seq_length": recipe.max_length, "do_lower_case": recipe.lower_case})
+    pooling = {
+        "word_embedding_dimension": hidden,
+        "pooling_mode_cls_token": recipe.pooling == "cls",
+        "pooling_mode_mean_tokens": recipe.pooling == "mean",
+        "pooling_mode_max_tokens": False,
+        "pooling_mode_mean_sqrt_len_tokens": False,
+    }
+    write_json(folder / modules[1][0] / "config.json", pooling)
+    entries = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(modules)
+    ]
+    write_json(folder / "modules.json", entries)
+
+
+_OF_A_CALL = ("is_local", "local_files_only", "name_or_path", "max_length", "stride", "truncation_strategy")
+"""What transformers 5 writes of how a tokenizer was loaded, or called by whoever saved it before."""
+
+
+def save_tokenizer(tokenizer: Any, folder: Path, longest: int) -> None:
+    """Write a tokenizer's files so that programs that read them by themselves do what transformers 5 does.
+
+    `longest`: tokens at which they cut a text, where no other length is left in the files. transformers 4 knows the
+    class of a plain tokenizer under another name; fastembed before 0.9 reads special tokens from a file of their own.
+    """
+    from tokenizers import Tokenizer
+
+    tokenizer.save_pretrained(folder)
+    whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    whole.no_truncation()
+    whole.no_padding()
+    whole.save(str(folder / "tokenizer.json"))
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path)
+    if settings["tokenizer_class"] == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    settings |= {"model_max_length": longest, "model_input_names": tokenizer.model_input_names}
+    write_json(path, {key: value for key, value in settings.items() if key not in _OF_A_CALL})
+    write_json(folder / "special_tokens_map.json", tokenizer.special_tokens_map)
 
 
 S = TypeVar("S", bound=_Settings)

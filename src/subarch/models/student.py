@@ -37,7 +37,7 @@ from subarch.models.families import WITHOUT_POOLER
 from subarch.models.outputs import CLASSES, Outputs, TaskTeacher, add_token_types, run
 from subarch.models.parts import head_of, settings_of
 from subarch.models.rows import Rows, token_table
-from subarch.models.sentence import Recipe, pool, write_modules
+from subarch.models.sentence import Recipe, pool, save_tokenizer, write_modules
 from subarch.models.teacher import Teacher, quiet, special_tokens
 from subarch.numbers.architecture import Architecture, Inputs, has_map
 from subarch.run.files import replaced, save_tensors, unreadable
@@ -232,6 +232,6 @@ def hand_over(student: Student, tokenizer: Any, recipe: Recipe, folder: Path) ->
     """
     with quiet(), replaced(folder) as partial:
         student.model.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        save_tokenizer(tokenizer, partial, recipe.max_length)
         if student.sentence:
             write_modules(partial, recipe, student.model.config.hidden_size, student.projection)

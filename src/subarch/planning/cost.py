@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from subarch.errors import InvalidConfig
-from subarch.learning.losses import LOSSES, NEED_TEACHER, OF_VECTORS
+from subarch.learning.losses import LOSSES, NEED_TEACHER
 from subarch.numbers.architecture import IMPOSSIBLE, Architecture, Inputs, impossible
 from subarch.run.record import Row
 
@@ -32,6 +32,8 @@ MASKED = 0.15
 class Job:
     """A training: shapes, losses, tokens per sequence, per optimiser step of all devices and per pass of one.
 
+    `cpu`: it runs on processors, where short attention in 16 bits is not fused (`models.products`).
+
     Raises:
         InvalidConfig: an unknown loss, a loss without the teacher it needs, a shape that its family cannot have, or a
             sequence longer than a batch or than the table of positions.
@@ -45,6 +47,7 @@ class Job:
     batch_tokens: int = 8192
     micro_tokens: int = 8192
     precision: str = "fp32"
+    cpu: bool = False
 
     def __post_init__(self) -> None:
         for loss in self.losses:
@@ -71,6 +74,14 @@ class Job:
         return max(1.0, MASKED * self.length)
 
     @property
+    def fused(self) -> bool:
+        if not self.cpu or self.precision == "fp32":
+            return True
+        from subarch.models.products import SHORT  # it imports torch, which no other device needs
+
+        return self.length > SHORT
+
+    @property
     def is_modern(self) -> bool:
         return self.inputs.family == "modernbert"
 
@@ -80,11 +91,6 @@ class Job:
         return bool(HEAD & set(self.losses))
 
     @property
-    def of_vectors(self) -> set[str]:
-        """The losses that compare sentence embeddings. What they compute of these is little, and not counted."""
-        return set(OF_VECTORS) & set(self.losses)
-
-    @property
     def spared(self) -> float:
         """Positions of a sequence at which the last layer ends with its attention: masked-LM losses skip the rest.
 
@@ -92,7 +98,7 @@ class Job:
         """
         if self.is_modern:
             return 0.0
-        needs_all = not self.has_head or {"hidden", *self.of_vectors} & set(self.losses) or not self.student.depth
+        needs_all = not self.has_head or {"embedding", "hidden"} & set(self.losses) or not self.student.depth
         return 0.0 if needs_all else self.length - self.masked_positions
 
     @property
@@ -113,7 +119,7 @@ class Job:
     @property
     def projects(self) -> bool:
         """Whether the student maps its pooled vector to the teacher's width, as a sentence encoder does."""
-        return self.student.hidden != self.width and (not self.has_head or bool(self.of_vectors))
+        return self.student.hidden != self.width and (not self.has_head or "embedding" in self.losses)
 
 
 class Memory(Row):
@@ -146,7 +152,7 @@ def student_operations(job: Job) -> float:
     if job.has_head:
         count += job.masked_positions * hidden * (hidden + job.inputs.vocabulary)
     count -= job.spared * hidden * (hidden + 2 * job.student.intermediate)
-    if job.of_vectors and job.projects:
+    if "embedding" in job.losses and job.projects:
         count += hidden * job.width
     if "relations" in job.losses:
         count += 3 * length * length * hidden  # x xᵀ of queries, keys and values, in however many relation heads
@@ -217,8 +223,9 @@ def student_activations(job: Job) -> int:
 
     Per token and layer: the inputs of the six matrix products (and of GELU) in the precision of the products, the
     inputs of the two LayerNorms in fp32, mean and deviation of each, and the A normalisers of the fused attention,
-    which keeps no n x n matrix. The vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by
-    `logits`. bf16 adds a copy of each weight matrix, and one of the layer's input for each of queries, keys and values.
+    which keeps no n x n matrix; where it is not fused, queries, keys, values and probabilities are kept in fp32. The
+    vocabulary-wide rows at the masked positions are kept once by `mlm`, twice by `logits`. bf16 adds a copy of each
+    weight matrix, and one of the layer's input for each of queries, keys and values.
     A ModernBERT's layer keeps the inputs of its four products, queries and keys before and after they are turned,
     values, and the activations, gates and both before they are multiplied.
     Accurate to 5 % in fp32 and 15 % in bf16 (tests). Temporary tensors of the backward pass come on top.
@@ -228,6 +235,8 @@ def student_activations(job: Job) -> int:
     sequences = job.micro_tokens // job.length
     inner, gated = (8 * hidden + 4 * intermediate, 3) if job.is_modern else (inputs * hidden + 2 * intermediate, 2)
     layer = size * inner + 8 * hidden + 4 * heads + 16
+    if not job.fused:
+        layer += 6 * hidden + 4 * heads * (job.length - 1)
     token = 8 + 4 * (hidden + 2) + depth * layer
     matrices = depth * (4 * hidden * hidden + gated * hidden * intermediate)
     if "relations" in job.losses:

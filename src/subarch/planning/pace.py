@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from subarch.learning.bank import SIZE, Bank
 from subarch.learning.distill import Distiller, TeacherSide
 from subarch.models.parts import set_dropout
 from subarch.models.sentence import Recipe
@@ -67,14 +66,11 @@ def build(job: Job, teacher: Teacher | None) -> tuple[Distiller, TeacherSide | N
     if teacher is None:
         blueprint = Blueprint(job.inputs.family, job.inputs, masked_lm=True)
     else:
-        blueprint = Blueprint.of_teacher(teacher, job.has_head, bool(job.of_vectors) or not job.has_head)
+        blueprint = Blueprint.of_teacher(teacher, job.has_head, "embedding" in job.losses or not job.has_head)
     student = Student(job.student, blueprint)
     set_dropout(student, 0.0)
     distiller = Distiller(student, dict.fromkeys(job.losses, 1.0), teacher)
-    if teacher is None:
-        return distiller, None
-    bank = Bank(torch.randn(SIZE, teacher.width)) if "margins" in job.losses else None
-    return distiller, TeacherSide(teacher, distiller, bank)
+    return distiller, TeacherSide(teacher, distiller) if teacher is not None else None
 
 
 def made_up(job: Job) -> Teacher:

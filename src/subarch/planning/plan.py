@@ -12,7 +12,7 @@ given utilisation. docs/plan.md applies `subarch plan` to the published run.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,7 @@ def draw_up(config: PlanConfig) -> Plan:
 
         loaded = Teacher.load(teacher.folder) if teacher and teacher.folder and job.asked else None
         pace = measure(job, loaded)
+        job = replace(job, cpu=pace.source["device"] == "cpu")
     return plan(job, pace, tokens, config.hours, corpus, config.gpus)
 
 

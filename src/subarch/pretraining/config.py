@@ -277,5 +277,5 @@ class PretrainConfig(BaseModel):
         else:
             chosen = WITH_HEAD if has_head else WITHOUT_HEAD if depth and insides else {"embedding": 1.0}
         if self.dimensions is not None and not self._given() and "embedding" in chosen:
-            chosen = chosen | {"similarities": 1.0}
+            chosen = chosen | {"similarities": 0.1}
         return {name: chosen[name] for name in LOSSES if chosen.get(name)}

@@ -98,11 +98,12 @@ def gather(run: Path, name: str, folder: Path, say: Callable[[str], object] = la
     model = _model(run)
     ignored = shutil.ignore_patterns(*_OURS, *_RECORDS, *FILES)
     shutil.copytree(model, folder, ignore=ignored, dirs_exist_ok=True)
-    parities = _add_exports(run, model, folder)
+    teacher = Teacher.load(model)
+    parities = _add_exports(run, teacher.fingerprint, folder)
     selection = RunFolder(run).read(Selection) if RunFolder(run).has(Selection) else None
     if selection is not None and selection.certificate is not None:
         write_json(folder / "certificate.json", selection.certificate.to_dict())
-    card = _card(run, model, name, selection, parities)
+    card = _card(run, model, name, selection, parities, _programs(name, teacher.width, parities))
     (folder / "README.md").write_text(str(card), encoding="utf-8")
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
         say(f"{file.relative_to(folder)}: {file.stat().st_size:,} bytes")
@@ -118,9 +119,9 @@ def _model(run: Path) -> Path:
     return model
 
 
-def _add_exports(run: Path, model: Path, folder: Path) -> list[Parity]:
+def _add_exports(run: Path, fingerprint: str, folder: Path) -> list[Parity]:
     """The exports of this very model; their parity, with the names that the files have now."""
-    fingerprint, found = Teacher.load(model).fingerprint, []
+    found = []
     for place in sorted({path.parent.parent for path in run.glob(f"exported/*/*/{PARITY}")}):
         file, record = find_export(place)
         quantized = record.variant == f"{record.runtime}-int8"
@@ -139,13 +140,15 @@ def _add_exports(run: Path, model: Path, folder: Path) -> list[Parity]:
     return found
 
 
-def _card(run: Path, model: Path, name: str, selection: Selection | None, parities: list[Parity]) -> ModelCard:
-    """The model's own card with its results for the hub, and what the other files are."""
+def _card(
+    run: Path, model: Path, name: str, selection: Selection | None, parities: list[Parity], programs: str
+) -> ModelCard:
+    """The model's own card with its results for the hub, what the other files are, and which programs take them."""
     card: ModelCard = ModelCard.load(model / "README.md")
     data: Any = card.data  # typed as that of any card
     if results := _results(run, model):
         data.model_name, data.eval_results = name.split("/")[-1], results
-    blocks = [card.text.strip()]
+    blocks = [card.text.strip().replace("path/to/this/folder", name)]
     if parities:
         rows = ["| file | worst cosine with PyTorch | mean | measured on |", "|---|---|---|---|"]
         for one in parities:
@@ -154,11 +157,33 @@ def _card(run: Path, model: Path, name: str, selection: Selection | None, pariti
             rows.append(f"| {one.runtime}/{next(iter(one.files))} | {cosines} | {one.machine.processor} |")
         note = "Compared on that processor only; int8 computes differently on others."
         blocks += ["## Files for other runtimes", "\n".join(rows), note]
+    if programs:
+        blocks += ["## In other programs", programs]
     if selection is not None:
         blocks += ["## What the search proved", selection.gap_sentence]
     blocks += ["## Lineage", _lineage(run)]
     card.text = "\n\n".join(blocks) + "\n"
     return card
+
+
+def _programs(name: str, width: int, parities: list[Parity]) -> str:
+    """How programs that are in wide use load the files of a sentence encoder; "" without any."""
+    sentence = [one for one in parities if one.head == "sentence"]
+    files = {file for one in sentence for file in one.files}
+    runtimes = sorted({one.runtime for one in sentence if FILES[one.runtime][0] in one.files})
+    lines = [f'sentence-transformers: `SentenceTransformer("{name}", backend="{runtime}")`' for runtime in runtimes]
+    if "model.onnx" in files:
+        lines += [
+            f"Text Embeddings Inference, the image for CPUs: `--model-id {name}`",
+            f'fastembed: `TextEmbedding.add_custom_model("{name}", sources=ModelSource(hf="{name}"), dim={width}, '
+            'pooling=PoolingType.DISABLED, normalization=False, output_name="sentence_embedding")`',
+        ]
+    if f"{QUANTIZED['onnx']}.onnx" in files:
+        code = f'(await AutoModel.from_pretrained("{name}", {{ dtype: "q8" }}))(inputs)'
+        lines.append(f"transformers.js: `await {code}` has the embeddings as `sentence_embedding`")
+    if lines and sentence[0].prefix:
+        lines.append(f"sentence-transformers puts {sentence[0].prefix!r} before every text; for the others, you do")
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _lineage(run: Path) -> str:

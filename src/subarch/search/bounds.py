@@ -251,7 +251,7 @@ class Law:
         features = self._features(rows)
         residual = logs - features @ self.prior
         centre = float(residual.mean()) if len(rows) else 0.0
-        covariance: Floats = np.linalg.inv(features.T @ features + np.diag(self._weights))
+        covariance = np.asarray(np.linalg.inv(features.T @ features + np.diag(self._weights)), dtype=np.float64)
         departure: Floats = covariance @ (features.T @ (residual - centre))
         off = residual - centre - features @ departure
         squares = float(off @ off + self._weights @ departure**2)

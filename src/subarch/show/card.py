@@ -20,12 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from subarch.run.records import AgoraSummary, Metrics
+from subarch.run.records import AgoraSummary, Metrics, Parity
 from subarch.tasks import Examples
 
 # Heading of each section by the fact it shows, in the order of the card
 SECTIONS = {
     "task": "Task",
+    "file": "The file",
+    "parity": "Compared with PyTorch",
+    "compared": "Compared on",
     "architecture": "Architecture",
     "why": "Why this architecture",
     "data": "Data",
@@ -62,6 +65,16 @@ print(classify({text}))"""
 
 
 USES = {
+    "encoder": Use(
+        "encoder of tokens",
+        "transformers",
+        "feature-extraction",
+        """from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+model = AutoModel.from_pretrained("path/to/this/folder")
+vectors = model(**tokenizer(["One text."], return_tensors="pt")).last_hidden_state""",
+    ),
     "sentence": Use(
         "sentence encoder",
         "sentence-transformers",
@@ -123,8 +136,9 @@ def write_card(folder: Path, facts: Mapping[str, Any]) -> None:
     Args:
         folder: the model; its name is the title.
         facts: any of `use` (a key of `USES`; without it `modules.json` in the folder tells a sentence encoder from a
-            masked language model), `encoder` and `teacher` (folders of the model that was trained further, and of that
-            which was imitated), the keys of `SECTIONS`, and `limits`. A text is shown as a paragraph, a mapping as a
+            masked language model), `exported`, `encoder` and `teacher` (folders of the model that this is a file of, of
+            that which was trained further, and of that which was imitated), `code` (what loads it, else that of the
+            use), `tags`, the keys of `SECTIONS`, and `limits`. A text is shown as a paragraph, a mapping as a
             table of two columns, a list of mappings as a table with the union of their keys, any other list as points.
             None, and what is empty, is left out.
     """
@@ -136,26 +150,29 @@ def card(folder: Path, facts: Mapping[str, Any]) -> str:
     import yaml
     from huggingface_hub import ModelCardData
 
-    encoder, teacher = (Path(facts[role]).absolute() if facts.get(role) else None for role in ("encoder", "teacher"))
-    sources = [source for source in (encoder, teacher) if source]
+    exported, encoder, teacher = (
+        Path(facts[role]).absolute() if facts.get(role) else None for role in ("exported", "encoder", "teacher")
+    )
+    sources = [source for source in (exported, encoder, teacher) if source]
     licences = {source: carried_licence(source) for source in sources}
     use = USES[facts.get("use") or ("sentence" if (folder / "modules.json").is_file() else "masked")]
     data = ModelCardData(
         base_model=sources[0].name if sources else None,
         library_name=use.library,
         pipeline_tag=use.tag,
-        tags=["subarch", *(["distillation"] if teacher else [])],
+        tags=["subarch", *(["distillation"] if teacher else []), *facts.get("tags", ())],
         **_front_licence(list(licences.values())),
     )
 
-    origin = [f"fine-tuned from {_called(encoder)}"] if encoder else []
+    origin = [f"exported from {_called(exported)}"] if exported else []
+    origin += [f"fine-tuned from {_called(encoder)}"] if encoder else []
     origin += [f"a student of {_called(teacher)}"] if teacher else []
     blocks = [f"# {_inline(folder.absolute().name)}"]
     blocks += [f"A {use.words}, {', '.join(origin) or 'trained without a teacher'}; made with subarch."]
     for key, heading in SECTIONS.items():
         if facts.get(key):
             blocks += [f"## {heading}", _shown(facts[key])]
-    blocks += ["## How to load", f"```python\n{use.code}\n```"]
+    blocks += ["## How to load", f"```python\n{facts.get('code') or use.code}\n```"]
     limits = facts.get("limits") or ()
     blocks += ["## Limits", _points([*limits, "On text unlike its training text nothing is known; measure first."])]
     blocks += ["## Licence", *_licence_in_words(licences)]
@@ -355,3 +372,83 @@ def _limits(result: Metrics) -> list[str]:
     if result.teacher and result.teacher.objection:
         limits.append(f"Its teacher was not adequate: {result.teacher.objection}.")
     return limits
+
+
+# Exported models
+
+_RUNTIMES = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+_PACKAGES = {"onnx": "onnxruntime", "openvino": "openvino"}
+_EXPORT_USES = {"masked-lm": "masked"}
+
+_EMBED = """import subarch
+
+model = subarch.load_model("path/to/this/folder", threads=1)
+embeddings = model.encode(["One sentence.", "Another one."])"""
+
+_RUN = """from pathlib import Path
+
+from subarch.exporting.runtimes import open_export
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
+run = open_export(Path("path/to/this/folder"), threads=1)
+inputs = tokenizer({texts}, padding=True, truncation=True, return_tensors="np")
+print(run({inputs})["{output}"])"""
+
+
+def facts_of_export(model: Path, record: Parity) -> dict[str, Any]:
+    """The facts of the card of an exported folder, as `write_card` takes them. `model`: what was exported."""
+    quantized = record.variant.removeprefix(record.runtime).lstrip("-")
+    one = (
+        '["The text, the question."] * 2, ["One choice.", "Another one."]'
+        if record.head == "choice"
+        else '["One text."]'
+    )
+    inputs = "{name: value[None] for name, value in inputs.items()}" if record.head == "choice" else "dict(inputs)"
+    code = _EMBED if record.head == "sentence" else ""
+    code = code or _RUN.format(texts=one, inputs=inputs, output=record.outputs[-1])
+    rows: list[dict[str, Any]] = [
+        {
+            "output": name,
+            "worst cosine": f"{like.worst_cosine:.6f}",
+            "mean": f"{like.mean_cosine:.6f}",
+            "largest difference": f"{like.difference:.2g}",
+            "same answer": None if like.agreement is None else f"{like.agreement:.1%}",
+        }
+        for name, like in record.likeness.items()
+    ]
+    task = record.task
+    if task is not None and task.metric is not None:
+        rows.append({"output": f"{task.metric} of {task.name}", "PyTorch": task.pytorch, "this file": task.exported})
+    machine = record.machine
+    features = machine.features if isinstance(machine.features, str) else ", ".join(machine.features)
+    prefix = (
+        [f"Put {record.prefix!r} before every text, where the program that loads it does not."] if record.prefix else []
+    )
+    return {
+        "use": _EXPORT_USES.get(record.head, record.head),
+        "exported": model,
+        "code": code,
+        "tags": [record.runtime, *([quantized] if quantized else [])],
+        "file": {
+            "runtime": f"{_RUNTIMES[record.runtime]} {record.versions.get(_PACKAGES[record.runtime], '')}".strip(),
+            "quantised": quantized or "no",
+            "megabytes": sum(file.bytes for file in record.files.values()) / 1e6,
+            "inputs": list(record.inputs),
+            "outputs": list(record.outputs),
+        },
+        "parity": rows,
+        "compared": {
+            "text": record.text.source,
+            "sequences": record.sequences,
+            "tokens": record.tokens,
+            "processor": machine.processor,
+            "its instructions": features,
+        },
+        "limits": [
+            f"Reads at most {record.max_length} tokens.",
+            *prefix,
+            "Compared with PyTorch on that processor only"
+            + ("; int8 computes differently on one with other instructions." if "int8" in quantized else "."),
+        ],
+    }

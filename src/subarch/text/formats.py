@@ -62,7 +62,7 @@ _JSON_START = re.compile(r'\{\s*["}]|\[\s*[{"]')
 _DOCUMENT_START = re.compile(r"<(!doctype\b|\?xml\b|html\b)", re.IGNORECASE)
 _ELEMENT_START = re.compile(r"<!--|<([a-z][\w:.-]*)(\s+[\w:.-]+\s*=[^<>]*)?/?>", re.IGNORECASE)
 # a quoted cell, or an unquoted one without quotes
-_CELL = re.compile(r'"((?:[^"]|"")*+)"|([^",\r\n]*+)')
+_CELL = {separator: re.compile(rf'"((?:[^"]|"")*+)"|([^"{separator}\r\n]*+)') for separator in ",;\t"}
 
 
 class NotRecords(InvalidCorpus):
@@ -108,7 +108,8 @@ def records(
 ) -> Iterator[tuple[str, Record]]:
     """The records of a file, each with its place in it ("line 3", "row 3") for messages. Column names are stripped.
 
-    A JSON file may hold an object a line, an array of objects or of arrays (whose columns are "0", "1", ...), an
+    CSV may be separated by semicolons or tabs, if no name in its header is followed by a comma.
+    A JSON file may hold an object a line, an array of objects, of texts or of arrays (columns "0", "1", ...), an
     object of objects (a table by index), or one object.
 
     Args:
@@ -314,12 +315,14 @@ def _json_document(value: Any, path: Path, line: int) -> Iterator[tuple[str, Rec
         yield f"line {line}", _stripped(value)
         return
     if not isinstance(value, list):
-        raise NotRecords(f"{path}, line {line}: a JSON {type(value).__name__}, not an array of objects")
+        raise NotRecords(f"{path}, line {line}: a JSON {type(value).__name__}, not an array of objects or texts")
     for number, item in enumerate(value, 1):
         if isinstance(item, list):
             yield f"item {number}", {str(column): cell for column, cell in enumerate(item)}
         elif isinstance(item, dict):
             yield f"item {number}", _stripped(item)
+        elif isinstance(item, str):
+            yield f"item {number}", {"text": item}
         else:
             raise NotRecords(f"{path}, item {number}: a JSON {type(item).__name__}, not an object with named fields")
 
@@ -360,9 +363,12 @@ def _tsv(path: Path, header: Sequence[str], ragged: str) -> Iterator[tuple[str, 
 
 def _csv(path: Path) -> Iterator[tuple[str, Record]]:
     header: list[str] = []
+    separator = ","
     for first, last, row in _csv_rows(path):
         place = f"line {first}" if first == last else f"lines {first} to {last}"
-        fields = _cells(row)
+        if not header:
+            separator = _separator(row)
+        fields = _cells(row, separator)
         if fields is None:
             raise InvalidCorpus(
                 f"{path}, {place}: not CSV (RFC 4180): a double quote inside a cell; put the cell in double quotes and "
@@ -374,7 +380,7 @@ def _csv(path: Path) -> Iterator[tuple[str, Record]]:
         if len(fields) != len(header):
             raise InvalidCorpus(
                 f"{path}, {place}: {len(fields)} fields for {len(header)} columns ({', '.join(header)}); put fields "
-                "with a comma or line break in double quotes"
+                "with a separator or line break in double quotes"
             )
         yield place, dict(zip(header, fields, strict=True))
 
@@ -406,18 +412,24 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, int, str]]:
         )
 
 
-def _cells(row: str) -> list[str] | None:
+def _separator(header: str) -> str:
+    """A comma; where there is none between the names, the semicolon or tab that spreadsheets write instead."""
+    names = re.sub(r'"(?:[^"]|"")*+"', "", header)
+    return next((separator for separator in ",;\t" if separator in names), ",")
+
+
+def _cells(row: str, separator: str) -> list[str] | None:
     """The cells of a CSV row; None where it is not well formed."""
     if '"' not in row and "\r" not in row:
-        return row.split(",")
+        return row.split(separator)
     cells: list[str] = []
     at = 0
-    while match := _CELL.match(row, at):
+    while match := _CELL[separator].match(row, at):
         cells.append(match[2] if match[1] is None else match[1].replace('""', '"'))
         at = match.end() + 1
         if match.end() == len(row):
             return cells
-        if row[match.end()] != ",":
+        if row[match.end()] != separator:
             break
     return None
 
