@@ -3,7 +3,8 @@
     python -m benchmarks.plots                 # writes docs/images/*.svg
 
 `quality` is README's picture: quality kept against latency, for the teacher, hand-picked shapes and what was selected.
-The others belong to docs/search-benchmark.md.
+`peers` belongs to docs/peers.md: the same of all that a user would pick instead. The others belong to
+docs/search-benchmark.md.
 """
 
 from __future__ import annotations
@@ -67,6 +68,45 @@ def quality() -> Figure:
         axes.set(xlabel="ms per text, batch 1, two cores", xlim=(0.35, 20), ylim=(0.91, 1.005))
     shapes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     return figure
+
+
+def peers() -> Figure:
+    """STS-B dev and Cranfield against latency: everything that a user would pick instead, and ours; the frontier."""
+    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True)
+    found = results("peers")
+    for axes, part in zip(panels, ("sts_dev", "cranfield"), strict=True):
+        points = []
+        for name, row in found["rows"].items():
+            if "refused" not in row:
+                latency = found["latency"][name]["one, 1"]["median_ms"]
+                points.append((latency, row[part]["kept"], row["model"], row["variant"]))
+        best = [point[:2] for point in points if not _beaten(point[:2], points)]
+        axes.plot(*zip(*sorted(best), strict=True), color=COLORS[4], linewidth=1, linestyle=":", zorder=0)
+        for x, y, model, variant in points:
+            kind, label = _kind(model, variant)
+            _mark(axes, x, y, label, kind)
+        _logarithmic(axes.xaxis, (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
+        axes.set(xlabel="ms per text, batch 1, one thread")
+    panels[0].set(title="STS-B dev (Spearman)", ylabel="kept of the teacher's")
+    panels[1].set(title="Cranfield (nDCG@10)")
+    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
+    return figure
+
+
+def _beaten(point: tuple[float, float], others: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether another is at least as fast and as good, and better in one of the two."""
+    return any(x <= point[0] and y >= point[1] and (x, y) != point for x, y, *_ in others)
+
+
+def _kind(model: str, variant: str) -> tuple[int, str]:
+    """Colour and label of a point: ours, picked by hand, sentence-transformers' recipe, others' models, the teacher."""
+    if model == "teacher":
+        return 4, f"teacher, {variant}"
+    if model.startswith("ours"):
+        return 0, model
+    if model.startswith("picked"):
+        return 1, model.removeprefix("picked ")
+    return (2, model.replace("sentence-transformers", "ST")) if "layers" in model else (3, model)
 
 
 def _mark(axes: Axes, x: float, y: float, label: str, kind: int, rotation: float = 0) -> None:
@@ -186,6 +226,7 @@ def _logarithmic(axis: Any, ticks: Sequence[float]) -> None:
 
 FIGURES = {
     "quality": quality,
+    "peers": peers,
     "search-trained": search_trained,
     "search-violations": search_violations,
     "search-workers": search_workers,
