@@ -72,7 +72,7 @@ def quality() -> Figure:
 
 def peers() -> Figure:
     """STS-B dev and Cranfield against latency: everything that a user would pick instead, and ours; the frontier."""
-    figure, panels = plt.subplots(1, 2, figsize=(10.5, 4.4), sharey=True)
+    figure, panels = plt.subplots(1, 2, figsize=(10.5, 5.2))
     found = results("peers")
     for axes, part in zip(panels, ("sts_dev", "cranfield"), strict=True):
         points = []
@@ -84,12 +84,13 @@ def peers() -> Figure:
         axes.plot(*zip(*sorted(best), strict=True), color=COLORS[4], linewidth=1, linestyle=":", zorder=0)
         for x, y, model, variant in points:
             kind, label = _kind(model, variant)
-            _mark(axes, x, y, label, kind)
+            _mark(axes, x, y, label, kind, rotation=-65)
         _logarithmic(axes.xaxis, (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
-        axes.set(xlabel="ms per text, batch 1, one thread")
+        low, high = axes.get_ylim()
+        axes.set(xlabel="ms per text, batch 1, one thread", xlim=(0.05, 25), ylim=(low - 0.35 * (high - low), high))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     panels[0].set(title="STS-B dev (Spearman)", ylabel="kept of the teacher's")
     panels[1].set(title="Cranfield (nDCG@10)")
-    panels[0].yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f} %"))
     return figure
 
 
