@@ -254,6 +254,7 @@ class Stopped(Exception):
     """Stands for a kill between two stages."""
 
 
+@pytest.mark.slow
 def test_stopped_before_each_stage_it_goes_on_and_comes_to_the_same(
     way: Way, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -536,6 +536,7 @@ def test_its_exports_compute_the_same(run: Path, runtime: str) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", ["masked-lm", "classification", "choice"])
 def test_other_heads_are_exported(head: str, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", head, "modernbert", layers=4)

@@ -228,6 +228,7 @@ def of_search(teacher: Path, examples: Examples, folder: Path) -> ExtractConfig:
     return load(ExtractConfig, None, given | asked | {"steps": 20, "learning_rate": [3e-3], "batch_size": [16]})
 
 
+@pytest.mark.slow
 def test_a_search_measures_the_span_f1(fitted: Fitted, tmp_path: Path) -> None:
     """Its error is 1 - the score that evaluation finds, of the teacher as of a candidate, also of what is cut."""
     whole, run = tagged(120, 5), tmp_path / "run"
