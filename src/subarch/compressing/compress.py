@@ -170,7 +170,7 @@ def compress(
     left = max(TRAINING * config.minutes, config.minutes - (sum(spent.values()) + served.seconds) / 60)
     tuning = TUNING * left if config.task is not None else 0.0
     asked = {"minutes": round(left - tuning, 2)} | (SHORT[1] if left < SHORT[0] else {})
-    if "amx_bf16" in machine()["features"]:  # steps in half of the time, to the same error (docs/throughput.md)
+    if "amx_bf16" in machine()["features"]:  # shorter steps (docs/throughput.md)
         asked["precision"] = "bf16"
     say(f"training: {asked['minutes']:.3g} minutes")
     told = partial(_told, report, "training")
