@@ -42,21 +42,14 @@ SETTINGS: dict[str, Any] = {
     "targets": "cache",
     "threads": 1,
 }
+CUT = {"dimensions": "192,96,48"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "embedding": {"loss_embedding": 1.0},
     "embedding + similarities": {"loss_embedding": 1.0, "loss_similarities": 1.0},
-    "embedding + similarities, dimensions": {
-        "loss_embedding": 1.0,
-        "loss_similarities": 1.0,
-        "dimensions": "192,96,48",
-    },
+    "embedding + similarities, dimensions": {"loss_embedding": 1.0, "loss_similarities": 1.0} | CUT,
     "embedding + 10 margins": {"loss_embedding": 1.0, "loss_margins": 10.0},
     "embedding + 0.1 similarities": {"loss_embedding": 1.0, "loss_similarities": 0.1},
-    "embedding + 0.1 similarities, dimensions": {
-        "loss_embedding": 1.0,
-        "loss_similarities": 0.1,
-        "dimensions": "192,96,48",
-    },
+    "embedding + 0.1 similarities, dimensions": {"loss_embedding": 1.0, "loss_similarities": 0.1} | CUT,
     "embedding + relations": {"loss_embedding": 1.0, "loss_relations": 1.0},
 }
 WIDTHS = (384, 192, 96, 48)
