@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from tests.test_outputs import write_inputs
-from tests.tiny import tiny_teacher, tiny_tokenizer
 
 import subarch
 from subarch.errors import InvalidConfig, InvalidCorpus
 from subarch.text.corpus import build
 from subarch.text.read import identity
+from tiny import tiny_teacher, tiny_tokenizer
 
 
 def records(path: Path) -> list[dict[str, Any]]:

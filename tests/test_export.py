@@ -52,6 +52,9 @@ STOCK: dict[str, Any] = {
     "choice": AutoModelForMultipleChoice,
 }
 
+ALWAYS = ("sentence", "masked-lm", "classification")
+"""Heads that the default run tries; the others have the same way."""
+
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,8 +81,8 @@ def padded(head: str, types: bool) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("runtime", "head"),
-    [("onnx", head) for head in HEADS]
-    + [pytest.param("openvino", head, marks=[pytest.mark.slow] * (head != "sentence")) for head in HEADS],
+    [pytest.param("onnx", head, marks=[pytest.mark.slow] * (head not in ALWAYS)) for head in HEADS]
+    + [pytest.param("openvino", head, marks=pytest.mark.slow) for head in HEADS],
 )
 def test_every_head_computes_what_the_stock_model_does(
     head: str, runtime: str, models: dict[str, Path], tmp_path: Path
@@ -119,7 +122,9 @@ def test_a_head_can_be_asked_for(models: dict[str, Path], tmp_path: Path) -> Non
         exported(models["encoder"], tmp_path, head="classification")
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(
+    "head", [pytest.param(head, marks=[pytest.mark.slow] * (head not in ALWAYS)) for head in HEADS]
+)
 def test_int8_of_every_head(head: str, models: dict[str, Path], tmp_path: Path) -> None:
     exact = exported(models[head], tmp_path, runtime="onnx")
     small = exported(models[head], tmp_path, runtime="onnx", quantize="int8", min_cosine=0.9)
@@ -158,7 +163,11 @@ def test_openvino_int8_stores_weights_in_a_byte(models: dict[str, Path], tmp_pat
 
 @pytest.mark.parametrize(
     ("runtime", "storage"),
-    [("onnx", "fp16"), ("onnx", "bf16"), pytest.param("openvino", "fp16", marks=pytest.mark.slow)],
+    [
+        ("onnx", "fp16"),
+        pytest.param("onnx", "bf16", marks=pytest.mark.slow),
+        pytest.param("openvino", "fp16", marks=pytest.mark.slow),
+    ],
 )
 def test_16_bits_take_half(runtime: str, storage: str, models: dict[str, Path], tmp_path: Path) -> None:
     data = {"onnx": "model.onnx", "openvino": "openvino_model.bin"}[runtime]
@@ -178,6 +187,7 @@ def test_openvino_has_no_bf16() -> None:
         load(ExportConfig, None, {"runtime": "openvino", "storage": "bf16"})
 
 
+@pytest.mark.slow
 def test_the_layout_is_that_of_sentence_transformers(models: dict[str, Path], tmp_path: Path) -> None:
     exported(models["sentence"], tmp_path)
     folder = tmp_path / "exported" / "onnx"

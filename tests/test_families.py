@@ -158,7 +158,9 @@ def test_a_fine_tuned_folder_predicts(tmp_path: Path, family: str) -> None:
             np.testing.assert_allclose(logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["distilbert", "camembert"])  # a BERT and a RoBERTa
+@pytest.mark.parametrize(
+    "family", ["distilbert", pytest.param("camembert", marks=pytest.mark.slow)]
+)  # a BERT and a RoBERTa
 def test_a_search_and_an_export(tmp_path: Path, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
     folder, run = folder_of(tmp_path / "own", family), tmp_path / "run"

@@ -94,7 +94,9 @@ class _All(Occurring):
         super().__init__(model, encoded, model.config.vocab_size - 1)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "modernbert"])
+@pytest.mark.parametrize(
+    "family", ["bert", *(pytest.param(name, marks=pytest.mark.slow) for name in ("roberta", "modernbert"))]
+)
 def test_embeddings_of_tokens_that_do_not_occur_stay_and_nothing_else_differs(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

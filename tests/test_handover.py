@@ -158,7 +158,7 @@ def test_the_progress_bars_of_others_are_left_as_they_were(tmp_path: Path, capfd
 # Whole runs: the recorded error is that of the folder, as others load it
 
 
-@pytest.mark.parametrize(("pooling", "hidden"), [("mean", 32), ("cls", 16)])
+@pytest.mark.parametrize(("pooling", "hidden"), [("mean", 32), pytest.param("cls", 16, marks=pytest.mark.slow)])
 def test_the_selected_folder_has_the_recorded_distance(tmp_path: Path, pooling: str, hidden: int) -> None:
     source = tiny_teacher(tmp_path / "teacher", pooling=pooling)
     space = tmp_path / "space.yaml"

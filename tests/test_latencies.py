@@ -512,7 +512,7 @@ def test_a_runtime_that_is_not_installed_is_told_of_before_anything_is_done(
     check_runtime(tiny_config(tmp_path, cost="operations", runtime="onnx"))
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def test_what_is_timed_is_what_an_export_would_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, family: str
 ) -> None:

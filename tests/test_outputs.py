@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.test_families import folder_of
-from tests.tiny import tiny_corpus, tiny_sentences, tiny_task_teacher, tiny_teacher
 from tokenizers import Tokenizer, models, processors
 from transformers import AutoTokenizer, pipeline
 
@@ -31,9 +29,17 @@ from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis
 from subarch.text.corpus import build, shortened
+from test_families import folder_of
+from tiny import tiny_corpus, tiny_sentences, tiny_task_teacher, tiny_teacher
+from tiny_run import OneProcess
 
 KINDS = ("classes", "labels", "number", "tags", "choices")
 FAMILIES = ("bert", "roberta", "modernbert")
+
+
+@pytest.fixture(autouse=True)
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
 
 
 def write_inputs(path: Path, kind: str, count: int = 160, label: bool = False) -> Path:

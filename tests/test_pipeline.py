@@ -240,6 +240,7 @@ def test_a_moved_run_keeps_its_trials(copy: Path, config: ExtractConfig, tmp_pat
     assert "--run &#39;" in (moved / "report.html").read_text() or "--run '" in (moved / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_storage_elsewhere_is_shared_by_runs(world: Path, tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/all.db"
     for name in ("one", "two"):

@@ -45,6 +45,7 @@ def pretrained(run: Path, **given: Any) -> dict[str, float]:
     return record.losses
 
 
+@pytest.mark.slow
 def test_a_refused_loss_leaves_nothing_in_the_way(sentences: Path, tmp_path: Path) -> None:
     run = shutil.copytree(sentences, tmp_path / "run")
     for loss in ("loss_mlm", "loss_logits"):

@@ -495,6 +495,7 @@ def scratch(made: Path, **changes: Any) -> ExtractConfig:
     return config(made, start_from=None, initialise="scratch", vocabulary_size=300, **changes)
 
 
+@pytest.mark.slow
 def test_a_search_from_scratch_is_pretrained_from_where_it_ended(made: Path, tmp_path: Path) -> None:
     selection = extract(scratch(made, epsilon=5, learning_rate=[5e-3]), tmp_path / "run")
     assert selection.winner is not None

@@ -199,6 +199,7 @@ def test_without_a_teacher(place: Path, tmp_path: Path) -> None:
     assert "base_model" not in front_matter(run)
 
 
+@pytest.mark.slow
 def test_streaming_is_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
