@@ -408,6 +408,7 @@ def test_every_number_of_heads_of_the_best_shape_is_trained_and_the_best_taken(a
     verify(all_heads / "nearest")
 
 
+@pytest.mark.slow
 def test_numbers_of_heads_that_another_question_would_need_are_named(all_heads: Path) -> None:
     """Another question to the same trials: what it would need and was not trained is named."""
     run = Path(shutil.copytree(all_heads / "all", all_heads / "another"))

@@ -83,7 +83,7 @@ def with_outlier(model: Exportable) -> Exportable:
     return Exportable(graph, model.teacher)
 
 
-@pytest.mark.parametrize("static", [False, True], ids=["dynamic", "static"])
+@pytest.mark.parametrize("static", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["dynamic", "static"])
 def test_int8_loses_less_where_channels_were_evened_out(
     static: bool, models: dict[str, Exportable], tmp_path: Path
 ) -> None:

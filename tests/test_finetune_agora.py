@@ -253,6 +253,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_trained(
         finetune(model, config(data, wrong.folder), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_command(model: Path, data: Path, teacher: Path, tmp_path: Path) -> None:
     from subarch.cli.app import app
 

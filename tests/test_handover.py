@@ -212,6 +212,7 @@ def test_a_masked_lm_from_scratch_loads_and_fills_masks(tmp_path: Path) -> None:
     check_masked_lm(tmp_path / "run", selection, vocabulary=300)
 
 
+@pytest.mark.slow
 def test_a_distilled_masked_lm_under_a_floor_that_the_maximum_point_sets(tmp_path: Path) -> None:
     shutil.rmtree(tiny_teacher(tmp_path / "teacher"))
     tiny_teacher(tmp_path / "teacher", masked_lm=True, modules=False)

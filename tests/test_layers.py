@@ -316,6 +316,7 @@ def test_a_pretraining_inherits_the_layers_that_the_search_of_its_run_chose(tmp_
     assert torch.equal(values_of({"1": (other,)}, "of another teacher"), layers[least].output.dense.weight)
 
 
+@pytest.mark.slow
 def test_a_killed_trial_goes_on_and_ends_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
     space = tmp_path / "space.yaml"

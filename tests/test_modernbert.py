@@ -523,7 +523,8 @@ def test_a_run_ends_in_a_stock_folder_that_sentence_transformers_reads(run: Path
     np.testing.assert_allclose(selected.embed(ids(selected, HELD_OUT)), model.encode(HELD_OUT), atol=1e-5)
 
 
-@pytest.mark.parametrize("runtime", ["onnx", pytest.param("openvino", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnx", "openvino"])
 def test_its_exports_compute_the_same(run: Path, runtime: str) -> None:
     exact = subarch.export(run, runtime=runtime)
     assert exact.inputs == ("input_ids", "attention_mask")

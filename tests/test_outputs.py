@@ -401,6 +401,7 @@ def test_errors_that_do_not_go_with_the_teacher(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_public_task_gives_the_inputs(tmp_path: Path) -> None:
     """Pairs of the training part, in the run folder, with their labels by name."""
     data, texts = tmp_path / "glue_data" / "RTE", tiny_sentences(120)

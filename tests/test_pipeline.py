@@ -379,6 +379,7 @@ def disk_of(kilobytes: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.slow
 def test_a_full_disk_at_any_point_keeps_what_is_finished(small: Path, world: Path, tmp_path: Path) -> None:
     run, config = tmp_path / "run", tiny_config(world, epsilon=13)
 

@@ -69,6 +69,7 @@ def test_with_what_it_inherits_it_has_a_head(sentences: Path, tmp_path: Path) ->
     assert set(record.losses) == {"logits", "mlm"}
 
 
+@pytest.mark.slow
 def test_a_searched_masked_lm_goes_on_as_one(masked: Path, tmp_path: Path) -> None:
     run = shutil.copytree(masked, tmp_path / "run")
     with pytest.raises(InvalidConfig, match="have a masked-LM head that no loss here trains; add loss_mlm, or set"):

@@ -135,6 +135,7 @@ def test_killed_again_and_again_it_ends_in_the_same_bits(place: Path, tmp_path: 
     assert checkpoints(run) == checkpoints(tmp_path / "whole") == ["checkpoint-6", "checkpoint-8"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*it was not finished")
 def test_kill_9_at_random_instants(finished: Path, config: PretrainConfig, tmp_path: Path) -> None:
     run, source, codes = tmp_path / "run", random.Random(0), []

@@ -195,6 +195,7 @@ def test_an_endless_line_is_cut_at_words_within_bounded_memory(tmp_path: Path, e
     assert texts([path]) == ["and three words more"]
 
 
+@pytest.mark.slow
 def test_memory_stays_bounded(tmp_path: Path) -> None:
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"some words of text " * 500_000, 1))  # 9.5 MB in one line
@@ -210,6 +211,11 @@ BAD: dict[str, tuple[bytes, str]] = {
     "empty.txt": (b"", "no usable text"),
     "blank.txt": (b" \n\t\n\r\n", "no usable text"),
     "binary.txt": (b"plain text first\n\x00\x01", "NUL byte at byte 17"),
+    "letter.txt": (b"{\\rtf1\\ansi One two three.}", "a document with its layout; save its text as .txt"),
+    "paper.pdf": (b"%PDF-1.4 one two three", "a document with its layout"),
+    "texts.zip": (b"PK\x03\x04\x14\x00", "a ZIP archive, or a document that is one"),
+    "texts.tar.gz": (gzip.compress(b"texts/one.txt".ljust(257, b"\0") + b"ustar\0"), "an archive; unpack it"),
+    "texts.7z": (b"7z\xbc\xaf\x27\x1c\x00", "an archive; unpack it"),
     "picture.png": (b"\x89PNG\r\n\x1a\n\x00\x00", "binary"),
     "latin.txt": ("ein ganzer schöner Tag".encode("latin-1"), "not UTF-8 at byte 14.*iconv"),
     "far.txt": (b"a b c\n" * 300_000 + b"\xff", "not UTF-8 at byte 1800000"),

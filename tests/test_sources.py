@@ -250,6 +250,7 @@ def test_prompts_and_similarity_are_handed_over(searched: Path) -> None:
     assert (written["default_prompt_name"], written["similarity_fn_name"]) == ("query", "dot")
 
 
+@pytest.mark.slow
 def test_a_modernbert_teaches_a_bert(made: Path, tmp_path: Path) -> None:
     """Both could be inherited from: the teacher is learnt from, the start is inherited."""
     selection = extract(config(made, teacher=made / "modern"), tmp_path / "run")
@@ -305,6 +306,21 @@ def test_pretraining_from_the_weights_of_another_encoder(made: Path, tmp_path: P
     assert (trained.teacher, trained.teacher_architecture) == ("stock", None)
     assert trained.heldout[-1]["embedding"] < 0.9 * trained.heldout[0]["embedding"]
     assert trained.heldout[0]["error"] < 1.2
+
+
+def test_similarities_alone_leave_a_student_in_the_space_of_its_start(made: Path, tmp_path: Path) -> None:
+    """Of whatever width the teacher is, here 24: no map, and the whole start says what it said."""
+    whole = {"architecture": "3-4-32-64", "loss_similarities": 1.0, "loss_embedding": 0.0}
+    trained = pretrain(tmp_path / "run", pretraining(made, steps=1, learning_rate=1e-30, **whole))
+    assert trained.losses == {"similarities": 1.0}
+    own, start = (
+        SentenceTransformer(str(at), device="cpu") for at in (tmp_path / "run" / "pretrained", made / "start")
+    )
+    texts = tiny_sentences(5)
+    expected = start.encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(own.encode(texts, prompt=""), expected, atol=1e-5)
+    trained = pretrain(tmp_path / "longer", pretraining(made, steps=16, learning_rate=5e-3, **whole))
+    assert trained.heldout[-1]["similarities"] < trained.heldout[0]["similarities"]
 
 
 def test_the_map_has_the_penalty_that_is_best_for_what_is_left_out() -> None:

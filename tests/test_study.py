@@ -365,6 +365,7 @@ def test_kill_9_loses_nothing_that_was_reported(tmp_path: Path) -> None:
         assert found == [replace(trial(number, points=40), number=number) for number in range(known)]
 
 
+@pytest.mark.slow
 def test_a_death_between_two_statements_leaves_no_half_trial(tmp_path: Path) -> None:
     whole = tmp_path / "study.db"
     opened(whole).record(trial(0))

@@ -178,6 +178,7 @@ def test_soft_targets_alone_are_followed_against_the_tags(
         fit(model, train, dev, FAST, tmp_path / "other", settings=SETTINGS, teacher=soft[:-1])
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_trains_like_the_whole(
     fitted: Fitted, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

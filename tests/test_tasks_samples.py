@@ -40,6 +40,7 @@ def samples(shared_data: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_row_counts(samples: Path, name: str) -> None:
     folder, counts = COUNTS[name]

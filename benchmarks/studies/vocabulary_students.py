@@ -30,7 +30,7 @@ from subarch.models.stock import StockTeacher
 
 SHAPES = ("3-12-384-512", "2-12-384-512", "4-12-384-768")
 SIZES = ("all", "16000", "12000", "8000", "4000")
-TEXTS = 32_000
+TEXTS, STEPS = 32_000, 400
 TRAINING: dict[str, Any] = {
     "max_length": 64,
     "batch_tokens": 2048,
@@ -49,19 +49,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/vocabulary"))
     parser.add_argument("--shapes", nargs="+", default=SHAPES)
     parser.add_argument("--sizes", nargs="+", default=SIZES)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--prose", action="store_true", help="no docstrings: neither counted nor trained on")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(arguments.results)
-    results.about(texts=TEXTS, steps=arguments.steps, training=TRAINING)
+    results.about(texts=TEXTS, steps=STEPS, training=TRAINING)
     out, minilm = arguments.out, arguments.minilm or teacher_folder()
-    texts, vectors = out / "texts.parquet", out / "vectors.parquet"
+    of = "prose-" * arguments.prose
+    texts, vectors = out / f"{of}texts.parquet", out / f"{of}vectors.parquet"
     if not texts.is_file():
-        write_texts([str(arguments.data / "corpora"), docstring_corpus(out)], TEXTS, texts)
-    results.keep("vectors", make=lambda: record(StockTeacher.load(minilm), texts, vectors))
+        prose = str(arguments.data / "corpora")
+        write_texts([prose] if arguments.prose else [prose, docstring_corpus(out)], TEXTS, texts)
+    results.keep(f"{of}vectors", make=lambda: record(StockTeacher.load(minilm), texts, vectors))
+    also = "-prose" * arguments.prose + f"-{arguments.steps}-steps" * (arguments.steps != STEPS)
 
     def trained(shape: str, size: str) -> dict[str, Any]:
-        run = out / f"{shape}-{size}"
+        run = out / f"{shape}-{size}{also}"
         options = {"teacher": str(vectors), "start_from": str(minilm), "corpus": str(vectors)}
         name = shape if size == "all" else f"{shape}-{size}"
         made = subarch.pretrain(run, architecture=name, steps=arguments.steps, **TRAINING | options)
@@ -75,14 +79,14 @@ def main() -> None:
 
     for size in arguments.sizes:
         for shape in arguments.shapes:
-            results.keep("rows", f"{shape}-{size}", make=partial(trained, shape, size))
+            results.keep("rows", f"{shape}-{size}{also}", make=partial(trained, shape, size))
             rows = [
                 [name, *(f"{one[kind]['bytes'] / 1e6:.1f}" for kind in ("torch", "onnx-int8")), f"{one['error']:.3f}"]
                 + [f"{one[kind][score]:.4f}" for score in ("sts_dev", "ndcg") for kind in ("torch", "onnx-int8")]
                 for name, one in results["rows"].items()
             ]
             columns = ["student", "MB", "MB int8", "error", "STS-B dev", "int8", "Cranfield", "int8"]
-            show(f"{arguments.steps} steps", columns, rows)
+            show(f"{STEPS} steps where no others are named", columns, rows)
     print(json.dumps(results))
 
 

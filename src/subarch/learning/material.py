@@ -205,13 +205,17 @@ class Material:
         text = self.corpus.content_hash + ("" if self.sizes else f" {self.recipe.max_length}")
         return TargetCache(self.run / "targets", self.teacher.fingerprint, text)
 
-    def blueprint(self, masked_lm: bool, sentence: bool | None = None) -> Blueprint:
-        """What all students have in common; see `Blueprint.of_teacher`. Without a teacher they are masked LMs."""
+    def blueprint(self, masked_lm: bool, sentence: bool | None = None, own_space: bool = False) -> Blueprint:
+        """What all students have in common; see `Blueprint.of_teacher`. Without a teacher they are masked LMs.
+
+        `own_space`: their embeddings stay in the space of what they start from, whatever the teacher's width.
+        """
         if isinstance(self.teacher, TaskTeacher):
             return Blueprint.of_task(self.teacher, self.start or self.teacher)
         if self.start is None:
             return Blueprint.of_tokenizer(self.tokenizer, self.teacher.width if self.teacher is not None else 0)
-        width = self.teacher.width if self.teacher is not None and self.teacher is not self.start else None
+        teacher = None if own_space or self.teacher is self.start else self.teacher
+        width = teacher.width if teacher is not None else None
         found = Blueprint.of_teacher(self.start, masked_lm, sentence, width)
         if self.reader is None:
             return found

@@ -105,7 +105,6 @@ class Setup:
         has_head = teacher is not None and teacher.masked_lm is not None and (search is None or search.masked_lm)
         weights = config.weights(has_head, architecture.depth, not material.reads_text, task is not None)
         _check_losses(weights, task)
-        widths = _widths(config, weights, material)
         if sizes and (others := set(weights) - set(OF_VECTORS)):
             raise InvalidConfig(
                 f"loss_{sorted(others)[0]} compares token by token, and a student of {architecture} reads with another "
@@ -145,7 +144,11 @@ class Setup:
             if vocabulary:  # what students start from is examined on its own tokens
                 sample = uncut.split(config, uncut.recipe.max_length - 2)[0].shuffled()[:CALIBRATION]
 
-        blueprint = material.blueprint(masked, bool(weights.keys() & set(OF_VECTORS)) or not masked)
+        of_vectors = weights.keys() & set(OF_VECTORS)
+        # Similarities alone do not name a space: the student stays in that of its start, and needs no map
+        own_space = of_vectors == {"similarities"} and search is None
+        blueprint = material.blueprint(masked, bool(of_vectors) or not masked, own_space)
+        widths = _widths(config, weights, blueprint.inputs.output)
         if search is not None:
             _check_fits(blueprint, architecture.hidden, search, run)
         set_seed(config.seed)
@@ -276,7 +279,7 @@ def _groups(heldout: Sequence[NDArray[np.int32]], corpus: Corpus | None) -> tupl
     return groups, spoken
 
 
-def _widths(config: PretrainConfig, weights: dict[str, float], material: Material) -> list[int]:
+def _widths(config: PretrainConfig, weights: dict[str, float], whole: int) -> list[int]:
     """What embeddings may be cut to, the whole width aside."""
     if config.dimensions is None:
         return []
@@ -285,8 +288,6 @@ def _widths(config: PretrainConfig, weights: dict[str, float], material: Materia
             f"dimensions {config.dimensions}: nothing is learnt of embeddings that are cut but by loss_similarities; "
             "give it a weight, or remove dimensions"
         )
-    assert material.teacher is not None
-    whole = material.teacher.width
     widths = [width for width in config.widths if width != whole]
     if not widths or widths[0] > whole:
         raise InvalidConfig(f"dimensions {config.dimensions}: embeddings have {whole} numbers; name fewer than these")

@@ -50,6 +50,16 @@ COMPRESSIONS: Mapping[str, tuple[str, re.Pattern[bytes]]] = {
 }
 """Ending -> name, and how such a file begins."""
 
+FOREIGN: Mapping[str, re.Pattern[bytes]] = {
+    "an archive; unpack it and give the files or their folder": re.compile(
+        rb"7z\xbc\xaf\x27\x1c|Rar!\x1a\x07|.{257}ustar", re.DOTALL
+    ),
+    "a ZIP archive, or a document that is one (.docx, .odt, .epub); unpack the archive, or save the document's text "
+    "as .txt": re.compile(rb"PK(\x03\x04|\x05\x06)"),
+    "a document with its layout; save its text as .txt": re.compile(rb"%PDF-|\{\\rtf|\xd0\xcf\x11\xe0"),
+}
+"""What holds text in a form that is not read, with what to do, and how such a file begins."""
+
 LONGEST_ROW = 10_000_000
 """Characters of a CSV row at most: where a quote is never closed, the rest of the file is not collected as one row."""
 
@@ -81,7 +91,7 @@ def form_of(path: Path) -> Form:
     """The format of a file, by its content, else by its ending.
 
     Raises:
-        InvalidCorpus: it cannot be read or decompressed.
+        InvalidCorpus: it cannot be read or decompressed, or holds text in a form that is not read (`FOREIGN`).
     """
     ending, packed = _ending(path), _compression(path)
     if ending == ".parquet" and packed:
@@ -90,6 +100,9 @@ def form_of(path: Path) -> Form:
     head = next(_bytes(path), b"")[:_SAMPLE]
     if head.startswith(b"PAR1") or form == "parquet":
         return "parquet"
+    for what, magic in FOREIGN.items():
+        if magic.match(head):
+            raise InvalidCorpus(f"{path}: {what}")
     start = head.decode(errors="replace").lstrip("\ufeff \t\r\n")
     if _JSON_START.match(start) or _are_json_lines(start):
         return "json"
