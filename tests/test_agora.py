@@ -350,6 +350,7 @@ def test_killed_at_any_instant_it_ends_the_same_and_repeats_nothing(
     assert at > 60  # calls, writings and deletions
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "straight").mkdir()
     (tmp_path / "often").mkdir()

@@ -52,7 +52,7 @@ STOCK: dict[str, Any] = {
     "choice": AutoModelForMultipleChoice,
 }
 
-ALWAYS = ("sentence", "masked-lm", "classification")
+ALWAYS = ("sentence", "classification")
 """Heads that the default run tries; the others have the same way."""
 
 

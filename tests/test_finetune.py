@@ -221,6 +221,7 @@ def test_the_same_again_trains_nothing(
         finetune(model, config(data, epochs=3), run)
 
 
+@pytest.mark.slow
 def test_killed_after_any_fit_it_repeats_none_of_them(
     done: tuple[Path, Metrics], model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

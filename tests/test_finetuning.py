@@ -149,6 +149,7 @@ def test_regression_speaks_in_the_units_of_its_labels(model: Path, tmp_path: Pat
     assert stock(**inputs).logits.item() == pytest.approx(predicted[0], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_numbers_of_choices_may_differ(model: Path, tmp_path: Path) -> None:
     dev = quizzes(11, 1, "validation")
     found = refit(model, tmp_path / "fit", dataclasses.replace(FAST, epochs=3), train=quizzes(30), dev=dev)
@@ -240,6 +241,7 @@ def test_patience_begins_after_the_warm_up(model: Path, tmp_path: Path) -> None:
     assert len(refit(model, tmp_path / "b", still, settings=dataclasses.replace(SETTINGS, patience=0)).history) == 6
 
 
+@pytest.mark.slow
 def test_a_batch_in_parts_trains_like_the_whole(
     fitted: Fitted, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def earlier(world: Path) -> Path:
     return world / "earlier"
 
 
+@pytest.mark.slow
 def test_a_search_begins_with_the_law_of_an_earlier_one(
     world: Path, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,7 +204,7 @@ def test_spans_are_scored_as_seqeval_does() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["classes", "tags", "number", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("labels", "choices"))],
+    ["classes", "tags", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("number", "labels", "choices"))],
 )
 def test_from_a_search_to_an_export(tmp_path: Path, kind: str) -> None:
     """Every kind of head: certified, trained in full, handed over in stock files, exported with parity."""
@@ -257,7 +257,8 @@ def test_a_cross_encoder_is_handed_over_as_one(tmp_path: Path) -> None:
         extract(load(ExtractConfig, None, given), tmp_path / "other")
 
 
-@pytest.mark.parametrize("family", ["distilbert", pytest.param("electra", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["distilbert", "electra"])
 def test_heads_of_families_that_become_bert_are_learnt_as_they_are(tmp_path: Path, family: str) -> None:
     """Their heads differ from BERT's: the teacher keeps its own, the student begins with the same weights."""
     auto = CLASSES["sequence"]

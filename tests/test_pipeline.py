@@ -598,6 +598,7 @@ def test_bad_sources_are_refused(world: Path, tmp_path: Path) -> None:
         assert not (run / "selection.json").exists()
 
 
+@pytest.mark.slow
 def test_positions_that_roberta_never_uses_are_not_measured(tmp_path: Path) -> None:
     teacher = tiny_teacher(tmp_path / "teacher", family="roberta")
     options = {"teacher": str(teacher), "cost": "latency", "epsilon": 13, "steps": 1}

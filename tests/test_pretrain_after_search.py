@@ -57,6 +57,7 @@ def test_a_refused_loss_leaves_nothing_in_the_way(sentences: Path, tmp_path: Pat
     assert configure(run, None, {}).loss_embedding == 1.0  # this one has begun
 
 
+@pytest.mark.slow
 def test_default_losses_need_no_head_that_the_search_has_not_trained(sentences: Path, tmp_path: Path) -> None:
     losses = pretrained(shutil.copytree(sentences, tmp_path / "run"), **OPTIONS)
     assert losses == {"embedding": 1.0, "relations": 1.0}

@@ -87,6 +87,7 @@ def test_outside_nothing_changes() -> None:
     assert "subarch::linear" not in seen.names
 
 
+@pytest.mark.slow
 def test_compiles() -> None:
     torch.manual_seed(2)
     layer = torch.nn.Linear(7, 4)

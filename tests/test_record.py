@@ -311,6 +311,7 @@ def test_no_server(corpus: Path, server: Server) -> None:
     assert time.monotonic() - began < 2
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away(server: Server, corpus: Path) -> None:
     server.on_request = lambda number: setattr(server, "always", Reply(cut=40) if number >= 2 else None)
     began = time.monotonic()

@@ -53,7 +53,9 @@ def written(student: Student, runtime: RuntimeName, folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(one, marks=[] if one == "bert" else pytest.mark.slow) for one in FAMILIES]
+)
 @pytest.mark.parametrize(
     "runtime",
     [pytest.param(one, marks=[] if one in ("torch", "onnx-int8") else pytest.mark.slow) for one in RUNTIMES],

@@ -177,6 +177,7 @@ def test_a_study_of_somebody_else_is_refused(tmp_path: Path) -> None:
         opened(tmp_path / "study.db")
 
 
+@pytest.mark.slow
 def test_a_study_killed_while_it_was_created_can_be_opened(tmp_path: Path) -> None:
     opened(tmp_path / "study.db")
     execute(tmp_path / "study.db", "delete from study_user_attributes where key = 'schema'")

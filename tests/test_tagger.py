@@ -117,6 +117,7 @@ def test_it_learns_and_counts_sentences(fitted: Fitted) -> None:
     assert fitted.truncated == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["roberta", "modernbert"])
 def test_every_family_learns(family: str, tmp_path: Path) -> None:
     model = tiny_teacher(tmp_path / "model", family=family, layers=1, modules=False)

@@ -146,6 +146,7 @@ def test_a_compiled_encoder_trains_alike_under_the_same_names(
         assert torch.allclose(value, theirs[name], atol=1e-5) or name.endswith("key.bias")
 
 
+@pytest.mark.slow
 def test_bf16_computes_otherwise_and_keeps_weights_in_32_bits(reference: Path, place: Path, tmp_path: Path) -> None:
     train(tmp_path / "run", tiny_pretraining(place, precision="bf16", **SHORT))
     ours, theirs = record(tmp_path / "run")["heldout"][-1], record(reference)["heldout"][-1]
@@ -220,6 +221,7 @@ def test_streaming_is_resumed_to_the_same_bits(place: Path, tmp_path: Path) -> N
     assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_architecture_and_the_weights_of_a_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
     run = tmp_path / "run"

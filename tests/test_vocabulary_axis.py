@@ -235,6 +235,7 @@ def test_an_exclusion_by_a_smaller_vocabulary_is_refused(made: Path, tmp_path: P
         verify(run)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_vocabularies_that_it_has(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     first = extract(tiny_config(made, **CERTIFIED), run)
@@ -250,6 +251,7 @@ def test_a_run_goes_on_with_the_vocabularies_that_it_has(made: Path, tmp_path: P
         Workbench.open(tiny_config(made, **CERTIFIED), run).keeping(60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
     [{}, pytest.param({"architecture": "1-4-16-64-60", "initialise": "inherit"}, marks=pytest.mark.slow)],
