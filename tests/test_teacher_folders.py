@@ -20,13 +20,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, BertJapaneseTokenizer
 
 from subarch.errors import InvalidTeacher
 from subarch.exporting.graph import load_exportable, load_graph
 from subarch.models.sentence import TRANSFORMER_FILES
-from subarch.models.teacher import Teacher
+from subarch.models.teacher import Teacher, prompt_ids
 from tiny import WIDTH, tiny_sentences, tiny_teacher, write_json
 
 CASES = Path(__file__).parents[2] / "shared" / "cases" / "teachers"
@@ -497,6 +497,32 @@ def test_a_byte_level_tokenizer(tmp_path: Path, file: str) -> None:
     assert_equal(folder)
     put(MODEL, prompts={"query": "the: "}, default_prompt_name="query")(folder)  # a space belongs to the next word
     assert_refused(folder, "changes how its tokenizer reads the text behind it")
+
+
+def test_a_prompt_before_words_that_bring_their_own_space(tmp_path: Path) -> None:
+    """As e5 has it: SentencePiece reads the space at the end of "query: " as the beginning of the next word."""
+    folder = tiny_teacher(tmp_path / "teacher", family="roberta")
+    inner = Tokenizer(models.Unigram())
+    inner.normalizer = normalizers.Replace(Regex(" {2,}"), " ")
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>")
+    inner.train_from_iterator([f"query: {text}" for text in tiny_sentences(50)], trainer)
+    inner.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    inner.save(str(folder / "tokenizer.json"))
+    names = dict(zip(("bos_token", "pad_token", "eos_token", "unk_token", "mask_token"), special, strict=True))
+    names |= {"cls_token": "<s>", "sep_token": "</s>"}
+    write_json(
+        folder / "tokenizer_config.json",
+        {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 64, **names},
+    )
+    rows = torch.randn(inner.get_vocab_size(), WIDTH, generator=torch.Generator().manual_seed(0))
+    weights(lambda state: state.update({"embeddings.word_embeddings.weight": rows}))(folder)
+    put("config.json", vocab_size=len(rows))(folder)
+    put(MODEL, prompts={"query": "query: "}, default_prompt_name="query")(folder)
+    tokenizer = Teacher.load(folder).tokenizer
+    assert len(prompt_ids(tokenizer, "query: ", "")) == 1 + len(prompt_ids(tokenizer, "query: "))
+    assert_equal(folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -254,7 +254,7 @@ def test_a_run_goes_on_with_the_vocabularies_that_it_has(made: Path, tmp_path: P
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "given",
-    [{}, pytest.param({"architecture": "1-4-16-64-60", "initialise": "inherit"}, marks=pytest.mark.slow)],
+    [{}, {"architecture": "1-4-16-64-60", "initialise": "inherit"}],
 )
 def test_a_pretraining_reads_with_the_vocabulary_of_the_search(
     made: Path, tmp_path: Path, given: dict[str, Any]

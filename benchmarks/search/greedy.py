@@ -27,11 +27,11 @@ def covers(problem: Problem, error: Floats, delta: float) -> NDArray[np.bool_]:
     """
     if problem.table is None:
         raise ValueError("a certificate needs the table of ⟨D, A, H, I⟩")
-    best = float(problem.objective.value(problem.parameters, problem.cost, error).min())
+    best = float(problem.values(slice(None), error).min())
     if not np.isfinite(best):
         raise ValueError("no candidate meets the limits: there is nothing to certify")
     target = best / (1 - delta) if best < 0 else best * (1 - delta)
-    needed = problem.objective.break_even(problem.parameters, problem.cost, target)
+    needed = problem.objective.break_even(problem.parameters, problem.cost, target, problem.megabytes)
     found = (error[:, None] >= needed[None, :]) & (problem.table[:, :1] > 0)
     for sizes in sizes_of(problem.table).T:
         found &= sizes[:, None] >= sizes[None]
@@ -42,7 +42,7 @@ def covers(problem: Problem, error: Floats, delta: float) -> NDArray[np.bool_]:
 def greedy_certificate(problem: Problem, error: Floats, delta: float) -> list[int]:
     """Rows whose training closes the certificate, chosen by newly settled candidates per effort; see `covers`."""
     effort = np.ones(len(problem)) if problem.effort is None else problem.effort
-    best = int(problem.objective.value(problem.parameters, problem.cost, error).argmin())
+    best = int(problem.values(slice(None), error).argmin())
     cover = covers(problem, error, delta)
     chosen, still = [best], problem.affordable & ~cover[best]
     gain = cover[:, still].sum(axis=1)

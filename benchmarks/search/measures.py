@@ -47,7 +47,7 @@ def questions(table: Table) -> Iterator[tuple[str, Problem]]:
 
 def spent(problem: Problem, table: Table, proposals: Proposals) -> list[float]:
     """[trainings, seconds, 1 or 0] until the first trained candidate near the optimum, or (0) until it gave up."""
-    value = problem.objective.value(problem.parameters, problem.cost, table.error())
+    value = problem.values(slice(None), table.error())
     best = float(value.min())
     reached: dict[int, int] = {}
     trainings = seconds = 0.0
@@ -80,7 +80,7 @@ def certificate(problem: Problem, table: Table, seed: int) -> dict[str, Any]:
     search, error = Certified(problem, DELTA), table.error()
     rows = [row for row, _ in asked(search, error)]
     greedy = greedy_certificate(problem, error, DELTA)
-    found, value = search.evidence(), problem.objective.value(problem.parameters, problem.cost, error)
+    found, value = search.evidence(), problem.values(slice(None), error)
     off = better_by(float(value.min()), float(value[found.incumbent]))
     return {
         "trained": len(rows),
@@ -112,7 +112,7 @@ def covered(problem: Problem, table: Table, seed: int, repeats: int = 6) -> dict
     search.noise = Noise.of([dict(enumerate(table.errors[:2, -1, row].tolist())) for row in again])
     trained += len(again) + len(list(asked(search, table.error())))
     found = search.evidence()
-    value = problem.objective.value(problem.parameters, problem.cost, true)
+    value = problem.values(slice(None), true)
     off = better_by(float(value.min()), float(value[found.incumbent]))
     return {"trained": trained, "off": off, "reached": found.reached, "held": off <= found.reached + 1e-12}
 

@@ -47,7 +47,7 @@ def optuna_peer(
     """`startup`: random trials of tpe and gp, the population of nsga2. `front`: minimise error and cost instead."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     table, rung = _table(problem), len(errors) - 1
-    value = problem.objective.value(problem.parameters, problem.cost, errors[-1])
+    value = problem.values(slice(None), errors[-1])
     rows = {(d, h, i): row for row, (d, _, h, i) in enumerate(table.tolist())}
     affordable = set(np.flatnonzero(problem.affordable).tolist())
     axes = [sorted(set(table[:, column].tolist())) for column in (0, 2, 3)]
@@ -150,7 +150,7 @@ def asha_peer(
     scheduler: Any = AsyncHyperBandScheduler(
         time_attr="step", metric="value", mode="min", max_t=rungs[-1], grace_period=grace, reduction_factor=reduction
     )
-    values = np.stack([problem.objective.value(problem.parameters, problem.cost, error) for error in errors])
+    values = np.stack([problem.values(slice(None), error) for error in errors])
     for row, _ in random_peer(problem, errors, seed):
         trial = SimpleNamespace(trial_id=str(row))
         scheduler.on_trial_add(None, trial)

@@ -65,7 +65,7 @@ def claimed(problem: Problem, table: Table) -> dict[str, Any]:
     again = search.nearest(REPEATS)
     search.noise = Noise.of([dict(enumerate(table.errors[:, -1, row].tolist())) for row in again])
     trained += len(again) + len(list(asked(search, table.error())))
-    found, value = search.evidence(), problem.objective.value(problem.parameters, problem.cost, true)
+    found, value = search.evidence(), problem.values(slice(None), true)
     off = better_by(float(value.min()), float(value[found.incumbent]))
     reached = max(found.delta, min(found.aim, found.reached))
     return {"trained": trained, "off": off, "reached": reached, "held": off <= reached + 1e-12}

@@ -93,7 +93,7 @@ def search(strategy: Strategy, problem: Problem, table: Table, workers: int) -> 
 
 def judged(ended: list[tuple[float, int]], problem: Problem, table: Table, workers: int) -> Run:
     """Until its end, the share of the workers' time that was idle till then, and until near the optimum or None."""
-    value = problem.objective.value(problem.parameters, problem.cost, table.error())
+    value = problem.values(slice(None), table.error())
     best, end = float(value.min()), ended[-1][0]
     return {
         "seconds": end,

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from subarch.models.sentence import Recipe
-from subarch.models.teacher import assemble
+from subarch.models.teacher import assemble, prompt_ids
 from subarch.text.batches import Budget, Position, Source, TrainingBatch, batches, parts
 from subarch.text.masking import Masker
 
@@ -61,8 +61,7 @@ class Collator:
     @cached_property
     def extra(self) -> int:
         """Tokens added to each sequence: [CLS], the teacher's prefix and [SEP]."""
-        prefix = self.recipe.prefix
-        return 2 + (len(self.tokenizer(prefix, add_special_tokens=False)["input_ids"]) if prefix else 0)
+        return 2 + len(prompt_ids(self.tokenizer, self.recipe.prefix))
 
     def masking(self, epoch: int) -> int:
         return epoch % self.maskings if self.maskings else epoch

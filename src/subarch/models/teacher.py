@@ -263,11 +263,11 @@ def assemble(segments: Tokens, tokenizer: Any, recipe: Recipe) -> Batch:
 
     Of an input with choices each choice is a row.
     """
-    prefix: list[int] = tokenizer(recipe.prefix, add_special_tokens=False)["input_ids"] if recipe.prefix else []
+    prefix, alone = prompt_ids(tokenizer, recipe.prefix), prompt_ids(tokenizer, recipe.prefix, "")
     start, end = special_tokens(tokenizer)
     room = recipe.max_length - 2
     inputs = [choices_of(segment) for segment in segments]
-    rows = [[start, *[*prefix, *row][:room], end] for choices in inputs for row in choices]
+    rows = [[start, *[*(prefix if len(row) else alone), *row][:room], end] for choices in inputs for row in choices]
     ids, mask = pad(rows, int(tokenizer.pad_token_id))
     several = torch.tensor([len(choices) for choices in inputs]) if len(rows) > len(inputs) else None
     return Batch(torch.from_numpy(ids), torch.from_numpy(mask), several)
@@ -507,18 +507,32 @@ _BEGINNINGS = ("the", "The", " the", "42", ".", "é", "東京", "##s")
 _TEXTS = ("the", "", "The old boat, near 42 bells. É café 東京 [x]")
 
 
-def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
-    """Texts are tokenized without the prefix, which is right only where it does not run into their first word."""
+def prompt_ids(tokenizer: Any, prompt: str, text: str = "the") -> list[int]:
+    """The tokens of a prompt as they stand before a text.
+
+    Where the space before a word belongs to the word (SentencePiece), one at the end of the prompt is no token of its
+    own, unless the text is empty.
+    """
 
     def ids(text: str) -> list[int]:
         found: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
         return found
 
-    if prefix and any(ids(prefix + text) != ids(prefix) + ids(text) for text in _BEGINNINGS):
-        raise NotInheritable(
-            f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, "
-            "which is not supported; use a teacher without a default prompt"
-        )
+    if not prompt or not text or ids(prompt + text) == ids(prompt) + ids(text):
+        return ids(prompt) if prompt else []
+    return ids(prompt.rstrip(" "))
+
+
+def _check_prefix(folder: Path, tokenizer: Any, prefix: str) -> None:
+    """Texts are tokenized without the prefix, which is right only where it does not run into their first word."""
+    before = prompt_ids(tokenizer, prefix)
+    for text in _BEGINNINGS if prefix else ():
+        whole, own = (tokenizer(one, add_special_tokens=False)["input_ids"] for one in (prefix + text, text))
+        if whole != before + own:
+            raise NotInheritable(
+                f"{folder}: its prompt {prefix!r} changes how its tokenizer reads the text behind it, "
+                "which is not supported; use a teacher without a default prompt"
+            )
 
 
 def _check_assembly(folder: Path, tokenizer: Any, recipe: Recipe) -> None:
