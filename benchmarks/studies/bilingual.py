@@ -50,7 +50,7 @@ from subarch.text.vocabulary import prune, unwritten, usage
 SIZES = (32_000, 16_000, 8_000)
 CATALOGUES = Path("/usr/share/locale/de/LC_MESSAGES")
 PROMPT = "query: "
-STUDENT = "4-12-384-1024-32000"
+STUDENT = "4-12-384-1024-24000"
 TRAINING: dict[str, Any] = {
     "max_length": 64,
     "batch_tokens": 2048,
