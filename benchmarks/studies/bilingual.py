@@ -57,7 +57,7 @@ TRAINING: dict[str, Any] = {
     "evaluations": 4,
     "precision": "bf16",
     "learning_rate": 1e-3,
-    "targets": "cache",
+    "targets": "live",
     "threads": 1,
 }
 DOCUMENTS = 40_000
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--german", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/bilingual"))
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=500)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = material(arguments.german, arguments.data / "corpora")

@@ -1,10 +1,10 @@
-"""What more training gives: a shape of docs/peers.md, trained ten times as long on two and a half times the text.
+"""What more training gives: a shape of docs/peers.md, trained five times as long on the same text.
 
-    python -m benchmarks.studies.longer_training        # after benchmarks.peers, in its folder; 30 minutes of a core
+    python -m benchmarks.studies.longer_training        # after benchmarks.peers, in its folder; 15 minutes of a core
 
 Text, training, layers, export and scores are those of `benchmarks.peers`, which was run there before (`--out`). The
-training has TIMES as many steps, on all texts of its search instead of the part that is trained on there. Results are
-written to benchmarks/results/longer_training.json after each row. The last line is JSON.
+training has TIMES as many steps. Results are written to benchmarks/results/longer_training.json after each row. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from benchmarks.peers import LENGTH, PARTS, SERVED, TRAINING, served, steps
+from benchmarks.quality import shared
 from benchmarks.runner import Results, command_line, show
 
 from subarch.demo.demo import teacher_folder
@@ -26,7 +27,7 @@ from subarch.pipeline import pretrain
 from subarch.pretraining.config import PretrainConfig
 from subarch.run.configuration import load
 
-TIMES = 10
+TIMES = 5
 
 
 def main() -> None:
@@ -44,11 +45,15 @@ def main() -> None:
 
     def row(shape: str) -> dict[str, Any]:
         name = f"{shape}, {arguments.times} times"
-        folder = out / name.replace(", ", "-").replace(" ", "-")
-        folder.mkdir(exist_ok=True)
+        folder = shared(out, name.replace(", ", "-").replace(" ", "-"))
         shutil.copy(out / "search" / "layers.json", folder)
         count = arguments.times * steps(Architecture.parse(shape).operations(Teacher.load(teacher).inputs(0), LENGTH))
-        given = {"teacher": str(teacher), "corpus": [str(out / "texts.parquet")], "architecture": shape, "steps": count}
+        given = {
+            "teacher": str(teacher),
+            "corpus": [str(out / "taught.parquet")],
+            "architecture": shape,
+            "steps": count,
+        }
         made = pretrain(folder, load(PretrainConfig, None, TRAINING | given | {"freeze_embeddings": True}))
         kept = {key: getattr(made, key) for key in ("steps", "tokens", "seconds")}
         heldout = [point["error"] for point in made.heldout]

@@ -41,11 +41,14 @@ from subarch.learning.distill import Distiller, Targets, TeacherSide, TextSide
 from subarch.learning.losses import UNIT
 from subarch.learning.signals import constant_distance
 from subarch.run.files import file_seal, write_text
+from subarch.run.machine import release_memory
 
 PROGRESS = "progress.json"
 """The file of `Progress` in each checkpoint."""
 KEPT = 2
 """Checkpoints that stay on disk: should the newest be damaged, there is the one before."""
+RELEASED_EVERY = 20
+"""Steps until freed memory is returned to the system."""
 
 
 @dataclass
@@ -94,7 +97,7 @@ class PretrainTrainer(Trainer):
         heldout_targets: Sequence[Targets] | None = None,
         spoken: Sequence[str] = (),
     ) -> None:
-        callbacks: list[TrainerCallback] = [_Report(report)]
+        callbacks: list[TrainerCallback] = [_Report(report), _Memory()]
         if events is not None:
             board = TensorBoardCallback()
             board.logging_dir = str(events)
@@ -245,6 +248,14 @@ class PretrainTrainer(Trainer):
     @property
     def _tied(self) -> set[str]:
         return {f"student.{name}" for name in self.distiller.student.tied_names}
+
+
+class _Memory(TrainerCallback):
+    """Batches have many shapes, and what was freed between them is not found again."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step % RELEASED_EVERY == 0:
+            release_memory()
 
 
 class _Report(TrainerCallback):

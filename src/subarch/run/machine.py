@@ -8,6 +8,7 @@ speed of matrix products, which is what training and timing candidates come down
 
 from __future__ import annotations
 
+import ctypes
 import importlib.metadata
 import os
 import platform
@@ -88,6 +89,12 @@ def usable_cores() -> int:
     quota = _cgroup_cores()
     allowed = _affinity()
     return allowed if quota is None else max(1, min(allowed, int(quota)))
+
+
+def release_memory() -> None:
+    """Return freed memory to the system: where sizes vary, as those of batches do, glibc keeps gigabytes of it."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)
 
 
 def extras() -> dict[str, dict[str, Any]]:
