@@ -21,7 +21,11 @@ REPOSITORY = Path(__file__).parents[1]
 
 # No deadline: the first example of a test may import torch. derandomize: a failure is one for everybody
 settings.register_profile(
-    "subarch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    "subarch",
+    max_examples=50,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("subarch")
 

@@ -22,6 +22,8 @@ from subarch.publishing.push import gather, push
 from subarch.run.configuration import load
 from tiny_run import OneProcess, tiny_config
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:

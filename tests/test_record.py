@@ -149,6 +149,7 @@ def test_a_dry_run_asks_nothing_and_writes_nothing(server: Server, corpus: Path)
     assert said[2].startswith("15 texts to record (5 of 20 are recorded already): about ")
 
 
+@pytest.mark.slow
 def test_requests_at_once_and_per_minute(server: Server, corpus: Path) -> None:
     server.seconds = 0.1
     record(server, corpus, concurrency=3, texts_per_request=1)
@@ -272,12 +273,14 @@ def test_what_passes_is_tried_again(server: Server, corpus: Path, fault: Reply) 
     check(server, corpus)
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_asked_for_again(server: Server, corpus: Path) -> None:
     server.faults[1] = Reply(seconds=2.5)
     assert record(server, corpus, timeout=1).retries == 1
     check(server, corpus)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_date", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_server_says_when_to_come_back(server: Server, corpus: Path, is_date: bool) -> None:
     server.seconds = 0.3  # what is under way is answered when the refusal is known
@@ -585,6 +588,7 @@ def test_kill_at_any_instant(server: Server, corpus: Path, at: int) -> None:
     check(server, corpus)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dies",
     ["in the file", *(pytest.param(when, marks=pytest.mark.slow) for when in ("before the file", "after the file"))],

@@ -50,17 +50,17 @@ from subarch.text.vocabulary import prune, unwritten, usage
 SIZES = (32_000, 16_000, 8_000)
 CATALOGUES = Path("/usr/share/locale/de/LC_MESSAGES")
 PROMPT = "query: "
-STUDENT = "4-12-384-1024-24000"
+STUDENT = "4-12-384-1024-16000"
 TRAINING: dict[str, Any] = {
     "max_length": 64,
     "batch_tokens": 2048,
     "evaluations": 4,
     "precision": "bf16",
     "learning_rate": 1e-3,
-    "targets": "live",
+    "targets": "cache",
     "threads": 1,
 }
-DOCUMENTS = 40_000
+DOCUMENTS = 8_000
 """Of each language that the student is trained on."""
 WORDS = (5, 60)
 """Of a message that is taken, in both languages."""
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--german", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/bilingual"))
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=300)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = material(arguments.german, arguments.data / "corpora")
