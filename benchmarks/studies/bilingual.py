@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--german", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/bilingual"))
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=1500)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = material(arguments.german, arguments.data / "corpora")
@@ -153,7 +153,7 @@ def trained(run: Path, e5: Path, found: Material, steps: int) -> dict[str, Any]:
 def latencies(folders: dict[str, Path]) -> dict[str, Any]:
     """Milliseconds of one text of 32 tokens, in turn."""
     encoders = {name: Teacher.load(folder).encoder for name, folder in folders.items()}
-    found = measure_models(encoders, vocabulary=20_000, batch=1, length=32, threads=1, rounds=40)
+    found = measure_models(encoders, vocabulary=10_000, batch=1, length=32, threads=1, rounds=40)
     return {name: latency.model_dump() for name, latency in found.items()}
 
 
