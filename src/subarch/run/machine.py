@@ -92,7 +92,7 @@ def usable_cores() -> int:
 
 
 def release_memory() -> None:
-    """Return freed memory to the system: where sizes vary, as those of batches do, glibc keeps gigabytes of it."""
+    """Return freed memory to the system: where sizes vary, as those of batches do, glibc keeps much of it."""
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
         libc.malloc_trim(0)
 
