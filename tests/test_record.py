@@ -622,7 +622,7 @@ def test_ctrl_c_keeps_what_is_in_flight(server: Server, corpus: Path) -> None:
 
 
 def test_an_error_keeps_what_else_is_in_flight(server: Server, corpus: Path) -> None:
-    server.faults = {0: Reply(400, "bad"), 1: Reply(seconds=0.3)}
+    server.faults = {0: Reply(400, "bad", seconds=0.3), 1: Reply(seconds=0.6)}  # the second is asked for before
     with pytest.raises(EndpointFailed, match="bad"):
         record(server, corpus, concurrency=2)
     with Kept(out_of(corpus)) as kept:
