@@ -89,7 +89,7 @@ class PretrainConfig(BaseModel):
     loss_similarities: Amount | None = Field(
         None,
         description="Weight of the divergence from the teacher's similarities of a sequence to the others of a batch; "
-        "alone, after no search, it leaves the student in the space of what it starts from, of whatever width",
+        "alone, without a search before, it leaves the student in the space of what it starts from, of whatever width",
     )
     loss_margins: Amount | None = Field(
         None,
