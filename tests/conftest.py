@@ -21,11 +21,7 @@ REPOSITORY = Path(__file__).parents[1]
 
 # No deadline: the first example of a test may import torch. derandomize: a failure is one for everybody
 settings.register_profile(
-    "subarch",
-    max_examples=50,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    "subarch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("subarch")
 
@@ -56,6 +52,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where `tiny_pretraining` makes its teachers and its corpus: once for all tests."""
     return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture
+def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches train in this process, see `tiny_run`."""
+    from tiny_run import OneProcess  # not above: it imports torch
+
+    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
 
 
 @pytest.fixture(scope="module")

@@ -304,3 +304,18 @@ def test_a_stopped_training_costs_less_and_proves_the_same() -> None:
         assert known["trainings"] == learnt["trainings"] == whole["trainings"]
         assert (known["wrong"], whole["frozen"]) == (0, 0)
         assert (known["seconds"] < whole["seconds"]) == (known["frozen"] > 0)
+
+
+def test_the_recorded_table_with_vocabularies_is_what_the_documents_say() -> None:
+    """Sizes by the closed forms, and no pair of candidates that contradicts the order."""
+    import pyarrow.parquet as pq
+    from benchmarks.search.tables import recorded
+    from benchmarks.studies import vocabulary_search
+
+    table = recorded(vocabulary_search.TABLE, head_size=None)
+    inputs = Inputs(**json.loads(pq.read_schema(vocabulary_search.TABLE).metadata[b"subarch"])["inputs"])
+    shapes = [Architecture(*map(int, row)) for row in table.shapes]
+    assert table.parameters.tolist() == [shape.parameters(inputs).total for shape in shapes]
+    found = vocabulary_search.order(table)
+    assert (len(table), found["all"]["pairs"], found["V"]["pairs"]) == (136, 2872, 192)
+    assert found["all"]["contradict"] == 0

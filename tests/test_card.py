@@ -198,7 +198,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     body.encode("utf-8")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30))
 def test_any_text_makes_a_card_whose_front_matter_parses(
     tmp_path_factory: pytest.TempPathFactory, name: str, text: str

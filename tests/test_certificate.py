@@ -24,7 +24,7 @@ from subarch.extraction.workbench import Workbench
 from subarch.models.student import save_weights
 from subarch.numbers.architecture import Architecture
 from subarch.pipeline import extract, select
-from tiny_run import OneProcess, tiny_config, train_also
+from tiny_run import OneProcess, searched, tiny_config, train_also
 
 pytestmark = pytest.mark.usefixtures("one_process")
 CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 4, "audit": 2, "max_parameters": 9_000}
@@ -37,20 +37,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(world: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subarch.pipeline.Workers", OneProcess)
-        extract(tiny_config(world, **CERTIFIED), world / "finished")
-    return world / "finished"
+    return searched(world / "finished", **CERTIFIED)
 
 
 @pytest.fixture
 def copy(finished: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished, tmp_path / "copy"))
-
-
-@pytest.fixture
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
 
 
 def certificate(run: Path) -> dict[str, Any]:
@@ -140,7 +132,7 @@ def test_no_part_can_be_missing_or_of_another_kind(copy: Path) -> None:
     file = copy / "selection.json"
     text = file.read_text(encoding="utf-8")
     for *way, last in places(json.loads(text)["certificate"]):
-        for junk in ("junk", -7.5, ...):
+        for junk in (None, "junk", {"a": []}, -7.5, ...):
             selection = json.loads(text)
             holder = reduce(getitem, way, selection["certificate"])
             if holder[last] is junk:

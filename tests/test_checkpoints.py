@@ -94,7 +94,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made(tmp_path_factory.mktemp("sealed") / "checkpoint-1")
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(st.data())
 def test_any_damage_to_any_file_is_seen(pristine: Path, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([*CONTENT, MANIFEST]))

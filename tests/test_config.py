@@ -163,7 +163,7 @@ def coherent(values: dict[str, Any]) -> bool:
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(st.fixed_dictionaries(fields))
 def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(values: dict[str, Any]) -> None:
     assert set(values) == set(ExtractConfig.model_fields)
@@ -357,7 +357,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(st.dictionaries(st.sampled_from(sorted(fields)), anything, max_size=6), st.booleans())
 def test_any_values_give_a_configuration_or_a_refusal(values: dict[str, Any], complete: bool) -> None:
     try:

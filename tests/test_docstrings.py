@@ -187,7 +187,7 @@ def test_prose_keeps_descriptions_and_drops_markup() -> None:
 
 
 @given(st.text(st.sampled_from("ab *-=.:>`|\n\t_~[]()\x00é\u2028"), max_size=200))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_prose_of_anything_is_clean_lines(text: str) -> None:
     for paragraph in prose(text):
         assert len(paragraph.split()) >= 3

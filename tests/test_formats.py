@@ -231,7 +231,7 @@ def test_a_missing_column_is_named_with_those_found(tmp_path: Path) -> None:
     st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL]),
     st.integers(0),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=200)
 def test_one_quote_more_never_joins_rows(
     tmp_path_factory: pytest.TempPathFactory, table: list[Row], quoting: int, place: int
 ) -> None:
@@ -350,7 +350,7 @@ lines = st.lists(
 
 
 @given(st.sampled_from([*ENDINGS, ".odd", ""]), st.sampled_from(list(PACK)), lines, st.booleans())
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=250)
 def test_whatever_the_bytes(
     tmp_path_factory: pytest.TempPathFactory, ending: str, packed: str, content: list[bytes], well: bool
 ) -> None:
@@ -367,7 +367,7 @@ def test_whatever_the_bytes(
 @given(
     st.text(string.ascii_letters + '",\n\r\t {}[]:<>', max_size=60), st.sampled_from([".csv", ".tsv", ".json", ".txt"])
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=250)
 def test_whatever_the_text(tmp_path_factory: pytest.TempPathFactory, text: str, ending: str) -> None:
     path = tmp_path_factory.getbasetemp() / f"fuzz{ending}"
     path.write_text(text)

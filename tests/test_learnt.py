@@ -19,30 +19,22 @@ from subarch.extraction.verify import verify
 from subarch.pipeline import extract
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis
-from tiny_run import OneProcess, tiny_config
+from tiny_run import searched, tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_process")
 CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 1, "audit": 0}
 TABLE = np.array([[d, 4, h, i] for d in (1, 2, 3) for h in (16, 32) for i in (16, 64)], dtype=np.int64)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("world")
-
-
-@pytest.fixture(scope="module")
-def earlier(world: Path) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("subarch.pipeline.Workers", OneProcess)
-        extract(tiny_config(world, **CERTIFIED), world / "earlier")
-    return world / "earlier"
+def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return searched(tmp_path_factory.mktemp("world") / "earlier", **CERTIFIED)
 
 
 @pytest.mark.slow
 def test_a_search_begins_with_the_law_of_an_earlier_one(
-    world: Path, earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    earlier: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
     rows, errors = observed(earlier, TABLE, "embedding")
     trials = json.loads((earlier / "conclusion.json").read_text(encoding="utf-8"))["trials"]
     by_name = {trial["architecture"]: trial["error"] for trial in trials if not trial["seed"]}
@@ -52,7 +44,7 @@ def test_a_search_begins_with_the_law_of_an_earlier_one(
     learnt = []
     monkeypatch.setattr("subarch.search.certified.Law.learn", lambda law, studies: learnt.append(studies))
     run = tmp_path / "run"  # errors on another sample do not compare, and need not
-    extract(tiny_config(world, **CERTIFIED, heldout=32, learn_from=[str(earlier)]), run)
+    extract(tiny_config(earlier.parent, **CERTIFIED, heldout=32, learn_from=[str(earlier)]), run)
     assert (learnt[0][0][0] == rows).all()
     assert (learnt[0][0][1] == errors).all()
     verify(run)

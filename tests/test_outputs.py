@@ -31,15 +31,10 @@ from subarch.run.records import Basis
 from subarch.text.corpus import build, shortened
 from test_families import folder_of
 from tiny import tiny_corpus, tiny_sentences, tiny_task_teacher, tiny_teacher
-from tiny_run import OneProcess
 
+pytestmark = pytest.mark.usefixtures("one_process")
 KINDS = ("classes", "labels", "number", "tags", "choices")
 FAMILIES = ("bert", "roberta", "modernbert")
-
-
-@pytest.fixture(autouse=True)
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
 
 
 def write_inputs(path: Path, kind: str, count: int = 160, label: bool = False) -> Path:

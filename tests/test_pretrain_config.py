@@ -215,7 +215,7 @@ def coherent(values: dict[str, Any]) -> bool:
     )
 
 
-@settings(max_examples=100)
+@settings(max_examples=300)
 @given(st.fixed_dictionaries(fields))
 def test_values_within_the_limits_are_accepted_exactly_when_they_go_together(
     tmp_path_factory: pytest.TempPathFactory, values: dict[str, Any]
@@ -308,7 +308,7 @@ def test_a_learning_rate_without_a_point_is_a_number_and_options_win(tmp_path: P
     assert (config.learning_rate, config.seed, config.steps) == (5e-4, 4, 10_000)
 
 
-@settings(max_examples=100)
+@settings(max_examples=200)
 @given(
     st.dictionaries(
         st.sampled_from(sorted(fields)),

@@ -284,7 +284,7 @@ ENDINGS = (".txt", ".jsonl", ".csv", ".tsv", ".html", ".txt.gz", ".jsonl.zst", "
 
 
 @given(st.sampled_from(ENDINGS), st.lists(st.binary() | json_lines | st.text().map(str.encode)), st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_fuzz_either_documents_or_invalid_corpus(
     tmp_path_factory: pytest.TempPathFactory, ending: str, lines: list[bytes], packed_well: bool
 ) -> None:

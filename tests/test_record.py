@@ -220,7 +220,7 @@ def test_long_documents_are_cut_and_stay_together(server: Server, corpus: Path, 
     st.text(st.sampled_from("ab .!?\u3002'\u4e2d\u6587\u0301\n"), max_size=200) | st.text(max_size=100),
     st.integers(3, 9),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=300)
 def test_cutting_loses_nothing(text: str, most: int) -> None:
     text = clean(text)
     pieces = cut(text, most)
@@ -422,7 +422,7 @@ answers = st.fixed_dictionaries(
 
 
 @given(answers | anything)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=400)
 def test_an_answer_is_sound_or_refused(content: Any) -> None:
     try:
         answer = READER._answer(content, ["a", "b"])

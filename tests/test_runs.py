@@ -198,12 +198,12 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(run: RunFolder, monkeypatc
 
 
 def test_a_file_is_old_or_new_but_never_half(run: RunFolder) -> None:
-    """A reader that looks at any instant: 12 writes of 80 kB each, by another process."""
+    """A reader that looks at any instant: 40 writes of 80 kB each, by another process."""
     code = (
         "import sys; from pathlib import Path; from subarch.run.folder import RunFolder\n"
         "from subarch.run.records import Comparison\n"
         "folder = RunFolder(Path(sys.argv[1]))\n"
-        "for n in range(12): folder.write(Comparison(value=[{'n': n}] * 20_000))"
+        "for n in range(40): folder.write(Comparison(value=[{'n': n}] * 20_000))"
     )
     run.write(Comparison(value=[{"n": 0}]))
     seen = set()

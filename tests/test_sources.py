@@ -43,6 +43,7 @@ from tiny_export import exported, with_corpus
 from tiny_run import AXES, OneProcess, tiny_options
 from tiny_stock import stock_folder
 
+pytestmark = pytest.mark.usefixtures("one_process")
 SHORT = {"steps": 3, "batch_tokens": 256, "evaluations": 1, "threads": 1, "learning_rate": 1e-3}
 
 
@@ -183,11 +184,6 @@ def centred(encoder: Any, width: int) -> Any:
         torch.nn.init.orthogonal_(dense.linear.weight, generator=torch.Generator().manual_seed(0))
         dense.linear.bias.copy_(-dense.linear.weight @ mean)
     return SentenceTransformer(modules=[*encoder.children(), dense], device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
 
 
 def config(made: Path, **changes: Any) -> ExtractConfig:

@@ -92,7 +92,7 @@ def one_for_all(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 
 @given(made=trials)
-@settings(max_examples=15)
+@settings(max_examples=40)
 def test_trials_come_back_as_they_went(one_for_all: Study, made: Trial) -> None:
     one_for_all.record(made)
     assert replace(one_for_all.trials()[-1], number=-1) == made
@@ -220,7 +220,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, intact: bytes, share: float
 
 
 @given(seed=st.integers(0, 2**32), count=st.sampled_from([1, 30, 1000]))
-@settings(max_examples=15)
+@settings(max_examples=40)
 def test_flipped_bytes_are_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, intact: bytes, seed: int, count: int
 ) -> None:

@@ -64,7 +64,7 @@ cells = st.floats(-1000, 1000, width=16)
     ),
     st.sampled_from(["a.jsonl", "a.json", "a.ndjson", "a.jsonl.gz", "a.jsonl.zst", "list", "large", "fixed", "half"]),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=200)
 def test_every_container(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, list[float]]], container: str
 ) -> None:
@@ -93,7 +93,7 @@ def test_every_container(
 
 
 @given(st.binary(max_size=200) | st.recursive(st.none() | st.floats() | st.text(), st.lists).map(json.dumps))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=200)
 def test_whatever_a_file_holds_the_error_names_it(
     tmp_path_factory: pytest.TempPathFactory, content: bytes | str
 ) -> None:
@@ -113,7 +113,7 @@ values = st.none() | st.floats() | st.integers() | st.booleans() | st.text(max_s
         max_size=4,
     )
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=300)
 def test_rows_of_any_kind_are_sound_or_refused(
     tmp_path_factory: pytest.TempPathFactory, table: list[dict[str, Any]]
 ) -> None:
@@ -129,7 +129,7 @@ def test_rows_of_any_kind_are_sound_or_refused(
 
 
 @given(st.integers(0, 10_000), st.integers(0, 255))
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=150)
 def test_damaged_parquet(tmp_path_factory: pytest.TempPathFactory, at: int, byte: int) -> None:
     path = write_parquet(tmp_path_factory.getbasetemp() / "damaged.parquet", TEXTS, VECTORS)
     data = bytearray(path.read_bytes())

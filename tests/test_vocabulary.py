@@ -91,7 +91,7 @@ TEXTS = st.lists(st.sampled_from(words(300)) | st.text(f"{ALPHABET}C3PO.<s>日Z"
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(corpus=st.lists(st.sampled_from(lines(60, seed=1)), min_size=1, max_size=30), share=st.floats(0, 1), text=TEXTS)
 def test_what_is_kept_is_read_as_before(
     tokenizers: dict[str, Tokenizer], kind: str, corpus: list[str], share: float, text: str

@@ -34,6 +34,7 @@ from tiny import tiny_teacher
 from tiny_pretrain import tiny_pretraining
 from tiny_run import AXES, OneProcess, tiny_config
 
+pytestmark = pytest.mark.usefixtures("one_process")
 CERTIFIED: dict[str, Any] = {"strategy": "certified", "delta": 0.02, "repeats": 0, "audit": 1}
 VOCABULARIES = {
     "depth": [0, 1, 2],
@@ -44,11 +45,6 @@ VOCABULARIES = {
 }
 SHAPE = Architecture.parse("1-4-16-64-60")
 THETA = Settings(6, 2e-3, 16)
-
-
-@pytest.fixture(autouse=True)
-def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("subarch.pipeline.Workers", OneProcess)
 
 
 def world(folder: Path, family: str = "bert", **settings: Any) -> Path:

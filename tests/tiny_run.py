@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -25,6 +26,7 @@ from subarch.extraction.trial import Settings, Trial, weights_path
 from subarch.extraction.workbench import Workbench, blueprint_of
 from subarch.models.student import Student, load_weights
 from subarch.numbers.architecture import Architecture
+from subarch.pipeline import extract
 from subarch.run.configuration import load
 from subarch.run.folder import RunFolder
 from subarch.run.records import Basis, Conclusion, Selection, StudyName
@@ -97,6 +99,14 @@ def tiny_options(folder: Path, **changes: Any) -> dict[str, Any]:
 def tiny_config(folder: Path, **changes: Any) -> ExtractConfig:
     """The configuration of `tiny_options`."""
     return load(ExtractConfig, None, tiny_options(folder, **changes))
+
+
+def searched(run: Path, **changes: Any) -> Path:
+    """The folder of a finished search of `tiny_config`, trained in this process; what it read lies beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("subarch.pipeline.Workers", OneProcess)
+        extract(tiny_config(run.parent, **changes), run)
+    return run
 
 
 def train_also(path: Path, architectures: Sequence[Architecture]) -> list[Trial]:

@@ -29,6 +29,8 @@ from subarch.extraction.study import Study, sqlite
 from subarch.extraction.trial import Trial
 from subarch.numbers.architecture import Inputs
 from subarch.run.configuration import load
+from subarch.run.folder import RunFolder
+from subarch.run.records import Basis
 
 
 def record(runs: Sequence[Path], out: Path) -> int:
@@ -46,11 +48,13 @@ def record(runs: Sequence[Path], out: Path) -> int:
     length = next(iter(latency.values()))[0]["length"] if latency else configured_length(runs[0])
     inputs = Inputs(**bases[0]["inputs"])
     trials = {trial.key: trial for run, basis in zip(runs, bases, strict=True) for trial in finished(run, basis)}
+    cut = any(trial.architecture.vocabulary for trial in trials.values())
+    longer = RunFolder(runs[0]).read(Basis).longer(length) if cut else {}
     rows = [
         asdict(trial.architecture)
         | {
             "parameters": trial.architecture.parameters(inputs).total,
-            "operations": trial.architecture.operations(inputs, length),
+            "operations": trial.architecture.operations(inputs, longer.get(trial.architecture.vocabulary, length)),
         }
         | {"learning_rate": trial.settings.learning_rate, "batch_size": trial.settings.batch_size}
         | {"steps": trial.settings.steps, "seed": trial.settings.seed, "error": trial.error}
@@ -65,6 +69,7 @@ def record(runs: Sequence[Path], out: Path) -> int:
     ]
     about = {
         "identity": bases[0]["identity"],
+        "inputs": bases[0]["inputs"],
         "teacher": bases[0]["teacher"],
         "latency": {name: settings for name, (settings, _) in latency.items()},
         "environment": json.loads((runs[0] / "environment.json").read_text()),

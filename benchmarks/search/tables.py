@@ -81,16 +81,18 @@ class Table:
         return last
 
 
-def recorded(path: Path, head_size: int = 32) -> Table:
+def recorded(path: Path, head_size: int | None = 32) -> Table:
     """The table of record.py: shapes with heads of exactly this size, and those without layers, trained the longest.
 
-    Other numbers of heads are left out, not only second ones of a shape: where the largest shapes were recorded with
-    other heads only, their errors would stand in for those of the shape.
+    None: all shapes, of which each has one number of heads. Other numbers are left out, not only second ones of a
+    shape: where the largest shapes were recorded with other heads only, their errors would stand in for those of the
+    shape.
 
     Raises:
         ValueError: no such candidate was recorded.
     """
-    rows = [row for row in pq.read_table(path).to_pylist() if row["heads"] * head_size in (0, row["hidden"])]
+    rows = pq.read_table(path).to_pylist()
+    rows = [row for row in rows if head_size is None or row["heads"] * head_size in (0, row["hidden"])]
     if not rows:
         raise ValueError(f"{path}: no recorded candidate has heads of size {head_size}")
     steps, seeds = max(row["steps"] for row in rows), sorted({row["seed"] for row in rows})

@@ -1,12 +1,11 @@
 """A recorded table with V: is the error ordered in ⟨D, H, I, V⟩, and what does a search with V cost?
 
-    python -m benchmarks.studies.vocabulary_search --run RUN        # seconds; RUN is a finished exhaustive search
+    python -m benchmarks.studies.vocabulary_search      # seconds; results/vocabulary_search.json
 
-of a space with V (the command is in docs/size.md). Its errors are kept in the results, so that without --run the rest
-is computed again from them. Of all candidates of one seed: the ordered pairs and those whose smaller one has the lower
-error, by the axis in which alone they differ; Kendall's τ of earlier errors with the last. Then searches on the table,
-with all of V and with the whole vocabulary alone: how many are trained under each limit, and what is found. The
-last line is JSON.
+minilm-vocabulary.parquet in benchmarks/search holds all candidates of a space with V (docs/vocabulary.md has the
+commands). The ordered pairs and those whose smaller one has the lower error, by the axis in which alone they differ;
+Kendall's τ of earlier errors with the last. Then searches on the table, with all of V and with the whole vocabulary
+alone: how many are trained under each limit, and what is found. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -17,37 +16,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 from benchmarks.runner import Results, command_line, show
 from benchmarks.search.measures import certificate, questions
-from benchmarks.search.tables import Table
+from benchmarks.search.tables import Table, recorded
 from numpy.typing import NDArray
 
 from subarch.exporting.config import RuntimeName
 from subarch.exporting.size import megabytes
-from subarch.extraction.config import ExtractConfig
-from subarch.extraction.study import Study, sqlite
 from subarch.numbers.abnc import rank_agreement
-from subarch.numbers.architecture import Inputs
+from subarch.numbers.architecture import Architecture, Inputs
 from subarch.numbers.objectives import Objective
-from subarch.numbers.space import SearchSpace, sizes_of
-from subarch.run.folder import RunFolder
-from subarch.run.records import Basis, Space, StudyName
+from subarch.numbers.space import sizes_of
 from subarch.search import Problem
 
+TABLE = Path(__file__).parents[1] / "search" / "minilm-vocabulary.parquet"
 MEGABYTES = (6.0, 8.0, 10.0, 12.0, 16.0)
 RUNTIME: RuntimeName = "onnx-int8"
 AXES = ("D", "H", "I", "V")
 
 
 def main() -> None:
-    parser = command_line(__doc__, "vocabulary_search")
-    parser.add_argument("--run", type=Path, help="where all candidates of a space with V were trained")
-    arguments = parser.parse_args()
-    results = Results(arguments.results)
-    results.keep("recorded", make=lambda: recorded(arguments.run))
-    table, size = table_of(results["recorded"])
+    arguments = command_line(__doc__, "vocabulary_search").parse_args()
+    results, table = Results(arguments.results), recorded(TABLE, head_size=None)
+    inputs = Inputs(**json.loads(pq.read_schema(TABLE).metadata[b"subarch"])["inputs"])
+    size = megabytes(table.shapes, inputs, inputs.family, RUNTIME)
     results["order"] = order(table)
-    parts = {"with V": np.full(len(table), True), "without": table.shapes[:, 4] == table.shapes[:, 4].max()}
+    parts = {"with V": np.full(len(table), True), "without": table.shapes[:, 4] == 0}
     results["searches"] = {
         name: {
             kind: searched(problem.only(some), some, table)
@@ -64,45 +59,6 @@ def main() -> None:
     ]
     show("searches", ["question", "", "under the limit", "trained", "greedy", "selected", "value", "missed"], rows)
     print(json.dumps(results))
-
-
-def recorded(path: Path) -> dict[str, Any]:
-    """What the run knows: its space, its inputs, the tokens of a text by V, and the errors of all candidates."""
-    with RunFolder.open(path) as run:
-        config, basis, axes = run.config(ExtractConfig), run.read(Basis), run.read(Space)
-        trials = Study.open(sqlite(path / "study.db"), run.read(StudyName).value, basis.identity).trials()
-    return {
-        "space": {name: list(axis) for name, axis in axes},
-        "inputs": basis.inputs.model_dump(mode="json"),
-        "tokens": {str(size): tokens for size, tokens in basis.longer(config.latency_length).items()},
-        "length": config.latency_length,
-        "settings": {"steps": config.steps, "heldout": config.heldout, "max_length": config.max_length},
-        "trials": {
-            str(trial.architecture): {
-                "steps": [point.step for point in trial.curve],
-                "errors": [point.error for point in trial.curve],
-                "seconds": [point.seconds for point in trial.curve],
-            }
-            for trial in trials
-            if trial.error is not None
-        },
-    }
-
-
-def table_of(kept: dict[str, Any]) -> tuple[Table, NDArray[np.float64]]:
-    """The table, and (N,) megabytes of the candidates' files."""
-    inputs = Inputs(**kept["inputs"])
-    longer = {int(size): tokens for size, tokens in kept["tokens"].items()}
-    costs = SearchSpace.from_dict(kept["space"], "recorded").costs(inputs, kept["length"], longer)
-    trials = [kept["trials"][str(costs.architecture(row))] for row in range(len(costs))]
-    rungs = tuple(step for step in trials[0]["steps"] if step)
-    errors = np.array([trial["errors"][-len(rungs) :] for trial in trials]).T[None]
-    seconds = np.array([trial["seconds"][-len(rungs) :] for trial in trials]).T
-    shapes = costs.table.copy()
-    shapes[shapes[:, 4] == 0, 4] = inputs.vocabulary
-    work = {"multiply-adds": costs.operations.astype(np.float64)}
-    table = Table("recorded", shapes, costs.parameters, costs.operations, work, rungs, errors, seconds, seconds[-1])
-    return table, megabytes(costs.table, inputs, inputs.family, RUNTIME)
 
 
 def order(table: Table) -> dict[str, Any]:
@@ -133,7 +89,7 @@ def order(table: Table) -> dict[str, Any]:
 
 def limited(table: Table, size: NDArray[np.float64]) -> list[tuple[str, Problem]]:
     """The least error under each number of megabytes."""
-    cost = table.costs["multiply-adds"]
+    cost = table.costs["operations"]
     largest: dict[str, Any] = {"parameters_maximum": float(table.parameters.max()), "cost_maximum": float(cost.max())}
     effort = table.operations + 0.1 * table.operations.max() + 1.0
     return [
@@ -163,7 +119,7 @@ def searched(problem: Problem, some: NDArray[np.bool_], table: Table) -> dict[st
     found = certificate(problem, part, 0)
     value = problem.values(slice(None), part.error())
     row = int(value.argmin())
-    return found | {"architecture": "-".join(map(str, part.shapes[row])), "value": float(value[row])}
+    return found | {"architecture": str(Architecture(*map(int, part.shapes[row]))), "value": float(value[row])}
 
 
 if __name__ == "__main__":

@@ -263,11 +263,15 @@ def assemble(segments: Tokens, tokenizer: Any, recipe: Recipe) -> Batch:
 
     Of an input with choices each choice is a row.
     """
-    prefix, alone = prompt_ids(tokenizer, recipe.prefix), prompt_ids(tokenizer, recipe.prefix, "")
+    prefix = prompt_ids(tokenizer, recipe.prefix)
     start, end = special_tokens(tokenizer)
     room = recipe.max_length - 2
     inputs = [choices_of(segment) for segment in segments]
-    rows = [[start, *[*(prefix if len(row) else alone), *row][:room], end] for choices in inputs for row in choices]
+    rows = [
+        [start, *[*(prefix if len(row) else prompt_ids(tokenizer, recipe.prefix, "")), *row][:room], end]
+        for choices in inputs
+        for row in choices
+    ]
     ids, mask = pad(rows, int(tokenizer.pad_token_id))
     several = torch.tensor([len(choices) for choices in inputs]) if len(rows) > len(inputs) else None
     return Batch(torch.from_numpy(ids), torch.from_numpy(mask), several)
