@@ -13,8 +13,8 @@ out: a quarter of the German manual pages and an eighth of the messages. Scores,
 - pages: the short description of a held-out German page finds its first paragraph among theirs (MRR)
 - messages: held-out German messages find the English ones that they translate (MRR), and the other way round
 
-The student has a third of the layers and is trained on text of both languages to embed as e5 does. Both are timed in
-turn, in PyTorch on one thread and one text of 32 tokens.
+The students have a third of the layers and are trained on text of both languages to embed as e5 does; they differ in
+text, steps and loss. One is timed in turn with e5, in PyTorch on one thread and one text of 32 tokens.
 
 Results are written to benchmarks/results/bilingual.json after each part. The last line is JSON.
 """
@@ -50,7 +50,13 @@ from subarch.text.vocabulary import prune, unwritten, usage
 SIZES = (32_000, 16_000, 8_000)
 CATALOGUES = Path("/usr/share/locale/de/LC_MESSAGES")
 PROMPT = "query: "
-STUDENT = "4-12-384-1024-16000"
+SHAPE = "4-12-384-1024-16000"
+STUDENTS: dict[str, dict[str, Any]] = {
+    SHAPE: {"steps": 1500},
+    f"{SHAPE}, also by similarities": {"steps": 1500, "loss_embedding": 1.0, "loss_similarities": 1.0},
+    f"{SHAPE}, twice the text and steps": {"steps": 3000, "documents": 16_000},
+}
+"""Options of their trainings, and how many texts of each language they are trained on, where not `DOCUMENTS`."""
 TRAINING: dict[str, Any] = {
     "max_length": 64,
     "batch_tokens": 2048,
@@ -61,7 +67,6 @@ TRAINING: dict[str, Any] = {
     "threads": 1,
 }
 DOCUMENTS = 8_000
-"""Of each language that the student is trained on."""
 WORDS = (5, 60)
 """Of a message that is taken, in both languages."""
 LEAST_WORDS = 12
@@ -85,7 +90,6 @@ def main() -> None:
     parser.add_argument("--german", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/bilingual"))
-    parser.add_argument("--steps", type=int, default=1500)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     found = material(arguments.german, arguments.data / "corpora")
@@ -97,10 +101,12 @@ def main() -> None:
     both = sum(1e6 * one / one.sum() for one in counts)
     for size in (len(teacher.tokenizer), *SIZES):
         results.keep("rows", str(size), make=partial(row, teacher, found, both, size, arguments.data))
-    student = arguments.out / STUDENT
-    results.keep("trained", make=lambda: trained(student, arguments.e5, found, arguments.steps))
-    results.keep("rows", STUDENT, make=lambda: scores(Teacher.load(student / "pretrained"), found, arguments.data))
-    results.keep("latency", make=lambda: latencies({"teacher": arguments.e5, STUDENT: student / "pretrained"}))
+    for name in STUDENTS:
+        run = arguments.out / name.replace(",", "").replace(" ", "-")
+        results.keep("trained", name, make=partial(trained, run, arguments.e5, found, **STUDENTS[name]))
+        results.keep("rows", name, make=partial(scored, run / "pretrained", found, arguments.data))
+    student = arguments.out / SHAPE / "pretrained"
+    results.keep("latency", make=lambda: latencies({"teacher": arguments.e5, SHAPE: student}))
     names = ("megabytes", "sts_dev", "pages", "to_english", "to_german", "tokens_german", "unknown_german")
     rows = [[size, *(f"{one[name]:.4g}" for name in names)] for size, one in results["rows"].items()]
     show("multilingual-e5-small", ["tokens", *names], rows)
@@ -135,16 +141,21 @@ def scores(made: Teacher, found: Material, data: Path) -> dict[str, float]:
     }
 
 
-def trained(run: Path, e5: Path, found: Material, steps: int) -> dict[str, Any]:
+def scored(folder: Path, found: Material, data: Path) -> dict[str, float]:
+    """Scores and sizes of the model in a folder."""
+    return scores(Teacher.load(folder), found, data)
+
+
+def trained(run: Path, e5: Path, found: Material, documents: int = DOCUMENTS, **options: Any) -> dict[str, Any]:
     """Train the student in `run/pretrained`, from e5's weights, on as much text of each language."""
     run.mkdir(parents=True, exist_ok=True)
     corpus = []
     for language, texts in {"de": found.german, "en": found.english}.items():
         file = run / f"{language}.jsonl"
-        drawn = random.Random(0).sample(texts, min(DOCUMENTS, len(texts)))
+        drawn = random.Random(0).sample(texts, min(documents, len(texts)))
         file.write_text("".join(json.dumps({"text": text}) + "\n" for text in drawn), encoding="utf-8")
         corpus.append(f"{language}:0.5={file}")
-    options: dict[str, Any] = {"teacher": str(e5), "prompt": PROMPT, "architecture": STUDENT, "steps": steps}
+    options |= {"teacher": str(e5), "prompt": PROMPT, "architecture": SHAPE}
     made = subarch.pretrain(run, corpus=corpus, **options, **TRAINING)
     kept = {key: getattr(made, key) for key in ("architecture", "steps", "tokens", "seconds", "losses")}
     return kept | {"heldout": list(made.heldout)}

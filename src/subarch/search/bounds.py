@@ -80,11 +80,13 @@ class Grid:
         """All that is at least as large, including itself."""
         return tuple(slice(cell, None) for cell in self.cells[:, row])
 
-    def count_below(self, marked: Mask) -> NDArray[np.int32]:
-        """(C,) how many of the marked cells (C,) lie in the box below each."""
-        counts = marked.astype(np.int32).reshape(self.shape)
-        for axis in range(len(self.shape)):
-            np.cumsum(counts, axis=axis, out=counts)
+    def count_below(self, marked: Mask) -> NDArray[np.float32]:
+        """(C,) how many of the marked cells (C,) lie in the box below each; exact up to 2²⁴."""
+        counts = marked.astype(np.float32).reshape(self.shape)
+        for axis, size in enumerate(self.shape):
+            slabs = np.moveaxis(counts, axis, 0)
+            for place in range(1, size):  # whole slabs at once: half of the time of a cumulative sum
+                slabs[place] += slabs[place - 1]
         return counts.reshape(-1)
 
     def strictly_below(self, rows: NDArray[np.int64]) -> Mask:
@@ -99,12 +101,14 @@ class Bounds:
     """The errors taken in so far, by cell of the grid.
 
     `highest` (C,) is the largest ê of a trained candidate at least as large as each cell (-inf: none), `lowest` (C,)
-    the smallest of one at most as large (inf: none). `bounding` (C,) marks those that bound others: D > 0.
+    the smallest of one at most as large (inf: none). `bounding` (C,) marks those that bound others: D > 0;
+    `not_bounding` names the other cells.
     """
 
     def __init__(self, grid: Grid, table: NDArray[np.int64]) -> None:
         self.grid = grid
         self.bounding: Mask = grid.column(table[:, 0] > 0, False)
+        self.not_bounding = np.flatnonzero(~self.bounding)
         self.highest = np.full(len(grid.row), -np.inf)
         self.lowest = np.full(len(grid.row), np.inf)
 
@@ -230,11 +234,10 @@ class Law:
         features = self._features_of(np.stack([place.ravel() for place in places]))
         leverage = np.einsum("cf,fg,cg->c", features, fitted.covariance, features, optimize=True)
         coarse = (fitted.deviation * np.sqrt(1 + leverage)).astype(np.float32).reshape([len(some) for some in axes])
-        nearest = [
-            np.abs(np.arange(size)[:, None] - some).argmin(axis=1)
-            for size, some in zip(self.grid.shape, axes, strict=True)
-        ]
-        doubt: NDArray[np.float32] = coarse[np.ix_(*nearest)].reshape(-1)
+        for axis, (size, some) in enumerate(zip(self.grid.shape, axes, strict=True)):
+            nearest = np.abs(np.arange(size)[:, None] - some).argmin(axis=1)
+            coarse = coarse.take(nearest, axis=axis)
+        doubt: NDArray[np.float32] = coarse.reshape(-1)
         return doubt
 
     def _features(self, rows: NDArray[np.int64]) -> Floats:

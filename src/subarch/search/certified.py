@@ -260,17 +260,19 @@ class Certified(Strategy):
         """(C,) the law's errors, within the bounds that are known, and by how much of it each may be off."""
         guess, doubt = self.law.fit(known.trained, np.maximum(self.error[known.trained], 1e-12))
         highest, lowest = self.bounds.highest, self.bounds.lowest
-        return np.clip(guess, highest - known.slack, np.maximum(lowest, highest) + known.slack), CAUTION * doubt
+        held = np.maximum(guess, highest - known.slack)
+        return np.minimum(held, np.maximum(lowest, highest) + known.slack, out=held), CAUTION * doubt
 
     def _promising(self, known: Known, guess: Floats, doubt: NDArray[np.float32], free: Mask) -> int | None:
         """The cell that, by the law and its doubt, improves on the incumbent most for its effort, if any does.
 
         Of the effort only the root counts: by what is gained for each second alone many small steps are taken.
         """
-        hoped = np.maximum(guess * np.exp(-doubt), known.least)
-        some = np.flatnonzero(free & (hoped < known.needed))
+        some = np.flatnonzero(free & (known.least < known.needed))
+        hoped = np.maximum(guess[some] * np.exp(-doubt[some]), known.least[some])
+        some, hoped = some[within := hoped < known.needed[some]], hoped[within]
         megabytes = None if self.megabytes is None else self.megabytes[some]
-        value = self.problem.objective.bound(self.parameters[some], self.cost[some], hoped[some], megabytes)
+        value = self.problem.objective.bound(self.parameters[some], self.cost[some], hoped, megabytes)
         if value.min(initial=np.inf) >= known.target:
             return None
         if not math.isfinite(known.target):
@@ -285,13 +287,14 @@ class Certified(Strategy):
         Every row settles itself. What lies below a cell counts by the probability that its error suffices, which rises
         linearly over the doubt on either side.
         """
-        reach = np.where(self.bounds.bounding, floor(guess - known.slack, known.eta, known.reference), -np.inf)
+        reach = floor(guess - known.slack, known.eta, known.reference)
+        reach[self.bounds.not_bounding] = -np.inf
         still = free & (known.least < known.needed)
         for row in pending:
             box = self.grid.below(row)
             by = reach[self.grid.cell[row]]
             still.reshape(self.grid.shape)[box] &= known.needed.reshape(self.grid.shape)[box] > by
-        needed = known.needed[still]
+        needed = known.needed[np.flatnonzero(still)]
         if not len(needed):
             return None
         sample = needed[:: 1 + len(needed) // SAMPLE]
@@ -299,14 +302,20 @@ class Certified(Strategy):
         levels = np.unique(np.quantile(sample, np.linspace(0, 1, count), method="higher"))
         levels[-1] = needed.max()
         reach, width = reach.astype(np.float32), np.maximum(2.5 * doubt * guess, 1e-12).astype(np.float32)
-        excluded, before = np.zeros(len(free), dtype=np.float32), -np.inf
+        excluded, left = np.zeros(len(free), dtype=np.float32), still.copy()
         for level in levels:
-            below = self.grid.count_below(still & (known.needed > before) & (known.needed <= level))
-            sure = (reach - np.float32(level)) / width
-            excluded += below * np.clip(sure + np.float32(0.5), 0, 1)
-            before = level
+            of_level = left & (known.needed <= level)
+            left ^= of_level
+            sure = reach - np.float32(level)
+            sure /= width
+            sure += np.float32(0.5)
+            np.minimum(np.maximum(sure, 0, out=sure), 1, out=sure)
+            sure *= self.grid.count_below(of_level)
+            excluded += sure
         np.maximum(excluded, still, out=excluded)
-        return int(np.where(free, excluded / self.effort, 0.0).argmax())
+        gained = excluded / self.effort
+        gained *= free
+        return int(gained.argmax())
 
     def nearest(self, count: int) -> list[int]:
         """The incumbent and the trained rows nearest to it in error, or to the floor: where noise decides."""
