@@ -4,9 +4,10 @@
 
 Each TASK=FOLDER is a model that `subarch finetune` made for a public task. For each limit (of the teacher's latency in
 PyTorch, one thread, at the lengths of the task's inputs) a student is searched on the unlabelled training part, whose
-layers are chosen by trial, then trained in full on the teacher's outputs and hidden states. No label is used until
-then; `then labels` is the same student fine-tuned on the labels of the training part, with the teacher's outputs as
-soft targets. Dev and held-out are predicted once. Beside it: the teacher, and hand-picked shapes with the same full
+layers are chosen by trial, then trained in full on the teacher's outputs and hidden states; where there are few pairs,
+also for as many steps on these and on those that `subarch augment` makes of them. No label is used until then; `then
+labels` is the same student fine-tuned on the labels of the training part, with the teacher's outputs as soft targets.
+Dev and held-out are predicted once. Beside it: the teacher, and hand-picked shapes with the same full
 training, of the teacher's layers that it can least do without.
 
 Everything runs on one thread. Results are written to benchmarks/results/outputs/TASK.json after each model, and the
@@ -16,6 +17,7 @@ same command goes on. The last line is JSON.
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,8 @@ import yaml
 from benchmarks.runner import RESULTS, Results, command_line, show
 from transformers import AutoConfig
 
+import subarch
+from subarch.demo.demo import teacher_folder
 from subarch.evaluation.resampling import intervals
 from subarch.extraction.config import ExtractConfig
 from subarch.finetuning.config import FinetuneConfig
@@ -46,11 +50,11 @@ DATA: dict[str, dict[str, Any]] = {
     "sst2": {"rows": 10_000},
 }
 """What is read of each task below the folder of all, where that is not its whole official data."""
-DEPTHS = {0.25: [2, 3], 0.5: [3, 4, 6]}
+DEPTHS = {0.25: [2, 3], 0.33: [2, 3, 4], 0.5: [3, 4, 5]}
 """Depths that may be fast enough for a limit: layers are chosen for each depth of a space."""
 SPACE = {"heads": [12], "hidden": [384], "intermediate": [64, 128, 256, 512, 1024]}
 SEARCH: dict[str, Any] = {
-    "steps": 40,
+    "steps": 100,
     "batch_size": [32],
     "heldout": 256,
     "max_length": 128,
@@ -61,13 +65,17 @@ SEARCH: dict[str, Any] = {
     "latency_threads": 1,
 }
 TRAINING: dict[str, Any] = {
-    "steps": 400,
+    "steps": 1200,
     "batch_tokens": 2048,
     "learning_rate": 3e-4,
     "freeze_embeddings": True,
+    "precision": "bf16",
     "evaluations": 4,
     "threads": 1,
 }
+MORE: dict[str, Any] = {"points": 4, "re_pair": True}
+FEW = ("mrpc", "rte")
+"""Tasks with few pairs, of which more are made."""
 LABELS: dict[str, Any] = {"learning_rate": [1e-4], "epochs": 2, "seeds": [0], "any_teacher": True, "threads": 1}
 
 
@@ -106,6 +114,8 @@ class Bench:
             run = self.out / f"{limit:g}"
             keep(f"under {limit:g}, search alone", make=partial(self.searched, limit, run))
             keep(f"under {limit:g}", make=partial(self.in_full, run))
+            if self.task["task"] in FEW:
+                keep(f"under {limit:g}, on more inputs", make=partial(self.on_more, run))
             keep(f"under {limit:g}, then labels", make=partial(self.on_labels, run))
         for shape in picked:
             keep(shape, make=partial(self.picked, shape, self.out / f"{limits[0]:g}"))
@@ -118,6 +128,7 @@ class Bench:
         given = {"teacher": str(self.teacher), "task": self.task["task"], "data": self.task["data"]}
         config = load(ExtractConfig, None, given | {"max_latency_ratio": limit, "space": str(space)} | SEARCH)
         extract(config, run, resume=(run / "config.yaml").is_file())
+        shutil.copytree(run, copy_of(run), dirs_exist_ok=True)
         folder = RunFolder.open(run)
         selection, winner = folder.read(Selection), folder.read(Selection).winner
         assert winner is not None
@@ -134,6 +145,14 @@ class Bench:
     def in_full(self, run: Path) -> dict[str, Any]:
         searched = self.results["models"][f"under {run.name}, search alone"]
         return self.trained(run, run / "inputs.jsonl", searched["architecture"])
+
+    def on_more(self, run: Path) -> dict[str, Any]:
+        """The same student, trained as long on inputs that were made as well."""
+        inputs = self.out / "more.jsonl"
+        if not inputs.is_file():
+            subarch.augment(inputs, corpus=str(run / "inputs.jsonl"), encoder=teacher_folder(), **MORE)
+        searched = self.results["models"][f"under {run.name}, search alone"]
+        return self.trained(copy_of(run), inputs, searched["architecture"])
 
     def picked(self, shape: str, searched: Path) -> dict[str, Any]:
         return self.trained(self.out / shape, searched / "inputs.jsonl", shape)
@@ -169,6 +188,11 @@ class Bench:
 
     def scored(self, model: Path) -> dict[str, Any]:
         return {"dev": of(model, self.parts.dev), "heldout": of(model, self.parts.heldout)}
+
+
+def copy_of(run: Path) -> Path:
+    """Where the search of a run is kept for another training."""
+    return run.with_name(f"{run.name}-more")
 
 
 def of(model: Path, examples: Examples) -> dict[str, float]:

@@ -41,7 +41,7 @@ def written(folder: Path, content: Any) -> Path:
 def test_defaults() -> None:
     config = load(ExtractConfig, None, GOOD)
     assert config.teacher == Path("teacher")
-    assert (config.steps, config.epsilon, config.batch_size, len(config.learning_rate)) == (100, 4, [64], 1)
+    assert (config.steps, config.epsilon, config.batch_size, config.learning_rate) == (100, 4, [64], [])
     assert (config.error, config.objective, config.cost) == (None, "error", "latency")
     assert (config.strategy, config.delta, config.heads) == ("certified", 0.01, "nearest")
     with pytest.raises(ValidationError, match="frozen"):

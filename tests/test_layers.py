@@ -17,6 +17,7 @@ from forked import dies, fork
 from subarch.errors import InvalidStudy
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.layers import choose_layers, neighbours, proposals, rises, sentence, take_over
+from subarch.extraction.question import thetas
 from subarch.extraction.trial import Settings, Trial
 from subarch.extraction.workbench import Workbench, make_basis
 from subarch.models.inherit import inherit
@@ -263,7 +264,7 @@ def chosen_in(folder: Path, run: Path, **changes: object) -> tuple[Workbench, La
 def test_the_layers_are_those_of_brute_force_where_one_is_useless(tmp_path: Path, useless: int) -> None:
     teacher_with(tmp_path / "teacher", useless)
     bench, found = chosen_in(tmp_path, tmp_path / "run")
-    theta = Settings(4, bench.config.learning_rate[0], bench.config.batch_size[0])  # a fifth of the steps
+    theta = replace(thetas(bench.config)[0], steps=4)  # a fifth of the steps
 
     def error(kept: tuple[int, ...]) -> float:
         trial = bench.train(Architecture.parse(f"{len(kept)}-4-32-64"), replace(theta, layers=kept))

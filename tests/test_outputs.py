@@ -16,7 +16,9 @@ from transformers import AutoTokenizer, pipeline
 from subarch.errors import InvalidConfig, InvalidCorpus, InvalidTeacher
 from subarch.exporting.config import ExportConfig
 from subarch.extraction.config import ExtractConfig
+from subarch.extraction.question import thetas
 from subarch.extraction.verify import verify
+from subarch.extraction.workbench import resolved
 from subarch.learning.outputs import constant, divergence, gold_of, metric_of, score
 from subarch.models.inherit import Anatomy, inherit
 from subarch.models.outputs import CLASSES, Outputs, TaskTeacher
@@ -375,6 +377,18 @@ def test_outputs_that_are_constant(tmp_path: Path) -> None:
             load(ExtractConfig, None, settings(tmp_path, folder, write_inputs(tmp_path / "i.jsonl", "classes"))),
             tmp_path / "run",
         )
+
+
+def test_the_learning_rate_is_that_of_the_kind_of_teacher(tmp_path: Path) -> None:
+    corpus = tiny_corpus(tmp_path / "corpus.txt")
+
+    def rates(teacher: Path, **changes: Any) -> list[float]:
+        config = resolved(load(ExtractConfig, None, settings(tmp_path, teacher, corpus, **changes)), tmp_path)
+        return [theta.learning_rate for theta in thetas(config)]
+
+    task, encoder = tiny_task_teacher(tmp_path / "task"), tiny_teacher(tmp_path / "encoder")
+    assert (rates(encoder, learning_rate=[]), rates(task, learning_rate=[])) == ([1e-3], [3e-4])
+    assert rates(encoder, learning_rate=[2e-3]) == rates(task, learning_rate=[2e-3]) == [2e-3]
 
 
 def test_errors_that_do_not_go_with_the_teacher(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ folder shares its corpus and targets with `rank_agreement.py`. The last line is 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.runner import command_line, console
@@ -19,7 +20,7 @@ from benchmarks.studies.rank_agreement import configuration
 from rich.table import Table
 
 from subarch.extraction.estimate import estimate
-from subarch.extraction.trial import Settings
+from subarch.extraction.question import thetas
 from subarch.extraction.workbench import Workbench
 from subarch.learning.signals import text_embedder
 from subarch.models.student import Student
@@ -51,7 +52,7 @@ def main() -> None:
     table = Table(title=f"{shape}, held-out error by step, then STS-B dev Spearman")
     for start in ("scratch", "inherited"):
         student = Student(shape, bench.blueprint) if start == "scratch" else bench.student(shape)
-        settings = Settings(arguments.steps, config.learning_rate[0], config.batch_size[0])
+        settings = replace(thetas(bench.config)[0], steps=arguments.steps)
         with console.status(f"training, {start}"):
             trained = estimate(student, bench.signal, settings)
         if not table.columns:

@@ -11,6 +11,7 @@ same command goes on. The last line is JSON.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from benchmarks.runner import Results, command_line, console, show
 from subarch.demo.demo import teacher_folder
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.layers import choose_layers, proposals
-from subarch.extraction.trial import Settings
+from subarch.extraction.question import thetas
 from subarch.extraction.workbench import make_basis
 from subarch.extraction.workers import Workers
 from subarch.numbers.architecture import Architecture
@@ -108,7 +109,7 @@ def chosen(found: Layers, depth: int) -> dict[str, tuple[int, ...]]:
 
 def trained(config: ExtractConfig, run: RunFolder, shape: Architecture, kept: tuple[int, ...]) -> dict[str, Any]:
     """Error and seconds of a whole training that keeps these layers."""
-    settings = Settings(config.steps, config.learning_rate[0], config.batch_size[0], config.seed, kept)
+    settings = replace(thetas(config)[0], layers=kept)
     with Workers(config, run.path, 1) as workers, console.status(f"{shape}, layers {kept}, seed {config.seed}"):
         workers.submit(shape, settings)
         trial = next(workers.next())

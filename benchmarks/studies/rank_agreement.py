@@ -22,8 +22,9 @@ from rich.table import Table
 
 from subarch.demo.demo import teacher_folder
 from subarch.extraction.config import ExtractConfig
+from subarch.extraction.question import thetas
 from subarch.extraction.study import Study, sqlite
-from subarch.extraction.trial import Settings, Trial
+from subarch.extraction.trial import Trial
 from subarch.extraction.workbench import Workbench
 from subarch.extraction.workers import Workers
 from subarch.numbers.abnc import RankAgreement, rank_agreement
@@ -51,7 +52,7 @@ def train(candidates: list[Architecture], config: ExtractConfig, run: Path, work
     with console.status("corpus and teacher targets"):
         bench = Workbench.open(config, run)
     study = Study.open(sqlite(run / "study.db"), "rank-agreement", bench.identity)
-    settings = Settings(config.steps, config.learning_rate[0], config.batch_size[0], config.seed)
+    (settings,) = thetas(config)
     known = {trial.key: trial for trial in study.trials() if trial.error is not None}
     left = [candidate for candidate in candidates if (candidate, settings) not in known]
     with Workers(config, run, workers) as pool:

@@ -132,7 +132,9 @@ class ExtractConfig(BaseModel):
     )
     steps: int = Field(100, ge=1, le=10**9, description="Training steps s of each candidate")
     learning_rate: list[Number] = Field(
-        [1e-3], min_length=1, description="Learning rates tried; with batch_size they span the hyperparameter space Θ"
+        [],
+        description="Learning rates tried; with batch_size they span the hyperparameter space Θ; none: 1e-3, or 3e-4 "
+        "with a teacher that is fine-tuned for a task",
     )
     batch_size: list[Annotated[int, Field(ge=1, le=10**6)]] = Field(
         [64], min_length=1, description="Sequences per training step, each tried with each learning rate"

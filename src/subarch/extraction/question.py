@@ -31,9 +31,13 @@ HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
 
 
+RATE = 1e-3
+"""Learning rate of trials."""
+
+
 def thetas(config: ExtractConfig) -> list[Settings]:
-    """Θ as configured: the product of learning rates and batch sizes."""
-    pairs = product(config.learning_rate, config.batch_size)
+    """Θ as configured: the product of learning rates, `RATE` if none are named, and batch sizes."""
+    pairs = product(config.learning_rate or [RATE], config.batch_size)
     return [Settings(config.steps, rate, size, config.seed) for rate, size in pairs]
 
 

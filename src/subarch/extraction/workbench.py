@@ -48,6 +48,8 @@ from subarch.text.corpus import content_of as corpus_content
 
 INPUTS = "inputs.jsonl"
 """The inputs of a public task, in the run folder."""
+RATE_OF_TASKS = 3e-4
+"""Learning rate of trials with a teacher of a task: at 1e-3 they lose most of what they inherit (docs/outputs.md)."""
 SHARES, SMALLEST = (1 / 2, 1 / 4, 1 / 8), 2_000
 """Vocabularies of the space `auto`, as shares of the whole one, and the least of them."""
 FREE = {
@@ -265,7 +267,7 @@ class Workbench:
 
 
 def resolved(config: ExtractConfig, run: Path) -> ExtractConfig:
-    """The configuration with what its error measures, where that is left to the teacher, and with inputs for a corpus.
+    """The configuration with what is left to the teacher, and with inputs for a corpus.
 
     Raises:
         InvalidConfig, InvalidTask: a task that is not there, or that the teacher has no use for.
@@ -279,6 +281,8 @@ def resolved(config: ExtractConfig, run: Path) -> ExtractConfig:
                 f"{config.teacher} is none; give text with corpus"
             )
         config = config.model_copy(update={"corpus": [str(run / INPUTS)], "task": None, "data": None})
+    if of_task and not config.learning_rate:
+        config = config.model_copy(update={"learning_rate": [RATE_OF_TASKS]})
     if config.error == "task" and (config.task is not None) == of_task:
         raise InvalidConfig(
             f"task {str(config.task)!r}: the teacher is fine-tuned for a task, so the labels of its inputs are what "
