@@ -84,10 +84,10 @@ def empty(path: Path, ranked: tuple[int, ...] = (5, 4, 0, 1, 3, 2)) -> RunFolder
 
 
 def towards(*target: int) -> Error:
-    """The error is how many of the layers are not these, and how far the others are from them; shorter runs blur it."""
+    """The error is how far the layers are from these, well below a constant's; shorter runs blur it."""
 
     def error(kept: tuple[int, ...], steps: int) -> float:
-        return sum(min(abs(layer - wanted) for wanted in target) for layer in kept) + 1 / steps
+        return (sum(min(abs(layer - wanted) for wanted in target) for layer in kept) + 1 / steps) / 20
 
     return error
 
@@ -149,6 +149,28 @@ def test_few_go_on_to_longer_trainings(tmp_path: Path) -> None:
     assert {row.architecture for row in rows} == {"1-4-32-64", "2-4-32-64", "3-4-32-64"}  # the largest of each depth
     assert {row.proposed for row in rows} >= {"greedy removal", "lowest", "neighbour of the best"}
     assert sum(depth * steps for depth, _, steps in pool.asked) < 3 * 6 * CONFIG.steps  # three of the start
+
+
+def test_where_errors_tell_nothing_trials_are_longer(tmp_path: Path) -> None:
+    """Two layers know nothing before 30 steps: what is best at 5 leads nowhere, and 1, 4 is a neighbour of 1, 5."""
+
+    def error(kept: tuple[int, ...], steps: int) -> float:
+        if len(kept) != 2:
+            return towards(1, 4)(kept, steps)
+        return towards(1, 4)(kept, steps) if steps > 30 else 1 + sum(kept) / 100
+
+    pool, run = Table(error), empty(tmp_path / "share", ranked=(5, 1, 0, 4, 3, 2))
+    choose_layers(run, CONFIG, SPACE, pool)
+    assert run.read(Layers).chosen["2"] == (1, 4)
+    steps = {depth: sorted({s for d, _, s in pool.asked if d == depth}) for depth in (1, 2, 3)}
+    assert steps == {1: [5, 10, 20], 2: [5, 10, 20, 40, 80, 100], 3: [5, 10, 20]}
+    assert sum(s == 80 for d, _, s in pool.asked if d == 2) == 4
+    never = Table(lambda kept, steps: 1.0)
+    choose_layers(empty(tmp_path / "never"), CONFIG, SPACE, never)
+    assert max(s for _, _, s in never.asked) == CONFIG.steps
+    nats = Table(lambda kept, steps: error(kept, steps) + 1)  # not on that scale
+    choose_layers(empty(tmp_path / "nats"), CONFIG.model_copy(update={"error": "mlm"}), SPACE, nats)
+    assert {s for _, _, s in nats.asked} == {5, 10, 20}
 
 
 def test_what_was_best_below_is_proposed_with_more_layers(tmp_path: Path) -> None:

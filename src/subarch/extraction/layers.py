@@ -10,7 +10,10 @@ what the error measures, from the same seed on the same batches (successive halv
     s/10 steps: the best four
     s/5 steps:  the best two, of which the better is chosen
 
-where s are the steps of a candidate. The one that trains is the largest candidate of its depth. Ties go to what was
+where s are the steps of a candidate. As long as the best of a depth knows hardly more than a constant, its error says
+nothing of its layers: then all that is proposed for this depth trains for twice the steps, its neighbours are those of
+what is best then, and its later rungs are longer too. (Two layers of a teacher that is fine-tuned for pairs take 40
+steps to begin, see docs/outputs.md.) The one that trains is the largest candidate of its depth. Ties go to what was
 proposed first. Each training is recorded when it has ended, so a kill loses the running ones only. Workers with the
 same number of threads give the same errors, so the same layers.
 
@@ -44,6 +47,8 @@ RUNGS = (1 / 20, 1 / 10, 1 / 5)
 """Shares of the steps of a candidate that the trials of each rung have."""
 PLACES = (4, 2)
 """How many go on to the second and to the third rung."""
+TELLING = 0.75
+"""An error that tells something, on the scale on which 1 is what a constant leaves."""
 
 
 def choose_layers(
@@ -60,17 +65,18 @@ def choose_layers(
     shapes = {depth: largest(space, depth) for depth in space.depth if not run.read(Layers).is_settled(depth)}
     settings = thetas(config)[0]
     rungs = [math.ceil(config.steps * share) for share in RUNGS]
+    at = dict.fromkeys(shapes, rungs[0])  # steps, by depth
 
-    def train(field: Mapping[int, Mapping[Subset, str]], steps: int) -> None:
+    def train(field: Mapping[int, Mapping[Subset, str]]) -> None:
         """Train what is proposed and not known; the record grows with each that ends."""
         known = run.read(Layers)
         done = {(trial.architecture, trial.layers, trial.steps) for trial in known.trials}
         names = {(str(shapes[depth]), kept): why for depth, some in field.items() for kept, why in some.items()}
         left = [(shapes[depth], kept) for depth, some in field.items() for kept in some]
-        left = [(shape, kept) for shape, kept in left if (str(shape), kept, steps) not in done]
+        left = [(shape, kept) for shape, kept in left if (str(shape), kept, at[shape.depth]) not in done]
         for shape, kept in left:
-            workers.submit(shape, replace(settings, steps=steps, layers=kept))
-        ended = 0
+            workers.submit(shape, replace(settings, steps=at[shape.depth], layers=kept))
+        ended, numbers = 0, sorted({at[depth] for depth in field})
         while ended < len(left):
             for trial in workers.next():
                 tried = trial.settings.layers
@@ -79,42 +85,53 @@ def choose_layers(
                     architecture=str(trial.architecture),
                     layers=tried,
                     proposed=names[str(trial.architecture), tried],
-                    steps=steps,
+                    steps=trial.settings.steps,
                     error=trial.error,
                     seconds=trial.seconds,
                 )
                 known = known.model_copy(update={"trials": (*known.trials, row)})
                 run.write(known)
                 ended += 1
-                report(f"choosing layers: trials of {steps} steps", ended, len(left))
+                report(f"choosing layers: trials of {', '.join(map(str, numbers))} steps", ended, len(left))
 
-    def best(depth: int, some: Iterable[Subset], steps: int, places: int = 1) -> list[Subset]:
-        errors = {
+    def errors(depth: int) -> dict[Subset, float]:
+        return {
             trial.layers: math.inf if trial.error is None else trial.error
             for trial in run.read(Layers).trials
-            if (trial.architecture, trial.steps) == (str(shapes[depth]), steps)
+            if (trial.architecture, trial.steps) == (str(shapes[depth]), at[depth])
         }
-        return sorted(some, key=lambda kept: errors[kept])[:places]
+
+    def best(depth: int, some: Iterable[Subset], places: int = 1) -> list[Subset]:
+        known = errors(depth)
+        return sorted(some, key=lambda kept: known[kept])[:places]
+
+    def tells(depth: int) -> bool:
+        """Whether the errors of a depth say more than that little was learnt, as far as they can."""
+        is_share = config.measures in ("embedding", "outputs")
+        return not is_share or at[depth] == config.steps or not TELLING < min(errors(depth).values()) < math.inf
 
     field: dict[int, dict[Subset, str]] = {depth: {} for depth in shapes}
     for depth, some in field.items():
         for why, kept in proposals(depth, ranked).items():
             some.setdefault(kept, why)
-    train(field, rungs[0])
-    for depth, some in field.items():
-        for kept in neighbours(best(depth, some, rungs[0])[0], len(ranked)):
-            some.setdefault(kept, "neighbour of the best")
-    train(field, rungs[0])
-    leaders = {depth: best(depth, some, rungs[0])[0] for depth, some in field.items()}
+    early = field
+    while early:
+        train(early)
+        for depth, some in early.items():
+            for kept in neighbours(best(depth, some)[0], len(ranked)):
+                some.setdefault(kept, "neighbour of the best")
+        train(early)
+        early = {depth: some for depth, some in early.items() if not tells(depth)}
+        at |= {depth: min(2 * at[depth], config.steps) for depth in early}
+    leaders = {depth: best(depth, some)[0] for depth, some in field.items()}
     for below, depth in pairwise(field):
         field[depth].setdefault(grown(leaders[below], depth, ranked), f"best of depth {below}, grown")
-    train(field, rungs[0])
+    train(field)
     for (before, steps), places in zip(pairwise(rungs), PLACES, strict=True):
-        field = {
-            depth: {kept: some[kept] for kept in best(depth, some, before, places)} for depth, some in field.items()
-        }
-        train(field, steps)
-    chosen = {str(depth): best(depth, some, rungs[-1])[0] for depth, some in field.items()}
+        field = {depth: {kept: some[kept] for kept in best(depth, some, places)} for depth, some in field.items()}
+        at = {depth: steps if own == before else min(2 * own, config.steps) for depth, own in at.items()}
+        train(field)
+    chosen = {str(depth): best(depth, some)[0] for depth, some in field.items()}
     known = run.read(Layers)
     run.write(known.model_copy(update={"chosen": known.chosen | chosen}))
 
