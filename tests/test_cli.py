@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -502,6 +503,17 @@ def test_what_is_refused_says_why(
 
 
 # A run
+
+
+def test_what_is_warned_of_is_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def warns(prog_name: str) -> None:
+        warnings.warn_explicit("the boat leaks", UserWarning, cli.__file__, 7)
+        warnings.warn_explicit("the bell is old", UserWarning, "elsewhere.py", 8)
+
+    monkeypatch.setattr(cli, "app", warns)
+    with pytest.warns(UserWarning, match="the bell is old") as others:
+        assert call("tasks").err == "warning: the boat leaks"
+    assert len(others) == 1
 
 
 def test_a_run_is_shown_as_a_table_or_as_json(call: Call, finished: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from subarch.errors import InvalidCorpus, InvalidStudy, InvalidTeacher
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.trial import Settings
-from subarch.extraction.workbench import Workbench, space_of, warn_beyond
+from subarch.extraction.workbench import Workbench, space_of, warn_beyond, warn_unlimited
 from subarch.learning import targets
 from subarch.models.inherit import inherit
 from subarch.models.student import Student, load_weights, save_weights
@@ -283,6 +283,15 @@ def test_the_space_auto_lies_below_what_candidates_start_from(made: Path, bench:
     assert 0 not in space_of(config(made), None, basis.model_copy(update={"blueprint": modern})).depth
     scratch = space_of(config(made, initialise="scratch"), None, basis)
     assert scratch.to_dict() == SearchSpace.load("minilm").to_dict()
+
+
+def test_a_search_without_a_limit_says_what_comes_of_it(made: Path, recwarn: pytest.WarningsRecorder) -> None:
+    for limit in ({"max_latency_ratio": 0.5}, {"max_latency_ms": 1.0}, {"max_parameters": 9}, {"max_megabytes": 8.0}):
+        warn_unlimited(config(made, **limit))
+    warn_unlimited(config(made, objective="w"))
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="nothing limits the candidates, so the largest will have the least error"):
+        warn_unlimited(config(made))
 
 
 def test_a_space_beyond_the_start_says_what_that_does(

@@ -46,6 +46,7 @@ from subarch.extraction.workbench import (
     resolved,
     space_of,
     warn_beyond,
+    warn_unlimited,
 )
 from subarch.extraction.workers import Pool, RayWorkers, Workers
 from subarch.finetuning.config import FinetuneConfig
@@ -111,6 +112,7 @@ def extract(
         claim(run, inputs_of(config, named), begun=run.begun, free=FREE, name="extraction.inputs", remedy=remedy)
         run.write_text("config.yaml", dump(config))  # paths may be others now, of the same content
         run.write(environment())
+        warn_unlimited(config)
         basis = make_basis(run, config, report)
         space = space_of(config, named, basis)
         run.write(Space.model_validate(space.to_dict()))

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import io
 import sys
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import rich_click as click
 
@@ -15,6 +19,7 @@ from subarch import __version__
 from subarch.cli import commands
 from subarch.cli.options import errors
 from subarch.errors import SubarchError
+from subarch.show import screen
 
 
 class InOrder(click.RichGroup):
@@ -61,13 +66,25 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line; errors that were raised on purpose become one message and exit code 1."""
+    """Run the command line; errors that were raised on purpose become one message and exit code 1, warnings a line."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 must not cost a finished result
-    try:
-        app(prog_name="subarch")  # also as `python -m subarch`
-    except SubarchError as error:
-        errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
-        sys.exit(1)
+    with warnings.catch_warnings():
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        try:
+            app(prog_name="subarch")  # also as `python -m subarch`
+        except SubarchError as error:
+            errors.print(f"[bold red]{type(error).__name__}[/]: ", end="")
+            errors.print(str(error), markup=False, highlight=False, soft_wrap=True)
+            sys.exit(1)
+
+
+def _show_warning(
+    as_usual: Callable[..., None], message: Warning | str, category: type[Warning], filename: str, *about: object
+) -> None:
+    """What we warn of is for users, who have no use for the line of code that says it; others are shown as usual."""
+    if category is UserWarning and Path(filename).is_relative_to(Path(__file__).parents[1]):
+        screen.show_warnings([str(message)])
+    else:
+        as_usual(message, category, filename, *about)

@@ -359,6 +359,17 @@ def space_of(config: ExtractConfig, named: SearchSpace | None, basis: Basis) -> 
     return SearchSpace.below(Architecture.parse(basis.start), shallowest, (0, *kept))
 
 
+def warn_unlimited(config: ExtractConfig) -> None:
+    """Say what comes of a search for the least error in which nothing costs anything."""
+    limits = (config.max_latency_ms, config.max_latency_ratio, config.max_parameters, config.max_megabytes)
+    if config.objective == "error" and all(limit is None for limit in limits):
+        warnings.warn(
+            "nothing limits the candidates, so the largest will have the least error, whatever it costs. Name what it "
+            "may cost (--max-latency-ratio 0.25, --max-megabytes 8), now or afterwards with subarch select",
+            stacklevel=2,
+        )
+
+
 def warn_beyond(config: ExtractConfig, space: SearchSpace, basis: Basis) -> None:
     """Say what candidates begin with that are larger than what they start from."""
     if basis.start is None or config.initialise == "scratch":
