@@ -138,7 +138,7 @@ class Bench:
             "trials": sum(row.error is not None for row in selection.candidates),
             "certificate": selection.gap_sentence,
             "layers": list(folder.read(Layers).chosen.get(winner.architecture.split("-")[0], ())),
-            **self.latency(run / "selected", run),
+            **latency(run / "selected", self.teacher, run),
             **self.scored(run / "selected"),
         }
 
@@ -165,19 +165,9 @@ class Bench:
             "architecture": found.architecture,
             "error": [found.heldout[0]["error"], found.heldout[-1]["error"]],
             "seconds": found.seconds,
-            **self.latency(run / "pretrained", run),
+            **latency(run / "pretrained", self.teacher, run),
             **self.scored(run / "pretrained"),
         }
-
-    def latency(self, model: Path, run: Path) -> dict[str, float]:
-        """Milliseconds in PyTorch on one thread at the mean length of the inputs, and as a share of the teacher's."""
-        length = round(float(Corpus.load(run / "corpus").train.size.mean())) + 2
-        both = {"student": timed(source_of(model)), "teacher": timed(source_of(self.teacher))}
-        models = {name: one for name, one in both.items() if one is not None}
-        vocabulary = int(AutoConfig.from_pretrained(self.teacher).vocab_size)
-        found = measure_models(models, vocabulary, batch=1, length=length, threads=1, rounds=5)
-        ms = {name: one.median_ms for name, one in found.items()}
-        return {"tokens": length, "ms": ms["student"], "share": ms["student"] / ms["teacher"]}
 
     def on_labels(self, run: Path) -> dict[str, Any]:
         """The same student, fine-tuned on labels and soft targets."""
@@ -188,6 +178,17 @@ class Bench:
 
     def scored(self, model: Path) -> dict[str, Any]:
         return {"dev": of(model, self.parts.dev), "heldout": of(model, self.parts.heldout)}
+
+
+def latency(model: Path, teacher: Path, run: Path) -> dict[str, float]:
+    """Milliseconds in PyTorch on one thread at the mean length of a run's inputs, and as a share of the teacher's."""
+    length = round(float(Corpus.load(run / "corpus").train.size.mean())) + 2
+    both = {"student": timed(source_of(model)), "teacher": timed(source_of(teacher))}
+    models = {name: one for name, one in both.items() if one is not None}
+    vocabulary = int(AutoConfig.from_pretrained(teacher).vocab_size)
+    found = measure_models(models, vocabulary, batch=1, length=length, threads=1, rounds=5)
+    ms = {name: one.median_ms for name, one in found.items()}
+    return {"tokens": length, "ms": ms["student"], "share": ms["student"] / ms["teacher"]}
 
 
 def copy_of(run: Path) -> Path:

@@ -182,14 +182,14 @@ def scored(folder: Path, data: Path) -> dict[str, Any]:
     return found | {"ndcg": judge(model)["cosine_ndcg@10"]}
 
 
-def cranfield(folder: Path) -> tuple[dict[str, Any], dict[str, Any], dict[str, set[str]]]:
-    """Queries, documents (title and text) and the relevant documents of each query."""
+def cranfield(folder: Path, part: str = "test") -> tuple[dict[str, Any], dict[str, Any], dict[str, set[str]]]:
+    """Queries, documents (title and text) and the relevant documents of each query of a part."""
 
     def records(name: str) -> list[dict[str, str]]:
         return [json.loads(line) for line in (folder / name).read_text(encoding="utf-8").splitlines()]
 
     relevant: dict[str, set[str]] = {}
-    with (folder / "qrels" / "test.tsv").open(encoding="utf-8", newline="") as file:
+    with (folder / "qrels" / f"{part}.tsv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file, delimiter="\t"):
             if int(row["score"]) > 0:
                 relevant.setdefault(row["query-id"], set()).add(row["corpus-id"])
