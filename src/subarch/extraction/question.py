@@ -29,8 +29,6 @@ from subarch.search.noise import Noise
 
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
-
-
 RATE = 1e-3
 """Learning rate of trials."""
 
