@@ -167,7 +167,9 @@ def test_where_errors_tell_nothing_trials_are_longer(tmp_path: Path) -> None:
     assert sum(s == 80 for d, _, s in pool.asked if d == 2) == 4
     never = Table(lambda kept, steps: 1.0)
     choose_layers(empty(tmp_path / "never"), CONFIG, SPACE, never)
-    assert max(s for _, _, s in never.asked) == CONFIG.steps
+    assert sorted({s for _, _, s in never.asked}) == [5, 10, 20, 40, 80, 100]
+    assert sum(s == 80 for d, _, s in never.asked if d == 2) == 4
+    assert sum(s == 100 for d, _, s in never.asked if d == 2) == 2
     nats = Table(lambda kept, steps: error(kept, steps) + 1)  # not on that scale
     choose_layers(empty(tmp_path / "nats"), CONFIG.model_copy(update={"error": "mlm"}), SPACE, nats)
     assert {s for _, _, s in nats.asked} == {5, 10, 20}

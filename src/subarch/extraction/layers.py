@@ -11,8 +11,8 @@ what the error measures, from the same seed on the same batches (successive halv
     s/5 steps:  the best two, of which the better is chosen
 
 where s are the steps of a candidate. As long as the best of a depth knows hardly more than a constant, its error says
-nothing of its layers: then all that is proposed for this depth trains for twice the steps, its neighbours are those of
-what is best then, and its later rungs are longer too. (Two layers of a teacher that is fine-tuned for pairs take 40
+nothing of its layers: then all that is proposed for this depth trains for twice the steps, up to 2s/5, its neighbours
+are those of what is best then, and its later rungs are longer too. (Two layers of a teacher that is fine-tuned for pairs take 40
 steps to begin, see docs/outputs.md.) The one that trains is the largest candidate of its depth. Ties go to what was
 proposed first. Each training is recorded when it has ended, so a kill loses the running ones only. Workers with the
 same number of threads give the same errors, so the same layers.
@@ -47,8 +47,9 @@ RUNGS = (1 / 20, 1 / 10, 1 / 5)
 """Shares of the steps of a candidate that the trials of each rung have."""
 PLACES = (4, 2)
 """How many go on to the second and to the third rung."""
-TELLING = 0.75
-"""An error that tells something, on the scale on which 1 is what a constant leaves."""
+TELLING, LONGEST = 0.75, 2 / 5
+"""An error that tells something, on the scale on which 1 is what a constant leaves; the share of the steps up to which
+the first rung goes on for the sake of one."""
 
 
 def choose_layers(
@@ -65,7 +66,7 @@ def choose_layers(
     shapes = {depth: largest(space, depth) for depth in space.depth if not run.read(Layers).is_settled(depth)}
     settings = thetas(config)[0]
     rungs = [math.ceil(config.steps * share) for share in RUNGS]
-    at = dict.fromkeys(shapes, rungs[0])  # steps, by depth
+    at, longest = dict.fromkeys(shapes, rungs[0]), math.ceil(config.steps * LONGEST)  # steps, by depth
 
     def train(field: Mapping[int, Mapping[Subset, str]]) -> None:
         """Train what is proposed and not known; the record grows with each that ends."""
@@ -108,7 +109,7 @@ def choose_layers(
     def tells(depth: int) -> bool:
         """Whether the errors of a depth say more than that little was learnt, as far as they can."""
         is_share = config.measures in ("embedding", "outputs")
-        return not is_share or at[depth] == config.steps or not TELLING < min(errors(depth).values()) < math.inf
+        return not is_share or at[depth] == longest or not TELLING < min(errors(depth).values()) < math.inf
 
     field: dict[int, dict[Subset, str]] = {depth: {} for depth in shapes}
     for depth, some in field.items():
@@ -122,7 +123,7 @@ def choose_layers(
                 some.setdefault(kept, "neighbour of the best")
         train(early)
         early = {depth: some for depth, some in early.items() if not tells(depth)}
-        at |= {depth: min(2 * at[depth], config.steps) for depth in early}
+        at |= {depth: min(2 * at[depth], longest) for depth in early}
     leaders = {depth: best(depth, some)[0] for depth, some in field.items()}
     for below, depth in pairwise(field):
         field[depth].setdefault(grown(leaders[below], depth, ranked), f"best of depth {below}, grown")
