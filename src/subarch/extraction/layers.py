@@ -12,10 +12,10 @@ what the error measures, from the same seed on the same batches (successive halv
 
 where s are the steps of a candidate. As long as the best of a depth knows hardly more than a constant, its error says
 nothing of its layers: then all that is proposed for this depth trains for twice the steps, up to 2s/5, its neighbours
-are those of what is best then, and its later rungs are longer too. (Two layers of a teacher that is fine-tuned for pairs take 40
-steps to begin, see docs/outputs.md.) The one that trains is the largest candidate of its depth. Ties go to what was
-proposed first. Each training is recorded when it has ended, so a kill loses the running ones only. Workers with the
-same number of threads give the same errors, so the same layers.
+are those of what is best then, and its later rungs are longer too. (Two layers of a teacher that is fine-tuned for
+pairs take 40 steps to begin, see docs/outputs.md.) The one that trains is the largest candidate of its depth. Ties go
+to what was proposed first. Each training is recorded when it has ended, so a kill loses the running ones only. Workers
+with the same number of threads give the same errors, so the same layers.
 
     >>> with Workers(config, run.path, count=2) as workers:
     ...     choose_layers(run, config, space, workers, report)
