@@ -67,6 +67,7 @@ def settings(tmp_path: Path, teacher: Path, corpus: Path, **changes: Any) -> dic
         "space": str(space),
         "steps": 6,
         "batch_size": [8],
+        "learning_rate": [1e-3],  # of tiny models with random weights
         "heldout": 16,
         "cost": "operations",
         "workers": 1,
