@@ -159,20 +159,21 @@ def test_where_errors_tell_nothing_trials_are_longer(tmp_path: Path) -> None:
             return towards(1, 4)(kept, steps)
         return towards(1, 4)(kept, steps) if steps > 30 else 1 + sum(kept) / 100
 
+    of_outputs = CONFIG.model_copy(update={"error": "outputs"})
     pool, run = Table(error), empty(tmp_path / "share", ranked=(5, 1, 0, 4, 3, 2))
-    choose_layers(run, CONFIG, SPACE, pool)
+    choose_layers(run, of_outputs, SPACE, pool)
     assert run.read(Layers).chosen["2"] == (1, 4)
     steps = {depth: sorted({s for d, _, s in pool.asked if d == depth}) for depth in (1, 2, 3)}
     assert steps == {1: [5, 10, 20], 2: [5, 10, 20, 40, 80, 100], 3: [5, 10, 20]}
     assert sum(s == 80 for d, _, s in pool.asked if d == 2) == 4
     never = Table(lambda kept, steps: 1.0)
-    choose_layers(empty(tmp_path / "never"), CONFIG, SPACE, never)
+    choose_layers(empty(tmp_path / "never"), of_outputs, SPACE, never)
     assert sorted({s for _, _, s in never.asked}) == [5, 10, 20, 40, 80, 100]
     assert sum(s == 80 for d, _, s in never.asked if d == 2) == 4
     assert sum(s == 100 for d, _, s in never.asked if d == 2) == 2
-    nats = Table(lambda kept, steps: error(kept, steps) + 1)  # not on that scale
-    choose_layers(empty(tmp_path / "nats"), CONFIG.model_copy(update={"error": "mlm"}), SPACE, nats)
-    assert {s for _, _, s in nats.asked} == {5, 10, 20}
+    of_texts = Table(error)
+    choose_layers(empty(tmp_path / "texts"), CONFIG, SPACE, of_texts)
+    assert {s for _, _, s in of_texts.asked} == {5, 10, 20}
 
 
 def test_what_was_best_below_is_proposed_with_more_layers(tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ what the error measures, from the same seed on the same batches (successive halv
     s/10 steps: the best four
     s/5 steps:  the best two, of which the better is chosen
 
-where s are the steps of a candidate. As long as the best of a depth knows hardly more than a constant, its error says
-nothing of its layers: then all that is proposed for this depth trains for twice the steps, up to 2s/5, its neighbours
-are those of what is best then, and its later rungs are longer too. (Two layers of a teacher that is fine-tuned for
-pairs take 40 steps to begin, see docs/outputs.md.) The one that trains is the largest candidate of its depth. Ties go
-to what was proposed first. Each training is recorded when it has ended, so a kill loses the running ones only. Workers
-with the same number of threads give the same errors, so the same layers.
+where s are the steps of a candidate. With outputs of a task, as long as the best of a depth knows hardly more than a
+constant, its error says nothing of its layers: then all that is proposed for this depth trains for twice the steps, up
+to 2s/5, its neighbours are those of what is best then, and its later rungs are longer too. (Two layers of a teacher
+that is fine-tuned for pairs take 40 steps to begin, see docs/outputs.md.) The one that trains is the largest candidate
+of its depth. Ties go to what was proposed first. Each training is recorded when it has ended, so a kill loses the
+running ones only. Workers with the same number of threads give the same errors, so the same layers.
 
     >>> with Workers(config, run.path, count=2) as workers:
     ...     choose_layers(run, config, space, workers, report)
@@ -108,8 +108,8 @@ def choose_layers(
 
     def tells(depth: int) -> bool:
         """Whether the errors of a depth say more than that little was learnt, as far as they can."""
-        is_share = config.measures in ("embedding", "outputs")
-        return not is_share or at[depth] == longest or not TELLING < min(errors(depth).values()) < math.inf
+        of_outputs = config.measures == "outputs"  # others order layers long before they are small
+        return not of_outputs or at[depth] == longest or not TELLING < min(errors(depth).values()) < math.inf
 
     field: dict[int, dict[Subset, str]] = {depth: {} for depth in shapes}
     for depth, some in field.items():
