@@ -7,8 +7,8 @@ PyTorch, one thread, at the lengths of the task's inputs) a student is searched 
 layers are chosen by trial, then trained in full on the teacher's outputs and hidden states; where there are few pairs,
 also for as many steps on these and on those that `subarch augment` makes of them. No label is used until then; `then
 labels` is the same student fine-tuned on the labels of the training part, with the teacher's outputs as soft targets.
-Dev and held-out are predicted once. Beside it: the teacher, and hand-picked shapes with the same full
-training, of the teacher's layers that it can least do without.
+Dev and held-out are predicted once. Beside it: the teacher, and hand-picked shapes with the same full training, of the
+teacher's layers that it can least do without.
 
 Everything runs on one thread. Results are written to benchmarks/results/outputs/TASK.json after each model, and the
 same command goes on. The last line is JSON.
@@ -113,9 +113,9 @@ class Bench:
         for limit in limits:
             run = self.out / f"{limit:g}"
             keep(f"under {limit:g}, search alone", make=partial(self.searched, limit, run))
-            keep(f"under {limit:g}", make=partial(self.in_full, run))
-            if self.task["task"] in FEW:
+            if self.task["task"] in FEW:  # of a copy, so before the search's folder is trained further
                 keep(f"under {limit:g}, on more inputs", make=partial(self.on_more, run))
+            keep(f"under {limit:g}", make=partial(self.in_full, run))
             keep(f"under {limit:g}, then labels", make=partial(self.on_labels, run))
         for shape in picked:
             keep(shape, make=partial(self.picked, shape, self.out / f"{limits[0]:g}"))
@@ -128,7 +128,6 @@ class Bench:
         given = {"teacher": str(self.teacher), "task": self.task["task"], "data": self.task["data"]}
         config = load(ExtractConfig, None, given | {"max_latency_ratio": limit, "space": str(space)} | SEARCH)
         extract(config, run, resume=(run / "config.yaml").is_file())
-        shutil.copytree(run, copy_of(run), dirs_exist_ok=True)
         folder = RunFolder.open(run)
         selection, winner = folder.read(Selection), folder.read(Selection).winner
         assert winner is not None
@@ -148,11 +147,12 @@ class Bench:
 
     def on_more(self, run: Path) -> dict[str, Any]:
         """The same student, trained as long on inputs that were made as well."""
-        inputs = self.out / "more.jsonl"
+        copy, inputs = run.with_name(f"{run.name}-more"), self.out / "more.jsonl"
+        shutil.copytree(run, copy, dirs_exist_ok=True)
         if not inputs.is_file():
             subarch.augment(inputs, corpus=str(run / "inputs.jsonl"), encoder=teacher_folder(), **MORE)
         searched = self.results["models"][f"under {run.name}, search alone"]
-        return self.trained(copy_of(run), inputs, searched["architecture"])
+        return self.trained(copy, inputs, searched["architecture"])
 
     def picked(self, shape: str, searched: Path) -> dict[str, Any]:
         return self.trained(self.out / shape, searched / "inputs.jsonl", shape)
@@ -189,11 +189,6 @@ def latency(model: Path, teacher: Path, run: Path) -> dict[str, float]:
     found = measure_models(models, vocabulary, batch=1, length=length, threads=1, rounds=5)
     ms = {name: one.median_ms for name, one in found.items()}
     return {"tokens": length, "ms": ms["student"], "share": ms["student"] / ms["teacher"]}
-
-
-def copy_of(run: Path) -> Path:
-    """Where the search of a run is kept for another training."""
-    return run.with_name(f"{run.name}-more")
 
 
 def of(model: Path, examples: Examples) -> dict[str, float]:

@@ -48,8 +48,8 @@ RUNGS = (1 / 20, 1 / 10, 1 / 5)
 PLACES = (4, 2)
 """How many go on to the second and to the third rung."""
 TELLING, LONGEST = 0.75, 2 / 5
-"""An error that tells something, on the scale on which 1 is what a constant leaves; the share of the steps up to which
-the first rung goes on for the sake of one."""
+"""The greatest error of outputs, of which 1 is what a constant leaves, that orders layers; the share of the steps up to
+which the first rung goes on until there is one."""
 
 
 def choose_layers(
@@ -107,7 +107,7 @@ def choose_layers(
         return sorted(some, key=lambda kept: known[kept])[:places]
 
     def tells(depth: int) -> bool:
-        """Whether the errors of a depth say more than that little was learnt, as far as they can."""
+        """Whether the errors of a depth are to choose by: one is small enough, or the trials are as long as may be."""
         of_outputs = config.measures == "outputs"  # others order layers long before they are small
         return not of_outputs or at[depth] == longest or not TELLING < min(errors(depth).values()) < math.inf
 

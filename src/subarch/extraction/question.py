@@ -29,8 +29,8 @@ from subarch.search.noise import Noise
 
 HEAD_SIZE = 64
 """Units per head where there is no teacher: that of BERT in all its published sizes."""
-RATE = 1e-3
-"""Learning rate of trials."""
+RATE, RATE_OF_TASKS = 1e-3, 3e-4
+"""Learning rates of trials: of a task's teacher the larger one undoes most of what they inherit (docs/outputs.md)."""
 
 
 def thetas(config: ExtractConfig) -> list[Settings]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from subarch.errors import InvalidConfig, InvalidTask, InvalidTeacher, TrainingDiverged
 from subarch.extraction.config import ExtractConfig
 from subarch.extraction.estimate import CURVE, Signal, estimate, segments_needed
+from subarch.extraction.question import RATE, RATE_OF_TASKS
 from subarch.extraction.trial import Settings, Trial
 from subarch.learning.material import Material
 from subarch.learning.signals import (
@@ -48,8 +49,6 @@ from subarch.text.corpus import content_of as corpus_content
 
 INPUTS = "inputs.jsonl"
 """The inputs of a public task, in the run folder."""
-RATE_OF_TASKS = 3e-4
-"""Learning rate of trials with a teacher of a task: at 1e-3 they lose most of what they inherit (docs/outputs.md)."""
 SHARES, SMALLEST = (1 / 2, 1 / 4, 1 / 8), 2_000
 """Vocabularies of the space `auto`, as shares of the whole one, and the least of them."""
 FREE = {
@@ -281,8 +280,8 @@ def resolved(config: ExtractConfig, run: Path) -> ExtractConfig:
                 f"{config.teacher} is none; give text with corpus"
             )
         config = config.model_copy(update={"corpus": [str(run / INPUTS)], "task": None, "data": None})
-    if of_task and not config.learning_rate:
-        config = config.model_copy(update={"learning_rate": [RATE_OF_TASKS]})
+    if not config.learning_rate:  # written down, so that a run goes on with it whatever the default is then
+        config = config.model_copy(update={"learning_rate": [RATE_OF_TASKS if of_task else RATE]})
     if config.error == "task" and (config.task is not None) == of_task:
         raise InvalidConfig(
             f"task {str(config.task)!r}: the teacher is fine-tuned for a task, so the labels of its inputs are what "
