@@ -244,8 +244,9 @@ def test_peers_train_what_is_affordable_once() -> None:
     name, problem = list(questions(table))[4]
     assert name == "error at 0.35"
     allowed = set(np.flatnonzero(problem.affordable).tolist())
-    for space in ("nested", "constrained", "categories"):
-        rows = [row for row, _ in optuna_peer(problem, table.errors[0], 0, "tpe", space, 3)]
+    ways = [("tpe", space) for space in ("nested", "constrained", "categories")]
+    for sampler, space in [*ways, ("tpe default", "constrained")]:
+        rows = [row for row, _ in optuna_peer(problem, table.errors[0], 0, sampler, space, 3)]
         assert len(rows) == len(set(rows))
         assert set(rows) == allowed
     assert {row for row, _ in random_peer(problem, table.errors[0], 1)} == allowed
@@ -262,7 +263,8 @@ def test_the_comparison_runs_and_goes_on(
     results = tmp_path / "search.json"
     # Importing ray costs seconds; its scheduler is driven by hand in the full run
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.setitem(sys.modules, "syne_tune", None)
+    for package in ("syne_tune", "neps", "botorch"):
+        monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(sys, "argv", ["compare.py", "--quick", "--results", str(results)])
     runpy.run_module("benchmarks.search.compare", run_name="__main__")
     first = capsys.readouterr().out.splitlines()
@@ -319,3 +321,41 @@ def test_the_recorded_table_with_vocabularies_is_what_the_documents_say() -> Non
     found = vocabulary_search.order(table)
     assert (len(table), found["all"]["pairs"], found["V"]["pairs"]) == (136, 2872, 192)
     assert found["all"]["contradict"] == 0
+
+
+def test_the_libraries_places_are_the_shapes() -> None:
+    from benchmarks.search.libraries import inverse
+    from benchmarks.search.measures import questions
+    from benchmarks.search.peers import place, table_of, tree_of
+    from benchmarks.search.tables import synthetic
+
+    _, problem = list(questions(synthetic(AXES, seed=0)))[4]
+    affordable = table_of(problem)[problem.affordable]
+    tree = tree_of(affordable)
+    shapes = [(d, h, i) for d, _, h, i in affordable.tolist()]
+    assert [place(inverse(shape, tree), tree) for shape in shapes] == shapes
+    spread = {place(tuple(point), tree) for point in np.random.default_rng(0).random((400, 3))}
+    assert spread == set(shapes)  # every share lies in some affordable shape, and all are found
+    assert place((1.0, 1.0, 1.0), tree) == max(shapes)
+
+
+@pytest.mark.parametrize("peer", ["bohb", "cqr", "ashacqr", "ehvi", "priorband", "primo"])
+@pytest.mark.parametrize("space", ["nested", "axes"])
+def test_peers_of_other_libraries_train_what_is_affordable_and_end(peer: str, space: str) -> None:
+    from benchmarks.search.compare import LIBRARIES
+    from benchmarks.search.measures import questions
+    from benchmarks.search.tables import synthetic
+
+    package, propose, method, configurations = LIBRARIES[peer]
+    pytest.importorskip(package, reason=f"{package} is not installed: docs/search-benchmark.md says how")
+    table = synthetic(AXES, seed=0)
+    name, problem = list(questions(table))[2]
+    assert name == "error at 0.1"
+    allowed = np.flatnonzero(problem.affordable).tolist()
+    assert len(allowed) == 3
+    options = configurations[0] | {"space": space}
+    reached = dict.fromkeys(allowed, -1)
+    for row, rung in propose(problem, table.errors[0], 0, table.rungs, method, **options):
+        assert rung > reached[row]
+        reached[row] = rung
+    assert set(reached.values()) == {len(table.rungs) - 1}

@@ -1,7 +1,8 @@
-"""What a search costs: `certified` against random order, Optuna's samplers, ASHA, MO-ASHA and the paper's scheme.
+"""What a search costs: `certified` against random order, Optuna, syne-tune, NePS, ASHA and the paper's scheme.
 
     python -m benchmarks.search.compare                   # results/search.json; run it again to go on after a stop
     python -m benchmarks.search.compare --seeds 10        # fewer; parts that are there with as many seeds are kept
+    python -m benchmarks.search.compare --peers bohb cqr  # of the peers these alone
 
 Measured, in whole trainings (their steps) and in seconds of training: (a) the cost until the first trained candidate
 within 1 % of the table's optimum; (b) the cost until the certificate, beside the smallest that greedy choice with all
@@ -15,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from functools import partial
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from benchmarks.search.libraries import neps_peer, synetune_peer
 from benchmarks.search.measures import DELTA, by_question, certificate, covered, ours, spent, steps, store
 from benchmarks.search.peers import Proposals, asha_peer, moasha_peer, optuna_peer, random_peer
 from benchmarks.search.summary import summarise
@@ -38,6 +40,41 @@ TUNING = 1000
 QUICK: dict[str, Axes] = {"36": ((1, 2, 3), (64, 128, 192), (128, 256, 384, 512))}
 
 Peer = Callable[[Problem, Table, int], Proposals]
+
+STAGES: list[dict[str, Any]] = [
+    {"space": "nested", "first": 1},
+    {"space": "nested", "first": 3},
+    {"space": "axes", "first": 1},
+]
+LIBRARIES: dict[str, tuple[str, Callable[..., Proposals], str, list[dict[str, Any]]]] = {
+    "bohb": ("syne_tune", synetune_peer, "BOHB", STAGES),
+    "cqr": ("syne_tune", synetune_peer, "CQR", [{"space": "nested"}, {"space": "axes"}]),
+    "ashacqr": ("syne_tune", synetune_peer, "ASHACQR", STAGES),
+    "priorband": (
+        "neps",
+        neps_peer,
+        "priorband",
+        [
+            *({"space": "nested", "first": 1, "prior": prior} for prior in (None, 0.5, 0.9)),
+            {"space": "nested", "first": 1, "eta": 2},
+            {"space": "axes", "first": 1},
+        ],
+    ),
+    "primo": (
+        "neps",
+        neps_peer,
+        "primo",
+        [{"space": "nested", "first": 1}, {"space": "nested", "first": 1, "bo_scalar_weights": [1.0, 0.0]}],
+    ),
+    "ehvi": (
+        "botorch",
+        synetune_peer,
+        "EHVI",
+        [{"space": "nested", "shift": 3.0}, {"space": "nested"}],
+    ),
+}
+"""Peers of libraries.py: the package without which they are skipped, and their configurations, the likeliest first."""
+SLOW = ("gp on axes", *LIBRARIES)
 
 
 def configurations() -> dict[str, list[tuple[str, Peer]]]:
@@ -55,6 +92,12 @@ def configurations() -> dict[str, list[tuple[str, Peer]]]:
 
         return f"from rung {first}, reduction {reduction}", peer
 
+    def of_library(peer: Callable[..., Proposals], method: str, options: dict[str, Any]) -> tuple[str, Peer]:
+        def made(problem: Problem, table: Table, seed: int) -> Proposals:
+            return peer(problem, table.errors[0], seed, table.rungs, method, **options)
+
+        return ", ".join(f"{key} {value}" for key, value in options.items()), made
+
     spaces = ("nested", "constrained", "categories")
     populations = [(size, front) for size in (10, 20) for front in (False, True)]
     found: dict[str, list[tuple[str, Peer]]] = {
@@ -64,11 +107,17 @@ def configurations() -> dict[str, list[tuple[str, Peer]]]:
         # The axes as they are, as a library's documentation would have it
         "tpe on axes": [of_optuna("tpe", space, startup) for space in spaces[1:] for startup in (5, 10)],
         "nsga2 on axes": [of_optuna("nsga2", "constrained", size, front) for size, front in populations],
+        "tpe default": [of_optuna("tpe default", space, 10) for space in spaces],
+        "tpe default on axes": [of_optuna("tpe default", space, 10) for space in spaces[1:]],
     }
     for name, package, scheduler in (("asha", "ray", asha_peer), ("moasha", "syne_tune", moasha_peer)):
         if find_spec(package):
             found[name] = [of_asha(scheduler, first, reduction) for first in (1, 3) for reduction in (2, 3, 4)]
     found["gp"] = [of_optuna("gp", "nested", 5)]
+    found["gp on axes"] = [of_optuna("gp", "constrained", 5)]
+    for name, (package, peer, method, options) in LIBRARIES.items():
+        if find_spec(package):
+            found[name] = [of_library(peer, method, each) for each in options]
     return found
 
 
@@ -119,12 +168,19 @@ class Results:
         return self.parts[name]["found"]
 
 
-def measure(results: Results, sizes: dict[str, Axes], million: Axes, seeds: int, gaussian: int) -> None:
-    """All parts, the cheap and important first."""
+def measure(
+    results: Results,
+    sizes: dict[str, Axes],
+    million: Axes,
+    seeds: int,
+    fewer: dict[str, int],
+    peers: Sequence[str] | None = None,
+) -> None:
+    """All parts, the cheap and important first. `fewer`: the seeds of peers that are slow; `peers`: these only."""
     recording = recorded(HERE / "minilm.parquet")
     groups: dict[str, Callable[[int], Table]] = {"minilm": lambda seed: recording}
     groups |= {size: partial(synthetic, axes) for size, axes in sizes.items()}
-    tried = configurations()
+    tried = {name: named for name, named in configurations().items() if peers is None or name in peers}
     for group, table_of in groups.items():
         once = 1 if group == "minilm" else seeds  # ours draws nothing: on one table it is always the same
         run = partial(by_question, table_of)
@@ -141,17 +197,19 @@ def measure(results: Results, sizes: dict[str, Axes], million: Axes, seeds: int,
             results.part(f"noise/{size}/{noise}", seeds, noisy)
     results.part("steps", 4, lambda count: [steps(synthetic(million, seed, rungs=(25,))) for seed in range(count)])
     small = next(iter(sizes.values()))
+    counts = {peer: fewer.get(peer, seeds) for peer in tried}
     best = {}
     for peer, named in tried.items():
-        found = results.part(f"tuning/{peer}", min(seeds, 4), partial(tune, small, named)) if len(named) > 1 else None
-        best[peer] = dict(named)[min(found, key=lambda name: found[name])] if found else named[0][1]
-    for peer, propose in best.items():
-        count = gaussian if peer == "gp" else seeds
-        # The sorting of MO-ASHA takes longer than all else here
-        for group, table_of in list(groups.items())[: 2 if peer == "moasha" else None]:
-            if count:
+        best[peer] = named[0][1]
+        if len(named) > 1 and counts[peer]:
+            found = results.part(f"tuning/{peer}", min(counts[peer], 4), partial(tune, small, named))
+            best[peer] = dict(named)[min(found, key=lambda name: found[name])]
+    for place, (group, table_of) in enumerate(groups.items()):
+        for peer, propose in best.items():
+            # The sorting of MO-ASHA takes longer than all else here
+            if counts[peer] and (peer != "moasha" or place < 2):
                 run = partial(until_near, propose)
-                results.part(f"cost/{group}/{peer}", count, partial(by_question, table_of, run=run))
+                results.part(f"cost/{group}/{peer}", counts[peer], partial(by_question, table_of, run=run))
 
 
 if __name__ == "__main__":
@@ -159,11 +217,13 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=HERE.parent / "results" / "search.json")
     parser.add_argument("--seeds", type=int, default=30)
     parser.add_argument("--gp-seeds", type=int, default=12, help="Optuna's Gaussian process is slow; 0: none")
+    parser.add_argument("--slow-seeds", type=int, default=4, help=f"of {', '.join(SLOW)}; 0: none")
+    parser.add_argument("--peers", nargs="+", help="of the peers these alone")
     parser.add_argument("--quick", action="store_true", help="tiny tables, one seed: does it run?")
     arguments = parser.parse_args()
     results = Results(arguments.results)
     if arguments.quick:
-        measure(results, QUICK, QUICK["36"], 1, 0)
+        measure(results, QUICK, QUICK["36"], 1, dict.fromkeys(("gp", *SLOW), 0))
     else:
         million = SIZES["1000000"]
         measure(
@@ -171,6 +231,7 @@ if __name__ == "__main__":
             {size: axes for size, axes in SIZES.items() if axes != million},
             million,
             arguments.seeds,
-            arguments.gp_seeds,
+            {"gp": arguments.gp_seeds} | dict.fromkeys(SLOW, arguments.slow_seeds),
+            arguments.peers,
         )
     print(json.dumps(summarise(results.parts)))

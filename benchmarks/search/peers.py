@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,14 +44,17 @@ def random_peer(problem: Problem, errors: Floats, seed: int) -> Proposals:
 def optuna_peer(
     problem: Problem, errors: Floats, seed: int, sampler: str, space: str, startup: int, front: bool = False
 ) -> Proposals:
-    """`startup`: random trials of tpe and gp, the population of nsga2. `front`: minimise error and cost instead."""
+    """`startup`: random trials of tpe and gp, the population of nsga2. `front`: minimise error and cost instead.
+
+    The sampler `tpe default` has all of Optuna's default arguments, 10 random trials among them.
+    """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    table, rung = _table(problem), len(errors) - 1
+    table, rung = table_of(problem), len(errors) - 1
     value = problem.values(slice(None), errors[-1])
     rows = {(d, h, i): row for row, (d, _, h, i) in enumerate(table.tolist())}
     affordable = set(np.flatnonzero(problem.affordable).tolist())
     axes = [sorted(set(table[:, column].tolist())) for column in (0, 2, 3)]
-    tree = _tree(table[sorted(affordable)])
+    tree = tree_of(table[sorted(affordable)])
     study = optuna.create_study(directions=["minimize"] * (2 if front else 1), sampler=_sampler(sampler, seed, startup))
     random = iter(np.random.default_rng(seed).permutation(sorted(affordable)).tolist())
     trained: set[int] = set()
@@ -87,6 +90,8 @@ def _sampler(name: str, seed: int, startup: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.TPESampler(
                 seed=seed, n_startup_trials=startup, multivariate=True, constraints_func=over
             )
+        if name == "tpe default":
+            return optuna.samplers.TPESampler(seed=seed, constraints_func=over)
         if name == "gp":
             return optuna.samplers.GPSampler(
                 seed=seed, n_startup_trials=startup, deterministic_objective=True, constraints_func=over
@@ -97,7 +102,7 @@ def _sampler(name: str, seed: int, startup: int) -> optuna.samplers.BaseSampler:
 Tree = dict[int, dict[int, list[int]]]
 
 
-def _tree(table: NDArray[np.int64]) -> Tree:
+def tree_of(table: NDArray[np.int64]) -> Tree:
     """The affordable shapes: depth to hidden size to intermediate sizes, ascending."""
     tree: Tree = {}
     for depth, _, hidden, intermediate in sorted(table.tolist()):
@@ -130,11 +135,18 @@ def _parameters(shape: list[int], axes: list[list[int]], tree: Tree, space: str)
     return {"d": list(tree).index(depth), "h": h, "i": i}
 
 
+def place(shares: Sequence[float], tree: Tree) -> tuple[int, int, int]:
+    """⟨D, H, I⟩ at three shares in [0, 1], each of what the ones before it leave."""
+    depth = _at(list(tree), shares[0])
+    hidden = _at(list(tree[depth]), shares[1])
+    return depth, hidden, _at(tree[depth][hidden], shares[2])
+
+
 def _at(values: list[int], share: float) -> int:
     return values[min(int(share * len(values)), len(values) - 1)]
 
 
-def _table(problem: Problem) -> NDArray[np.int64]:
+def table_of(problem: Problem) -> NDArray[np.int64]:
     if problem.table is None:
         raise ValueError("peers need the table of ⟨D, A, H, I⟩")
     return problem.table
