@@ -296,12 +296,17 @@ def test_a_table_with_vocabularies_and_no_latency_is_searched_by_operations() ->
 def test_a_stopped_training_costs_less_and_proves_the_same() -> None:
     from benchmarks.search.measures import questions
     from benchmarks.search.tables import synthetic
-    from benchmarks.studies.racing import frozen
+    from benchmarks.studies.racing import frozen, least_ratios
 
     table = synthetic(AXES, seed=1)
+    ratios = least_ratios([table], table.rungs)
+    assert (np.diff(ratios) > 0).all()
+    assert ratios[-1] == 1
     for _, problem in questions(table):
         whole, known, learnt = (frozen(table, problem, bound) for bound in ("none", "known", "learnt"))
-        assert known["seconds"] <= whole["seconds"]
+        elsewhere = frozen(table, problem, "elsewhere", ratios)  # of the same curves, with a margin
+        assert known["seconds"] <= elsewhere["seconds"] <= whole["seconds"]
+        assert elsewhere["wrong"] == 0
         assert learnt["seconds"] <= whole["seconds"]
         assert known["trainings"] == learnt["trainings"] == whole["trainings"]
         assert (known["wrong"], whole["frozen"]) == (0, 0)

@@ -21,7 +21,7 @@ from subarch.cli.app import app
 from subarch.models.teacher import Teacher
 from test_bench import FakeGroup
 from tiny import TOPICS, tiny_corpus, tiny_teacher
-from tiny_run import OneProcess, tiny_options
+from tiny_run import OneProcess, searched, tiny_options
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("quick_trainer")]
 
@@ -115,6 +115,15 @@ def test_rank_agreement_and_again(last_line: Benchmark, tmp_path: Path) -> None:
     trained = OneProcess.submitted
     assert last_line("benchmarks.studies.rank_agreement", *arguments, "--candidates", *names) == first
     assert OneProcess.submitted == trained
+
+
+def test_the_order_of_errors_in_a_finished_search(last_line: Benchmark, tmp_path: Path) -> None:
+    run = searched(tmp_path / "run", strategy="exhaustive", epsilon=None)
+    results = str(tmp_path / "order.json")
+    found = last_line("benchmarks.studies.order", f"tiny, all={run}", "--results", results)["searches"]["tiny, all"]
+    assert len(found["trained"]) == found["by_share"]["1"]["shapes"] > 1
+    assert found["by_share"]["1"]["tau"] == 1
+    assert all(share["pairs"] for share in found["by_share"].values())
 
 
 def test_speedup_of_workers(last_line: Benchmark, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,6 +260,17 @@ def test_small_spaces_are_measured_whole_and_so_are_all_in_pytorch(tmp_path: Pat
         assert measurement(found).sentence.endswith(f"all {len(NAMES)} candidates were measured.")
 
 
+def test_where_latency_is_not_asked_about_few_are_measured_in_pytorch_too(tmp_path: Path) -> None:
+    machine = Machine(law())
+    asked = config(tmp_path, runtime="torch")
+    with simulated(machine, tmp_path):
+        found = measured_by(opened(tmp_path, asked), asked)
+    assert len(set(machine.measured)) == 14 + 1 < len(NAMES)
+    assert [found.candidates[name].median_ms for name in NAMES] == pytest.approx(
+        [machine.milliseconds[name] for name in NAMES], rel=1e-6
+    )
+
+
 def test_too_many_near_the_limit_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine, asked = Machine(law(noise=0.3)), config(tmp_path, max_latency_ms=1.0)
     monkeypatch.setattr(module, "MOST_MEASURED", 18)

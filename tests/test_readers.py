@@ -233,6 +233,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "deep.jsonl": (b"[" * 200_000, "line 1: not JSON"),
     "digits.jsonl": (b'{"text": ' + b"9" * 5000 + b"}", "line 1: not JSON"),
     "number.jsonl": (b'{"text": 5}', "line 1: 'text' holds int"),
+    "list-of-groups.jsonl": (b'{"text": "one two three", "group": ["a"]}', "line 1: 'group' holds list where a name"),
     "column.jsonl": (b'{"body": "one two three"}', "line 1: no column 'text'; found: 'body'"),
     "cut.gz": (gzip.compress(b"some words of text " * 1000)[:-9], "truncated or damaged gzip"),
     "no.gz": (b"this is no gzip", "truncated or damaged gzip"),

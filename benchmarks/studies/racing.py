@@ -4,8 +4,9 @@
 
 `freezing`: a training stops at a rung where all that it could exclude, itself among it, is excluded by a bound on how
 far its curve can still fall. The bound is the least ratio of the last error to that at the rung: `known` of all curves
-of the table, which nobody knows beforehand, or `learnt` from the trainings that were completed before in this search,
-three at least, with half as much again. Seconds over those of the same search that completes all.
+of the table, which nobody knows beforehand; `learnt` from the trainings that were completed before in this search,
+three at least, with half as much again; or `elsewhere`, of all curves of the other recorded tables and of what was
+completed in this search, with a margin of MARGIN. Seconds over those of the same search that completes all.
 
 `learning`: a search that expects the law of another recorded table (`--learn-from`), or one that misleads: the errors
 turned upside down, or shuffled. Trainings and seconds until near the optimum and until the certificate.
@@ -35,24 +36,43 @@ from subarch.search.certified import better_by
 SEARCH = Path(__file__).parents[1] / "search"
 TABLES = {"300": 8, "2352": 2}
 """Synthetic tables of each size, with seeds from 1000."""
+MARGIN = 0.15
+"""By how much more a curve may fall than any did elsewhere."""
 
 
-def frozen(table: Table, problem: Problem, bound: str) -> dict[str, float]:
-    """One search; `bound` is none, known or learnt."""
+def least_ratios(tables: Iterable[Table], rungs: tuple[int, ...]) -> Floats:
+    """(R,) the least ratio of the last error to that at a rung in other tables, between their rungs on a line.
+
+    Rungs are compared by their share of all steps. 0 before the first rung of a table: nothing is known there.
+    """
+    share, found = np.array(rungs) / rungs[-1], np.ones(len(rungs))
+    for table in tables:
+        layered = table.shapes[:, 0] > 0
+        least = (table.error() / table.errors[0])[:, layered].min(axis=1)
+        found = np.minimum(found, np.interp(share, np.array(table.rungs) / table.rungs[-1], least, left=0.0))
+    return found
+
+
+def frozen(table: Table, problem: Problem, bound: str, elsewhere: Floats | None = None) -> dict[str, float]:
+    """One search; `bound` is none, known, learnt or elsewhere, which are (R,) `least_ratios`."""
     search, curves, last = Certified(problem, DELTA), table.errors[0], table.error()
     value = problem.values(slice(None), last)
     ratios, completed = last / curves, list[int]()
     found = {"seconds": 0.0, "near": 0.0, "trainings": 0.0, "frozen": 0.0, "wrong": 0.0}
     while (row := search.ask()) is not None:
         rung = len(curves) - 1
-        if bound == "known" or (bound == "learnt" and len(completed) >= 3):
+        if bound in ("known", "elsewhere") or (bound == "learnt" and len(completed) >= 3):
             known, box = search._known(), search.grid.below(row)
             still = search._free(known, []) & (known.least < known.needed)
             below = still.reshape(search.grid.shape)[box]
             needed = known.needed.reshape(search.grid.shape)[box][below].max(initial=-np.inf)
             needed = max(needed, known.needed[search.grid.cell[row]])
-            least = ratios.min(axis=1) if bound == "known" else ratios[:, completed].min(axis=1)
-            floor = curves[:, row] * (least if bound == "known" else 1 - 1.5 * (1 - least))
+            least = ratios.min(axis=1) if bound == "known" else ratios[:, completed].min(axis=1, initial=1.0)
+            if elsewhere is not None:
+                least = 1 - (1 + MARGIN) * (1 - np.minimum(least, elsewhere))
+            elif bound == "learnt":
+                least = 1 - 1.5 * (1 - least)
+            floor = curves[:, row] * least
             rung = int(np.append(floor[:-1] >= needed, True).argmax())
             found["wrong"] += float(rung < len(curves) - 1 and floor[rung] > last[row] + 1e-12)
         if rung == len(curves) - 1:
@@ -66,9 +86,13 @@ def frozen(table: Table, problem: Problem, bound: str) -> dict[str, float]:
     return found
 
 
-def freezing(tables: Iterable[Table]) -> dict[str, list[dict[str, float]]]:
+def freezing(tables: Iterable[Table], others: Iterable[Table] = ()) -> dict[str, list[dict[str, float]]]:
+    """By bound; that of elsewhere where there are other tables."""
     asked_of = [(table, problem) for table in tables for _, problem in questions(table)]
-    return {bound: [frozen(*one, bound) for one in asked_of] for bound in ("none", "known", "learnt")}
+    found = {bound: [frozen(*one, bound) for one in asked_of] for bound in ("none", "known", "learnt")}
+    if others := list(others):
+        found["elsewhere"] = [frozen(*one, "elsewhere", least_ratios(others, one[0].rungs)) for one in asked_of]
+    return found
 
 
 def learning(table: Table, studies: list[Observed], effort: Floats | None = None) -> list[dict[str, float]]:
@@ -124,11 +148,14 @@ def mean_ratio(runs: list[dict[str, float]], others: list[dict[str, float]], wha
 
 def main() -> None:
     arguments = command_line(__doc__, "search_racing").parse_args()
-    minilm, heads, l3 = (recorded(SEARCH / f"{name}.parquet") for name in ("minilm", "minilm-heads", "l3"))
-    groups = {"minilm": [minilm]} | {
-        size: [synthetic(SIZES[size], 1000 + seed) for seed in range(count)] for size, count in TABLES.items()
+    tables = {path.stem: recorded(path) for path in sorted(SEARCH.glob("*.parquet"))}
+    minilm, heads, l3 = (tables[name] for name in ("minilm", "minilm-heads", "l3"))
+    stopped = {
+        name: freezing([table], [other for other in tables.values() if other is not table])
+        for name, table in tables.items()
     }
-    stopped = {name: freezing(tables) for name, tables in groups.items()}
+    for size, count in TABLES.items():
+        stopped[size] = freezing([synthetic(SIZES[size], 1000 + seed) for seed in range(count)])
     learnt = {"nothing": learning(minilm, [])}
     for source in (heads, l3):
         learnt |= {f"{source.name}, {kind}": learning(minilm, studies) for kind, studies in laws(source).items()}
@@ -137,7 +164,9 @@ def main() -> None:
     print("| table | bound | searches | to near the optimum | to the certificate | stopped | bounds that were wrong |")
     print("|---|---|---|---|---|---|---|")
     for name, runs in stopped.items():
-        for bound in ("known", "learnt"):
+        for bound in ("known", "learnt", "elsewhere"):
+            if bound not in runs:
+                continue
             near, whole = (mean_ratio(runs[bound], runs["none"], what) for what in ("near", "seconds"))
             count, of, wrong = (int(sum(run[what] for run in runs[bound])) for what in ("frozen", "trainings", "wrong"))
             print(f"| {name} | {bound} | {len(runs[bound])} | {near:.2f} | {whole:.2f} | {count} of {of} | {wrong} |")

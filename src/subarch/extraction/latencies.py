@@ -1,8 +1,8 @@
 """The latencies a search decides on: which candidates are measured, which are predicted, and what must not be.
 
 In PyTorch, where a candidate costs nothing to build, all are measured, up to `MOST_MEASURED`. In an exported runtime,
-and in larger spaces, `DESIGN` candidates spread over the space are measured, a model fitted to them (`latency_model`)
-predicts the others, and then everything that a decision turns on is measured:
+in larger spaces, and where latency is not asked about, `DESIGN` candidates spread over the space are measured, a model
+fitted to them (`latency_model`) predicts the others, and then everything that a decision turns on is measured:
 
 - before training, each candidate whose prediction lies as near to the limit as the model's 90th percentile of error,
   with the model fitted again after each round; where no candidate meets the limits, the one that comes nearest; where
@@ -237,7 +237,8 @@ def _measured_where_it_matters(
     costs = space.costs(inputs, config.latency_length)
     longer = {int(size): sum(_as_list(own)) / sum(_as_list(settings.length)) for size, own in _longer(settings).items()}
     names = _names(costs)
-    every = len(names) <= (MOST_MEASURED if config.runtime == "torch" else DESIGN)
+    asked = config.max_latency_ms is not None or config.max_latency_ratio is not None or config.objective != "error"
+    every = len(names) <= (MOST_MEASURED if config.runtime == "torch" and asked else DESIGN)
     first = range(len(names)) if every else spread(costs.table, DESIGN)
     stopwatch.measure([*([teacher] if teacher else []), *(names[row] for row in first)])
     if every:

@@ -464,10 +464,10 @@ def documents_of(row: Mapping[str, Any], text_column: str, where: str) -> Iterat
     text, group = row[text_column], row.get("group")
     if isinstance(group, float) and math.isnan(group):  # an empty cell, as pandas writes it
         group = None
-    if not isinstance(text, (str, type(None))) or not isinstance(group, (str, int, type(None))):
-        raise InvalidCorpus(
-            f"{where}: {text_column!r} holds {type(text).__name__} and 'group' {type(group).__name__}; text is needed"
-        )
+    if not isinstance(text, str | None):
+        raise InvalidCorpus(f"{where}: {text_column!r} holds {type(text).__name__} where text is needed")
+    if not isinstance(group, str | int | None):
+        raise InvalidCorpus(f"{where}: 'group' holds {type(group).__name__} where a name or a number is needed")
     return _pieces(text or "", None if group is None else clean(str(group)) or None)
 
 
