@@ -107,8 +107,6 @@ def configurations() -> dict[str, list[tuple[str, Peer]]]:
         # The axes as they are, as a library's documentation would have it
         "tpe on axes": [of_optuna("tpe", space, startup) for space in spaces[1:] for startup in (5, 10)],
         "nsga2 on axes": [of_optuna("nsga2", "constrained", size, front) for size, front in populations],
-        "tpe default": [of_optuna("tpe default", space, 10) for space in spaces],
-        "tpe default on axes": [of_optuna("tpe default", space, 10) for space in spaces[1:]],
     }
     for name, package, scheduler in (("asha", "ray", asha_peer), ("moasha", "syne_tune", moasha_peer)):
         if find_spec(package):

@@ -44,10 +44,7 @@ def random_peer(problem: Problem, errors: Floats, seed: int) -> Proposals:
 def optuna_peer(
     problem: Problem, errors: Floats, seed: int, sampler: str, space: str, startup: int, front: bool = False
 ) -> Proposals:
-    """`startup`: random trials of tpe and gp, the population of nsga2. `front`: minimise error and cost instead.
-
-    The sampler `tpe default` has all of Optuna's default arguments, 10 random trials among them.
-    """
+    """`startup`: random trials of tpe and gp, the population of nsga2. `front`: minimise error and cost instead."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     table, rung = table_of(problem), len(errors) - 1
     value = problem.values(slice(None), errors[-1])
@@ -90,8 +87,6 @@ def _sampler(name: str, seed: int, startup: int) -> optuna.samplers.BaseSampler:
             return optuna.samplers.TPESampler(
                 seed=seed, n_startup_trials=startup, multivariate=True, constraints_func=over
             )
-        if name == "tpe default":
-            return optuna.samplers.TPESampler(seed=seed, constraints_func=over)
         if name == "gp":
             return optuna.samplers.GPSampler(
                 seed=seed, n_startup_trials=startup, deterministic_objective=True, constraints_func=over

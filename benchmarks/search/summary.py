@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 GRIDS = ("exhaustive", "fptas 2", "fptas 4", "fptas 8", "fptas 16")
-ON_AXES = (*GRIDS, "random", "asha", "moasha", "nsga2 on axes", "tpe default on axes", "tpe on axes", "gp on axes")
+ON_AXES = (*GRIDS, "random", "asha", "moasha", "nsga2 on axes", "tpe on axes", "gp on axes")
 MODELLED = ("bohb", "cqr", "ashacqr", "ehvi", "priorband", "primo")
-PEERS = (*ON_AXES, *MODELLED, "nsga2", "tpe default", "tpe", "gp")
+PEERS = (*ON_AXES, *MODELLED, "nsga2", "tpe", "gp")
 """Those that are not on the axes may propose in a space made for them, in which every proposal is affordable."""
 Parts = dict[str, Any]
 
