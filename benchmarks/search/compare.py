@@ -75,6 +75,8 @@ LIBRARIES: dict[str, tuple[str, Callable[..., Proposals], str, list[dict[str, An
 }
 """Peers of libraries.py: the package without which they are skipped, and their configurations, the likeliest first."""
 SLOW = ("gp on axes", *LIBRARIES)
+SLOWEST = ("moasha", "cqr", "ashacqr", "primo", "ehvi")
+"""They run on the two small groups only; the sorting of MO-ASHA alone takes longer than all of Optuna's samplers."""
 
 
 def configurations() -> dict[str, list[tuple[str, Peer]]]:
@@ -200,12 +202,12 @@ def measure(
     for peer, named in tried.items():
         best[peer] = named[0][1]
         if len(named) > 1 and counts[peer]:
-            found = results.part(f"tuning/{peer}", min(counts[peer], 4), partial(tune, small, named))
+            tables = 1 if peer in SLOW else min(counts[peer], 4)
+            found = results.part(f"tuning/{peer}", tables, partial(tune, small, named))
             best[peer] = dict(named)[min(found, key=lambda name: found[name])]
     for place, (group, table_of) in enumerate(groups.items()):
         for peer, propose in best.items():
-            # The sorting of MO-ASHA takes longer than all else here
-            if counts[peer] and (peer != "moasha" or place < 2):
+            if counts[peer] and (peer not in SLOWEST or place < 2):
                 run = partial(until_near, propose)
                 results.part(f"cost/{group}/{peer}", counts[peer], partial(by_question, table_of, run=run))
 
