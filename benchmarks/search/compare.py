@@ -46,12 +46,12 @@ STAGES: list[dict[str, Any]] = [
     {"space": "nested", "first": 3},
     {"space": "axes", "first": 1},
 ]
-LIBRARIES: dict[str, tuple[str, Callable[..., Proposals], str, list[dict[str, Any]]]] = {
-    "bohb": ("syne_tune", synetune_peer, "BOHB", STAGES),
-    "cqr": ("syne_tune", synetune_peer, "CQR", [{"space": "nested"}, {"space": "axes"}]),
-    "ashacqr": ("syne_tune", synetune_peer, "ASHACQR", STAGES),
+LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[..., Proposals], str, list[dict[str, Any]]]] = {
+    "bohb": (("syne_tune", "statsmodels"), synetune_peer, "BOHB", STAGES),
+    "cqr": (("syne_tune", "xgboost"), synetune_peer, "CQR", [{"space": "nested"}, {"space": "axes"}]),
+    "ashacqr": (("syne_tune", "xgboost"), synetune_peer, "ASHACQR", STAGES),
     "priorband": (
-        "neps",
+        ("neps",),
         neps_peer,
         "priorband",
         [
@@ -61,19 +61,19 @@ LIBRARIES: dict[str, tuple[str, Callable[..., Proposals], str, list[dict[str, An
         ],
     ),
     "primo": (
-        "neps",
+        ("neps",),
         neps_peer,
         "primo",
         [{"space": "nested", "first": 1}, {"space": "nested", "first": 1, "bo_scalar_weights": [1.0, 0.0]}],
     ),
     "ehvi": (
-        "botorch",
+        ("syne_tune", "botorch"),
         synetune_peer,
         "EHVI",
         [{"space": "nested", "shift": 3.0}, {"space": "nested"}],
     ),
 }
-"""Peers of libraries.py: the package without which they are skipped, and their configurations, the likeliest first."""
+"""Peers of libraries.py: the packages without which they are skipped, and their configurations, the likeliest first."""
 SLOW = ("gp on axes", *LIBRARIES)
 SLOWEST = ("moasha", "cqr", "ashacqr", "primo", "ehvi")
 """They run on the two small groups only; the sorting of MO-ASHA alone takes longer than all of Optuna's samplers."""
@@ -115,8 +115,8 @@ def configurations() -> dict[str, list[tuple[str, Peer]]]:
             found[name] = [of_asha(scheduler, first, reduction) for first in (1, 3) for reduction in (2, 3, 4)]
     found["gp"] = [of_optuna("gp", "nested", 5)]
     found["gp on axes"] = [of_optuna("gp", "constrained", 5)]
-    for name, (package, peer, method, options) in LIBRARIES.items():
-        if find_spec(package):
+    for name, (packages, peer, method, options) in LIBRARIES.items():
+        if all(map(find_spec, packages)):
             found[name] = [of_library(peer, method, each) for each in options]
     return found
 
