@@ -48,8 +48,8 @@ STAGES: list[dict[str, Any]] = [
 ]
 LIBRARIES: dict[str, tuple[tuple[str, ...], Callable[..., Proposals], str, list[dict[str, Any]]]] = {
     "bohb": (("syne_tune", "statsmodels"), synetune_peer, "BOHB", STAGES),
-    "cqr": (("syne_tune", "xgboost"), synetune_peer, "CQR", [{"space": "nested"}, {"space": "axes"}]),
-    "ashacqr": (("syne_tune", "xgboost"), synetune_peer, "ASHACQR", STAGES),
+    "cqr": (("syne_tune", "xgboost"), synetune_peer, "CQR", [{"space": "nested"}]),
+    "ashacqr": (("syne_tune", "xgboost"), synetune_peer, "ASHACQR", STAGES[:2]),
     "priorband": (
         ("neps",),
         neps_peer,
