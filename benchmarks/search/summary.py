@@ -91,6 +91,8 @@ def cost_table(parts: Parts, unit: int) -> list[str]:
     """Rows: strategies; columns: groups. Per group the median over questions of the median cost, and the quartiles."""
     lines = ["| | " + " | ".join(groups(parts)) + " |", "|---|" + "---|" * len(groups(parts))]
     for name in ("certified", *PEERS):
+        if not any(f"cost/{group}/{name}" in parts for group in groups(parts)):
+            continue
         row = []
         for group in groups(parts):
             part = parts.get(f"cost/{group}/{name}")
