@@ -158,7 +158,8 @@ def main() -> None:
                 results.keep("trained", name, make=partial(make, teacher, folder_of(name, what, out)))
 
     models = {"teacher": teacher} | ({"paraphrase-MiniLM-L3-v2": arguments.published} if arguments.published else {})
-    models |= {name: folder_of(name, trained[name], out) / "pretrained" for name in results.get("trained", {})}
+    done = results.get("trained", {})
+    models |= {name: folder_of(name, what, out) / "pretrained" for name, what in trained.items() if name in done}
     static = {name: Path(folder) for name, _, folder in (one.partition("=") for one in arguments.static)}
     if "score" in arguments.only:
         for name, folder in models.items():
