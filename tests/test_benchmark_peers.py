@@ -124,7 +124,7 @@ def test_the_recipe_keeps_the_layers_and_learns(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(peers, "OPERATIONS", 3 * 6400 * teacher.architecture.operations(teacher.inputs(0), 32) / 32)
     texts = [f"the boat sees the {word} near the bread" for word in ("rope", "mast", "tide", "gull", "wave", "pier")]
     pyarrow.parquet.write_table(pyarrow.table({"text": texts}), tmp_path / "texts.parquet")
-    found = peers.reduced((0,), tmp_path / "texts.parquet", folder, tmp_path / "run")
+    found = peers.reduced((0,), 1e-4, tmp_path / "texts.parquet", folder, tmp_path / "run")
     student = Teacher.load(tmp_path / "run" / "pretrained")
     assert found["architecture"] == str(student.architecture)
     assert student.architecture.depth == 1
