@@ -77,8 +77,9 @@ def peers() -> Figure:
     for axes, part in zip(panels, ("sts_dev", "cranfield"), strict=True):
         points = []
         for name, row in found["rows"].items():
-            if "refused" not in row and (timed := found["latency"].get(name)) is not None:
-                points.append((timed["one, 1"]["median_ms"], row[part]["kept"], row["model"], row["variant"]))
+            if "refused" not in row:
+                latency = found["latency"][name]["one, 1"]["median_ms"]
+                points.append((latency, row[part]["kept"], row["model"], row["variant"]))
         best = [point[:2] for point in points if not _beaten(point[:2], points)]
         axes.plot(*zip(*sorted(best), strict=True), color=COLORS[4], linewidth=1, linestyle=":", zorder=0)
         for x, y, model, variant in points:
